@@ -1,0 +1,60 @@
+# make bench METHOD=gias            the default run: embedded photographs, no download, no account, no GPU
+# make bench METHOD=ig BATCH=1 ...  any option in capitals; see make help
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python -m
+READY  := $(VENV)/.ready
+
+METHOD ?= gias
+OUT    ?= results
+WANDB  ?= offline
+
+# VARIABLE=value on the command line of make becomes --option value of `python -m benchmark run`
+OPTIONS := PRESET:preset DATA:data SPLIT:split SIZE:size VICTIM:victim MODE:victim_mode PRIOR:prior \
+           DEFENSE:defense ADAPT:adapt LABELS:labels CONTROL:control BATCH:batch TASKS:tasks \
+           RESTARTS:restarts STEPS:steps GROUP:group CHUNK:chunk DEVICES:devices SEED:seed \
+           WEIGHTS:weights_dir CONFIG:config
+flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
+ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
+
+.PHONY: help bench leaderboard prior test test-all lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@echo
+	@echo 'bench takes METHOD= OUT= WANDB=online|offline|off SET="key=value ..." and'
+	@echo '      $(foreach option,$(OPTIONS),$(word 1,$(subst :, ,$(option)))=)' | fold -s -w 100
+	@echo 'Every option is explained by: $(RUN) benchmark run --help'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+bench: $(READY)  ## attack private batches and score the reconstructions: make bench METHOD=gias
+	@$(RUN) benchmark run --attack='$(METHOD)' --out='$(OUT)' --wandb=$(WANDB) $(ARGS)
+
+leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences
+	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)')
+
+prior: $(READY)  ## train the embedded prior anew (about an hour on one core)
+	$(RUN) benchmark prior train priors/weights/dcgan-photos32.safetensors --data photos --size 32 --steps 8000
+
+test: $(READY)  ## the tests that run in minutes
+	$(RUN) pytest
+
+test-all: $(READY)  ## all tests, the long ones too
+	$(RUN) pytest -m 'slow or not slow'
+
+lint: $(READY)  ## ruff: lint and format
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+format: $(READY)  ## mend what ruff can mend
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+clean:  ## remove the environment and caches; results stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

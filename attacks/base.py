@@ -1,0 +1,355 @@
+"""The base of every attack: stages, restarts, judgement by the attacker's own cost, budget.
+
+A method is a `LightningModule` that says, in `search`, which variables move and how they become images. The
+base does the rest: `training_step` advances the current stage by one step, all runs together. A *run* is one
+restart of one task; runs are the leading dimension R of every variable, image batch and cost. Runs of one
+task lie next to each other.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal, TypedDict
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from attacks.distances import cosine
+from attacks.engine import vectorises, victim_gradients
+from attacks.schedules import constant
+from priors.base import Prior
+from victims.errors import InputError
+from victims.observation import Observation, Transform
+from victims.victim import Gradient
+
+Variables = Mapping[str, Tensor]
+"""What a stage searches, by name; every tensor is (R, ...)."""
+
+adam = partial(Adam, fused=True)  # one pass over the variables; GIAS moves millions per image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One phase of a search.
+
+    Attributes:
+        name: the space that is searched, as the paper writes it: x, z, w, ...
+        variables: where the search starts, (R, ...) each.
+        decode: variables and `fixed` -> images (R, B, C, H, W), normalised as the victim wants them.
+        lr: learning rate.
+        fixed: tensors (R, ...) that `decode` needs and that do not move.
+        optimiser: called with the variables and lr.
+        schedule: factor on the learning rate at (step, steps).
+        penalty: (variables, images) -> (R,), added to the matching cost for the step, never for the judgement.
+        project: changes the variables in place after every step.
+        signed: only the sign of the gradient reaches the optimiser.
+        keep: after this stage every restart goes on from `each` its own best variables, or only the `best`
+            restart of each task goes on.
+    """
+
+    name: str
+    variables: Variables
+    decode: Callable[[Variables], Tensor]
+    lr: float
+    fixed: Variables = field(default_factory=dict)
+    optimiser: Callable[..., Optimizer] = adam
+    schedule: Callable[[int, int], float] = constant
+    penalty: Callable[[Variables, Tensor], Tensor] | None = None
+    project: Callable[[Variables], None] | None = None
+    signed: bool = False
+    keep: Literal["each", "best"] = "each"
+
+
+Search = Generator[Stage, dict[str, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack returns for T tasks.
+
+    Attributes:
+        images: (T, B, C, H, W) in the victim's input space.
+        cost: (T,) the matching cost of exactly these images; infinite where no start ever had a finite one.
+        curve: one (stage, costs) per step, costs (T,): the least over the task's restarts at that step.
+        gradient_evaluations: victim gradients computed per task.
+    """
+
+    images: Tensor
+    cost: Tensor
+    curve: list[tuple[str, Tensor]]
+    gradient_evaluations: int
+
+
+class Common(TypedDict, total=False):
+    """Options that every attack takes."""
+
+    prior: Prior | None
+    restarts: int
+    steps: int | None
+    seed: int
+    chunk: int | None
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Runs that are evaluated together, with what they are matched against."""
+
+    runs: slice
+    received: Gradient
+    labels: Tensor
+    transform: Transform
+
+
+class Attack(LightningModule):
+    """Gradient matching, to be subclassed by methods.
+
+    Class attributes:
+        needs: what the attack must be given: any of `labels`, `prior`.
+        presets: named sets of constructor options, such as `paper` and `code`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(
+        self,
+        plan: Mapping[str, int],
+        *,
+        prior: Prior | None = None,
+        restarts: int = 1,
+        steps: int | None = None,
+        seed: int = 0,
+        chunk: int | None = None,
+    ) -> None:
+        """
+        Args:
+            plan: steps of every stage, in order, as the method has it.
+            prior: the generator, for attacks that need one.
+            restarts: independent starts per task.
+            steps: in total; the plan's stages keep their proportions.
+            seed: of the starting points.
+            chunk: how many runs are evaluated at once; None is all of them.
+
+        Raises:
+            InputError: a count below 1, fewer steps than stages, or no prior where one is needed.
+        """
+        super().__init__()
+        self.automatic_optimization = False
+        for name, count in {"restarts": restarts, "steps": steps, "chunk": chunk, **plan}.items():
+            if count is not None and count < 1:
+                raise InputError(f"{name} is {count}; give 1 or more.")
+        if "prior" in self.needs and prior is None:
+            raise InputError(f"{self.name} searches a generator; give one with --prior.")
+        self.plan = dict(plan) if steps is None else share_out(plan, steps)
+        self.prior, self.restarts, self.seed, self.chunk = prior, restarts, seed, chunk
+
+    @property
+    def name(self) -> str:
+        """The name on the command line: the module's for this suite's own attacks, else the dotted path."""
+        module = type(self).__module__
+        return module.removeprefix("attacks.") if module.startswith("attacks.") else f"{module}.{type(self).__name__}"
+
+    def search(self) -> Search:
+        """Yield the stages in order; each `yield` returns the best variables of its stage, (R, ...)."""
+        raise NotImplementedError
+
+    def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
+        """The matching cost, (R,); by default one cosine over all tensors."""
+        return cosine(dummy, received)
+
+    # What `search` is written with.
+
+    @property
+    def runs(self) -> int:
+        """R: tasks times the restarts that are still going on."""
+        return len(self.observations) * self._alive
+
+    @property
+    def batch_size(self) -> int:
+        return self.observations[0].batch_size
+
+    def draw(self, sample: Callable[[torch.Generator], Tensor]) -> Tensor:
+        """One draw per run, (R, ...); it depends on seed, task and restart alone, on no device or grouping."""
+        draws = [
+            sample(torch.Generator().manual_seed(seed_of(self.seed, observation.task, restart)))
+            for observation in self.observations
+            for restart in range(self._alive)
+        ]
+        return torch.stack(draws).to(self.victim.mean.device)
+
+    def noise(self) -> Tensor:
+        """Standard normal images, (R, B, C, H, W)."""
+        shape = (self.batch_size, *self.observations[0].image_shape)
+        return self.draw(lambda generator: torch.randn(shape, generator=generator))
+
+    def latents(self) -> Tensor:
+        """Latents from the prior's own distribution, (R, B, *latent_shape)."""
+        return self.draw(lambda generator: self.prior.draw(self.batch_size, generator))
+
+    def box(self, images: Tensor) -> None:
+        """Clamp normalised images, in place, to what pixels in [0, 1] can be."""
+        low, high = (
+            self.victim.normalise(0 * self.victim.mean),
+            self.victim.normalise(0 * self.victim.mean + 1),
+        )
+        torch.maximum(torch.minimum(images, high, out=images), low, out=images)
+
+    # The run.
+
+    def begin(self, observations: Sequence[Observation]) -> None:
+        """Take up tasks of equal shape on one victim and make ready for the first step.
+
+        Raises:
+            InputError: an observation lacks what the attack needs.
+        """
+        for observation in observations:
+            observation.require(self.needs, self.name)
+        if self.prior is not None and self.prior.image_shape != observations[0].image_shape:
+            raise InputError(
+                f"the prior makes {self.prior.image_shape} images, the task has {observations[0].image_shape}; "
+                "choose another --prior or --size."
+            )
+        self.observations = list(observations)
+        self.victim = observations[0].victim
+        self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size)
+        self.curve: list[tuple[str, Tensor]] = []
+        self.gradient_evaluations = 0
+        self._alive = self.restarts
+        images = torch.zeros(self.runs, self.batch_size, *observations[0].image_shape)  # the mean image
+        self._best_images = images.to(self.victim.mean.device)
+        self._best_cost = self._best_images.new_full((self.runs,), torch.inf)
+        self._search = self.search()
+        self._enter(next(self._search))
+
+    def advance(self) -> None:
+        """One step of the current stage for all runs: judge where they are, then move."""
+        stage, step, steps = self._stage, self._step, self.plan[self._stage.name]
+        gradients = [self._evaluate(chunk) for chunk in self._chunks]
+        cost = torch.cat([c for c, _, _ in gradients])
+        self._judge(cost, torch.cat([x for _, x, _ in gradients]))
+        self.curve.append((stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
+        self.gradient_evaluations += self._alive
+        for name, variable in self._variables.items():
+            g = torch.cat([grads[name] for _, _, grads in gradients])
+            variable.grad = g.sign() if stage.signed else g
+        for group in self._optimiser.param_groups:
+            group["lr"] = stage.lr * stage.schedule(step, steps)
+        self._optimiser.step()
+        if stage.project:
+            with torch.no_grad():
+                stage.project(self._variables)
+        self._step += 1
+        if self._step == steps:
+            self._leave()
+
+    def result(self) -> Reconstruction:
+        """The best image batch of every task over its restarts and all stages, with its own cost."""
+        best = self._best_runs(self._best_cost)
+        return Reconstruction(self._best_images[best], self._best_cost[best], self.curve, self.gradient_evaluations)
+
+    def run(self, observations: Sequence[Observation]) -> Reconstruction:
+        """The whole attack without a Trainer."""
+        self.begin(observations)
+        for _ in range(sum(self.plan.values())):
+            self.advance()
+        return self.result()
+
+    def training_step(self, observations: Sequence[Observation], batch_idx: int) -> None:
+        """Lightning's hook: one optimisation step; the first of an epoch takes up its tasks."""
+        if batch_idx == 0:
+            self.begin(observations)
+        self.advance()
+
+    def configure_optimizers(self) -> None:
+        """Each stage makes its own: what is optimised is no parameter of this module."""
+
+    def _enter(self, stage: Stage) -> None:
+        if stage.name not in self.plan:
+            raise ValueError(f"{self.name} yields the stage '{stage.name}', its plan has {list(self.plan)}")
+        self._stage, self._step = stage, 0
+        self._variables = {name: v.detach().clone().contiguous() for name, v in stage.variables.items()}
+        self._best_variables = {name: v.clone() for name, v in self._variables.items()}
+        self._stage_cost = self._best_cost.new_full((self.runs,), torch.inf)
+        self._optimiser = stage.optimiser(list(self._variables.values()), lr=stage.lr)
+        received = {
+            name: torch.stack([o.update[name] for o in self.observations]).repeat_interleave(self._alive, 0)
+            for name in self.observations[0].update
+        }
+        size = self.chunk or self.runs
+        slices = [slice(start, min(start + size, self.runs)) for start in range(0, self.runs, size)]
+        self._chunks = [self._chunk(runs, {name: g[runs] for name, g in received.items()}) for runs in slices]
+
+    def _chunk(self, runs: slice, received: Gradient) -> _Chunk:
+        labels = torch.stack([o.knowledge.labels for o in self.observations]).repeat_interleave(self._alive, 0)
+        estimate = self.observations[0].knowledge.estimate
+        return _Chunk(runs, received, labels[runs], estimate(received) if estimate else lambda dummy: dummy)
+
+    def _evaluate(self, chunk: _Chunk) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Matching cost (r,), images (r, B, C, H, W) and the objective's gradient in the variables."""
+        stage = self._stage
+        v = {name: variable[chunk.runs].detach().requires_grad_() for name, variable in self._variables.items()}
+        x = stage.decode({**v, **{name: tensor[chunk.runs] for name, tensor in stage.fixed.items()}})
+        dummy = victim_gradients(self.victim, x, chunk.labels, vectorised=self.vectorised)
+        cost = self.distance(chunk.transform(dummy), chunk.received)
+        objective = cost + stage.penalty(v, x) if stage.penalty else cost
+        grads = torch.autograd.grad(objective.sum(), list(v.values()))
+        return cost.detach(), x.detach(), dict(zip(v, grads, strict=True))
+
+    def _judge(self, cost: Tensor, images: Tensor) -> None:
+        """Keep every run's image and variables of least cost, as they were when the cost was measured."""
+        better = cost < self._best_cost  # false where the cost is not a number
+        self._best_images[better] = images[better]
+        self._best_cost = torch.where(better, cost, self._best_cost)
+        better = cost < self._stage_cost
+        self._stage_cost = torch.where(better, cost, self._stage_cost)
+        if self._stage.name != [*self.plan][-1]:  # nobody asks for those of the last stage
+            for name, variable in self._variables.items():
+                self._best_variables[name][better] = variable[better]
+
+    def _leave(self) -> None:
+        """Hand the stage's best variables back to `search` and enter the stage that it yields next."""
+        if self._stage.keep == "best":
+            best = self._best_runs(self._stage_cost)
+            self._alive = 1
+            self._best_variables = {name: v[best] for name, v in self._best_variables.items()}
+            self._best_images, self._best_cost = self._best_images[best], self._best_cost[best]
+        try:
+            self._enter(self._search.send(self._best_variables))
+        except StopIteration:
+            self._variables, self._best_variables, self._chunks = {}, {}, []
+
+    def _best_runs(self, cost: Tensor) -> Tensor:
+        """(T,) index of every task's run of least cost."""
+        best = cost.unflatten(0, (-1, self._alive)).argmin(1)
+        return best + self._alive * torch.arange(len(best), device=best.device)
+
+
+def share_out(plan: Mapping[str, int], steps: int) -> dict[str, int]:
+    """`steps` divided over the stages in the plan's proportions, at least one each, summing exactly.
+
+    Raises:
+        InputError: fewer steps than stages.
+    """
+    if steps < len(plan):
+        raise InputError(f"steps is {steps}, but there are {len(plan)} stages ({', '.join(plan)}); give more.")
+    spare, total = steps - len(plan), sum(plan.values())
+    quotas = {name: spare * count / total for name, count in plan.items()}
+    shares = {name: 1 + int(quota) for name, quota in quotas.items()}
+    for name in sorted(quotas, key=lambda name: int(quotas[name]) - quotas[name])[: steps - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that depends on all parts and on nothing else."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
+
+
+def options_of(attack: type[Attack]) -> dict[str, inspect.Parameter]:
+    """The method's own constructor options, without those that every attack takes."""
+    parameters = inspect.signature(attack.__init__).parameters
+    return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in Common.__annotations__}

@@ -1,0 +1,185 @@
+"""What a run is made of: its options, and the objects they name."""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import yaml
+
+from attacks.base import Attack, options_of
+from benchmark.registry import find, unknown
+from benchmark.rows import PROTOCOL, Control
+from defenses.base import Defense
+from priors import weights
+from priors.base import Prior
+from victims.data.base import ImageData
+from victims.errors import InputError
+from victims.victim import Victim, build
+
+NOT_THE_RESULT = ("devices", "out", "weights_dir", "wandb")  # options that change no row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of a run. Names may be dotted paths to classes of your own.
+
+    Args:
+        attack: the method.
+        preset: the method's options: `default`, or as its `paper` or its authors' `code` has them.
+        set: single options of the method, KEY=VALUE, on top of the preset.
+        data: the data set.
+        split: whose images are attacked; settings are chosen on `tune`, results come from `test`.
+        size: side of the images in pixels.
+        victim: the model.
+        victim_mode: whether the client computes its update in eval or in train mode.
+        prior: the generator for attacks that need one: the name of shipped weights or a .safetensors file.
+        defense: what the client does to its update: none, or name:parameter.
+        adapt: whether the attacker knows which defence is used, and copies it from what it received.
+        labels: whether the attacker is given the batch's labels.
+        control: `none`; `mean_image` scores the mean training image, `shuffled_update` shows the attack an
+            update of other images.
+        batch: images per task.
+        tasks: how many private batches are attacked.
+        restarts: independent starts per task; by default the preset's.
+        steps: in total per task; by default the preset's.
+        group: tasks that are attacked together.
+        chunk: runs (tasks times restarts) evaluated at once; all by default.
+        devices: processes on this machine, by default one for each GPU or else for each CPU core.
+        seed: of the victim's weights and the attack's starts.
+        out: folder of results.
+        weights_dir: folder with weights that are not shipped, such as the LPIPS backbone.
+        wandb: Weights & Biases logging.
+    """
+
+    attack: str = "gias"
+    preset: str = "default"
+    set: list[str] = field(default_factory=list)
+    data: str = "photos"
+    split: str = "test"
+    size: int = 32
+    victim: str = "convnet"
+    victim_mode: Literal["eval", "train"] = "eval"
+    prior: str = "dcgan-photos32"
+    defense: str = "sparsification:0.9"
+    adapt: bool = True
+    labels: Literal["given", "none"] = "given"
+    control: Control = "none"
+    batch: int = 4
+    tasks: int = 8
+    restarts: int | None = None
+    steps: int | None = None
+    group: int = 1
+    chunk: int | None = None
+    devices: int | None = None
+    seed: int = 0
+    out: Path = Path("results")
+    weights_dir: Path = Path("weights")
+    wandb: Literal["online", "offline", "off"] = "offline"
+
+    def identity(self) -> dict[str, Any]:
+        """The options that a row depends on."""
+        options = {name: value for name, value in asdict(self).items() if name not in NOT_THE_RESULT}
+        return {**options, "protocol": PROTOCOL}
+
+    def folder(self, lpips: bool) -> Path:
+        """Where the results go: the same options, the same folder."""
+        identity = json.dumps([self.identity(), lpips], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        parts = [
+            self.attack,
+            self.preset,
+            self.data,
+            self.victim,
+            f"b{self.batch}",
+            self.defense,
+            self.control,
+        ]
+        return self.out / ("-".join(parts).replace("/", "_").replace(":", "_") + f"-s{self.seed}-{digest}")
+
+    def make_data(self) -> ImageData:
+        return find("data", self.data)(split=self.split, size=self.size)
+
+    def make_victim(self, data: ImageData) -> Victim:
+        model = build(
+            find("victim", self.victim),
+            image_shape=tuple(data[0][0].shape),
+            num_classes=len(data.classes),
+            seed=self.seed,
+        )
+        return Victim(model, mean=data.mean, std=data.std, training=self.victim_mode == "train")
+
+    def make_defense(self) -> Defense | None:
+        """None, or the defence of `name` or `name:parameter`."""
+        if self.defense == "none":
+            return None
+        name, _, parameter = self.defense.partition(":")
+        make = find("defense", name)
+        wanted = list(inspect.signature(make).parameters.values())
+        if len(wanted) != bool(parameter):
+            names = ":".join([name, *(p.name.upper() for p in wanted)])
+            raise InputError(f"defense '{self.defense}' does not fit; write {names}.")
+        return make(*(parse(p, parameter, f"defense {name}") for p in wanted))
+
+    def make_prior(self) -> Prior:
+        """Shipped weights by name, a .safetensors file, or a class by dotted path."""
+        if self.prior in weights.shipped():
+            return weights.load(weights.SHIPPED / f"{self.prior}.safetensors")
+        if self.prior.endswith(".safetensors"):
+            return weights.load(Path(self.prior))
+        if "." in self.prior:
+            return find("prior", self.prior)().eval().requires_grad_(False)
+        raise InputError(unknown("prior", self.prior, [*weights.shipped(), "a .safetensors file"]))
+
+    def make_attack(self) -> Attack:
+        """The method with its preset, the single options on top, and what every attack takes."""
+        method: type[Attack] = find("attack", self.attack)
+        presets: Mapping[str, Mapping[str, Any]] = {"default": {}, **method.presets}
+        if self.preset not in presets:
+            raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join(presets)}.")
+        common = {"restarts": self.restarts, "steps": self.steps, "chunk": self.chunk, "seed": self.seed}
+        options = {**presets[self.preset], **self.single_options(method)}
+        options |= {name: value for name, value in common.items() if value is not None}
+        if "prior" in method.needs:
+            options["prior"] = self.make_prior()
+        return method(**options)
+
+    def single_options(self, method: type[Attack]) -> dict[str, Any]:
+        """`set` as typed constructor options."""
+        known = options_of(method)
+        chosen = {}
+        for text in self.set:
+            name, equals, value = text.partition("=")
+            if not equals or name not in known:
+                raise InputError(f"{self.attack} has no option '{text}'; it takes KEY=VALUE of {', '.join(known)}.")
+            chosen[name] = parse(known[name], value, f"{self.attack} option")
+        return chosen
+
+
+def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
+    """`text` as the parameter's annotated type.
+
+    Raises:
+        InputError: it is none; says what was expected.
+    """
+    wanted = parameter.annotation
+    if get_origin(wanted) is Literal:
+        if text in get_args(wanted):
+            return text
+        raise InputError(f"{what} {parameter.name} is one of {', '.join(get_args(wanted))}, not '{text}'.")
+    try:
+        if wanted is bool:
+            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+        return wanted(text)
+    except (KeyError, ValueError):
+        raise InputError(f"{what} {parameter.name} is a {wanted.__name__}, not '{text}'.") from None
+
+
+def dump(config: Config, resolved: Mapping[str, Any]) -> str:
+    """The resolved options as YAML that `--config` reads back."""
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
+    comment = "".join(f"# {name}: {json.dumps(value)}\n" for name, value in resolved.items())
+    return comment + yaml.safe_dump(plain, sort_keys=False)

@@ -1,0 +1,83 @@
+"""The judge: scores what an attack returned against the private batch, and keeps rows, pictures and curves."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+from torchvision.utils import save_image
+
+from attacks.base import Attack, Reconstruction
+from benchmark.lpips_backbone import Lpips
+from benchmark.metrics import score
+from benchmark.rows import Row, RowStore
+from benchmark.tasks import GradientDataModule, Task
+
+RowMaker = Callable[..., Row]
+"""Row with everything filled in that is the same for the whole run."""
+
+
+class Judge(Callback):
+    """At the end of every group of tasks: score, and write it down before the next begins.
+
+    Rows of a task are the last thing written, so a task with rows has its pictures and its curve.
+    """
+
+    def __init__(self, folder: Path, make_row: RowMaker, lpips: Lpips) -> None:
+        self.folder, self.make_row, self.lpips = folder, make_row, lpips
+        self.store = RowStore(folder)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Attack) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Attack) -> None:
+        result = pl_module.result()
+        module: GradientDataModule = trainer.datamodule
+        seconds = (time.perf_counter() - self.started) / len(module.tasks)
+        for index, task in enumerate(module.tasks):
+            pixels = module.victim.denormalise(result.images[index]).cpu()
+            self.write_curve(task, result, index)
+            self.write(task, pixels, float(result.cost[index]), result.gradient_evaluations, seconds)
+
+    def write(self, task: Task, pixels: Tensor, cost: float, evaluations: int, seconds: float) -> None:
+        """Score images (B, C, H, W) of one task and keep its pictures and rows."""
+        with torch.no_grad():
+            aligned, scores = score(pixels, task.images, self.lpips)
+        pictures = self.folder / "reconstructions"
+        pictures.mkdir(parents=True, exist_ok=True)
+        for sample_id, image in zip(task.sample_ids, aligned, strict=True):
+            save_image(image, picture_path(self.folder, task.observation.task, sample_id))
+        rows = [
+            self.make_row(
+                task=task.observation.task,
+                image=sample_id,
+                label=int(label),
+                status="ok" if math.isfinite(cost) else "diverged",
+                cost=cost if math.isfinite(cost) else None,
+                gradient_evaluations=evaluations,
+                seconds=round(seconds, 3),
+                **{name: values[k] for name, values in scores.items()},
+            )
+            for k, (sample_id, label) in enumerate(zip(task.sample_ids, task.labels, strict=True))
+        ]
+        self.store.add(task.observation.task, rows)
+
+    def write_curve(self, task: Task, result: Reconstruction, index: int) -> None:
+        folder = self.folder / "curves"
+        folder.mkdir(parents=True, exist_ok=True)
+        costs = torch.stack([cost for _, cost in result.curve])[:, index].tolist()
+        with (folder / f"{task.observation.task}.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", "stage", "cost"])
+            writer.writerows(
+                (step, stage, cost) for step, ((stage, _), cost) in enumerate(zip(result.curve, costs, strict=True))
+            )
+
+
+def picture_path(folder: Path, task: str, sample_id: str) -> Path:
+    """Where the reconstruction of one image lies."""
+    return folder / "reconstructions" / f"{task}--{sample_id}.png"

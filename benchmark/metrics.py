@@ -1,0 +1,79 @@
+"""How close a reconstruction is to the private batch: per image, on [0, 1] images, after one matching."""
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from benchmark.lpips_backbone import MIN_SIDE, Lpips
+
+PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
+
+
+def mse(reconstruction: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error of each image: (B, C, H, W) twice -> (B,)."""
+    return (reconstruction - truth).square().mean(dim=(1, 2, 3))
+
+
+def psnr(reconstruction: Tensor, truth: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image in dB (peak 1), capped: (B, C, H, W) twice -> (B,)."""
+    return (-10 * mse(reconstruction, truth).log10()).clamp(max=PSNR_CAP)
+
+
+def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
+    """Structural similarity of each image: (B, C, H, W) twice -> (B,), H and W at least 6.
+
+    Wang et al. 2004: Gaussian 11x11 window, sigma 1.5, K1 = .01, K2 = .03, data range 1; the mean over the
+    whole image, its border mirrored.
+    """
+    # float64: the variances are differences of near-equal numbers, which TF32 convolutions would spoil
+    return structural_similarity_index_measure(
+        reconstruction.double(),
+        truth.double(),
+        sigma=1.5,
+        kernel_size=11,
+        data_range=1.0,
+        k1=0.01,
+        k2=0.03,
+        reduction="none",
+    ).float()
+
+
+def assign(reconstruction: Tensor, truth: Tensor) -> Tensor:
+    """The one-to-one assignment p of least total MSE: (B, C, H, W) twice -> (B,) long.
+
+    `p[i]` is the index of the reconstruction that belongs to truth i: `reconstruction[p]` lines up with truth.
+    """
+    cost = torch.cdist(truth.flatten(1).double(), reconstruction.flatten(1).double()).square()
+    _, p = linear_sum_assignment(cost.numpy(force=True))
+    return torch.as_tensor(p, device=reconstruction.device)
+
+
+@torch.no_grad()
+@torch.autocast("cpu", enabled=False)
+def score(reconstruction: Tensor, truth: Tensor, lpips: Lpips) -> tuple[Tensor, dict[str, list[float | None]]]:
+    """Match a batch once, by MSE, and score each image: (B, C, H, W) twice -> aligned (B, C, H, W), scores.
+
+    Works on the CPU in float32, so that the device of an attack does not move its scores. The reconstruction
+    is clamped to [0, 1]; a pixel that is NaN counts as mid-grey (0.5), +-inf as 1 or 0, so that a diverged
+    attack is scored too. `aligned[i]` and the i-th score of each metric (psnr, ssim, lpips, mse) belong to
+    truth i. lpips is None where its weights are missing or the images are smaller than its network takes.
+
+    Raises:
+        ValueError: the shapes differ, or `truth` leaves [0, 1] (images that are still normalised).
+    """
+    if reconstruction.shape != truth.shape:
+        raise ValueError(f"reconstruction {tuple(reconstruction.shape)} and truth {tuple(truth.shape)} differ")
+    truth = truth.cpu().float()
+    low, high = truth.aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"truth must lie in [0, 1], got [{low:.3g}, {high:.3g}]")
+    reconstruction = reconstruction.cpu().float().nan_to_num(nan=0.5).clamp(0, 1)
+    aligned = reconstruction[assign(reconstruction, truth)]
+    perceptual = lpips.available and min(truth.shape[-2:]) >= MIN_SIDE
+    return aligned, {
+        "psnr": psnr(aligned, truth).tolist(),
+        "ssim": ssim(aligned, truth).tolist(),
+        "lpips": lpips(aligned, truth).tolist() if perceptual else [None] * len(truth),
+        "mse": mse(aligned, truth).tolist(),
+    }

@@ -1,0 +1,42 @@
+"""What is seen and logged while an attack runs."""
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+from attacks.base import Attack
+from benchmark.tasks import GradientDataModule
+
+EVERY = 10  # steps between two looks at the cost: reading it waits for the device
+
+
+class TaskProgress(ProgressBar):
+    """One bar over all steps of this process's tasks: task, stage, step, cost, time left."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Attack) -> None:
+        module: GradientDataModule = trainer.datamodule
+        total = len(module.groups) * module.steps
+        self.bar = tqdm(total=total, unit="step", disable=not self.shown, dynamic_ncols=True, mininterval=0.5)
+        if trainer.world_size > 1:
+            self.bar.set_description_str(f"process 1 of {trainer.world_size}")
+
+    shown = True
+
+    def disable(self) -> None:
+        self.shown = False
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Attack, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.bar.update()
+        if batch_idx % EVERY == 0:
+            module: GradientDataModule = trainer.datamodule
+            stage, costs = pl_module.curve[-1]
+            task = f"task {trainer.current_epoch + 1}/{len(module.groups)}"
+            self.bar.set_postfix_str(f"{task}, stage {stage}, step {batch_idx}, cost {costs.min().item():.4g}")
+            for observation, cost in zip(batch, costs.tolist(), strict=True):
+                for logger in trainer.loggers:
+                    logger.log_metrics({f"cost/{observation.task}": cost}, step=batch_idx)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
+        self.bar.close()

@@ -1,0 +1,226 @@
+"""One run: an attack on a number of tasks, from its options to rows, picture and table."""
+
+import importlib.metadata
+import logging
+import os
+import subprocess
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import wandb
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from attacks.base import Attack
+from benchmark.config import Config, dump
+from benchmark.judge import Judge, RowMaker, picture_path
+from benchmark.lpips_backbone import Lpips
+from benchmark.picture import draw
+from benchmark.progress import TaskProgress
+from benchmark.rows import METRICS, PROTOCOL, Row, RowStore, write_atomically
+from benchmark.strategy import ShareTasks
+from benchmark.tasks import GradientDataModule, draw_batches, mean_image
+from leaderboard.board import entries
+from leaderboard.table import as_text
+from victims.data.base import ImageData
+from victims.errors import InputError, Notice
+
+
+def run(config: Config) -> Path:
+    """Attack, score, and print the table; goes on where the same run was stopped.
+
+    Returns:
+        the folder with rows, reconstructions, curves and picture.
+
+    Raises:
+        InputError: an option cannot be used; nothing has been computed then.
+    """
+    reproducible()
+    data = config.make_data()
+    victim, defense = config.make_victim(data), config.make_defense()
+    attack = config.make_attack()
+    prefix = f"{config.data}-{config.split}-{config.size}px"
+    batches = draw_batches(data, prefix, batch_size=config.batch, tasks=config.tasks)
+    lpips = Lpips.find(config.weights_dir)
+    folder = config.folder(lpips.available)
+    make_row = row_maker(config, attack, lpips)
+    prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
+    order = [batch.task for batch in batches]
+    module = GradientDataModule(
+        data,
+        victim,
+        batches,
+        defense=defense,
+        adapt=config.adapt,
+        give_labels=config.labels == "given",
+        control=config.control,
+        seed=config.seed,
+        steps=sum(attack.plan.values()),
+        group=config.group,
+    )
+    judge = Judge(folder, make_row, lpips)
+    store = RowStore(folder)
+    done, complaints = store.read()
+    for complaint in complaints:
+        warnings.warn(complaint, Notice, stacklevel=1)
+    loggers: list[Logger] = []
+    if config.control == "mean_image":
+        score_mean_image(module, judge)
+    elif not done.keys() >= set(order):
+        loggers = make_loggers(config, folder)
+        trainer = make_trainer(config, len(module.groups), folder, loggers, judge)
+        module.take(trainer.global_rank, trainer.world_size, frozenset(done))
+        trainer.fit_loop.max_epochs = len(module.groups)
+        trainer.fit(attack, module)
+        if not trainer.is_global_zero:
+            return folder
+        trainer.strategy.wait_for_others()
+        while not store.read()[0].keys() >= set(order):  # processes that torchrun or SLURM started
+            time.sleep(1)
+    rows = store.merge(order)
+    picture = draw(folder, rows, data, folder.name)
+    for logger in loggers:
+        log_results(logger, rows, folder, data)
+    print(as_text(entries(rows)))
+    print(f"\nrows     {store.file}\npicture  {picture}")
+    return folder
+
+
+def reproducible() -> None:
+    """The same rows whatever the number of processes or cores: one thread each on a CPU, exact fp32 on a GPU."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+
+def prepare(folder: Path, config: str) -> None:
+    """Make the folder and write the configuration.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "config.yaml", config)
+    except OSError as error:
+        raise InputError(f"cannot write results to {folder} ({error.strerror}); choose another --out.") from None
+
+
+def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
+    """Everything in a row that is the same for the whole run."""
+    idle = config.control == "mean_image"
+    prior = None if idle else attack.prior
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return partial(
+        Row,
+        protocol=PROTOCOL,
+        attack=config.attack,
+        preset=config.preset,
+        control=config.control,
+        prior=config.prior if prior else "none",
+        prior_trained_on=prior.trained_on if prior else "none",
+        victim=config.victim,
+        victim_weights=f"random, seed {config.seed}",
+        victim_mode=config.victim_mode,
+        data=config.data,
+        split=config.split,
+        size=config.size,
+        batch_size=config.batch,
+        labels="given",
+        bn="none",
+        defense=config.defense,
+        adapt=config.adapt and config.defense != "none",
+        restarts=0 if idle else attack.restarts,
+        steps=0 if idle else sum(attack.plan.values()),
+        seed=config.seed,
+        options={"plan": attack.plan, **dict(text.split("=", 1) for text in config.set)},
+        lpips_backbone=lpips.backbone,
+        device=device,
+        precision="float32",
+        code=code_version(),
+    )
+
+
+def code_version() -> str:
+    """The distribution's version, and the commit where this is a checkout."""
+    version = importlib.metadata.version("gibench")
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return f"{version}+{commit}" if commit else version
+
+
+def make_loggers(config: Config, folder: Path) -> list[Logger]:
+    loggers: list[Logger] = [CSVLogger(folder, name="log")]
+    if config.wandb != "off":
+        os.environ.setdefault("WANDB_SILENT", "true")
+        loggers.append(
+            WandbLogger(
+                project="gibench",
+                name=folder.name,
+                save_dir=folder,
+                offline=config.wandb == "offline",
+                config=config.identity(),
+            )
+        )
+    return loggers
+
+
+def make_trainer(config: Config, groups: int, folder: Path, loggers: list[Logger], judge: Judge) -> Trainer:
+    """A Trainer whose processes share the groups of tasks; never more processes than groups."""
+    gpus = torch.cuda.device_count()
+    available = gpus or len(os.sched_getaffinity(0))
+    if config.devices is not None and config.devices < 1:
+        raise InputError(f"devices is {config.devices}; give 1 or more.")
+    if gpus and (config.devices or 1) > gpus:
+        raise InputError(f"devices is {config.devices}, but there are {gpus} GPUs; give at most that many.")
+    return Trainer(
+        accelerator="gpu" if gpus else "cpu",
+        devices=min(config.devices or available, groups),
+        strategy=ShareTasks(),
+        max_epochs=1,
+        logger=loggers,
+        callbacks=[judge, TaskProgress()],
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,  # the DataModule deals out the tasks
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+
+
+def score_mean_image(module: GradientDataModule, judge: Judge) -> None:
+    """The control that needs no attack: the mean training image in place of every reconstruction."""
+    train = type(module.data)(split="train", size=module.data.size)
+    for group in module.groups:
+        for batch in group:
+            task = module.capture(batch)
+            judge.write(task, mean_image(train).expand_as(task.images), 0.0, 0, 0.0)
+
+
+def log_results(logger: Logger, rows: list[dict[str, Any]], folder: Path, data: ImageData) -> None:
+    """To W&B: one line per image with truth and reconstruction, and the means as summary."""
+    if not isinstance(logger, WandbLogger):
+        return
+    columns = ["task", "image", "truth", "reconstruction", "status", "cost", *METRICS]
+    table = wandb.Table(columns=columns)
+    for row in rows:
+        truth = data[data.ids.index(row["image"])][0]
+        pictures = [wandb.Image(truth), wandb.Image(str(picture_path(folder, row["task"], row["image"])))]
+        table.add_data(row["task"], row["image"], *pictures, row["status"], row["cost"], *(row[m] for m in METRICS))
+    experiment = logger.experiment
+    experiment.log({"images": table})
+    for metric in METRICS:
+        values = [row[metric] for row in rows if row[metric] is not None]
+        if values:
+            experiment.summary[metric] = sum(values) / len(values)
+    experiment.summary["n"] = len(rows)
+    experiment.finish()

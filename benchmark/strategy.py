@@ -1,0 +1,28 @@
+"""Processes that share tasks and nothing else."""
+
+from typing import Any
+
+from pytorch_lightning.strategies import DDPStrategy
+
+
+class ShareTasks(DDPStrategy):
+    """Lightning's launching and ranks, without a process group.
+
+    Every rank attacks other tasks, so there is nothing to reduce: averaging gradients over ranks would be
+    silently wrong, and a barrier would hang, for ranks take different numbers of tasks. DDPStrategy's
+    collectives do nothing where no process group exists.
+    """
+
+    def setup_distributed(self) -> None:
+        self.set_world_ranks()
+
+    def configure_ddp(self) -> None:
+        pass
+
+    def reduce(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        return tensor
+
+    def wait_for_others(self) -> None:
+        """Rank 0: until the processes it launched have ended."""
+        for process in getattr(self.launcher, "procs", []):
+            process.wait()

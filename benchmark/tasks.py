@@ -1,0 +1,159 @@
+"""Tasks: captured updates with the private batches they came from, and the DataModule that serves them."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from attacks.base import seed_of
+from benchmark.rows import Control
+from defenses.base import Defense
+from victims.client import fed_sgd
+from victims.data.base import ImageData
+from victims.errors import InputError, Notice
+from victims.observation import Knowledge, Observation
+from victims.victim import Victim
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which images make up a task; the id names the rule that drew them."""
+
+    task: str
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An observation with its private batch: images (B, C, H, W) in [0, 1], labels (B,). For the judge alone."""
+
+    observation: Observation
+    images: Tensor
+    labels: Tensor
+    sample_ids: tuple[str, ...]
+
+
+def draw_batches(data: ImageData, prefix: str, *, batch_size: int, tasks: int) -> list[Batch]:
+    """Random batches without replacement, reshuffled when the images are used up; the same in every run.
+
+    Raises:
+        InputError: a count below 1, or more images in a batch than there are.
+    """
+    for name, count in {"batch": batch_size, "tasks": tasks}.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}; give 1 or more.")
+    if batch_size > len(data):
+        raise InputError(f"batch is {batch_size}, but {prefix} has {len(data)} images; give at most that many.")
+    generator = torch.Generator().manual_seed(seed_of(prefix, batch_size))
+    batches: list[Batch] = []
+    while len(batches) < tasks:
+        for indices in torch.randperm(len(data), generator=generator).split(batch_size):
+            if len(indices) == batch_size and len(batches) < tasks:
+                task = f"{prefix}-b{batch_size}-{len(batches):04d}"
+                batches.append(Batch(task, tuple(indices.tolist())))
+    return batches
+
+
+def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
+    """For every image of the batch another one of the same class, or of any class where there is none.
+
+    An update of these tells the attacker nothing of the batch that it is not told by the labels.
+    """
+    generator = torch.Generator().manual_seed(seed_of("strangers", batch.task))
+    chosen: list[int] = []
+    for index in batch.indices:
+        others = [i for i in range(len(data)) if i not in batch.indices and i not in chosen]
+        others = [i for i in others if data.labels[i] == data.labels[index]] or others
+        if not others:
+            raise InputError("the shuffled-update control needs more images than a batch holds; lower --batch.")
+        chosen.append(others[int(torch.randint(len(others), (1,), generator=generator))])
+    return tuple(chosen)
+
+
+class GradientDataModule(LightningDataModule):
+    """Serves one group of tasks per epoch: to the attack their observations, once per optimisation step.
+
+    The private batches stay here, in `tasks`, for the judge.
+
+    Args:
+        batches: all of the run, in order.
+        give_labels: whether the attacker is told the batch's labels.
+        group: how many tasks go together.
+        steps: how often an attack steps on each group.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        victim: Victim,
+        batches: Sequence[Batch],
+        *,
+        defense: Defense | None,
+        adapt: bool,
+        give_labels: bool,
+        control: Control,
+        seed: int,
+        steps: int,
+        group: int = 1,
+    ) -> None:
+        super().__init__()
+        self.data, self.victim, self.defense = data, victim, defense
+        self.adapt, self.give_labels, self.control = adapt, give_labels, control
+        self.seed, self.steps = seed, steps
+        if group < 1:
+            raise InputError(f"group is {group}; give 1 or more.")
+        self.groups = [batches[start : start + group] for start in range(0, len(batches), group)]
+        self.tasks: list[Task] = []
+
+    def take(self, rank: int, world_size: int, done: frozenset[str]) -> None:
+        """Keep this process's groups that are not done yet.
+
+        Groups are dealt out before the finished ones are left out: processes that start at different times see
+        different tasks finished, and must still agree on who does what.
+        """
+        mine = self.groups[rank::world_size]
+        self.groups = [group for group in mine if not {batch.task for batch in group} <= done]
+
+    def train_dataloader(self) -> DataLoader[list[Observation]]:
+        self.victim.to(self.trainer.strategy.root_device)
+        self.tasks = [self.capture(batch) for batch in self.groups[self.trainer.current_epoch]]
+        observations = [task.observation for task in self.tasks]
+        return DataLoader([observations] * self.steps, batch_size=None, collate_fn=lambda group: group)
+
+    def transfer_batch_to_device(
+        self, batch: list[Observation], device: torch.device, dataloader_idx: int
+    ) -> list[Observation]:
+        return batch  # captured on the device
+
+    def capture(self, batch: Batch) -> Task:
+        """What the server sees of one client's round, with the private batch kept apart."""
+        images, labels = self.data.batch(batch.indices)
+        seen = self.data.batch(strangers(self.data, batch)) if self.control == "shuffled_update" else (images, labels)
+        device = self.victim.mean.device
+        update = fed_sgd(self.victim, seen[0].to(device), seen[1].to(device))
+        if self.defense:
+            update = self.defense(update, torch.Generator().manual_seed(seed_of(self.seed, "defense", batch.task)))
+        norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
+        if not 0 < norm < torch.inf:
+            warnings.warn(
+                f"{batch.task}: the update's norm is {norm}; nothing can be matched to it.", Notice, stacklevel=2
+            )
+        knowledge = Knowledge(
+            labels=seen[1].sort().values.to(device) if self.give_labels else None,  # a multiset, without order
+            estimate=type(self.defense).estimate if self.defense and self.adapt else None,
+        )
+        shape = tuple(images.shape[1:])
+        observation = Observation(
+            batch.task, self.victim, update, len(labels), shape, len(self.data.classes), knowledge
+        )
+        return Task(observation, images, labels, tuple(self.data.ids[i] for i in batch.indices))
+
+
+def mean_image(data: ImageData) -> Tensor:
+    """(C, H, W): the pixel-wise mean of up to 1024 evenly spaced images."""
+    images, _ = data.batch(range(0, len(data), max(1, len(data) // 1024)))
+    return images.mean(0)

@@ -1,0 +1,1 @@
+"""Rows -> means with intervals, tables and files. Reads result files alone."""

@@ -1,0 +1,74 @@
+"""`python -m leaderboard OUT`: the board of every run under OUT."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.rows import METRICS, read_rows, write_atomically
+from leaderboard.board import Entry, Row, comparable, entries, paired
+from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
+from victims.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print and write the board; the exit code."""
+    parser = argparse.ArgumentParser(prog="leaderboard", description="The board of every run under a folder.")
+    parser.add_argument("out", type=Path, help="folder of runs, or one run")
+    parser.add_argument("--against", metavar="ATTACK", help="also show paired differences to this attack")
+    options = parser.parse_args(arguments)
+    try:
+        report(options.out, options.against)
+    except (InputError, OSError) as error:
+        print(f"leaderboard: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def report(out: Path, against: str | None) -> None:
+    """Print the board, and write it into `out` as Markdown and CSV."""
+    rows = gather(out)
+    board = entries(rows)
+    tables = difference_tables(rows, board, against) if against is not None else []
+    print(as_text(board), *(table.text() for table in tables), sep="\n")
+    markdown, sheet = out / "leaderboard.md", out / "leaderboard.csv"
+    write_atomically(markdown, "\n".join([as_markdown(board), *(table.markdown() for table in tables)]))
+    write_atomically(sheet, as_csv(board))
+    print(markdown, sheet, sep="\n")
+
+
+def gather(out: Path) -> list[Row]:
+    """The rows of finished and unfinished runs anywhere under `out`; complaints go to stderr."""
+    if not out.is_dir():
+        raise InputError(f"no such folder: {out}. Give the folder that a benchmark run wrote.")
+    rows: list[Row] = []
+    for path in sorted([*out.rglob("rows.jsonl"), *out.rglob("parts/*.jsonl")]):
+        more, complaints = read_rows(path)
+        rows += more
+        for complaint in complaints:
+            print(f"leaderboard: {complaint}", file=sys.stderr)
+    if not rows:
+        raise InputError(f"no rows under {out}: found no whole line in any rows.jsonl or parts/*.jsonl.")
+    return rows
+
+
+def difference_tables(rows: Sequence[Row], board: Sequence[Entry], against: str) -> list[Table]:
+    """One table for each setting in which `against` was run."""
+    attacks = [entry for entry in board if entry.control == "none"]
+    bases = [entry for entry in attacks if entry.attack == against]
+    if not bases:
+        there = ", ".join(sorted({entry.attack for entry in attacks})) or "none"
+        raise InputError(f"--against {against}: no such attack under this folder. There are: {there}.")
+    tables = []
+    for base in bases:
+        others = [entry for entry in attacks if entry is not base and comparable(entry, base)]
+        if others:
+            scores = [{metric: paired(rows, entry, base, metric) for metric in METRICS} for entry in others]
+            tables.append(difference_table(base, list(zip(others, scores, strict=True)), board))
+    if not tables:
+        print(f"leaderboard: no other attack was run in a setting of {against}.", file=sys.stderr)
+    return tables
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Rows -> entries: one entry per attack and setting, its metrics as means with clustered intervals."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, isnan
+from typing import Any, NamedTuple
+
+from benchmark.rows import METRICS
+from leaderboard.statistics import clustered_interval
+
+Row = dict[str, Any]
+Sample = tuple[int, str, str]  # seed, task, image
+
+SETTING = (
+    "data",
+    "split",
+    "size",
+    "victim",
+    "victim_weights",
+    "victim_mode",
+    "batch_size",
+    "defense",
+    "adapt",
+)
+KNOWLEDGE = ("prior", "prior_trained_on", "labels", "bn")
+IDENTITY = (*SETTING, "attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options", "protocol")
+# All that the score of a mean image can depend on, whichever attack's run wrote it.
+MEAN_IMAGE = ("data", "split", "size", "victim", "batch_size", "control", "protocol")
+
+
+class Score(NamedTuple):
+    """A mean over n images with its 95 % interval; low and high are nan where all come from one batch."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the board. A field is None where it has no meaning: a mean image has no restarts.
+
+    `attack` carries the control's name; `options` are sorted `name=value`. `n` counts images, `tasks` batches
+    per seed; `scores` is by metric, None where no image has a value. `seconds` and `gradient_evaluations` are
+    means over tasks.
+    """
+
+    data: str
+    split: str
+    size: int
+    victim: str
+    victim_weights: str | None
+    victim_mode: str | None
+    batch_size: int
+    defense: str | None
+    adapt: bool | None
+    attack: str
+    preset: str | None
+    control: str
+    prior: str | None
+    prior_trained_on: str | None
+    labels: str | None
+    bn: str | None
+    restarts: int | None
+    steps: int | None
+    options: tuple[str, ...] | None
+    protocol: int
+    lpips_backbone: str | None
+    n: int
+    tasks: int
+    diverged: int
+    scores: dict[str, Score | None]
+    seconds: float
+    gradient_evaluations: float
+
+
+def identity(row: Row) -> dict[str, Any]:
+    """The fields that rows of one entry share; None for those that do not matter to the row's control."""
+    if row["control"] == "mean_image":
+        return dict.fromkeys(IDENTITY) | {key: row[key] for key in MEAN_IMAGE} | {"attack": "mean image (control)"}
+    attack = row["attack"]
+    if row["control"] == "shuffled_update":
+        attack += ", shuffled update (control)"
+    options = tuple(sorted(f"{name}={value}" for name, value in row["options"].items()))
+    return {key: row[key] for key in IDENTITY} | {"attack": attack, "options": options}
+
+
+def entries(rows: Iterable[Row]) -> list[Entry]:
+    """The board: by setting, then the best PSNR first. Diverged images count like all others."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[tuple(identity(row).values())].append(row)
+    return sorted(map(_entry, groups.values()), key=_rank)
+
+
+def paired(rows: Iterable[Row], a: Entry, b: Entry, metric: str) -> Score | None:
+    """Mean difference a - b over the (seed, task, image) that both have; None where they share no value."""
+    if metric == "lpips" and a.lpips_backbone != b.lpips_backbone:
+        return None
+    rows = list(rows)
+    ours, theirs = (_distinct(row for row in rows if _belongs(row, entry)) for entry in (a, b))
+    return _score(
+        {
+            sample: ours[sample][metric] - theirs[sample][metric]
+            for sample in ours.keys() & theirs.keys()
+            if _known(ours[sample][metric]) and _known(theirs[sample][metric])
+        }
+    )
+
+
+def comparable(a: Entry, b: Entry) -> bool:
+    """Whether two entries attacked under the same setting and were scored under the same protocol."""
+    return all(getattr(a, key) == getattr(b, key) for key in (*SETTING, "protocol"))
+
+
+def _entry(group: Sequence[Row]) -> Entry:
+    samples = _distinct(group)
+    rows = samples.values()
+    tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
+    # Where some rows have no LPIPS their text says why, and only the others' names a backbone.
+    backbone = _agreed([row for row in rows if _known(row["lpips"])] or rows, "lpips_backbone")
+    scores = {metric: _score({sample: row[metric] for sample, row in samples.items()}) for metric in METRICS}
+    if backbone is None:  # distances of different backbones have no common mean
+        scores["lpips"] = None
+    # A mean image takes the setting of the attacks around it, so that it stands among them by its PSNR.
+    setting = {key: _agreed(group, key) for key in SETTING}
+    return Entry(
+        **identity(group[0]) | setting,
+        lpips_backbone=backbone,
+        n=len(samples),
+        tasks=len(tasks),
+        diverged=sum(row["status"] == "diverged" for row in rows),
+        scores=scores,
+        seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
+        gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
+    )
+
+
+def _distinct(rows: Iterable[Row]) -> dict[Sample, Row]:
+    """One row per sample however many runs wrote it; of several, one that has its LPIPS."""
+    ordered = sorted(rows, key=lambda row: _known(row["lpips"]))
+    return {(row["seed"], row["task"], row["image"]): row for row in ordered}
+
+
+def _score(values: dict[Sample, float | None]) -> Score | None:
+    known = {sample: value for sample, value in sorted(values.items()) if _known(value)}
+    if not known:
+        return None
+    # The same task under another seed is another start, and another batch as far as the row can tell.
+    clusters = [f"{seed} {task}" for seed, task, _ in known]
+    return Score(*clustered_interval(list(known.values()), clusters), len(known))
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and not isnan(value)
+
+
+def _belongs(row: Row, entry: Entry) -> bool:
+    return all(value is None or value == getattr(entry, key) for key, value in identity(row).items())
+
+
+def _agreed(rows: Iterable[Row], key: str) -> Any:
+    """The value that all rows share, else None."""
+    values = {row[key] for row in rows}
+    return values.pop() if len(values) == 1 else None
+
+
+def _rank(entry: Entry) -> tuple[Any, ...]:
+    setting = (getattr(entry, key) for key in SETTING)
+    psnr = entry.scores["psnr"]
+    place = tuple((value is not None, value) for value in setting)  # None and a name have no order
+    return (*place, -psnr.mean if psnr else inf, entry.attack)

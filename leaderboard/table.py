@@ -1,0 +1,179 @@
+"""Entries and paired differences -> text for a terminal, Markdown, CSV."""
+
+import csv
+import io
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isnan
+from shutil import get_terminal_size
+from typing import Any
+
+from benchmark.rows import METRICS, PROTOCOL
+from leaderboard.board import IDENTITY, Entry, Score
+
+NOTHING = "-"
+# The attack is always shown, its name says which control it is, and the protocol is a mark on it.
+SETTING_COLUMNS = (
+    *(key for key in IDENTITY if key not in ("attack", "control", "options", "protocol")),
+    "lpips_backbone",
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of cells by heading, the attack first, between lines of text."""
+
+    above: str
+    columns: dict[str, list[str]]
+    below: str = ""
+
+    def text(self) -> str:
+        """Aligned columns; those that do not fit into the terminal follow below, the attack again first."""
+        limit = get_terminal_size(fallback=(120, 24)).columns
+        first, *others = ([heading, *cells] for heading, cells in self.columns.items())
+        blocks, free = [[first]], limit - _width(first)
+        for column in others:
+            if free < 2 + _width(column) and len(blocks[-1]) > 1:
+                blocks.append([first])
+                free = limit - _width(first)
+            blocks[-1].append(column)
+            free -= 2 + _width(column)
+        grids = [
+            "\n".join("  ".join(c[i].ljust(_width(c)) for c in block).rstrip() for i in range(len(first)))
+            for block in blocks
+        ]
+        parts = [textwrap.fill(self.above, limit), *grids, textwrap.fill(self.below, limit)]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def markdown(self) -> str:
+        """One pipe table."""
+        lines = [tuple(self.columns), ("---",) * len(self.columns), *zip(*self.columns.values(), strict=True)]
+        grid = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
+        return "\n\n".join(filter(None, (_escaped(self.above), grid, _escaped(self.below)))) + "\n"
+
+
+def as_text(entries: Sequence[Entry]) -> str:
+    """The board for a terminal."""
+    return board_table(entries).text()
+
+
+def as_markdown(entries: Sequence[Entry]) -> str:
+    """The board as a Markdown table."""
+    return board_table(entries).markdown()
+
+
+def as_csv(entries: Sequence[Entry]) -> str:
+    """Every field of every entry in full precision; an empty cell where there is no value."""
+    sheet = io.StringIO()
+    counts = ("lpips_backbone", "n", "tasks", "diverged", "seconds", "gradient_evaluations")
+    parts = [f"{metric}{part}" for metric in METRICS for part in ("", "_low", "_high", "_n")]
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerow([*IDENTITY, *counts, *parts])
+    for entry in entries:
+        fields = vars(entry) | {"options": ", ".join(entry.options or ())}
+        numbers = [number for score in entry.scores.values() for number in score or [None] * 4]
+        numbers = [None if number is None or isnan(number) else number for number in numbers]
+        writer.writerow([*(fields[key] for key in (*IDENTITY, *counts)), *numbers])
+    return sheet.getvalue()
+
+
+def board_table(entries: Sequence[Entry]) -> Table:
+    """The common setting above; attack, what varies, counts, metrics and budget as columns."""
+    scores = {
+        f"{metric.upper()} {'↑' if higher else '↓'}": [_interval(e.scores[metric], e.n) for e in entries]
+        for metric, higher in METRICS.items()
+    }
+    counts = {key: [str(getattr(entry, key)) for entry in entries] for key in ("n", "tasks", "diverged")}
+    budget = {
+        "s/task": [f"{entry.seconds:.3g}" for entry in entries],
+        "gradients": [f"{entry.gradient_evaluations:.0f}" for entry in entries],
+    }
+    return Table(_common(entries), _names(entries) | counts | scores | budget, _footnote(entries))
+
+
+def difference_table(
+    base: Entry, differences: Sequence[tuple[Entry, dict[str, Score | None]]], board: Sequence[Entry]
+) -> Table:
+    """Each entry minus `base` over the images both have; columns name them as those of `board` do."""
+    names = _names(board)
+    lines = [(entry, metric, score) for entry, scores in differences for metric, score in scores.items()]
+    places = [board.index(entry) for entry, _, _ in lines]
+    columns = {key: [cells[place] for place in places] for key, cells in names.items()} | {
+        "metric": [metric.upper() for _, metric, _ in lines],
+        "difference": [_interval(score, signed=True) for _, _, score in lines],
+        "n": [str(score.n) if score else "0" for _, _, score in lines],
+        "verdict": [verdict(score, METRICS[metric]) for _, metric, score in lines],
+    }
+    named = ", ".join(f"{key} {cells[board.index(base)]}" for key, cells in names.items())
+    above = f"Each line minus {named}: paired over the images that both have"
+    return Table(above, columns, _footnote([base, *(entry for entry, _ in differences)]))
+
+
+def verdict(difference: Score | None, higher_is_better: bool) -> str:
+    """better or worse where the interval lies on one side of zero, tie where it does not."""
+    if difference is None or isnan(difference.low):
+        return NOTHING
+    if difference.low <= 0 <= difference.high:
+        return "tie"
+    return "better" if (difference.low > 0) == higher_is_better else "worse"
+
+
+def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    """The columns that tell entries apart."""
+    columns = {"attack": [e.attack + ("" if e.protocol == PROTOCOL else "*") for e in entries]}
+    for key in SETTING_COLUMNS:
+        if len(_values(entries, key)) > 1:
+            columns[key] = [_cell(getattr(entry, key)) for entry in entries]
+    alike = defaultdict(list)
+    for entry in entries:
+        alike[entry.attack].append(set(entry.options or ()))
+    options = [
+        # Other attacks have other options: only those that tell entries of one attack apart are shown.
+        ", ".join(option for option in e.options or () if option not in set.intersection(*alike[e.attack]))
+        for e in entries
+    ]
+    return columns | ({"options": [_cell(cell) for cell in options]} if any(options) else {})
+
+
+def _common(entries: Sequence[Entry]) -> str:
+    common = {key: _values(entries, key) for key in SETTING_COLUMNS}
+    return ", ".join(f"{key} {_cell(values.pop())}" for key, values in common.items() if len(values) == 1)
+
+
+def _values(entries: Sequence[Entry], key: str) -> set[Any]:
+    return {getattr(entry, key) for entry in entries} - {None}
+
+
+def _footnote(entries: Sequence[Entry]) -> str:
+    return "" if all(entry.protocol == PROTOCOL for entry in entries) else "* older protocol"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return NOTHING if value in (None, "") else str(value)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([|*])", r"\\\1", text)
+
+
+def _interval(score: Score | None, images: int = 0, *, signed: bool = False) -> str:
+    """`15.32 [14.9, 15.8]`, and n where it is not that of the entry's images."""
+    if score is None:
+        return NOTHING
+    sign = "+" if signed else ""
+    bounds = NOTHING if isnan(score.low) else f"{_digits(score.low, 3)}, {_digits(score.high, 3)}"
+    partial = f" (n={score.n})" if images and score.n != images else ""
+    return f"{score.mean:{sign}#.4g} [{bounds}]{partial}"
+
+
+def _digits(number: float, digits: int) -> str:
+    return f"{number:#.{digits}g}".rstrip(".")
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(map(len, column))

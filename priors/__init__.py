@@ -1,0 +1,1 @@
+"""Generators: what an attacker knows of images in general."""

@@ -1,0 +1,109 @@
+"""Training a DCGAN: the adversarial game of Radford et al., with an averaged generator kept as the prior."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+from torch.optim import Adam
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from priors import weights
+from priors.dcgan import DCGAN, Discriminator
+from victims.data.base import ImageData
+from victims.errors import InputError
+
+BATCH = 64
+CHECKPOINT_EVERY = 500
+
+
+class Game:
+    """Generator, discriminator and their optimisers; `step` plays one round."""
+
+    def __init__(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.draws = torch.Generator().manual_seed(seed)
+        self.generator, self.discriminator = DCGAN(), Discriminator()
+        self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+        self.adam_g = Adam(self.generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        self.adam_d = Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        self.done = 0
+
+    def step(self, real: Tensor) -> tuple[float, float]:
+        """One update of each player on real images (N, 3, 32, 32) in [0, 1]; their losses."""
+        judge = self.discriminator
+        fake = self.generator(self.generator.draw(len(real), self.draws))
+        loss_d = softplus(-judge(2 * real - 1)).mean() + softplus(judge(2 * fake.detach() - 1)).mean()
+        self.adam_d.zero_grad()
+        loss_d.backward()
+        self.adam_d.step()
+        loss_g = softplus(-judge(2 * fake - 1)).mean()  # non-saturating
+        self.adam_g.zero_grad()
+        loss_g.backward()
+        self.adam_g.step()
+        self.average.update_parameters(self.generator)
+        self.done += 1
+        return loss_d.item(), loss_g.item()
+
+    def prior(self) -> DCGAN:
+        """The averaged generator, its batch-norm statistics measured anew on 64 batches of its own latents."""
+        latents = torch.Generator().manual_seed(0)
+        update_bn([self.average.module.draw(BATCH, latents) for _ in range(64)], self.average)
+        return self.average.module.eval()
+
+    @property
+    def parts(self) -> dict[str, nn.Module | Adam]:
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "average": self.average,
+            "adam_g": self.adam_g,
+            "adam_d": self.adam_d,
+        }
+
+    def save(self, path: Path) -> None:
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        partial = path.with_suffix(".partial")
+        torch.save({**state, "done": self.done, "draws": self.draws.get_state()}, partial)
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.done = state["done"]
+        self.draws.set_state(state["draws"])
+
+
+def train(data: ImageData, out: Path, *, steps: int, seed: int, trained_on: str, command: str) -> Path:
+    """Train, and write `out` (safetensors), `<out>.json` and a grid of samples `<out>.png`.
+
+    A state is kept beside `out` every 500 steps; the same call goes on from there. Its images and latents are
+    drawn from the saved generator, so a resumed training sees what an undisturbed one would have seen.
+
+    Raises:
+        InputError: the data's images are not 32 px in colour.
+    """
+    if data[0][0].shape != (3, 32, 32):
+        raise InputError(f"dcgan makes 3x32x32 images, the data has {tuple(data[0][0].shape)}; use --size 32.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    state = out.with_suffix(".state")
+    game = Game(seed)
+    if state.is_file():
+        game.restore(state)
+    with tqdm(total=steps, initial=game.done, desc=f"prior {out.stem}", mininterval=1) as bar:
+        while game.done < steps:
+            loss_d, loss_g = game.step(data.augmented(BATCH, game.draws))
+            bar.update()
+            if game.done % CHECKPOINT_EVERY == 0:
+                bar.set_postfix(D=f"{loss_d:.2f}", G=f"{loss_g:.2f}")
+                game.save(state)
+    prior = game.prior()
+    prior.trained_on = trained_on
+    weights.save(prior, out, architecture="dcgan", options={}, command=command)
+    with torch.no_grad():
+        save_image(prior(prior.draw(64, torch.Generator().manual_seed(1))), out.with_suffix(".png"), nrow=8)
+    state.unlink(missing_ok=True)
+    return out

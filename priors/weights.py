@@ -1,0 +1,84 @@
+"""Weights of priors: safetensors files that say themselves what they are.
+
+The file's metadata holds `prior` (the name of the architecture), `options` (its constructor arguments, JSON),
+`trained_on` and `command`. Beside a shipped file `<name>.safetensors` lies `<name>.json` with its SHA-256.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from priors.base import Prior
+from priors.dcgan import DCGAN
+from victims.errors import InputError
+
+SHIPPED = Path(__file__).parent / "weights"
+ARCHITECTURES: Mapping[str, type[Prior]] = {"dcgan": DCGAN}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def shipped() -> list[str]:
+    """Names of the weights inside this package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def save(prior: Prior, path: Path, *, architecture: str, options: Mapping[str, Any], command: str) -> None:
+    """Write the weights with their metadata, and `<name>.json` with the file's SHA-256 beside them."""
+    about = {
+        "prior": architecture,
+        "options": json.dumps(dict(options)),
+        "trained_on": prior.trained_on,
+        "command": command,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous().cpu() for k, v in prior.state_dict().items()}, path, metadata=about)
+    path.with_suffix(".json").write_text(json.dumps({**about, "sha256": sha256(path)}, indent=2) + "\n")
+
+
+def load(path: Path) -> Prior:
+    """The prior in eval mode, its parameters frozen.
+
+    Raises:
+        InputError: no file, not safetensors, not a prior of this suite, other tensors than the architecture
+            has, or a SHA-256 other than the one recorded beside it.
+    """
+    if not path.is_file():
+        raise InputError(f"no weights at {path}; give a .safetensors file or one of: {', '.join(shipped())}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}); get it again.") from None
+    if about.get("prior") not in ARCHITECTURES:
+        raise InputError(
+            f"{path} is not a prior of this suite: its metadata names '{about.get('prior')}', "
+            f"known are {', '.join(ARCHITECTURES)}."
+        )
+    record = path.with_suffix(".json")
+    if record.is_file() and json.loads(record.read_text())["sha256"] != sha256(path):
+        raise InputError(f"{path} does not have the SHA-256 recorded in {record.name}; get both again.")
+    prior = ARCHITECTURES[about["prior"]](**json.loads(about["options"]))
+    try:
+        prior.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise InputError(f"{path} does not fit the architecture '{about['prior']}': {first}") from None
+    prior.trained_on = about["trained_on"]
+    return prior.eval().requires_grad_(False)
+
+
+def untrained(architecture: str, seed: int) -> Prior:
+    """The architecture with random weights, in eval mode (deep image prior)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ARCHITECTURES[architecture]().eval().requires_grad_(False)

@@ -1,0 +1,53 @@
+from dataclasses import asdict
+
+import pytest
+
+from benchmark.rows import PROTOCOL, Row
+
+
+@pytest.fixture
+def row():
+    """A function that makes one row of the schema; the keywords are what a test is about."""
+
+    def make(**changes):
+        plain = Row(
+            protocol=PROTOCOL,
+            attack="ig",
+            preset="paper",
+            control="none",
+            prior="none",
+            prior_trained_on="",
+            victim="convnet",
+            victim_weights="random",
+            victim_mode="eval",
+            data="photos",
+            split="test",
+            size=32,
+            task="t0",
+            image="a",
+            label=1,
+            batch_size=2,
+            labels="given",
+            bn="none",
+            defense="none",
+            adapt=False,
+            restarts=1,
+            steps=100,
+            gradient_evaluations=100,
+            seed=0,
+            options={"tv": 0.1},
+            status="ok",
+            cost=0.5,
+            psnr=20.0,
+            ssim=0.5,
+            lpips=0.25,
+            mse=0.01,
+            lpips_backbone="squeeze",
+            seconds=2.0,
+            device="cpu",
+            precision="fp32",
+            code="abc",
+        )
+        return asdict(plain) | changes
+
+    return make

@@ -1,0 +1,156 @@
+import random
+from math import isnan, nan
+
+import pytest
+
+from leaderboard.board import comparable, entries, paired
+
+
+def test_two_runs_of_the_same_command_count_once(row):
+    rows = [row(task=task, image=image, psnr=psnr) for task, image, psnr in (("t0", "a", 10), ("t1", "b", 20))]
+    (entry,) = entries([*rows, *[dict(r, seconds=9.0, code="later") for r in rows[:1]]])
+    assert (entry.n, entry.tasks) == (2, 2)
+    assert entry.scores["psnr"].mean == 15
+
+
+def test_seeds_pool_with_a_batch_each(row):
+    (entry,) = entries([row(seed=seed, psnr=10 + seed) for seed in (0, 1)])
+    assert (entry.n, entry.tasks) == (2, 2)
+    assert entry.scores["psnr"][:3] == (10.5, 10, 11)  # one batch alone would have no interval
+
+
+def test_the_images_of_one_batch_give_no_interval(row):
+    (entry,) = entries([row(image="a", psnr=10), row(image="b", psnr=12)])
+    assert entry.scores["psnr"].mean == 11
+    assert isnan(entry.scores["psnr"].low)
+
+
+@pytest.mark.parametrize("missing", [None, nan])
+def test_a_missing_value_is_left_out_of_its_metric_alone(row, missing):
+    rows = [row(image="a", lpips=missing, lpips_backbone="no weights"), row(image="b", lpips=0.3)]
+    (entry,) = entries(rows)
+    assert (entry.scores["lpips"].mean, entry.scores["lpips"].n) == (0.3, 1)
+    assert entry.scores["psnr"].n == entry.n == 2
+
+
+def test_no_lpips_at_all_is_none_with_its_reason(row):
+    (entry,) = entries([row(lpips=None, lpips_backbone="no weights")])
+    assert entry.scores["lpips"] is None
+    assert entry.lpips_backbone == "no weights"
+
+
+def test_a_second_run_fills_in_the_lpips_of_the_first(row):
+    with_lpips, without = row(), row(lpips=None, lpips_backbone="no weights")
+    for order in ([with_lpips, without], [without, with_lpips]):
+        (entry,) = entries(order)
+        assert (entry.n, entry.scores["lpips"].n, entry.lpips_backbone) == (1, 1, "squeeze")
+
+
+def test_two_backbones_are_never_averaged(row):
+    (entry,) = entries([row(image="a"), row(image="b", lpips_backbone="alex")])
+    assert entry.scores["lpips"] is None
+    assert entry.scores["ssim"].n == 2
+
+
+def test_diverged_images_are_in_the_mean(row):
+    (entry,) = entries([row(image="a", psnr=20), row(image="b", psnr=4, status="diverged", cost=None)])
+    assert (entry.diverged, entry.n, entry.scores["psnr"].mean) == (1, 2, 12)
+
+
+def test_seconds_and_evaluations_are_per_task_not_per_image(row):
+    rows = [row(task="t0", image=image, seconds=1.0, gradient_evaluations=10) for image in "abc"]
+    (entry,) = entries([*rows, row(task="t1", seconds=3.0, gradient_evaluations=30)])
+    assert (entry.seconds, entry.gradient_evaluations) == (2, 20)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"options": {"tv": 0.2}}, {"prior": "dcgan"}, {"prior_trained_on": "faces"}, {"victim_weights": "trained"},
+        {"victim_mode": "train"}, {"labels": "inferred"}, {"bn": "exact"}, {"restarts": 4}, {"protocol": 0},
+        {"control": "shuffled_update"}, {"adapt": True}, {"preset": "fast"},
+    ],
+)  # fmt: skip
+def test_what_changes_a_result_is_its_own_entry(row, change):
+    assert len(entries([row(), row(**change)])) == 2
+
+
+def test_options_in_another_order_are_the_same(row):
+    assert len(entries([row(options={"tv": 1, "lr": 2}), row(options={"lr": 2, "tv": 1})])) == 1
+
+
+def test_the_mean_image_counts_once_whichever_attack_wrote_it(row):
+    control = {"control": "mean_image", "psnr": 11.0}
+    rows = [row(**control), row(**control, attack="gias", prior="dcgan", defense="clip"), row(psnr=20), row(size=64)]
+    (mean_image,) = (entry for entry in entries(rows) if entry.control == "mean_image")
+    assert (mean_image.attack, mean_image.n) == ("mean image (control)", 1)
+    assert (mean_image.prior, mean_image.restarts, mean_image.defense) == (None, None, None)
+    assert mean_image.victim_mode == "eval"
+
+
+def test_controls_stand_among_the_attacks_of_their_setting_by_psnr(row):
+    rows = [
+        row(psnr=8, control="shuffled_update"),
+        row(psnr=11, control="mean_image"),
+        row(psnr=20),
+        row(psnr=9, attack="dlg"),
+        row(psnr=30, attack="gias", size=64),
+        row(psnr=30, attack="gias", size=128),
+    ]
+    random.Random(0).shuffle(rows)
+    assert [(entry.size, entry.attack) for entry in entries(rows)] == [
+        (32, "ig"),
+        (32, "mean image (control)"),
+        (32, "dlg"),
+        (32, "ig, shuffled update (control)"),
+        (64, "gias"),
+        (128, "gias"),
+    ]
+
+
+def test_paired_difference_by_hand(row):
+    ours = [row(attack="a", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 12), ("t0", "y", 16), ("t1", "x", 9)]]
+    theirs = [
+        row(attack="b", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 10), ("t1", "x", 5), ("t2", "x", 99)]
+    ]
+    rows = [*ours, *theirs, row(attack="a", task="t2", image="x", seed=1, psnr=0)]
+    a, b = sorted(entries(rows), key=lambda entry: entry.attack)
+    # Shared: (0, t0, x) with 12 - 10 and (0, t1, x) with 9 - 5; a draw of two batches has mean 2, 3 or 4.
+    assert paired(rows, a, b, "psnr") == (3, 2, 4, 2)
+    assert paired(rows, b, a, "psnr") == (-3, -4, -2, 2)
+
+
+def test_paired_difference_without_shared_values_is_none(row):
+    rows = [row(attack="a", task="t0"), row(attack="b", task="t1"), row(attack="c", task="t0", lpips=None)]
+    a, b, c = sorted(entries(rows), key=lambda entry: entry.attack)
+    assert paired(rows, a, b, "psnr") is None
+    assert paired(rows, a, c, "lpips") is None
+    assert paired(rows, a, c, "psnr").n == 1
+
+
+def test_lpips_of_two_backbones_is_never_subtracted(row):
+    rows = [row(attack="a"), row(attack="b", lpips_backbone="alex")]
+    assert paired(rows, *entries(rows), "lpips") is None
+
+
+def test_pairs_of_a_mean_image_written_by_two_attacks(row):
+    control = {"control": "mean_image", "psnr": 10.0}
+    rows = [row(psnr=12), row(**control), row(**control, attack="gias", defense="clip")]
+    mean_image, attack = sorted(entries(rows), key=lambda entry: entry.control)
+    assert paired(rows, attack, mean_image, "psnr")[::3] == (2, 1)
+
+
+def test_comparable_asks_for_setting_and_protocol(row):
+    base, *others = (
+        entries([row(**change)])[0]
+        for change in ({}, {"attack": "gias", "restarts": 9}, {"defense": "clip"}, {"protocol": 0})
+    )
+    assert [comparable(base, other) for other in others] == [True, False, False]
+
+
+def test_order_of_rows_does_not_matter(row):
+    source = random.Random(3)
+    rows = [row(task=f"t{i // 2}", image=str(i % 2), psnr=source.gauss(15, 2)) for i in range(20)]
+    expected = entries(rows)
+    source.shuffle(rows)
+    assert entries(rows) == expected

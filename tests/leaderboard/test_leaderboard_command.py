@@ -1,0 +1,106 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "leaderboard", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"COLUMNS": "300"},
+    )
+
+
+def write(path, rows, *, end=""):
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + end)
+
+
+@pytest.fixture
+def out(tmp_path, row):
+    """A finished run, an unfinished one, and a torn line in it."""
+    write(tmp_path / "one" / "rows.jsonl", [row(task=t, psnr=p) for t, p in (("t0", 10), ("t1", 12))])
+    gias = [row(attack="gias", task=t, psnr=p) for t, p in (("t0", 15), ("t1", 16))]
+    write(tmp_path / "two" / "parts" / "t0.jsonl", gias, end='{"attack": "gi')
+    return tmp_path
+
+
+def test_board_of_finished_and_unfinished_runs(out):
+    done = run(out)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-2:] == [str(out / "leaderboard.md"), str(out / "leaderboard.csv")]
+    sheet = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
+    assert [(line["attack"], line["n"], float(line["psnr"])) for line in sheet] == [
+        ("gias", "2", 15.5),
+        ("ig", "2", 11),
+    ]
+    assert "15.50 [15.0, 16.0]" in done.stdout
+    assert "15.50 [15.0, 16.0]" in (out / "leaderboard.md").read_text()
+
+
+def test_a_torn_line_is_reported_and_stops_nothing(out):
+    done = run(out)
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "t0.jsonl:3 is not a whole row" in done.stderr
+
+
+def test_one_run_and_one_unfinished_run_are_folders_too(out):
+    assert run(out / "one").returncode == 0
+    assert run(out / "two").returncode == 0
+
+
+def test_against_adds_paired_differences(out, row):
+    write(out / "defended" / "rows.jsonl", [row(attack="dlg", defense="clip")])
+    write(out / "control" / "rows.jsonl", [row(control="mean_image"), row(control="shuffled_update")])
+    done = run(out, "--against", "ig")
+    assert done.returncode == 0
+    _, differences = done.stdout.split("minus attack ig")
+    lines = [line.split() for line in differences.splitlines() if "PSNR" in line]
+    # (15 - 10) and (16 - 12); neither another defence nor a control is compared.
+    assert [line[0] for line in lines] == ["gias"]
+    assert lines[0][-5:] == ["+4.500", "[4.00,", "5.00]", "2", "better"]
+    assert "+4.500" in (out / "leaderboard.md").read_text()
+
+
+def test_nothing_to_compare_is_said(out):
+    done = run(out / "one", "--against", "ig")
+    assert done.returncode == 0
+    assert "no other attack" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["nowhere"], "no such folder"), (["empty"], "no rows"), ([".", "--against", "dlg"], "There are: gias, ig.")],
+)
+def test_bad_input_is_one_line_and_exit_code_2(out, arguments, named):
+    (out / "empty").mkdir()
+    (out / "two" / "parts" / "t0.jsonl").write_text(
+        "\n".join((out / "two" / "parts" / "t0.jsonl").read_text().splitlines()[:2])
+    )
+    done = run(out / arguments[0], *arguments[1:])
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("leaderboard: ")
+    assert done.stderr.count("\n") == 1
+    assert named in done.stderr
+    assert not (out / "leaderboard.md").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(out):
+    (out / "leaderboard.md").mkdir()
+    done = run(out)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("leaderboard: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_heavy_is_imported():
+    code = "import sys, leaderboard.__main__; sys.exit(bool({'torch', 'scipy', 'matplotlib'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,131 @@
+import csv
+from math import nan
+
+import pytest
+
+from benchmark.rows import PROTOCOL
+from leaderboard.board import Score, entries
+from leaderboard.table import as_csv, as_markdown, as_text, difference_table, verdict
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+
+
+def line(text, start):
+    return next(line for line in text.splitlines() if line.startswith(start))
+
+
+@pytest.fixture
+def two_attacks(row):
+    return entries(
+        [row(task=t, psnr=p) for t, p in (("t0", 14.864), ("t1", 15.776))]
+        + [row(attack="gias", prior="dcgan", task=t, psnr=p, lpips=None) for t, p in (("t0", 20), ("t1", 24))]
+    )
+
+
+def test_mean_interval_and_absence(two_attacks):
+    text = as_text(two_attacks)
+    assert "15.32 [14.9, 15.8]" in line(text, "ig")
+    assert line(text, "gias").split()[:3] == ["gias", "dcgan", "2"]
+    assert "22.00 [20.0, 24.0]" in line(text, "gias")
+    assert " - " in line(text, "gias")
+    assert " - " not in line(text, "ig")
+
+
+def test_only_what_varies_is_a_column_and_the_rest_is_said_once(two_attacks):
+    common, _, header, *lines = as_text(two_attacks).splitlines()
+    assert "prior" in header.split()
+    assert "size 32" in common
+    assert "prior" not in common.replace("prior_trained_on", "")
+    assert "victim" not in header
+    assert all("convnet" not in line for line in lines)
+
+
+def test_a_control_without_a_setting_makes_no_column(row):
+    header = as_text(entries([row(), row(control="mean_image")])).splitlines()[2]
+    assert header.split()[:2] == ["attack", "n"]
+
+
+def test_options_tell_entries_of_one_attack_apart(row):
+    rows = [row(options={"tv": 0.1, "lr": 1}), row(options={"tv": 0.2, "lr": 1}), row(attack="dlg", options={"q": 5})]
+    text = as_text(entries(rows))
+    assert {"tv=0.1", "tv=0.2"} <= set(text.split())
+    assert "lr=1" not in text
+    assert "q=5" not in text
+
+
+def test_mark_of_an_older_protocol(row):
+    now, before = row(), row(attack="dlg", protocol=PROTOCOL - 1)
+    assert "*" not in as_text(entries([now]))
+    text = as_text(entries([now, before]))
+    assert line(text, "dlg").startswith("dlg* ")
+    assert line(text, "ig").startswith("ig ")
+    assert text.endswith("\n* older protocol\n")
+
+
+def test_fewer_values_than_images_are_said(row):
+    text = as_text(entries([row(image="a", lpips=None), row(image="b")]))
+    assert "(n=1)" in line(text, "ig")
+    assert text.count("(n=") == 1
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_text_fits_the_terminal_and_loses_nothing(two_attacks, monkeypatch, columns):
+    cells = set(as_text(two_attacks).split())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = as_text(two_attacks)
+    assert max(map(len, text.splitlines())) <= columns
+    assert set(text.split()) == cells
+
+
+def test_markdown_is_one_table_of_equal_rows(row):
+    text = as_markdown(entries([row(attack="a|b"), row(attack="dlg", protocol=PROTOCOL - 1)]))
+    lines = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    assert len({line.count("|") for line in lines}) == 1
+    assert "a\\|b" in text
+    assert "dlg\\*" in text
+
+
+def test_csv_parses_back(row):
+    board = entries([row(psnr=15.123456789, options={"a": 1, "b": 2}, lpips=None), row(attack='x, "y"', psnr=10)])
+    first, second = csv.DictReader(as_csv(board).splitlines())
+    assert float(first["psnr"]) == 15.123456789
+    assert (first["psnr_low"], first["lpips"], first["lpips_n"], first["psnr_n"]) == ("", "", "", "1")
+    assert (first["options"], first["batch_size"], first["adapt"]) == ("a=1, b=2", "2", "False")
+    assert second["attack"] == 'x, "y"'
+
+
+def test_an_empty_board_is_only_a_header():
+    assert as_text([]).split()[0] == "attack"
+    assert as_csv([]).count("\n") == 1
+    assert as_markdown([]).count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "higher_is_better", "expected"),
+    [
+        (1, 2, True, "better"),
+        (1, 2, False, "worse"),
+        (-2, -1, True, "worse"),
+        (-2, -1, False, "better"),
+        (-1, 1, True, "tie"),
+        (0, 1, True, "tie"),
+        (nan, nan, True, "-"),
+    ],
+)
+def test_verdict(low, high, higher_is_better, expected):
+    assert verdict(Score((low + high) / 2, low, high, 4), higher_is_better) == expected
+
+
+def test_differences_name_both_sides(two_attacks):
+    gias, ig = two_attacks
+    table = difference_table(ig, [(gias, {"psnr": Score(6.68, 5.1, 8.2, 2), "lpips": None})], two_attacks)
+    assert "minus attack ig, prior none" in table.above
+    rows = [line.split() for line in table.text().splitlines() if line.startswith("gias")]
+    assert rows == [
+        ["gias", "dcgan", "PSNR", "+6.680", "[5.10,", "8.20]", "2", "better"],
+        ["gias", "dcgan", "LPIPS", "-", "0", "-"],
+    ]

@@ -1,0 +1,1 @@
+"""Data sets. One file each; the file's name is the name on the command line."""

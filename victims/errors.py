@@ -1,0 +1,13 @@
+"""What is said to the user: an exception for what they can mend, a warning for what they should know."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    Its message is one line: what is wrong, what was expected, how to mend it. The command line prints
+    that line alone and exits with 2.
+    """
+
+
+class Notice(UserWarning):
+    """Something about the run that its user should know, in one line; the command line prints it."""

@@ -1,0 +1,1 @@
+"""Victim models. One file each; the file's name is the name on the command line."""

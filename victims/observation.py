@@ -1,0 +1,59 @@
+"""All that the attacker gets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from victims.errors import InputError
+from victims.victim import Gradient, Victim
+
+Transform = Callable[[Gradient], Gradient]
+"""Maps dummy gradients to what the client would have sent; every tensor is (R, *shape)."""
+
+Estimate = Callable[[Gradient], Transform]
+"""Builds a `Transform` from the received updates alone; every tensor is (R, *shape)."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What the attacker is declared to know besides victim and update.
+
+    Attributes:
+        labels: (B,) the batch's labels as a sorted multiset, or None where they are not given.
+        estimate: how an attacker who knows *which* defence was used (never its parameters) copies it, or None.
+    """
+
+    labels: Tensor | None = None
+    estimate: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One captured update. No image of the batch is reachable from it.
+
+    Attributes:
+        task: the stable id of the task.
+        victim: model, weights, mode, preprocessing.
+        update: what the client sent, after its defence.
+        image_shape: (C, H, W).
+    """
+
+    task: str
+    victim: Victim
+    update: Gradient
+    batch_size: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    knowledge: Knowledge
+
+    def require(self, needs: frozenset[str], who: str) -> None:
+        """Refuse an attack that needs to know more than is declared.
+
+        Raises:
+            InputError: names the attack and what is missing.
+        """
+        if "labels" in needs and self.knowledge.labels is None:
+            raise InputError(
+                f"{who} needs the batch's labels, and this observation declares none; run with --labels given."
+            )
