@@ -6,82 +6,22 @@ restart of one task; runs are the leading dimension R of every variable, image b
 task lie next to each other.
 """
 
-import hashlib
-import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, ClassVar, Literal, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
-from torch.optim import Adam, Optimizer
 
 from attacks.distances import cosine
 from attacks.engine import vectorises, victim_gradients
-from attacks.schedules import constant
+from attacks.stage import Reconstruction, Search, Stage, share_out
 from priors.base import Prior
 from victims.errors import InputError
 from victims.observation import Observation, Transform
+from victims.seeds import seed_of
 from victims.victim import Gradient
-
-Variables = Mapping[str, Tensor]
-"""What a stage searches, by name; every tensor is (R, ...)."""
-
-adam = partial(Adam, fused=True)  # one pass over the variables; GIAS moves millions per image
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One phase of a search.
-
-    Attributes:
-        name: the space that is searched, as the paper writes it: x, z, w, ...
-        variables: where the search starts, (R, ...) each.
-        decode: variables and `fixed` -> images (R, B, C, H, W), normalised as the victim wants them.
-        lr: learning rate.
-        fixed: tensors (R, ...) that `decode` needs and that do not move.
-        optimiser: called with the variables and lr.
-        schedule: factor on the learning rate at (step, steps).
-        penalty: (variables, images) -> (R,), added to the matching cost for the step, never for the judgement.
-        project: changes the variables in place after every step.
-        signed: only the sign of the gradient reaches the optimiser.
-        keep: after this stage every restart goes on from `each` its own best variables, or only the `best`
-            restart of each task goes on.
-    """
-
-    name: str
-    variables: Variables
-    decode: Callable[[Variables], Tensor]
-    lr: float
-    fixed: Variables = field(default_factory=dict)
-    optimiser: Callable[..., Optimizer] = adam
-    schedule: Callable[[int, int], float] = constant
-    penalty: Callable[[Variables, Tensor], Tensor] | None = None
-    project: Callable[[Variables], None] | None = None
-    signed: bool = False
-    keep: Literal["each", "best"] = "each"
-
-
-Search = Generator[Stage, dict[str, Tensor], None]
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What an attack returns for T tasks.
-
-    Attributes:
-        images: (T, B, C, H, W) in the victim's input space.
-        cost: (T,) the matching cost of exactly these images; infinite where no start ever had a finite one.
-        curve: one (stage, costs) per step, costs (T,): the least over the task's restarts at that step.
-        gradient_evaluations: victim gradients computed per task.
-    """
-
-    images: Tensor
-    cost: Tensor
-    curve: list[tuple[str, Tensor]]
-    gradient_evaluations: int
 
 
 class Common(TypedDict, total=False):
@@ -179,7 +119,7 @@ class Attack(LightningModule):
             for observation in self.observations
             for restart in range(self._alive)
         ]
-        return torch.stack(draws).to(self.victim.mean.device)
+        return torch.stack(draws).to(self.victim.mean)
 
     def noise(self) -> Tensor:
         """Standard normal images, (R, B, C, H, W)."""
@@ -192,10 +132,8 @@ class Attack(LightningModule):
 
     def box(self, images: Tensor) -> None:
         """Clamp normalised images, in place, to what pixels in [0, 1] can be."""
-        low, high = (
-            self.victim.normalise(0 * self.victim.mean),
-            self.victim.normalise(0 * self.victim.mean + 1),
-        )
+        black = torch.zeros_like(self.victim.mean)
+        low, high = self.victim.normalise(black), self.victim.normalise(black + 1)
         torch.maximum(torch.minimum(images, high, out=images), low, out=images)
 
     # The run.
@@ -219,14 +157,18 @@ class Attack(LightningModule):
         self.curve: list[tuple[str, Tensor]] = []
         self.gradient_evaluations = 0
         self._alive = self.restarts
-        images = torch.zeros(self.runs, self.batch_size, *observations[0].image_shape)  # the mean image
-        self._best_images = images.to(self.victim.mean.device)
+        shape = (self.runs, self.batch_size, *observations[0].image_shape)
+        self._best_images = self.victim.mean.new_zeros(shape)  # the mean colour, until there is better
         self._best_cost = self._best_images.new_full((self.runs,), torch.inf)
+        self._ahead = list(self.plan)
         self._search = self.search()
         self._enter(next(self._search))
 
     def advance(self) -> None:
-        """One step of the current stage for all runs: judge where they are, then move."""
+        """One step of the current stage for all runs: judge where they are, then move.
+
+        A stage of S steps costs S victim gradients; where its last step leads is not judged.
+        """
         stage, step, steps = self._stage, self._step, self.plan[self._stage.name]
         gradients = [self._evaluate(chunk) for chunk in self._chunks]
         cost = torch.cat([c for c, _, _ in gradients])
@@ -251,6 +193,10 @@ class Attack(LightningModule):
         best = self._best_runs(self._best_cost)
         return Reconstruction(self._best_images[best], self._best_cost[best], self.curve, self.gradient_evaluations)
 
+    def cost(self, images: Tensor) -> Tensor:
+        """The matching cost of image batches (R, B, C, H, W) for the tasks taken up, (R,); differentiable."""
+        return torch.cat([self._matching(chunk, images[chunk.runs]) for chunk in self._chunks])
+
     def run(self, observations: Sequence[Observation]) -> Reconstruction:
         """The whole attack without a Trainer."""
         self.begin(observations)
@@ -268,8 +214,9 @@ class Attack(LightningModule):
         """Each stage makes its own: what is optimised is no parameter of this module."""
 
     def _enter(self, stage: Stage) -> None:
-        if stage.name not in self.plan:
-            raise ValueError(f"{self.name} yields the stage '{stage.name}', its plan has {list(self.plan)}")
+        if self._ahead[:1] != [stage.name]:
+            raise ValueError(f"{self.name} yields the stage '{stage.name}', its plan has {self._ahead} ahead")
+        self._ahead = self._ahead[1:]
         self._stage, self._step = stage, 0
         self._variables = {name: v.detach().clone().contiguous() for name, v in stage.variables.items()}
         self._best_variables = {name: v.clone() for name, v in self._variables.items()}
@@ -288,13 +235,16 @@ class Attack(LightningModule):
         estimate = self.observations[0].knowledge.estimate
         return _Chunk(runs, received, labels[runs], estimate(received) if estimate else lambda dummy: dummy)
 
+    def _matching(self, chunk: _Chunk, images: Tensor) -> Tensor:
+        dummy = victim_gradients(self.victim, images, chunk.labels, vectorised=self.vectorised)
+        return self.distance(chunk.transform(dummy), chunk.received)
+
     def _evaluate(self, chunk: _Chunk) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Matching cost (r,), images (r, B, C, H, W) and the objective's gradient in the variables."""
         stage = self._stage
         v = {name: variable[chunk.runs].detach().requires_grad_() for name, variable in self._variables.items()}
         x = stage.decode({**v, **{name: tensor[chunk.runs] for name, tensor in stage.fixed.items()}})
-        dummy = victim_gradients(self.victim, x, chunk.labels, vectorised=self.vectorised)
-        cost = self.distance(chunk.transform(dummy), chunk.received)
+        cost = self._matching(chunk, x)
         objective = cost + stage.penalty(v, x) if stage.penalty else cost
         grads = torch.autograd.grad(objective.sum(), list(v.values()))
         return cost.detach(), x.detach(), dict(zip(v, grads, strict=True))
@@ -306,50 +256,27 @@ class Attack(LightningModule):
         self._best_cost = torch.where(better, cost, self._best_cost)
         better = cost < self._stage_cost
         self._stage_cost = torch.where(better, cost, self._stage_cost)
-        if self._stage.name != [*self.plan][-1]:  # nobody asks for those of the last stage
+        if self._ahead:  # nobody asks for those of the last stage
             for name, variable in self._variables.items():
                 self._best_variables[name][better] = variable[better]
 
     def _leave(self) -> None:
         """Hand the stage's best variables back to `search` and enter the stage that it yields next."""
         if self._stage.keep == "best":
-            best = self._best_runs(self._stage_cost)
+            best, best_ever = self._best_runs(self._stage_cost), self._best_runs(self._best_cost)
             self._alive = 1
             self._best_variables = {name: v[best] for name, v in self._best_variables.items()}
-            self._best_images, self._best_cost = self._best_images[best], self._best_cost[best]
+            self._best_images, self._best_cost = self._best_images[best_ever], self._best_cost[best_ever]
         try:
-            self._enter(self._search.send(self._best_variables))
+            stage = self._search.send(self._best_variables)
         except StopIteration:
-            self._variables, self._best_variables, self._chunks = {}, {}, []
+            if self._ahead:
+                raise ValueError(f"{self.name} plans the stages {self._ahead}, but its search ended") from None
+            self._variables, self._best_variables = {}, {}
+        else:
+            self._enter(stage)
 
     def _best_runs(self, cost: Tensor) -> Tensor:
         """(T,) index of every task's run of least cost."""
         best = cost.unflatten(0, (-1, self._alive)).argmin(1)
         return best + self._alive * torch.arange(len(best), device=best.device)
-
-
-def share_out(plan: Mapping[str, int], steps: int) -> dict[str, int]:
-    """`steps` divided over the stages in the plan's proportions, at least one each, summing exactly.
-
-    Raises:
-        InputError: fewer steps than stages.
-    """
-    if steps < len(plan):
-        raise InputError(f"steps is {steps}, but there are {len(plan)} stages ({', '.join(plan)}); give more.")
-    spare, total = steps - len(plan), sum(plan.values())
-    quotas = {name: spare * count / total for name, count in plan.items()}
-    shares = {name: 1 + int(quota) for name, quota in quotas.items()}
-    for name in sorted(quotas, key=lambda name: int(quotas[name]) - quotas[name])[: steps - sum(shares.values())]:
-        shares[name] += 1
-    return shares
-
-
-def seed_of(*parts: object) -> int:
-    """A seed that depends on all parts and on nothing else."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")
-
-
-def options_of(attack: type[Attack]) -> dict[str, inspect.Parameter]:
-    """The method's own constructor options, without those that every attack takes."""
-    parameters = inspect.signature(attack.__init__).parameters
-    return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in Common.__annotations__}

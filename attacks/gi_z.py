@@ -5,9 +5,10 @@ from typing import Literal, Unpack
 
 from torch import Tensor
 
-from attacks.base import Attack, Common, Search, Stage, Variables
+from attacks.base import Attack, Common
 from attacks.regularisers import total_variation
 from attacks.schedules import multistep
+from attacks.stage import Search, Stage, Variables
 from priors.base import decode
 
 

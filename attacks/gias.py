@@ -4,10 +4,11 @@ from typing import Literal, Unpack
 
 from torch import Tensor
 
-from attacks.base import Attack, Common, Search, Stage, Variables
+from attacks.base import Attack, Common
 from attacks.gi_z import latent_search
 from attacks.regularisers import squared_variation, total_variation
 from attacks.schedules import multistep
+from attacks.stage import Search, Stage, Variables
 from priors.base import decode_each
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}

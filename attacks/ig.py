@@ -2,9 +2,10 @@
 
 from typing import Unpack
 
-from attacks.base import Attack, Common, Search, Stage
+from attacks.base import Attack, Common
 from attacks.regularisers import total_variation
 from attacks.schedules import multistep
+from attacks.stage import Search, Stage
 
 
 class IG(Attack):

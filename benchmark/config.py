@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from attacks.base import Attack, options_of
+from attacks.base import Attack, Common
 from benchmark.registry import find, unknown
 from benchmark.rows import PROTOCOL, Control
 from defenses.base import Defense
@@ -183,3 +183,9 @@ def dump(config: Config, resolved: Mapping[str, Any]) -> str:
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     comment = "".join(f"# {name}: {json.dumps(value)}\n" for name, value in resolved.items())
     return comment + yaml.safe_dump(plain, sort_keys=False)
+
+
+def options_of(method: type[Attack]) -> dict[str, inspect.Parameter]:
+    """The method's own constructor options, without those that every attack takes."""
+    parameters = inspect.signature(method.__init__).parameters
+    return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in Common.__annotations__}

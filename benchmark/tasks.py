@@ -9,13 +9,13 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from attacks.base import seed_of
 from benchmark.rows import Control
 from defenses.base import Defense
 from victims.client import fed_sgd
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Knowledge, Observation
+from victims.seeds import seed_of
 from victims.victim import Victim
 
 

@@ -148,8 +148,8 @@ def _score(values: dict[Sample, float | None]) -> Score | None:
     known = {sample: value for sample, value in sorted(values.items()) if _known(value)}
     if not known:
         return None
-    # The same task under another seed is another start, and another batch as far as the row can tell.
-    clusters = [f"{seed} {task}" for seed, task, _ in known]
+    # A task holds the same images whatever the seed: another start at them is no independent batch.
+    clusters = [task for _, task, _ in known]
     return Score(*clustered_interval(list(known.values()), clusters), len(known))
 
 

@@ -30,8 +30,9 @@ class Victim:
         if training:
             replace_all_batch_norm_modules_(self.model)
         self.training = training
-        self.mean = torch.tensor(mean)[:, None, None]
-        self.std = torch.tensor(std)[:, None, None]
+        dtype = next(self.model.parameters()).dtype
+        self.mean = torch.tensor(mean, dtype=dtype)[:, None, None]
+        self.std = torch.tensor(std, dtype=dtype)[:, None, None]
 
     @property
     def parameters(self) -> Gradient:

@@ -1,0 +1,255 @@
+"""What holds for every attack. An attack is tested by being in the folder."""
+
+import gc
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.autograd import gradcheck
+
+from attacks.base import Attack
+from benchmark.lpips_backbone import Lpips
+from benchmark.metrics import score
+from benchmark.registry import KINDS, registered
+from benchmark.tasks import Batch, GradientDataModule
+from priors.dcgan import DCGAN
+from victims.data.photos import Photos
+from victims.errors import InputError
+
+ATTACKS = registered(KINDS["attack"])
+STEPS = 6
+every_attack = pytest.mark.parametrize("method", ATTACKS.values(), ids=ATTACKS.keys())
+
+
+@pytest.fixture
+def make(small_prior: DCGAN) -> Callable[..., Attack]:
+    def make(method: type[Attack], dtype: torch.dtype = torch.float32, **options: Any) -> Attack:
+        if "prior" in method.needs:
+            options["prior"] = small_prior.to(dtype)
+        return method(**{"steps": STEPS, **options})
+
+    return make
+
+
+def as_the_attacker_sees(task):
+    """The private batch, normalised, in the order of the sorted labels: (1, B, C, H, W)."""
+    order = task.labels.sort().indices
+    victim = task.observation.victim
+    return victim.normalise(task.images.to(victim.mean))[order][None]
+
+
+@every_attack
+def test_cost_at_the_truth_is_zero_to_rounding(method, make, capture):
+    task = capture(dtype=torch.float64)
+    attack = make(method, torch.float64)
+    attack.begin([task.observation])
+    truth = as_the_attacker_sees(task)
+    assert abs(attack.cost(truth).item()) < 1e-9
+    assert attack.cost(truth.flip(-1)).item() > 1e-4
+
+
+@every_attack
+@pytest.mark.parametrize("vectorised", [True, False])
+def test_cost_passes_gradcheck(method, vectorised, make, capture):
+    attack = make(method, torch.float64)
+    attack.begin([capture((3, 50), dtype=torch.float64).observation])
+    attack.vectorised = vectorised
+    corner = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    rest = attack.noise()
+
+    def cost(pixels):  # of a few pixels: gradcheck evaluates twice per entry
+        patch = torch.nn.functional.pad(pixels, (4, 25, 8, 21))
+        return attack.cost(rest + patch)
+
+    assert gradcheck(cost, (corner,), eps=1e-6, atol=1e-7)
+
+
+@every_attack
+def test_looped_chunked_and_vectorised_restarts_agree(method, make, capture, monkeypatch):
+    tasks = [capture(dtype=torch.float64), capture((8, 30, 77), task="u", dtype=torch.float64)]
+    observations = [task.observation for task in tasks]
+
+    def outcome(**options):
+        result = make(method, torch.float64, restarts=3, **options).run(observations)
+        return result.images, torch.stack([cost for _, cost in result.curve])
+
+    images, curve = outcome()
+    chunked_images, chunked_curve = outcome(chunk=2)
+    monkeypatch.setattr("attacks.base.vectorises", lambda *_: False)
+    looped_images, looped_curve = outcome()
+    for other, other_curve in ((chunked_images, chunked_curve), (looped_images, looped_curve)):
+        torch.testing.assert_close(other_curve, curve, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(other, images, rtol=1e-6, atol=1e-9)
+
+
+@every_attack
+def test_tasks_that_go_together_do_not_see_each_other(method, make, capture):
+    tasks = [capture(dtype=torch.float64), capture((8, 30, 77), task="u", dtype=torch.float64)]
+    together = make(method, torch.float64).run([task.observation for task in tasks])
+    for k, task in enumerate(tasks):
+        alone = make(method, torch.float64).run([task.observation])
+        torch.testing.assert_close(together.images[k], alone.images[0], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(together.cost[k], alone.cost[0], rtol=1e-9, atol=1e-12)
+
+
+@every_attack
+def test_more_restarts_never_cost_more_and_start_alike(method, make, capture):
+    observation = capture().observation
+    one, three = (make(method, restarts=r).run([observation]) for r in (1, 3))
+    assert three.cost <= one.cost + 1e-6
+    assert three.curve[0][1] <= one.curve[0][1] + 1e-6
+    other = make(method, seed=1).run([observation])
+    assert not torch.equal(one.curve[0][1], other.curve[0][1])
+
+
+@every_attack
+def test_the_image_returned_is_the_one_its_cost_was_measured_at(method, make, capture):
+    observations = [capture().observation, capture((8, 30, 77), task="u").observation]
+    result = make(method, restarts=2).run(observations)
+    fresh = make(method)
+    fresh.begin(observations)
+    torch.testing.assert_close(fresh.cost(result.images), result.cost, rtol=1e-4, atol=1e-6)
+    curve = torch.stack([cost for _, cost in result.curve])
+    torch.testing.assert_close(result.cost, curve.amin(0))
+
+
+@every_attack
+def test_same_seed_same_result_to_the_last_bit(method, make, capture):
+    first, second = (make(method, restarts=2).run([capture().observation]) for _ in range(2))
+    assert torch.equal(first.images, second.images)
+    assert torch.equal(first.cost, second.cost)
+
+
+@every_attack
+def test_budget_counts_every_victim_gradient(method, make, capture, monkeypatch):
+    counted = []
+    from attacks import base
+
+    real = base.victim_gradients
+    monkeypatch.setattr(base, "victim_gradients", lambda v, x, y, **how: counted.append(len(x)) or real(v, x, y, **how))
+    observations = [capture().observation, capture((8, 30, 77), task="u").observation]
+    result = make(method, restarts=2, chunk=3).run(observations)
+    assert result.gradient_evaluations * len(observations) == sum(counted)
+    assert len(result.curve) == STEPS
+
+
+@every_attack
+def test_a_cycle_in_the_batch_changes_no_score(method, make, capture):
+    def scores(indices):
+        task = capture(indices, dtype=torch.float64)
+        images = make(method, torch.float64).run([task.observation]).images[0]
+        _, values = score(task.observation.victim.denormalise(images), task.images, Lpips(None, "none: test"))
+        return {sample: (values["psnr"][k], values["ssim"][k]) for k, sample in enumerate(task.sample_ids)}
+
+    straight, cycled = scores((3, 50, 90)), scores((50, 90, 3))
+    for sample, values in straight.items():
+        assert cycled[sample] == pytest.approx(values, abs=1e-3)
+
+
+@every_attack
+def test_refuses_an_observation_that_lacks_what_it_needs(method, make, capture):
+    if "labels" in method.needs:
+        with pytest.raises(InputError, match="labels") as refusal:
+            make(method).begin([capture(give_labels=False).observation])
+        assert "\n" not in str(refusal.value)
+    if "prior" in method.needs:
+        with pytest.raises(InputError, match="prior"):
+            method()
+        with pytest.raises(InputError, match="image"):
+            make(method).begin([capture(size=16).observation])
+
+
+@every_attack
+@pytest.mark.parametrize("broken", [0.0, torch.nan])
+def test_an_update_that_cannot_be_matched_diverges(method, broken, make, capture):
+    observation = capture().observation
+    for tensor in observation.update.values():
+        tensor.mul_(broken)
+    result = make(method).run([observation])
+    assert torch.isinf(result.cost).all()
+    assert torch.isfinite(result.images).all()
+
+
+@every_attack
+def test_presets_and_defaults_fit_the_constructor(method, make):
+    for preset in ({}, *method.presets.values()):
+        assert all(count >= 1 for count in make(method, **{"steps": None, **preset}).plan.values())
+    assert method.__doc__, "an attack says what it is, and whose"
+
+
+class Keep(Callback):
+    """Holds on to nothing; runs the walk while everything is in place."""
+
+    def __init__(self, check):
+        self.check = check
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.check(trainer, pl_module)
+
+
+def reachable(*roots: Any) -> list[torch.Tensor]:
+    """Every tensor that can be got at from `roots` through attributes, containers and closures.
+
+    Not followed: modules, classes and a function's globals (code, which reaches the whole program), and
+    Lightning's reference from the attack back to its Trainer.
+    """
+    seen: dict[int, Any] = {}
+    queue: list[Any] = list(roots)
+    while queue:
+        item = queue.pop()
+        if id(item) in seen or isinstance(item, types.ModuleType | type | Trainer | str | int | float | None):
+            continue
+        seen[id(item)] = item
+        if isinstance(item, types.FunctionType):
+            queue += [cell.cell_contents for cell in item.__closure__ or ()] + list(item.__defaults__ or ())
+        elif isinstance(item, types.GeneratorType):
+            queue += list(inspect.getgeneratorlocals(item).values())
+        else:
+            queue += gc.get_referents(item)
+            queue += list(vars(item).values()) if hasattr(item, "__dict__") else []
+    return [item for item in seen.values() if isinstance(item, torch.Tensor)]
+
+
+def holds(tensors, images, victim) -> bool:
+    """Whether any tensor is, contains or shares memory with one of the images, plain or normalised."""
+    secrets = [*images, *victim.normalise(images)]
+    memory = {image.untyped_storage().data_ptr() for image in (images, *images)}
+    for tensor in tensors:
+        if tensor.numel() and tensor.untyped_storage().data_ptr() in memory:
+            return True
+        if tensor.is_floating_point() and tensor.shape[-3:] == images.shape[-3:]:
+            for image in tensor.detach().reshape(-1, *images.shape[-3:]):
+                if any(torch.allclose(image, secret.to(image), atol=1e-3) for secret in secrets):
+                    return True
+    return False
+
+
+@every_attack
+def test_no_private_image_is_reachable(method, make):
+    from victims.models.lenet import LeNet
+    from victims.victim import Victim, build
+
+    data = Photos(split="tune")
+    victim = Victim(build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=0), mean=data.mean, std=data.std)
+    module = GradientDataModule(
+        data, victim, [Batch("t", (3, 50, 90))], defense=None, adapt=True, give_labels=True,
+        control="none", seed=0, steps=STEPS,
+    )  # fmt: skip
+    verdicts = []
+
+    def check(trainer: Trainer, attack: LightningModule) -> None:
+        (task,) = module.tasks
+        verdicts.append(holds(reachable(attack, task.observation), task.images, victim))
+        attack.leak = [{"deep": (lambda images=task.images[:1] * 1: images)}]  # the walk must find this
+        verdicts.append(holds(reachable(attack, task.observation), task.images, victim))
+
+    trainer = Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[Keep(check)], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(make(method), module)
+    assert verdicts == [False, True]

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from torch import nn
+
+from attacks.base import Attack
+from attacks.engine import vectorises, victim_gradients
+from attacks.ig import IG
+from attacks.stage import Stage
+from benchmark.registry import KINDS, registered
+from victims.errors import Notice
+from victims.victim import Victim, build
+
+R, B = 3, 2
+
+
+def make_victim(model, training=False):
+    return Victim(model.double(), mean=(0.5,) * 3, std=(0.2,) * 3, training=training)
+
+
+def dummy_batches(size=16):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(R, B, 3, size, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    return images, torch.randint(10, (R, B), generator=generator)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", registered(KINDS["victim"]))
+def test_vectorised_equals_looped_twice_differentiated(name, training):
+    size = 8 if name == "resnet18" else 16
+    model = build(registered(KINDS["victim"])[name], image_shape=(3, size, size), num_classes=10, seed=0)
+    victim = make_victim(model, training)
+    assert vectorises(victim, (3, size, size), B)
+    images, labels = dummy_batches(size)
+    outcomes = []
+    for vectorised in (True, False):
+        gradients = victim_gradients(victim, images, labels, vectorised=vectorised)
+        (second,) = torch.autograd.grad(sum(g.square().sum() for g in gradients.values()), images)
+        outcomes.append((gradients, second))
+    for name in outcomes[0][0]:
+        torch.testing.assert_close(outcomes[0][0][name], outcomes[1][0][name], rtol=1e-8, atol=1e-12)
+    second = outcomes[0][1]  # batch norm over two values has curvatures of 1e10: judge by the largest entry
+    torch.testing.assert_close(second, outcomes[1][1], rtol=1e-6, atol=1e-9 * second.abs().max().item())
+
+
+def test_each_run_has_its_own_gradient_from_plain_autograd():
+    model = build(registered(KINDS["victim"])["lenet"], image_shape=(3, 16, 16), num_classes=10, seed=0).double()
+    images, labels = dummy_batches()
+    gradients = victim_gradients(make_victim(model), images, labels)
+    for run in range(R):
+        model.zero_grad()
+        nn.functional.cross_entropy(model(images[run].detach()), labels[run]).backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(gradients[name][run], parameter.grad)
+
+
+class Moody(nn.Module):
+    """Looks at a value, which torch.func cannot vectorise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 16 * 16, 10)
+
+    def forward(self, x):
+        x = self.linear(x.flatten(1))
+        return x if x.sum().item() > 0 else 2 * x
+
+
+def test_a_victim_that_torch_func_cannot_run_goes_the_eager_way_and_says_so(capture):
+    torch.manual_seed(0)
+    victim = Victim(Moody(), mean=(0.5,) * 3, std=(0.2,) * 3)
+    with pytest.warns(Notice, match=r"torch\.func cannot run this victim"):
+        assert not vectorises(victim, (3, 16, 16), B)
+    observation = capture(size=16, victim=victim).observation
+    with pytest.warns(Notice):
+        result = IG(steps=30).run([observation])
+    assert result.cost.item() < result.curve[0][1].item() - 0.05
+
+
+class Stages(Attack):
+    """Yields the stages it is told, whatever its plan says."""
+
+    def __init__(self, plan, names):
+        super().__init__(plan)
+        self.names = names
+
+    def search(self):
+        for name in self.names:
+            yield Stage(name=name, variables={"x": self.noise()}, decode=lambda v: v["x"], lr=0.1)
+
+
+@pytest.mark.parametrize(("plan", "names"), [(["a"], ["b"]), (["a", "b"], ["a"]), (["a"], ["a", "b"])])
+def test_a_search_that_leaves_its_plan_is_a_clear_error(plan, names, capture):
+    with pytest.raises(ValueError, match="plan"):
+        Stages(dict.fromkeys(plan, 1), names).run([capture(size=16).observation])

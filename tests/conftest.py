@@ -1,0 +1,64 @@
+"""What all tests share: no network, one thread, small tasks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmark.tasks import Batch, GradientDataModule, Task
+from defenses.sparsification import Sparsification
+from priors.dcgan import DCGAN
+from victims.data.photos import Photos
+from victims.models.lenet import LeNet
+from victims.victim import Victim, build
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIBENCH_OFFLINE", "1")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def small_prior() -> DCGAN:
+    """Random weights; small enough for hundreds of steps in a test."""
+    torch.manual_seed(0)
+    return DCGAN(nz=8, ngf=4).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def capture() -> Callable[..., Task]:
+    """Captures a task of photos on a LeNet; the same arguments give the same task."""
+
+    def make(
+        indices: tuple[int, ...] = (3, 50, 90),
+        *,
+        task: str = "t",
+        size: int = 32,
+        rate: float | None = 0.5,
+        dtype: torch.dtype = torch.float32,
+        give_labels: bool = True,
+        victim: Victim | None = None,
+    ) -> Task:
+        data = Photos(split="tune", size=size)
+        if victim is None:
+            model = build(LeNet, image_shape=(3, size, size), num_classes=10, seed=0).to(dtype)
+            victim = Victim(model, mean=data.mean, std=data.std)
+        module = GradientDataModule(
+            data,
+            victim,
+            [],
+            defense=None if rate is None else Sparsification(rate),
+            adapt=True,
+            give_labels=give_labels,
+            control="none",
+            seed=0,
+            steps=1,
+        )
+        return module.capture(Batch(task, indices))
+
+    return make
