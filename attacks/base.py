@@ -138,19 +138,27 @@ class Attack(LightningModule):
 
     # The run.
 
+    def check(self, observation: Observation) -> None:
+        """Refuse an observation that this attack cannot work on.
+
+        Raises:
+            InputError: it lacks what the attack needs, or its images have another shape than the prior's.
+        """
+        observation.require(self.needs, self.name)
+        if self.prior is not None and self.prior.image_shape != observation.image_shape:
+            raise InputError(
+                f"the prior makes {self.prior.image_shape} images, the task has {observation.image_shape}; "
+                "choose another --prior or --size."
+            )
+
     def begin(self, observations: Sequence[Observation]) -> None:
         """Take up tasks of equal shape on one victim and make ready for the first step.
 
         Raises:
-            InputError: an observation lacks what the attack needs.
+            InputError: as `check` does.
         """
         for observation in observations:
-            observation.require(self.needs, self.name)
-        if self.prior is not None and self.prior.image_shape != observations[0].image_shape:
-            raise InputError(
-                f"the prior makes {self.prior.image_shape} images, the task has {observations[0].image_shape}; "
-                "choose another --prior or --size."
-            )
+            self.check(observation)
         self.observations = list(observations)
         self.victim = observations[0].victim
         self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size)

@@ -1,8 +1,10 @@
 """`python -m benchmark run ...` and `python -m benchmark prior train ...`."""
 
+import re
 import sys
 import warnings
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -50,13 +52,30 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def underscored(argument: str) -> str:
+    """`--weights-dir=x` as well as `--weights_dir=x`."""
+    name, equals, value = argument.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
+
+
+def explain(error: ArgumentError) -> str:
+    """The parser's complaint as one line."""
+    text = " ".join(str(error).split())
+    wrong_value = re.match(r'Parser key "(\w+)":.*(?:Given|Got) value: (.*)', text)
+    kind = get_type_hints(Config).get(wrong_value[1]) if wrong_value else None
+    if kind is None:
+        return f"{text.rstrip('.')}; see --help."
+    kinds = [str(getattr(k, "__name__", k)) for k in get_args(kind) or (kind,) if k is not type(None)]
+    return f"{wrong_value[1]} takes {' or '.join(kinds)}, not '{wrong_value[2]}'."
+
+
 def main(arguments: list[str] | None = None) -> int:
     """0, or 2 with one line on what the user can mend."""
     warnings.simplefilter("ignore")  # what libraries say to each other
     warnings.simplefilter("always", Notice)
     warnings.showwarning = lambda message, *_: print(f"benchmark: {message}", file=sys.stderr)
     try:
-        chosen = build_parser().parse_args(arguments)
+        chosen = build_parser().parse_args([underscored(a) for a in arguments or sys.argv[1:]])
         if chosen.subcommand == "run":
             options = chosen.run.as_dict()
             options.pop("config", None)
@@ -67,8 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
     except ArgumentError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        print(f"benchmark: {' '.join(lines)}", file=sys.stderr)
+        print(f"benchmark: {explain(error)}", file=sys.stderr)
         return 2
     return 0
 

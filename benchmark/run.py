@@ -47,7 +47,6 @@ def run(config: Config) -> Path:
     batches = draw_batches(data, prefix, batch_size=config.batch, tasks=config.tasks)
     lpips = Lpips.find(config.weights_dir)
     folder = config.folder(lpips.available)
-    make_row = row_maker(config, attack, lpips)
     prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
     order = [batch.task for batch in batches]
     module = GradientDataModule(
@@ -62,7 +61,8 @@ def run(config: Config) -> Path:
         steps=sum(attack.plan.values()),
         group=config.group,
     )
-    judge = Judge(folder, make_row, lpips)
+    attack.check(module.capture(batches[0]).observation)  # refused here, not in every process
+    judge = Judge(folder, row_maker(config, attack, lpips), lpips)
     store = RowStore(folder)
     done, complaints = store.read()
     for complaint in complaints:
@@ -160,7 +160,6 @@ def code_version() -> str:
 def make_loggers(config: Config, folder: Path) -> list[Logger]:
     loggers: list[Logger] = [CSVLogger(folder, name="log")]
     if config.wandb != "off":
-        os.environ.setdefault("WANDB_SILENT", "true")
         loggers.append(
             WandbLogger(
                 project="gibench",
@@ -168,6 +167,7 @@ def make_loggers(config: Config, folder: Path) -> list[Logger]:
                 save_dir=folder,
                 offline=config.wandb == "offline",
                 config=config.identity(),
+                settings=wandb.Settings(silent=True),
             )
         )
     return loggers

@@ -1,5 +1,8 @@
 """Processes that share tasks and nothing else."""
 
+import os
+import threading
+import time
 from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
@@ -15,6 +18,8 @@ class ShareTasks(DDPStrategy):
 
     def setup_distributed(self) -> None:
         self.set_world_ranks()
+        if self.local_rank > 0:
+            threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
 
     def configure_ddp(self) -> None:
         pass
@@ -26,3 +31,10 @@ class ShareTasks(DDPStrategy):
         """Rank 0: until the processes it launched have ended."""
         for process in getattr(self.launcher, "procs", []):
             process.wait()
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when the one that started it is gone: a killed run must not go on in the background."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)

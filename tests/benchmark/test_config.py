@@ -1,0 +1,70 @@
+import inspect
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from benchmark.config import Config, options_of, parse
+from benchmark.registry import KINDS, registered
+from defenses.sparsification import Sparsification
+from priors.dcgan import DCGAN
+from victims.errors import InputError
+
+
+def test_the_same_options_mean_the_same_folder_and_others_another():
+    folder = Config().folder(lpips=True)
+    assert Config(devices=2, out=Path("elsewhere"), wandb="off").folder(True).name == folder.name
+    others = [Config(steps=3), Config(seed=1), Config(set=["tv=1"]), Config(restarts=2), Config(defense="none")]
+    names = {folder.name, Config().folder(False).name, *(other.folder(True).name for other in others)}
+    assert len(names) == 2 + len(others)
+
+
+def test_preset_then_single_options_then_what_every_attack_takes():
+    assert Config(attack="ig", preset="code").make_attack().plan == {"x": 4800}
+    attack = Config(attack="ig", preset="paper-imagenet", set=["tv=0.5", "boxed=no"], steps=7).make_attack()
+    assert (attack.tv, attack.boxed, attack.plan, attack.restarts) == (0.5, False, {"x": 7}, 8)
+    assert Config(attack="ig", preset="paper-imagenet", restarts=2).make_attack().restarts == 2
+
+
+@pytest.mark.parametrize("name", registered(KINDS["attack"]))
+def test_every_option_of_every_attack_can_be_given_as_text(name):
+    method = registered(KINDS["attack"])[name]
+    for option in options_of(method).values():
+        parsed = parse(option, str(option.default), name)
+        assert parsed == option.default
+        assert type(parsed) is type(option.default)
+
+
+def test_a_value_of_the_wrong_type_says_what_was_expected():
+    def f(a: float, b: Literal["x", "y"], c: bool) -> None: ...
+
+    a, b, c = inspect.signature(f).parameters.values()
+    for parameter, text, expected in ((a, "much", "float"), (b, "z", "x, y"), (c, "maybe", "bool")):
+        with pytest.raises(InputError, match=expected):
+            parse(parameter, text, "option")
+
+
+def test_defences_by_name_and_parameter():
+    assert Config(defense="none").make_defense() is None
+    defense = Config(defense="sparsification:0.25").make_defense()
+    assert isinstance(defense, Sparsification)
+    assert defense.rate == 0.25
+    for wrong in ("sparsification", "sparsification:", "sparsification:much", "none:3"):
+        with pytest.raises(InputError):
+            Config(defense=wrong).make_defense()
+
+
+def test_a_prior_by_dotted_path():
+    prior = Config(prior="priors.dcgan.DCGAN").make_prior()
+    assert isinstance(prior, DCGAN)
+    assert not prior.training
+
+
+def test_the_victim_depends_on_the_seed_alone():
+    data = Config().make_data()
+    first, again, other = (Config(victim="lenet", seed=seed).make_victim(data) for seed in (0, 0, 1))
+    torch.rand(3)
+    for name, parameter in first.parameters.items():
+        assert torch.equal(parameter, again.parameters[name])
+        assert not torch.equal(parameter, other.parameters[name])

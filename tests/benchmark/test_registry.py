@@ -1,0 +1,43 @@
+import pytest
+
+from attacks.gi_z import GIz
+from attacks.gias import GIAS
+from attacks.ig import IG
+from benchmark.registry import KINDS, find, registered
+from defenses.sparsification import Sparsification
+from victims.data.photos import Photos
+from victims.errors import InputError
+from victims.models.lenet import LeNet
+
+
+def test_a_file_in_the_folder_is_a_name():
+    assert {"ig": IG, "gi_z": GIz, "gias": GIAS}.items() <= registered(KINDS["attack"]).items()
+    assert find("data", "photos") is Photos
+    assert find("victim", "lenet") is LeNet
+    assert find("defense", "sparsification") is Sparsification
+
+
+def test_modules_that_are_no_method_are_no_name():
+    assert not {"base", "engine", "stage", "distances"} & registered(KINDS["attack"]).keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_name_lists_all_there_is(kind):
+    known = registered(KINDS[kind])
+    with pytest.raises(InputError) as refusal:
+        find(kind, "nonsense")
+    assert all(name in str(refusal.value) for name in known)
+
+
+def test_the_nearest_name_is_offered():
+    with pytest.raises(InputError, match="did you mean 'gias'"):
+        find("attack", "gais")
+
+
+def test_a_dotted_path_works_wherever_a_name_does(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from attacks.ig import IG\nclass Mine(IG):\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert issubclass(find("attack", "mine.Mine"), IG)
+    for wrong, why in (("mine.Yours", "cannot import"), ("nowhere.Mine", "cannot import"), ("json.loads", "subclass")):
+        with pytest.raises(InputError, match=why):
+            find("attack", wrong)

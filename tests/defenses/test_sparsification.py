@@ -1,0 +1,127 @@
+"""Gradient sparsification against a sort in numpy, and the attacker's copy of it."""
+
+import inspect
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from defenses.base import Defense
+from defenses.sparsification import Sparsification
+from victims.errors import InputError
+
+RATES = ["0", "0.29", "0.5", "0.9", "0.99"]  # decimal, so that a count can be exact
+SHAPES = [(), (1,), (7,), (100,), (4, 5, 5), (3, 2, 5, 5)]
+
+
+@pytest.fixture
+def update():
+    """One random tensor per shape; none of its entries is zero."""
+    generator = torch.Generator().manual_seed(0)
+    return {str(shape): torch.randn(shape, generator=generator) for shape in SHAPES}
+
+
+def sparsify(update, rate):
+    return Sparsification(float(rate))(update, torch.Generator())
+
+
+def zeros(size, rate):
+    """The whole number of entries that make up `rate` of `size`, by exact arithmetic."""
+    return math.floor(Fraction(rate) * size)
+
+
+# On the client.
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_every_tensor_has_its_exact_number_of_zeros(update, rate):
+    counts = {name: int((g == 0).sum()) for name, g in sparsify(update, rate).items()}
+    assert counts == {name: zeros(g.numel(), rate) for name, g in update.items()}
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_the_largest_by_magnitude_stay_as_they_are(update, rate):
+    sent = sparsify(update, rate)
+    assert list(sent) == list(update)
+    for name, g in update.items():
+        values, received = g.numpy().ravel(), sent[name].numpy().ravel()
+        kept = received != 0
+        assert sent[name].shape == g.shape
+        assert np.array_equal(received[kept], values[kept])
+        by_size = np.sort(np.abs(values))[::-1]
+        assert np.array_equal(np.sort(np.abs(received[kept]))[::-1], by_size[: kept.sum()])
+
+
+def test_ties_do_not_change_the_count():
+    sent = sparsify({"w": torch.ones(100)}, "0.9")["w"]
+    assert sent.count_nonzero() == 10
+
+
+def test_strides_do_not_matter(update):
+    wide = update["(3, 2, 5, 5)"]
+    plain = sparsify({"w": wide}, "0.9")["w"]
+    for strided in (wide.to(memory_format=torch.channels_last), wide.mT.contiguous().mT):
+        assert torch.equal(sparsify({"w": strided}, "0.9")["w"], plain)
+
+
+def test_what_the_client_holds_is_not_changed(update):
+    before = {name: g.clone() for name, g in update.items()}
+    for g in sparsify(update, "0").values():
+        g.zero_()
+    sparsify(update, "0.9")
+    assert all(torch.equal(update[name], before[name]) for name in update)
+
+
+@pytest.mark.parametrize("rate", [1, 1.5, -0.1, math.nan, math.inf, -math.inf])
+def test_a_rate_outside_its_range_is_refused_in_one_line(rate):
+    with pytest.raises(InputError, match=str(rate)) as error:
+        Sparsification(rate)
+    assert "\n" not in str(error.value)
+
+
+# The attacker's copy.
+
+
+@pytest.fixture
+def received(update):
+    """What two clients sent, (R, *shape): other zeros in each run."""
+    generator = torch.Generator().manual_seed(1)
+    other = {name: torch.randn(g.shape, generator=generator) for name, g in update.items()}
+    pairs = [sparsify(update, "0.5"), sparsify(other, "0.9")]
+    return {name: torch.stack([pair[name] for pair in pairs]) for name in update}
+
+
+@pytest.fixture
+def dummy(received):
+    generator = torch.Generator().manual_seed(2)
+    return {name: torch.randn(g.shape, generator=generator).requires_grad_() for name, g in received.items()}
+
+
+def test_estimate_masks_exactly_what_arrived_as_zero_in_each_run(received, dummy):
+    seen = Sparsification.estimate(received)(dummy)
+    assert list(seen) == list(dummy)
+    for name in dummy:
+        expected = np.where(received[name].numpy() == 0, 0, dummy[name].detach().numpy())
+        assert np.array_equal(seen[name].detach().numpy(), expected)
+
+
+def test_estimate_is_the_defense_on_the_clients_own_update(update):
+    sent = sparsify(update, "0.9")
+    seen = Sparsification.estimate({name: g[None] for name, g in sent.items()})({n: g[None] for n, g in update.items()})
+    assert all(torch.equal(seen[name][0], sent[name]) for name in update)
+
+
+def test_estimate_lets_the_gradient_through_where_something_arrived(received, dummy):
+    seen = Sparsification.estimate(received)(dummy)
+    slopes = {name: torch.full_like(g, 3.0) for name, g in seen.items()}
+    grads = torch.autograd.grad(list(seen.values()), list(dummy.values()), list(slopes.values()))
+    for grad, g in zip(grads, received.values(), strict=True):
+        assert torch.equal(grad, torch.where(g == 0, 0.0, 3.0))
+
+
+def test_estimate_needs_no_instance():
+    """So it cannot see the client's rate."""
+    for kind in (Defense, Sparsification):
+        assert isinstance(inspect.getattr_static(kind, "estimate"), staticmethod)

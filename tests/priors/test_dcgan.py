@@ -1,0 +1,227 @@
+"""DCGAN against the paper's layers written out, and its search spaces against plain modules in a loop."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from scipy.stats import kstest
+from torch.nn.functional import batch_norm, conv_transpose2d, relu
+
+from priors.base import decode, decode_each
+from priors.dcgan import DCGAN, Discriminator
+
+R, B = 2, 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trained_looking(seed, **options):
+    """A generator in float64 whose batch-norm statistics and weights are away from where they start."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        prior = DCGAN(**options).double().eval().requires_grad_(False)
+        for name, tensor in prior.state_dict().items():
+            if name.endswith("conv.weight") or name.endswith(".0.weight"):
+                tensor.mul_(10)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 2)
+            elif name.endswith(("running_mean", "bias")):
+                tensor.normal_(0, 0.3)
+    return prior
+
+
+@pytest.fixture
+def prior():
+    return trained_looking(0, nz=5, ngf=4)
+
+
+@pytest.fixture
+def z():
+    """(R, B, nz)"""
+    return torch.randn(R, B, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.fixture
+def others(prior):
+    """R x B generators of the same statistics with parameters of their own, and those stacked as w."""
+    copies = [[deepcopy(prior) for _ in range(B)] for _ in range(R)]
+    generator = torch.Generator().manual_seed(2)
+    for copy in (copy for row in copies for copy in row):
+        for parameter in copy.parameters():
+            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return copies, {name: stack(copies, name) for name, _ in prior.named_parameters()}
+
+
+def stack(copies, name):
+    return torch.stack([torch.stack([copy.get_parameter(name) for copy in row]) for row in copies])
+
+
+def shared(prior):
+    """The prior's own parameters as w, (R, B, *shape)."""
+    return {name: p.expand(R, B, *p.shape).clone() for name, p in prior.named_parameters()}
+
+
+# The architecture: nz 100, ngf 64, 4 -> 8 -> 16 -> 32 transposed convolutions, BN + ReLU, tanh.
+
+
+def test_parameters_counted_by_hand():
+    kernels = 4 * 4 * (100 * 256 + 256 * 128 + 128 * 64 + 64 * 3)
+    batch_norms = 2 * (256 + 128 + 64)
+    prior = DCGAN()
+    assert sum(p.numel() for p in prior.parameters()) == kernels + batch_norms == 1_068_928
+    assert prior.latent_shape == (100,)
+    assert prior.image_shape == (3, 32, 32)
+
+
+def test_features_between_the_blocks():
+    prior, h = DCGAN().eval(), torch.zeros(2, 100)
+    shapes = []
+    for block in range(len(prior.blocks)):
+        h = prior.advance(h, block, block + 1)
+        shapes.append(tuple(h.shape))
+    assert shapes == [(2, 256, 4, 4), (2, 128, 8, 8), (2, 64, 16, 16), (2, 3, 32, 32)]
+
+
+def test_initial_weights_are_those_of_the_paper():
+    torch.manual_seed(0)
+    for net in (DCGAN(), Discriminator()):
+        kernels = torch.cat([p.flatten() for p in net.parameters() if p.ndim == 4])
+        scales = torch.cat([p for name, p in net.named_parameters() if p.ndim == 1 and name.endswith("weight")])
+        shifts = torch.cat([p for name, p in net.named_parameters() if name.endswith("bias")])
+        assert kernels.std().item() == pytest.approx(0.02, rel=0.01)
+        assert kernels.mean().item() == pytest.approx(0, abs=1e-4)
+        assert scales.std().item() == pytest.approx(0.02, rel=0.15)
+        assert scales.mean().item() == pytest.approx(1, abs=0.005)
+        assert not shifts.any()
+
+
+@pytest.mark.parametrize("options", [{}, {"nz": 5, "ngf": 4}], ids=str)
+def test_images_are_the_papers_formula(options):
+    """Transposed 4x4 convolutions, inference batch normalisation, ReLU; tanh, moved to [0, 1]."""
+    prior = trained_looking(3, **options)
+    z = prior.draw(2, torch.Generator().manual_seed(0)).double()
+    kernels = [t for t in prior.state_dict().values() if t.ndim == 4]
+    vectors = [t for t in prior.state_dict().values() if t.ndim == 1]
+    h = z[:, :, None, None]
+    for layer, kernel in enumerate(kernels[:3]):
+        scale, shift, mean, var = vectors[4 * layer : 4 * layer + 4]
+        h = conv_transpose2d(h, kernel, stride=1 if layer == 0 else 2, padding=0 if layer == 0 else 1)
+        h = relu(batch_norm(h, mean, var, scale, shift, eps=1e-5))
+    expected = 0.5 + 0.5 * torch.tanh(conv_transpose2d(h, kernels[3], stride=2, padding=1))
+    torch.testing.assert_close(prior(z), expected)
+
+
+@pytest.mark.parametrize("scale", [1, 1e3])
+def test_images_lie_in_0_1(scale):
+    prior = trained_looking(4)
+    images = prior(scale * prior.draw(4, torch.Generator().manual_seed(0)).double())
+    assert images.shape == (4, 3, 32, 32)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert images.std() > 0.01
+
+
+# Latents.
+
+
+def test_latents_are_standard_normal_and_the_generators_alone():
+    prior = DCGAN()
+    before = torch.get_rng_state()
+    first, again, other = (prior.draw(50, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first.shape == (50, 100)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert kstest(first.flatten().numpy(), "norm").pvalue > 1e-3
+
+
+# Features by layer.
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_split_at_any_block_is_the_whole(prior, z, block):
+    half = prior.advance(z[0], 0, block)
+    torch.testing.assert_close(prior.advance(half, block), prior(z[0]))
+
+
+# One generator for all, and one for each.
+
+
+def test_decode_keeps_runs_and_images_in_their_places(prior, z):
+    images = decode(prior, z)
+    assert images.shape == (R, B, 3, 32, 32)
+    for r in range(R):
+        for b in range(B):
+            torch.testing.assert_close(images[r, b], prior(z[r, b][None])[0])
+
+
+def test_decode_each_with_the_priors_own_parameters_is_decode(prior, z):
+    torch.testing.assert_close(decode_each(prior, shared(prior), z), decode(prior, z))
+
+
+def test_decode_each_is_a_loop_over_generators(prior, z, others):
+    copies, w = others
+    images = decode_each(prior, w, z)
+    assert images.shape == (R, B, 3, 32, 32)
+    for r in range(R):
+        for b in range(B):
+            torch.testing.assert_close(images[r, b], copies[r][b](z[r, b][None])[0])
+    assert not torch.allclose(images, decode(prior, z), atol=0.01)
+
+
+def test_decode_each_leaves_the_prior_alone(prior, z, others):
+    before = {name: tensor.clone() for name, tensor in prior.state_dict().items()}
+    decode_each(prior, others[1], z)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in prior.state_dict().items())
+
+
+@pytest.mark.parametrize(("r", "b"), [(0, 0), (1, 2)])
+def test_parameters_move_their_own_image_only(prior, z, others, r, b):
+    w = {name: tensor.requires_grad_() for name, tensor in others[1].items()}
+    grads = torch.autograd.grad(decode_each(prior, w, z)[r, b].square().sum(), list(w.values()))
+    for grad in grads:
+        assert grad[r, b].abs().max() > 0
+        grad[r, b] = 0
+        assert not grad.any()
+
+
+def test_gradients_are_those_of_the_separate_generators(prior, z, others):
+    copies, w = others
+    w = {name: tensor.requires_grad_() for name, tensor in w.items()}
+    decode_each(prior, w, z).square().sum().backward()
+    for row, latents in zip(copies, z, strict=True):
+        for copy, latent in zip(row, latents, strict=True):
+            copy.requires_grad_()(latent[None]).square().sum().backward()
+    for name, tensor in w.items():
+        expected = torch.stack([torch.stack([copy.get_parameter(name).grad for copy in row]) for row in copies])
+        torch.testing.assert_close(tensor.grad, expected)
+
+
+def test_decode_each_can_be_differentiated_twice():
+    """Against finite differences of the first derivative, in w and z."""
+    prior = trained_looking(5, nz=3, ngf=2)
+    z = torch.randn(1, 2, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64).requires_grad_()
+    w = {name: p.expand(1, 2, *p.shape).clone().requires_grad_() for name, p in prior.named_parameters()}
+
+    def images(z, *values):
+        return decode_each(prior, dict(zip(w, values, strict=True)), z)
+
+    torch.manual_seed(0)
+    assert torch.autograd.gradgradcheck(images, (z, *w.values()), fast_mode=True)
+
+
+# The discriminator.
+
+
+def test_discriminator_gives_one_logit_for_each_image():
+    judge = Discriminator()
+    kernels = 4 * 4 * (3 * 64 + 64 * 128 + 128 * 256 + 256)
+    assert sum(p.numel() for p in judge.parameters()) == kernels + 2 * (128 + 256)
+    for count in (1, 5):
+        assert judge.eval()(torch.rand(count, 3, 32, 32)).shape == (count,)

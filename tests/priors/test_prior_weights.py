@@ -1,0 +1,228 @@
+"""Weight files: what is written is read, and everything else is refused with one line."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from priors import weights
+from priors.dcgan import DCGAN
+from victims.errors import InputError
+
+OPTIONS = {"nz": 5, "ngf": 4}
+ABOUT = {"prior": "dcgan", "options": json.dumps(OPTIONS), "trained_on": "nothing", "command": "none"}
+
+
+@pytest.fixture
+def prior():
+    """A small generator whose batch-norm statistics are away from where they start."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = DCGAN(**OPTIONS)
+        made.train()(torch.randn(16, 5))
+    made.trained_on = "sixteen latents"
+    return made.eval()
+
+
+@pytest.fixture
+def path(prior, tmp_path):
+    """The prior, saved."""
+    file = tmp_path / "new" / "small.safetensors"
+    weights.save(prior, file, architecture="dcgan", options=OPTIONS, command="make small")
+    return file
+
+
+def refusal(path):
+    """The message with which the file is refused; it names the file."""
+    with pytest.raises(InputError) as error:
+        weights.load(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def rewrite(path, change=lambda tensors: None, **about):
+    """The file again with other tensors or metadata, and no record beside it."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    change(tensors)
+    save_file(tensors, path, metadata={name: text for name, text in {**ABOUT, **about}.items() if text is not None})
+    path.with_suffix(".json").unlink()
+    return path
+
+
+# Round trip.
+
+
+def test_what_is_loaded_is_what_was_saved(prior, path):
+    loaded = weights.load(path)
+    assert list(loaded.state_dict()) == list(prior.state_dict())
+    for name, tensor in prior.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    z = torch.randn(2, 5)
+    assert torch.equal(loaded(z), prior(z))
+    assert loaded.trained_on == "sixteen latents"
+    assert loaded.latent_shape == (5,)
+
+
+def test_what_is_loaded_is_frozen_and_in_eval_mode(path):
+    loaded = weights.load(path)
+    assert not any(module.training for module in loaded.modules())
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_file_and_its_record_say_what_it_is(path):
+    expected = {
+        "prior": "dcgan",
+        "options": json.dumps(OPTIONS),
+        "trained_on": "sixteen latents",
+        "command": "make small",
+    }
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == expected
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert json.loads(path.with_suffix(".json").read_text()) == {**expected, "sha256": digest}
+    assert weights.sha256(path) == digest
+
+
+def test_a_file_without_a_record_is_loaded(prior, path):
+    path.with_suffix(".json").unlink()
+    assert weights.load(path).trained_on == "sixteen latents"
+
+
+def test_saving_leaves_the_prior_alone(prior, path):
+    assert prior.trained_on == "sixteen latents"
+    assert all(p.requires_grad for p in prior.parameters())
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "."])
+def test_no_file(path, name):
+    message = refusal(path.parent / name)
+    assert "no weights" in message
+    assert all(shipped in message for shipped in weights.shipped())
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file(path, keep):
+    path.write_bytes(path.read_bytes()[:keep])
+    assert "safetensors" in refusal(path)
+
+
+def test_one_changed_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    message = refusal(path)
+    assert "SHA-256" in message
+    assert "small.json" in message
+
+
+def test_a_record_of_another_file(path):
+    record = path.with_suffix(".json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "sha256": "0" * 64}))
+    assert "SHA-256" in refusal(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]"])
+def test_a_damaged_record(path, text):
+    path.with_suffix(".json").write_text(text)
+    assert "small.json" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_pickle_is_not_opened(prior, tmp_path, suffix):
+    pickled = tmp_path / f"pickled{suffix}"
+    torch.save(prior.state_dict(), pickled)
+    assert "safetensors" in refusal(pickled)
+
+
+@pytest.mark.parametrize("about", [None, {}, {"format": "pt"}, {"prior": "biggan"}], ids=str)
+def test_a_safetensors_file_of_somebody_else(tmp_path, about):
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"layer.weight": torch.zeros(2, 2)}, foreign, metadata=about)
+    assert "dcgan" in refusal(foreign)  # what would be known
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"options": None}, {"trained_on": None}, {"options": "{"}, {"options": "[]"}, {"options": '{"colours": 4}'}],
+    ids=str,
+)
+def test_metadata_that_does_not_fit_the_architecture(path, about):
+    refusal(rewrite(path, **about))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors.update({"blocks.0.0.weight": torch.zeros(3, 3)}),
+        lambda tensors: tensors.update({"blocks.9.weight": torch.zeros(3, 3)}),
+        lambda tensors: tensors.pop("blocks.0.0.weight"),
+        lambda tensors: tensors.clear(),
+    ],
+    ids=["shape", "extra", "missing", "none"],
+)
+def test_other_tensors_than_the_architecture_has(path, change):
+    assert "blocks." in refusal(rewrite(path, change))
+
+
+def test_options_of_another_size(path):
+    assert "size mismatch" in refusal(rewrite(path, options='{"nz": 5, "ngf": 8}'))
+
+
+# Without weights.
+
+
+def test_untrained_depends_on_the_seed_alone_and_is_frozen():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = weights.untrained("dcgan", 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again, other = weights.untrained("dcgan", 5).state_dict(), weights.untrained("dcgan", 6).state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in first.state_dict().items())
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
+    assert first.trained_on == "untrained"
+    assert not first.training
+    assert not any(p.requires_grad for p in first.parameters())
+
+
+# The weights inside the package.
+
+
+@pytest.fixture(scope="module", params=weights.shipped())
+def shipped(request):
+    return weights.SHIPPED / f"{request.param}.safetensors"
+
+
+def test_shipped_weights_are_small_and_have_the_recorded_hash(shipped):
+    record = json.loads(shipped.with_suffix(".json").read_text())
+    assert shipped.stat().st_size <= 8_000_000
+    assert record["sha256"] == hashlib.sha256(shipped.read_bytes()).hexdigest()
+
+
+def test_shipped_weights_say_what_they_saw(shipped):
+    record = json.loads(shipped.with_suffix(".json").read_text())
+    with safe_open(shipped, framework="pt") as file:
+        assert record == {**file.metadata(), "sha256": record["sha256"]}
+    assert record["command"].strip()
+    assert weights.load(shipped).trained_on == record["trained_on"].strip() != ""
+
+
+def test_shipped_weights_make_different_finite_images(shipped):
+    prior = weights.load(shipped)
+    with torch.no_grad():
+        images = prior(prior.draw(32, torch.Generator().manual_seed(0)))
+    assert images.shape == (32, *prior.image_shape)
+    assert images.isfinite().all()
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert images.flatten(1).std(1).median() > 0.05  # within an image
+    assert images.std(0).mean() > 0.05  # between images

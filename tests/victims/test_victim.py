@@ -1,0 +1,195 @@
+"""The victim against plain modules and `loss.backward()`; nothing done to it reaches the original."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from victims.models.convnet import ConvNet
+from victims.models.lenet import LeNet
+from victims.models.resnet18 import ResNet18
+from victims.victim import Victim, build, gradient
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
+LABELS = torch.tensor([3, 1, 3])
+each_mode = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=[LeNet, ConvNet, ResNet18])
+def model(request):
+    """A model in float64, in train mode, whose batch-norm layers have seen images."""
+    made = build(request.param, image_shape=(3, 16, 16), num_classes=5, seed=0).double()
+    return warm_up(made)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def warm_up(model):
+    """Running statistics away from (0, 1), so that eval mode does not hide them."""
+    seen = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    with torch.no_grad():
+        model.train()(2 * seen + 1)
+    return model
+
+
+def backward(model, images, labels, training):
+    """What a client without any of this suite would compute, on a module of its own."""
+    plain = deepcopy(model).train(training)
+    cross_entropy(plain(images), labels).backward()
+    return {name: p.grad for name, p in plain.named_parameters()}
+
+
+def all_close(actual, expected):
+    assert list(actual) == list(expected)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-8, atol=1e-12, msg=lambda m, n=name: n + m)
+
+
+# The gradient.
+
+
+@each_mode
+def test_gradient_is_that_of_the_plain_module(model, images, training):
+    victim = Victim(model, mean=MEAN, std=STD, training=training)
+    all_close(gradient(victim, images, LABELS), backward(model, images, LABELS, training))
+
+
+@each_mode
+def test_loss_is_that_of_the_plain_module(model, images, training):
+    victim = Victim(model, mean=MEAN, std=STD, training=training)
+    expected = cross_entropy(deepcopy(model).train(training)(images), LABELS)
+    torch.testing.assert_close(victim.loss(victim.parameters, images, LABELS), expected)
+
+
+def test_modes_differ_for_a_net_with_batch_normalisation(images):
+    model = warm_up(build(ResNet18, image_shape=(3, 16, 16), num_classes=5, seed=0).double())
+    inference, training = (Victim(model, mean=MEAN, std=STD, training=mode) for mode in (False, True))
+    one, other = gradient(inference, images, LABELS), gradient(training, images, LABELS)
+    assert not torch.allclose(one["conv1.weight"], other["conv1.weight"], rtol=0.1)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_gradient_is_differentiable_only_when_asked(images, create_graph):
+    victim = Victim(build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0).double(), mean=MEAN, std=STD)
+    g = gradient(victim, images.requires_grad_(), LABELS, create_graph=create_graph)
+    assert all(tensor.requires_grad == create_graph for tensor in g.values())
+
+
+def test_gradient_of_the_gradient_is_its_finite_difference(images):
+    victim = Victim(build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0).double(), mean=MEAN, std=STD)
+
+    def cost(x):
+        return sum(g.square().sum() for g in gradient(victim, x, LABELS, create_graph=True).values())
+
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    (slope,) = torch.autograd.grad(cost(images.requires_grad_()), images)
+    step = 1e-5 * direction
+    difference = (cost(images.detach() + step) - cost(images.detach() - step)) / 2e-5
+    assert (slope * direction).sum().item() == pytest.approx(difference.item(), rel=1e-6)
+
+
+class Unused(nn.Module):
+    """A linear classifier with a parameter that the forward pass does not touch."""
+
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Parameter(torch.ones(2, 3))
+        self.linear = nn.Linear(3 * 16 * 16, 5)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_unused_parameters_have_a_gradient_of_zeros(images, create_graph):
+    victim = Victim(Unused().double(), mean=MEAN, std=STD)
+    g = gradient(victim, images, LABELS, create_graph=create_graph)
+    assert torch.equal(g["idle"], torch.zeros(2, 3, dtype=torch.float64))
+    assert g["linear.weight"].abs().max() > 0
+
+
+def test_frozen_parameters_have_a_gradient_too(images):
+    model = build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0).double()
+    expected = backward(model, images, LABELS, training=False)
+    all_close(gradient(Victim(model.requires_grad_(False), mean=MEAN, std=STD), images, LABELS), expected)
+
+
+# The original.
+
+
+@each_mode
+@pytest.mark.parametrize("was_training", [False, True])
+def test_the_original_is_never_changed(model, images, training, was_training):
+    model.train(was_training)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = deepcopy(model)
+    victim = Victim(model, mean=MEAN, std=STD, training=training)
+    gradient(victim, images.requires_grad_(), LABELS, create_graph=True)
+    victim.to("cpu")
+    for name, parameter in victim.model.named_parameters():
+        parameter.data.add_(1)  # not even by someone who writes into the victim
+        assert not torch.equal(model.get_parameter(name), parameter)
+    assert str(model) == str(before)
+    assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
+    for (name, p), (_, q) in zip(model.named_parameters(), before.named_parameters(), strict=True):
+        assert torch.equal(p, q), name
+        assert p.requires_grad == q.requires_grad
+        assert torch.equal(p.grad, torch.ones_like(p)), name
+    for (name, b), (_, c) in zip(model.named_buffers(), before.named_buffers(), strict=True):
+        assert torch.equal(b, c), name
+
+
+@each_mode
+def test_nothing_moves_in_the_victim(model, images, training):
+    """The second gradient is the first: no running statistics, no accumulated gradients."""
+    victim = Victim(model, mean=MEAN, std=STD, training=training)
+    before = {name: tensor.clone() for name, tensor in victim.model.state_dict().items()}
+    first = gradient(victim, images, LABELS)
+    gradient(victim, 5 * images - 3, LABELS, create_graph=True)
+    second = gradient(victim, images, LABELS)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    after = victim.model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(p.grad is None for p in victim.model.parameters())
+
+
+def test_parameters_are_the_models_and_need_no_gradient(model):
+    victim = Victim(model, mean=MEAN, std=STD)
+    assert list(victim.parameters) == [name for name, _ in model.named_parameters()]
+    for name, parameter in model.named_parameters():
+        assert torch.equal(victim.parameters[name], parameter)
+        assert not victim.parameters[name].requires_grad
+
+
+# Preprocessing.
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (2, 4)], ids=str)
+def test_normalise_is_the_formula_and_denormalise_its_inverse(leading):
+    pixels = torch.rand(*leading, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    victim = Victim(nn.Linear(1, 1).double(), mean=MEAN, std=STD)
+    normalised = victim.normalise(pixels)
+    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+        expected = (pixels[..., channel, :, :] - mean) / std
+        torch.testing.assert_close(normalised[..., channel, :, :], expected)
+    torch.testing.assert_close(victim.denormalise(normalised), pixels)
+
+
+def test_denormalise_does_not_clamp():
+    victim = Victim(nn.Linear(1, 1), mean=(0.5,), std=(0.5,))
+    assert victim.denormalise(torch.tensor([[[3.0]], [[-3.0]]]).unsqueeze(1)).flatten().tolist() == [2.0, -1.0]
