@@ -84,7 +84,7 @@ def run(config: Config) -> Path:
     rows = store.merge(order)
     picture = draw(folder, rows, data, folder.name)
     for logger in loggers:
-        log_results(logger, rows, folder, data)
+        log_results(logger, rows, folder, data, picture)
     print(as_text(entries(rows)))
     print(f"\nrows     {store.file}\npicture  {picture}")
     return folder
@@ -206,8 +206,8 @@ def score_mean_image(module: GradientDataModule, judge: Judge) -> None:
             judge.write(task, mean_image(train).expand_as(task.images), 0.0, 0, 0.0)
 
 
-def log_results(logger: Logger, rows: list[dict[str, Any]], folder: Path, data: ImageData) -> None:
-    """To W&B: one line per image with truth and reconstruction, and the means as summary."""
+def log_results(logger: Logger, rows: list[dict[str, Any]], folder: Path, data: ImageData, picture: Path) -> None:
+    """To W&B: one line per image with truth and reconstruction, the picture, and the means as summary."""
     if not isinstance(logger, WandbLogger):
         return
     columns = ["task", "image", "truth", "reconstruction", "status", "cost", *METRICS]
@@ -217,7 +217,7 @@ def log_results(logger: Logger, rows: list[dict[str, Any]], folder: Path, data: 
         pictures = [wandb.Image(truth), wandb.Image(str(picture_path(folder, row["task"], row["image"])))]
         table.add_data(row["task"], row["image"], *pictures, row["status"], row["cost"], *(row[m] for m in METRICS))
     experiment = logger.experiment
-    experiment.log({"images": table})
+    experiment.log({"images": table, "picture": wandb.Image(str(picture))})
     for metric in METRICS:
         values = [row[metric] for row in rows if row[metric] is not None]
         if values:

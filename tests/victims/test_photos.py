@@ -97,6 +97,16 @@ def test_pixels_are_pinned(split, index, left, right):
     assert image[..., 16:].mean((1, 2)).tolist() == pytest.approx(right, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("split", "index", "contrast"),
+    [("test", 0, 0.0302), ("train", 100, 0.0414), ("tune", 50, 0.0531)],
+)
+def test_sharpness_is_pinned(split, index, contrast):
+    """The mean step between neighbours in a row: another resampling of the photograph would change it."""
+    image, _ = Photos(split=split, size=64)[index]
+    assert image.diff(dim=-1).abs().mean().item() == pytest.approx(contrast, abs=1e-3)
+
+
 def test_constants_are_those_of_the_train_crops_at_32_px():
     data = Photos(split="train", size=32)
     values = np.stack([image.numpy() for image, _ in data]).transpose(1, 0, 2, 3).reshape(3, -1)

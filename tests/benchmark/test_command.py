@@ -1,0 +1,219 @@
+"""The command line, in this process."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from attacks.base import Attack
+from benchmark.__main__ import main
+from benchmark.rows import Row
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def run(*options, code=0):
+        small = ["--attack=ig", "--victim=lenet", "--batch=2", "--tasks=2", "--steps=4", "--devices=1", "--wandb=off"]
+        assert main(["run", *small, f"--out={tmp_path}", *options]) == code
+        return capsys.readouterr()
+
+    return run
+
+
+def test_a_run_leaves_everything_a_result_needs(run, tmp_path):
+    printed = run("--attack=gias").out
+    (folder,) = tmp_path.iterdir()
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert len(lines) == 4
+    assert all(line.keys() == {field.name for field in fields(Row)} for line in lines)
+    assert {line["gradient_evaluations"] for line in lines} == {4}
+    assert lines[0]["prior_trained_on"].startswith("photos train")
+    for line in lines:
+        picture = folder / "reconstructions" / f"{line['task']}--{line['image']}.png"
+        assert Image.open(picture).size == (32, 32)
+    with (folder / "curves" / f"{lines[0]['task']}.csv").open() as file:
+        curve = list(csv.DictReader(file))
+    assert [row["stage"] for row in curve] == ["z", "z", "w", "w"]
+    assert min(float(row["cost"]) for row in curve) == pytest.approx(lines[0]["cost"])
+    assert list(folder.glob("log/*/metrics.csv"))
+    assert Image.open(folder / "picture.png").width > 100
+    assert str(folder / "picture.png") in printed
+    assert "PSNR" in printed
+    assert re.search(r"gias +4 ", printed)
+
+
+def test_the_config_of_a_result_repeats_it(run, tmp_path):
+    run("--seed=3")
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "rows.jsonl").read_bytes()
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 3
+    assert main(["run", f"--config={folder / 'config.yaml'}"]) == 0
+    assert list(tmp_path.iterdir()) == [folder]
+    assert (folder / "rows.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_not_run_again(run, monkeypatch):
+    first = run().out
+    monkeypatch.setattr(Attack, "training_step", lambda *_: pytest.fail("it was"))
+    assert run().out == first
+
+
+def test_a_torn_row_is_run_again_and_said(run, tmp_path):
+    run()
+    (file,) = tmp_path.glob("*/rows.jsonl")
+    whole = file.read_text()
+    file.write_text(whole[:-30])
+    assert "left out, run it again" in run().err
+    assert len(file.read_text().splitlines()) == len(whole.splitlines())
+
+
+def test_controls(run, tmp_path):
+    run("--control=mean_image")
+    run("--control=shuffled_update")
+    by_control = {}
+    for file in tmp_path.glob("*/rows.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        by_control[lines[0]["control"]] = lines
+    mean, shuffled = by_control["mean_image"], by_control["shuffled_update"]
+    assert {line["gradient_evaluations"] for line in mean} == {0}
+    assert {line["gradient_evaluations"] for line in shuffled} == {4}
+    assert [line["image"] for line in mean] == [line["image"] for line in shuffled]
+    assert all(line["psnr"] > 5 for line in mean)
+
+
+def test_groups_of_tasks_and_chunks_of_runs(run, tmp_path):
+    run("--restarts=2")
+    run("--restarts=2", "--group=2", "--chunk=3")
+    alone, together = sorted(
+        ([json.loads(line) for line in file.read_text().splitlines()] for file in tmp_path.glob("*/rows.jsonl")),
+        key=lambda lines: lines[0]["seconds"],
+    )
+    assert [line["image"] for line in alone] == [line["image"] for line in together]
+    for one, other in zip(alone, together, strict=True):
+        assert one["cost"] == pytest.approx(other["cost"], rel=1e-3)
+
+
+def test_a_victim_whose_gradient_is_not_finite_gives_diverged_rows(run, tmp_path, monkeypatch):
+    (tmp_path / "broken_victim.py").write_text(
+        "import torch\nfrom victims.models.lenet import LeNet\n\n\nclass Broken(LeNet):\n"
+        "    def forward(self, x):\n        return super().forward(x) / 0 * 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    printed = run("--victim=broken_victim.Broken")
+    assert "nothing can be matched" in printed.err
+    (file,) = tmp_path.glob("*/rows.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {(line["status"], line["cost"]) for line in lines} == {("diverged", None)}
+    assert all(torch.isfinite(torch.tensor(line["psnr"])) for line in lines)
+
+
+def test_wandb_offline_is_a_run_that_can_be_synced(run, tmp_path):
+    run("--wandb=offline")
+    (folder,) = tmp_path.glob("*/wandb/offline-run-*")
+    (record,) = folder.glob("run-*.wandb")
+    assert all(name in record.read_bytes() for name in (b"cost/photos-test-32px-b2-0000", b"psnr", b"victim"))
+    (table,) = folder.glob("files/media/table/*.json")
+    table = json.loads(table.read_text())
+    assert {"truth", "reconstruction", "psnr", "lpips"} <= set(table["columns"])
+    assert len(table["data"]) == 4
+    assert {cell for line in table["data"] for cell in line[2:4]} == {"Image"}  # the pixels are in an artifact
+    assert len(list(folder.glob("files/media/images/picture*.png"))) == 1
+
+
+BAD = {
+    "--attack=gais": "did you mean 'gias'",
+    "--data=foto": "did you mean 'photos'",
+    "--victim=convent": "did you mean 'convnet'",
+    "--prior=dcgan --attack=gias": "unknown prior 'dcgan'",
+    "--prior=nowhere.safetensors --attack=gias": "no weights at",
+    "--defense=sparsify:1": "did you mean 'sparsification'",
+    "--defense=sparsification:1": "rate",
+    "--preset=none": "presets?",
+    "--set+=foo=1": "tv",
+    "--steps=0": "steps is 0",
+    "--steps=many": "steps takes int",
+    "--steps=1 --attack=gias": "2 stages",
+    "--restarts=0": "restarts is 0",
+    "--chunk=0": "chunk is 0",
+    "--group=0": "group is 0",
+    "--devices=0": "devices is 0",
+    "--tasks=0": "tasks is 0",
+    "--batch=0": "batch is 0",
+    "--batch=97": "96 images",
+    "--size=7": "pixels wide",
+    "--size=16 --attack=gias": "prior makes",
+    "--split=validation": "no split",
+    "--labels=none": "labels",
+    "--victim-mode=asleep": "eval or train",
+    "--bogus=1": "bogus",
+    "--config=nowhere.yaml": "nowhere.yaml",
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), BAD.items(), ids=BAD)
+def test_bad_input_is_one_clear_line_and_exit_2(options, expected, run, tmp_path):
+    printed = run(*options.split(), code=2)
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("benchmark: ")
+    assert re.search(expected, printed.err)
+    assert not list(tmp_path.glob("*/rows.jsonl"))
+
+
+def test_an_out_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in run(f"--out={tmp_path / 'file'}", code=2).err
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "pickled"])
+def test_weights_that_cannot_be_used(run, tmp_path, damage):
+    path = tmp_path / "w.safetensors"
+    if damage == "truncated":
+        path.write_bytes(next((ROOT / "priors" / "weights").glob("*.safetensors")).read_bytes()[:1000])
+    elif damage == "foreign":
+        from safetensors.torch import save_file
+
+        save_file({"a": torch.zeros(1)}, path)
+    else:
+        torch.save({"a": torch.zeros(1)}, path)
+    printed = run("--attack=gias", f"--prior={path}", code=2)
+    assert printed.err.count("\n") == 1
+    assert "w.safetensors" in printed.err
+
+
+def test_no_arguments_at_all():
+    done = subprocess.run([sys.executable, "-m", "benchmark"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_every_variable_of_make_is_an_option():
+    given = "PRESET DATA SPLIT SIZE VICTIM MODE PRIOR DEFENSE ADAPT LABELS CONTROL BATCH TASKS RESTARTS STEPS GROUP"
+    names = [*given.split(), "CHUNK", "DEVICES", "SEED", "WEIGHTS", "CONFIG"]
+    made = subprocess.run(
+        ["make", "-n", "-o", ".venv/.ready", "bench", "METHOD=ig", *(f"{name}=v{name}" for name in names)],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    given = dict(re.findall(r"--(\w+)='(v\w+)'", made))
+    assert set(given.values()) == {f"v{name}" for name in names}
+    options = subprocess.run(
+        [sys.executable, "-m", "benchmark", "run", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert all(f"--{option}" in options for option in given)
+
+
+def test_prior_train(tmp_path, capsys):
+    out = tmp_path / "new.safetensors"
+    assert main(["prior", "train", str(out), "--steps=2"]) == 0
+    assert json.loads(out.with_suffix(".json").read_text())["trained_on"] == "photos train, 32 px"
+    assert Image.open(out.with_suffix(".png")).width > 200
+    assert main(["prior", "train", str(tmp_path / "new.bin")]) == 2
+    assert capsys.readouterr().err.count("benchmark:") == 1
