@@ -144,7 +144,7 @@ class Attack(LightningModule):
         Raises:
             InputError: it lacks what the attack needs, or its images have another shape than the prior's.
         """
-        observation.require(self.needs, self.name)
+        observation.require(self.needs - {"prior"}, self.name)
         if self.prior is not None and self.prior.image_shape != observation.image_shape:
             raise InputError(
                 f"the prior makes {self.prior.image_shape} images, the task has {observation.image_shape}; "
@@ -160,8 +160,9 @@ class Attack(LightningModule):
         for observation in observations:
             self.check(observation)
         self.observations = list(observations)
-        self.victim = observations[0].victim
-        self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size)
+        if getattr(self, "victim", None) is not observations[0].victim:
+            self.victim = observations[0].victim
+            self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size)
         self.curve: list[tuple[str, Tensor]] = []
         self.gradient_evaluations = 0
         self._alive = self.restarts

@@ -176,14 +176,14 @@ def make_loggers(config: Config, folder: Path) -> list[Logger]:
 def make_trainer(config: Config, groups: int, folder: Path, loggers: list[Logger], judge: Judge) -> Trainer:
     """A Trainer whose processes share the groups of tasks; never more processes than groups."""
     gpus = torch.cuda.device_count()
-    available = gpus or len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if config.devices is not None and config.devices < 1:
         raise InputError(f"devices is {config.devices}; give 1 or more.")
     if gpus and (config.devices or 1) > gpus:
         raise InputError(f"devices is {config.devices}, but there are {gpus} GPUs; give at most that many.")
     return Trainer(
         accelerator="gpu" if gpus else "cpu",
-        devices=min(config.devices or available, groups),
+        devices=min(config.devices or gpus or cores, groups),
         strategy=ShareTasks(),
         max_epochs=1,
         logger=loggers,

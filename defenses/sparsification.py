@@ -1,5 +1,7 @@
 """Gradient sparsification: GIAS section 5.2, GIFD supplement F (2)."""
 
+from fractions import Fraction
+
 import torch
 
 from defenses.base import Defense
@@ -24,13 +26,14 @@ class Sparsification(Defense):
         self.rate = rate
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
-        return {name: keep_largest(g, g.numel() - int(self.rate * g.numel())) for name, g in update.items()}
+        rate = Fraction(str(self.rate))  # 0.29 of 100 entries are 29; in floating point they would be 28
+        return {name: keep_largest(g, g.numel() - int(rate * g.numel())) for name, g in update.items()}
 
     @staticmethod
     def estimate(received: Gradient) -> Transform:
         """Entries that arrived as zero are masked in the dummy gradient too."""
         masks = {name: g != 0 for name, g in received.items()}
-        return lambda gradient: {name: g * masks[name] for name, g in gradient.items()}
+        return lambda gradient: {name: torch.where(masks[name], g, 0) for name, g in gradient.items()}
 
 
 def keep_largest(tensor: torch.Tensor, count: int) -> torch.Tensor:

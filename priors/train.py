@@ -23,9 +23,10 @@ class Game:
     """Generator, discriminator and their optimisers; `step` plays one round."""
 
     def __init__(self, seed: int) -> None:
-        torch.manual_seed(seed)
         self.draws = torch.Generator().manual_seed(seed)
-        self.generator, self.discriminator = DCGAN(), Discriminator()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.generator, self.discriminator = DCGAN(), Discriminator()
         self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
         self.adam_g = Adam(self.generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
         self.adam_d = Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
@@ -63,14 +64,19 @@ class Game:
             "adam_d": self.adam_d,
         }
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, identity: str) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         partial = path.with_suffix(".partial")
-        torch.save({**state, "done": self.done, "draws": self.draws.get_state()}, partial)
+        torch.save({**state, "done": self.done, "draws": self.draws.get_state(), "identity": identity}, partial)
         partial.replace(path)
 
-    def restore(self, path: Path) -> None:
+    def restore(self, path: Path, identity: str, steps: int) -> None:
         state = torch.load(path, weights_only=True)
+        if state["identity"] != identity or state["done"] > steps:
+            raise InputError(
+                f"{path} is the state of another training ({state['identity']}, {state['done']} steps); "
+                "remove it, or choose another output."
+            )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.done = state["done"]
@@ -84,22 +90,22 @@ def train(data: ImageData, out: Path, *, steps: int, seed: int, trained_on: str,
     drawn from the saved generator, so a resumed training sees what an undisturbed one would have seen.
 
     Raises:
-        InputError: the data's images are not 32 px in colour.
+        InputError: the data's images are not 32 px in colour, or the state beside `out` is another training's.
     """
     if data[0][0].shape != (3, 32, 32):
         raise InputError(f"dcgan makes 3x32x32 images, the data has {tuple(data[0][0].shape)}; use --size 32.")
     out.parent.mkdir(parents=True, exist_ok=True)
-    state = out.with_suffix(".state")
+    state, identity = out.with_suffix(".state"), f"{trained_on}, seed {seed}"
     game = Game(seed)
     if state.is_file():
-        game.restore(state)
+        game.restore(state, identity, steps)
     with tqdm(total=steps, initial=game.done, desc=f"prior {out.stem}", mininterval=1) as bar:
         while game.done < steps:
             loss_d, loss_g = game.step(data.augmented(BATCH, game.draws))
             bar.update()
             if game.done % CHECKPOINT_EVERY == 0:
                 bar.set_postfix(D=f"{loss_d:.2f}", G=f"{loss_g:.2f}")
-                game.save(state)
+                game.save(state, identity)
     prior = game.prior()
     prior.trained_on = trained_on
     weights.save(prior, out, architecture="dcgan", options={}, command=command)

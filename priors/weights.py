@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from priors.base import Prior
 from priors.dcgan import DCGAN
@@ -40,7 +39,8 @@ def save(prior: Prior, path: Path, *, architecture: str, options: Mapping[str, A
         "command": command,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous().cpu() for k, v in prior.state_dict().items()}, path, metadata=about)
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in prior.state_dict().items()}
+    path.write_bytes(to_bytes(tensors, metadata=about))
     path.with_suffix(".json").write_text(json.dumps({**about, "sha256": sha256(path)}, indent=2) + "\n")
 
 
@@ -52,7 +52,8 @@ def load(path: Path) -> Prior:
             has, or a SHA-256 other than the one recorded beside it.
     """
     if not path.is_file():
-        raise InputError(f"no weights at {path}; give a .safetensors file or one of: {', '.join(shipped())}.")
+        names = ", ".join(shipped())
+        raise InputError(f"no weights at {path}; give a .safetensors file{f', or one of: {names}' if names else ''}.")
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -65,20 +66,29 @@ def load(path: Path) -> Prior:
             f"known are {', '.join(ARCHITECTURES)}."
         )
     record = path.with_suffix(".json")
-    if record.is_file() and json.loads(record.read_text())["sha256"] != sha256(path):
+    if record.is_file() and recorded_sha256(record) != sha256(path):
         raise InputError(f"{path} does not have the SHA-256 recorded in {record.name}; get both again.")
-    prior = ARCHITECTURES[about["prior"]](**json.loads(about["options"]))
+    try:
+        prior = ARCHITECTURES[about["prior"]](**json.loads(about["options"]))
+        prior.trained_on = about["trained_on"]
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} has metadata that do not fit '{about['prior']}' ({error}); get it again.") from None
     try:
         prior.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise InputError(f"{path} does not fit the architecture '{about['prior']}': {first}") from None
-    prior.trained_on = about["trained_on"]
     return prior.eval().requires_grad_(False)
 
 
-def untrained(architecture: str, seed: int) -> Prior:
-    """The architecture with random weights, in eval mode (deep image prior)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return ARCHITECTURES[architecture]().eval().requires_grad_(False)
+def recorded_sha256(record: Path) -> str:
+    """What the `.json` beside a weights file says.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return json.loads(record.read_text())["sha256"]
+    except (KeyError, TypeError, ValueError):
+        weights = record.with_suffix(".safetensors")
+        raise InputError(f"{record.name} beside {weights} is no record of it (no sha256); get both again.") from None

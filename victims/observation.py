@@ -53,7 +53,9 @@ class Observation:
         Raises:
             InputError: names the attack and what is missing.
         """
-        if "labels" in needs and self.knowledge.labels is None:
+        declared = {name for name in ("labels",) if getattr(self.knowledge, name) is not None}
+        for missing in sorted(needs - declared):
             raise InputError(
-                f"{who} needs the batch's labels, and this observation declares none; run with --labels given."
+                f"{who} needs to know the batch's {missing}, and this observation declares none; "
+                f"run with --{missing} given."
             )

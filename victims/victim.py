@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.nn.functional import cross_entropy
 
+from victims.errors import InputError
+
 Gradient = dict[str, Tensor]
 """One tensor per parameter name."""
 
@@ -15,8 +17,8 @@ Gradient = dict[str, Tensor]
 class Victim:
     """A model with its weights, its mode and its public preprocessing.
 
-    The model is copied and only ever called through `functional_call`. In train mode its batch-norm layers
-    normalise by the batch and keep no running statistics, so nothing an attacker does can move them.
+    The model is copied and only ever called through `functional_call`, on copies of its buffers. In train mode
+    its batch-norm layers normalise by the batch and keep no running statistics. So no forward moves anything.
 
     Attributes:
         parameters: every parameter by name, detached.
@@ -30,6 +32,8 @@ class Victim:
         if training:
             replace_all_batch_norm_modules_(self.model)
         self.training = training
+        if not self.parameters:
+            raise InputError(f"{type(model).__name__} has no parameters, so there is no update to attack.")
         dtype = next(self.model.parameters()).dtype
         self.mean = torch.tensor(mean, dtype=dtype)[:, None, None]
         self.std = torch.tensor(std, dtype=dtype)[:, None, None]
@@ -53,7 +57,8 @@ class Victim:
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of normalised images (B, C, H, W) and labels (B,)."""
-        return cross_entropy(functional_call(self.model, dict(parameters), (images,)), labels)
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        return cross_entropy(functional_call(self.model, (dict(parameters), buffers), (images,)), labels)
 
 
 def gradient(victim: Victim, images: Tensor, labels: Tensor, *, create_graph: bool = False) -> Gradient:

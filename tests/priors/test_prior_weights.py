@@ -180,20 +180,6 @@ def test_options_of_another_size(path):
 # Without weights.
 
 
-def test_untrained_depends_on_the_seed_alone_and_is_frozen():
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = weights.untrained("dcgan", 5)
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.manual_seed(2)
-    again, other = weights.untrained("dcgan", 5).state_dict(), weights.untrained("dcgan", 6).state_dict()
-    assert all(torch.equal(tensor, again[name]) for name, tensor in first.state_dict().items())
-    assert any(not torch.equal(tensor, other[name]) for name, tensor in first.state_dict().items())
-    assert first.trained_on == "untrained"
-    assert not first.training
-    assert not any(p.requires_grad for p in first.parameters())
-
-
 # The weights inside the package.
 
 

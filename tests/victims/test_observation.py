@@ -31,7 +31,7 @@ def test_missing_labels_are_named_with_the_attack_in_one_line(observe):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("needs", [frozenset(), frozenset({"labels"}), frozenset({"labels", "prior"})])
+@pytest.mark.parametrize("needs", [frozenset(), frozenset({"labels"})])
 def test_declared_labels_are_enough(observe, needs):
     observe(labels=torch.tensor([0, 1])).require(needs, "gias")
 

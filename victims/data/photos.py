@@ -1,8 +1,8 @@
 """`photos`: crops of ten colour photographs that come inside scikit-image and scikit-learn.
 
-Nothing is downloaded. Every photograph is brought to a short side of 384 pixels and cut by columns into
-three regions that share no pixel: its left half is `train`, the third quarter `tune`, the last quarter
-`test`. Priors are trained on `train`, settings are chosen on `tune`, results are scored on `test`.
+Nothing is downloaded. Every photograph is brought to a short side of 384 pixels and cut by columns into four
+strips that share no pixel: the first and third are `train`, the second is `test`, the fourth `tune`. Priors are
+trained on `train`, settings are chosen on `tune`, results are scored on `test`.
 """
 
 from functools import cache
