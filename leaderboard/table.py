@@ -99,14 +99,14 @@ def difference_table(
 ) -> Table:
     """Each entry minus `base` over the images both have; columns name them as those of `board` do."""
     names = _names(board)
-    lines = [(entry, metric, score) for entry, scores in differences for metric, score in scores.items()]
-    places = [board.index(entry) for entry, _, _ in lines]
-    columns = {key: [cells[place] for place in places] for key, cells in names.items()} | {
-        "metric": [metric.upper() for _, metric, _ in lines],
-        "difference": [_interval(score, signed=True) for _, _, score in lines],
-        "n": [str(score.n) if score else "0" for _, _, score in lines],
-        "verdict": [verdict(score, METRICS[metric]) for _, metric, score in lines],
-    }
+    places = [board.index(entry) for entry, _ in differences]
+    columns = {key: [cells[place] for place in places] for key, cells in names.items()}
+    columns["n"] = [str(max((score.n for score in scores.values() if score), default=0)) for _, scores in differences]
+    for metric, higher in METRICS.items():
+        columns[f"{metric.upper()} {'↑' if higher else '↓'}"] = [
+            f"{_interval(scores[metric], int(n), signed=True)} {verdict(scores[metric], higher)}".removesuffix(" -")
+            for n, (_, scores) in zip(columns["n"], differences, strict=True)
+        ]
     named = ", ".join(f"{key} {cells[board.index(base)]}" for key, cells in names.items())
     above = f"Each line minus {named}: paired over the images that both have"
     return Table(above, columns, _footnote([base, *(entry for entry, _ in differences)]))
@@ -125,7 +125,7 @@ def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """The columns that tell entries apart."""
     columns = {"attack": [e.attack + ("" if e.protocol == PROTOCOL else "*") for e in entries]}
     for key in SETTING_COLUMNS:
-        if len(_values(entries, key)) > 1:
+        if len(_values(entries, key)) > 1 and not (key == "prior_trained_on" and "prior" in columns):
             columns[key] = [_cell(getattr(entry, key)) for entry in entries]
     alike = defaultdict(list)
     for entry in entries:

@@ -122,10 +122,15 @@ def test_verdict(low, high, higher_is_better, expected):
 
 def test_differences_name_both_sides(two_attacks):
     gias, ig = two_attacks
-    table = difference_table(ig, [(gias, {"psnr": Score(6.68, 5.1, 8.2, 2), "lpips": None})], two_attacks)
+    scores = {"psnr": Score(6.68, 5.1, 8.2, 2), "ssim": Score(-0.2, -0.3, -0.1, 2), "mse": Score(0.1, -0.1, 0.2, 1)}
+    table = difference_table(ig, [(gias, {**scores, "lpips": None})], two_attacks)
     assert "minus attack ig, prior none" in table.above
-    rows = [line.split() for line in table.text().splitlines() if line.startswith("gias")]
-    assert rows == [
-        ["gias", "dcgan", "PSNR", "+6.680", "[5.10,", "8.20]", "2", "better"],
-        ["gias", "dcgan", "LPIPS", "-", "0", "-"],
-    ]
+    assert {heading: cells[0] for heading, cells in table.columns.items()} == {
+        "attack": "gias",
+        "prior": "dcgan",
+        "n": "2",
+        "PSNR ↑": "+6.680 [5.10, 8.20] better",
+        "SSIM ↑": "-0.2000 [-0.300, -0.100] worse",
+        "LPIPS ↓": "-",
+        "MSE ↓": "+0.1000 [-0.100, 0.200] (n=1) tie",
+    }
