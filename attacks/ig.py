@@ -21,9 +21,9 @@ class IG(Attack):
 
     needs = frozenset({"labels"})
     presets = {
-        "paper": {"steps_x": 24_000, "tv": 1e-6},  # untrained ConvNet, CIFAR-10
+        "paper": {"steps_x": 24_000, "tv": 1e-6, "restarts": 1},  # untrained ConvNet, CIFAR-10
         "paper-imagenet": {"steps_x": 24_000, "tv": 1e-1, "restarts": 8},  # trained ResNet
-        "code": {"steps_x": 4_800, "tv": 1e-4},  # rec_mult
+        "code": {"steps_x": 4_800, "tv": 1e-4, "restarts": 1},  # rec_mult
     }
 
     def __init__(

@@ -44,10 +44,10 @@ class Config:
             update of other images.
         batch: images per task.
         tasks: how many private batches are attacked.
-        restarts: independent starts per task; by default the preset's.
+        restarts: independent starts per task; by default the preset's, or 2.
         steps: in total per task; by default the preset's.
         group: tasks that are attacked together.
-        chunk: runs (tasks times restarts) evaluated at once; all by default.
+        chunk: runs (tasks times restarts) evaluated at once; by default all on a GPU, few on a CPU.
         devices: processes on this machine, by default one for each GPU or else for each CPU core.
         seed: of the victim's weights and the attack's starts.
         out: folder of results.

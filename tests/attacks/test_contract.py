@@ -77,7 +77,7 @@ def test_looped_chunked_and_vectorised_restarts_agree(method, make, capture, mon
         result = make(method, torch.float64, restarts=3, **options).run(observations)
         return result.images, torch.stack([cost for _, cost in result.curve])
 
-    images, curve = outcome()
+    images, curve = outcome(chunk=6)
     chunked_images, chunked_curve = outcome(chunk=2)
     monkeypatch.setattr("attacks.base.vectorises", lambda *_: False)
     looped_images, looped_curve = outcome()
@@ -177,7 +177,9 @@ def test_an_update_that_cannot_be_matched_diverges(method, broken, make, capture
 @every_attack
 def test_presets_and_defaults_fit_the_constructor(method, make):
     for preset in ({}, *method.presets.values()):
-        assert all(count >= 1 for count in make(method, **{"steps": None, **preset}).plan.values())
+        attack = make(method, **{"steps": None, **preset})
+        assert all(count >= 1 for count in attack.plan.values())
+        assert not preset or "restarts" in preset, "a preset says how many starts its source took"
     assert method.__doc__, "an attack says what it is, and whose"
 
 

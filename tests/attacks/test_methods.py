@@ -72,14 +72,14 @@ def test_ig(observation):
         x.data = torch.max(torch.min(x.data, (1 - plain.mean) / plain.std), -plain.mean / plain.std)
 
     minimise([x], lambda: plain.objective(x), 0.1, STEPS, sign, box)
-    agree(IG(steps=STEPS, tv=TV), plain, observation)
+    agree(IG(steps=STEPS, tv=TV, restarts=1), plain, observation)
 
 
 def test_gi_z(observation, small_prior):
     plain, G = Plain(observation), small_prior.double()
     z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0))).double().requires_grad_()
     minimise([z], lambda: plain.objective((G(z) - plain.mean) / plain.std), 3e-2, STEPS)
-    agree(GIz(steps=STEPS, tv=TV, prior=G), plain, observation)
+    agree(GIz(steps=STEPS, tv=TV, prior=G, restarts=1), plain, observation)
 
 
 def test_gias(observation, small_prior):
@@ -102,7 +102,7 @@ def test_gias(observation, small_prior):
         return plain.objective((torch.cat(images) - plain.mean) / plain.std)
 
     minimise([p for w in copies for p in w.values()], parameters, 1e-3, STEPS // 2)
-    agree(GIAS(steps=STEPS, tv=TV, prior=G), plain, observation)
+    agree(GIAS(steps=STEPS, tv=TV, prior=G, restarts=1), plain, observation)
 
 
 def test_gias_code_preset_goes_on_from_the_best_restart_alone(observation, small_prior):
