@@ -47,7 +47,6 @@ def run(config: Config) -> Path:
     batches = draw_batches(data, prefix, batch_size=config.batch, tasks=config.tasks)
     lpips = Lpips.find(config.weights_dir)
     folder = config.folder(lpips.available)
-    prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
     order = [batch.task for batch in batches]
     module = GradientDataModule(
         data,
@@ -62,6 +61,7 @@ def run(config: Config) -> Path:
         group=config.group,
     )
     attack.check(module.capture(batches[0]).observation)  # refused here, not in every process
+    prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
     judge = Judge(folder, row_maker(config, attack, lpips), lpips)
     store = RowStore(folder)
     done, complaints = store.read()

@@ -30,7 +30,7 @@ def make(small_prior: DCGAN) -> Callable[..., Attack]:
     def make(method: type[Attack], dtype: torch.dtype = torch.float32, **options: Any) -> Attack:
         if "prior" in method.needs:
             options["prior"] = small_prior.to(dtype)
-        return method(**{"steps": STEPS, **options})
+        return method(**{"steps": STEPS, "restarts": 1, **options})
 
     return make
 

@@ -79,7 +79,7 @@ def test_gi_z(observation, small_prior):
     plain, G = Plain(observation), small_prior.double()
     z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0))).double().requires_grad_()
     minimise([z], lambda: plain.objective((G(z) - plain.mean) / plain.std), 3e-2, STEPS)
-    agree(GIz(steps=STEPS, tv=TV, prior=G, restarts=1), plain, observation)
+    agree(GIz(steps=STEPS, tv=TV, eta_z=3e-2, prior=G, restarts=1), plain, observation)
 
 
 def test_gias(observation, small_prior):
@@ -102,11 +102,11 @@ def test_gias(observation, small_prior):
         return plain.objective((torch.cat(images) - plain.mean) / plain.std)
 
     minimise([p for w in copies for p in w.values()], parameters, 1e-3, STEPS // 2)
-    agree(GIAS(steps=STEPS, tv=TV, prior=G, restarts=1), plain, observation)
+    agree(GIAS(steps_z=STEPS // 2, steps_w=STEPS // 2, eta_z=3e-2, tv=TV, prior=G, restarts=1), plain, observation)
 
 
 def test_gias_code_preset_goes_on_from_the_best_restart_alone(observation, small_prior):
-    attack = GIAS(steps=STEPS, prior=small_prior.double(), restarts=3, keep="best")
+    attack = GIAS(steps_z=STEPS // 2, steps_w=STEPS // 2, prior=small_prior.double(), restarts=3, keep="best")
     result = attack.run([observation])
     assert result.gradient_evaluations == 3 * STEPS // 2 + STEPS // 2
     latents = GIz(steps=STEPS // 2, prior=small_prior, restarts=3)
