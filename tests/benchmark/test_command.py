@@ -43,7 +43,7 @@ def test_a_run_leaves_everything_a_result_needs(run, tmp_path):
         assert Image.open(picture).size == (32, 32)
     with (folder / "curves" / f"{lines[0]['task']}.csv").open() as file:
         curve = list(csv.DictReader(file))
-    assert [row["stage"] for row in curve] == ["z", "w", "w", "w"]
+    assert [row["stage"] for row in curve] == ["z", "z", "w", "w"]
     assert min(float(row["cost"]) for row in curve) == pytest.approx(lines[0]["cost"])
     assert list(folder.glob("log/*/metrics.csv"))
     assert Image.open(folder / "picture.png").width > 100
