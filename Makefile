@@ -28,9 +28,10 @@ help:  ## this list
 	@echo 'Every option is explained by: $(RUN) benchmark run --help'
 
 $(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	@echo 'Preparing $(VENV): PyTorch and what goes with it, several GB, a few minutes.'
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	@$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
 bench: $(READY)  ## attack private batches and score the reconstructions: make bench METHOD=gias

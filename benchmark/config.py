@@ -69,7 +69,7 @@ class Config:
     labels: Literal["given", "none"] = "given"
     control: Control = "none"
     batch: int = 4
-    tasks: int = 8
+    tasks: int = 6
     restarts: int | None = None
     steps: int | None = None
     group: int = 1

@@ -14,6 +14,7 @@ import torch
 import wandb
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
@@ -158,18 +159,24 @@ def code_version() -> str:
 
 
 def make_loggers(config: Config, folder: Path) -> list[Logger]:
+    """CSV always, W&B as asked for; what several processes do, the first one logs.
+
+    Raises:
+        InputError: W&B online without an API key.
+    """
     loggers: list[Logger] = [CSVLogger(folder, name="log")]
-    if config.wandb != "off":
-        loggers.append(
-            WandbLogger(
-                project="gibench",
-                name=folder.name,
-                save_dir=folder,
-                offline=config.wandb == "offline",
-                config=config.identity(),
-                settings=wandb.Settings(silent=True),
-            )
+    if config.wandb != "off" and rank_zero_only.rank == 0:
+        if config.wandb == "online" and not wandb.api.api_key:
+            raise InputError("W&B online needs an API key; run `wandb login`, or choose WANDB=offline.")
+        experiment = wandb.init(
+            project="gibench",
+            name=folder.name,
+            dir=folder,
+            mode=config.wandb,
+            config=config.identity(),
+            settings=wandb.Settings(silent=True),
         )
+        loggers.append(WandbLogger(experiment=experiment))
     return loggers
 
 

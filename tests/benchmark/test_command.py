@@ -130,6 +130,12 @@ def test_wandb_offline_is_a_run_that_can_be_synced(run, tmp_path):
     assert len(list(folder.glob("files/media/images/picture*.png"))) == 1
 
 
+def test_wandb_online_without_a_key_is_refused(run, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert "wandb login" in run("--wandb=online", code=2).err
+
+
 BAD = {
     "--attack=gais": "did you mean 'gias'",
     "--data=foto": "did you mean 'photos'",
