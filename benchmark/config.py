@@ -20,7 +20,7 @@ from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.victim import Victim, build
 
-NOT_THE_RESULT = ("devices", "out", "weights_dir", "wandb")  # options that change no row
+NOT_THE_RESULT = ("tasks", "devices", "out", "weights_dir", "wandb")  # options that change no row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Config:
         control: `none`; `mean_image` scores the mean training image, `shuffled_update` shows the attack an
             update of other images.
         batch: images per task.
-        tasks: how many private batches are attacked.
+        tasks: how many private batches are attacked; more of them extend the same run.
         restarts: independent starts per task; by default the preset's, or 2.
         steps: in total per task; by default the preset's.
         group: tasks that are attacked together.

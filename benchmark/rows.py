@@ -120,13 +120,16 @@ class RowStore:
         return {task: rows for task, rows in tasks.items() if len(rows) == rows[0]["batch_size"]}, complaints
 
     def merge(self, order: Sequence[str]) -> list[dict[str, Any]]:
-        """Write `rows.jsonl` in the order of `order`, drop the parts, and return the rows."""
+        """Write `rows.jsonl` in the order of `order`, drop the parts, and return the rows of `order`.
+
+        Tasks that are not in `order`, from a longer run, stay in the file behind the others.
+        """
         parts = list(self.parts.glob("*.jsonl"))
         tasks, _ = self.read()
-        rows = [row for task in order for row in tasks.get(task, [])]
-        write_atomically(self.file, "".join(json.dumps(row) + "\n" for row in rows))
+        lines = [row for task in [*order, *sorted(tasks.keys() - set(order))] for row in tasks.get(task, [])]
+        write_atomically(self.file, "".join(json.dumps(row) + "\n" for row in lines))
         for part in parts:
             part.unlink()
         if self.parts.is_dir():
             self.parts.rmdir()
-        return rows
+        return [row for task in order for row in tasks.get(task, [])]

@@ -68,6 +68,15 @@ def test_a_finished_run_is_not_run_again(run, monkeypatch):
     assert run().out == first
 
 
+def test_more_tasks_extend_the_run(run, tmp_path):
+    run("--tasks=1")
+    (file,) = tmp_path.glob("*/rows.jsonl")
+    first = file.read_text()
+    run("--tasks=3")
+    assert file.read_text().startswith(first)
+    assert len(file.read_text().splitlines()) == 6
+
+
 def test_a_torn_row_is_run_again_and_said(run, tmp_path):
     run()
     (file,) = tmp_path.glob("*/rows.jsonl")

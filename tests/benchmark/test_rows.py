@@ -35,6 +35,15 @@ def test_rows_come_back_as_they_went_in_and_in_order(store):
     assert not store.parts.exists()
 
 
+def test_a_shorter_run_loses_nothing(store):
+    for task in ("t0", "t1"):
+        store.add(task, [make(task, "a"), make(task, "b")])
+    store.merge(["t0", "t1"])
+    before = store.file.read_bytes()
+    assert [row["task"] for row in store.merge(["t0"])] == ["t0", "t0"]
+    assert store.file.read_bytes() == before
+
+
 def test_merging_again_changes_nothing(store):
     store.add("t0", [make(), make(image="b")])
     store.merge(["t0"])
