@@ -40,9 +40,9 @@ class GIz(Attack):
     """
 
     needs = frozenset({"labels", "prior"})
-    presets = {"code": {"steps_z": 1_000, "eta_z": 3e-2, "tv": 1e-6, "restarts": 3}}
+    presets = {"code": {"steps_z": 1_000, "tv": 1e-6, "restarts": 3}}
 
-    def __init__(self, *, steps_z: int = 600, eta_z: float = 0.1, tv: float = 1e-2, **common: Unpack[Common]) -> None:
+    def __init__(self, *, steps_z: int = 600, eta_z: float = 3e-2, tv: float = 1e-4, **common: Unpack[Common]) -> None:
         super().__init__({"z": steps_z}, **common)
         self.eta_z, self.tv = eta_z, tv
 

@@ -21,8 +21,7 @@ class GIAS(Attack):
     end, the code lets the best latents of three start every parameter search; with a generator that has no
     noise of its own these would be identical, so one search goes on. Steps: the paper states 1500 on the
     latents and none for the parameters (the code's ratio is assumed), the code 500 and 5000 at 32 px.
-    Variation: the paper sums squares with weight 1e-4, the code takes mean absolute values with 1e-6. The default
-    was chosen on the `tune` crops of `photos` for 600 steps.
+    Variation: the paper sums squares with weight 1e-4, the code takes mean absolute values with 1e-6.
 
     Args:
         steps_z, steps_w: steps of the two stages.
@@ -37,7 +36,6 @@ class GIAS(Attack):
         "paper": {
             "steps_z": 1_500,
             "steps_w": 15_000,
-            "eta_z": 3e-2,
             "tv": 1e-4,
             "variation": "sum_squares",
             "restarts": 4,
@@ -45,7 +43,6 @@ class GIAS(Attack):
         "code": {
             "steps_z": 500,
             "steps_w": 5_000,
-            "eta_z": 3e-2,
             "tv": 1e-6,
             "keep": "best",
             "restarts": 3,
@@ -55,11 +52,11 @@ class GIAS(Attack):
     def __init__(
         self,
         *,
-        steps_z: int = 200,
-        steps_w: int = 400,
-        eta_z: float = 0.1,
+        steps_z: int = 300,
+        steps_w: int = 300,
+        eta_z: float = 3e-2,
         eta_w: float = 1e-3,
-        tv: float = 1e-2,
+        tv: float = 1e-4,
         variation: Literal["mean_abs", "sum_squares"] = "mean_abs",
         keep: Literal["each", "best"] = "each",
         **common: Unpack[Common],

@@ -64,7 +64,7 @@ class Config:
     victim: str = "convnet"
     victim_mode: Literal["eval", "train"] = "eval"
     prior: str = "dcgan-photos32"
-    defense: str = "sparsification:0.9"
+    defense: str = "sparsification:0.5"
     adapt: bool = True
     labels: Literal["given", "none"] = "given"
     control: Control = "none"
