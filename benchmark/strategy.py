@@ -27,9 +27,16 @@ class ShareTasks(DDPStrategy):
     def reduce(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         return tensor
 
+    def teardown(self) -> None:
+        """Take back what the launcher wrote into the environment: the next run here would take itself for a rank."""
+        super().teardown()
+        if self.launcher.procs or self.world_size == 1:
+            for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK"):
+                os.environ.pop(name, None)
+
     def wait_for_others(self) -> None:
         """Rank 0: until the processes it launched have ended."""
-        for process in getattr(self.launcher, "procs", []):
+        for process in self.launcher.procs:
             process.wait()
 
 

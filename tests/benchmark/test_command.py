@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -66,6 +67,13 @@ def test_a_finished_run_is_not_run_again(run, monkeypatch):
     first = run().out
     monkeypatch.setattr(Attack, "training_step", lambda *_: pytest.fail("it was"))
     assert run().out == first
+
+
+def test_a_run_leaves_no_rank_behind_in_the_environment(run):
+    before = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    run("--tasks=1")
+    after = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    assert {name for name in after if before.get(name) != after[name]} <= {"OMP_NUM_THREADS", "PL_GLOBAL_SEED"}
 
 
 def test_more_tasks_extend_the_run(run, tmp_path):
