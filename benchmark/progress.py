@@ -15,14 +15,14 @@ EVERY = 10  # steps between two looks at the cost: reading it waits for the devi
 class TaskProgress(ProgressBar):
     """One bar over all steps of this process's tasks: task, stage, step, cost, time left."""
 
+    shown = True
+
     def on_train_start(self, trainer: Trainer, pl_module: Attack) -> None:
         module: GradientDataModule = trainer.datamodule
         total = len(module.groups) * module.steps
         self.bar = tqdm(total=total, unit="step", disable=not self.shown, dynamic_ncols=True, mininterval=0.5)
         if trainer.world_size > 1:
             self.bar.set_description_str(f"process 1 of {trainer.world_size}")
-
-    shown = True
 
     def disable(self) -> None:
         self.shown = False

@@ -82,10 +82,7 @@ def as_csv(entries: Sequence[Entry]) -> str:
 
 def board_table(entries: Sequence[Entry]) -> Table:
     """The common setting above; attack, what varies, counts, metrics and budget as columns."""
-    scores = {
-        f"{metric.upper()} {'↑' if higher else '↓'}": [_interval(e.scores[metric], e.n) for e in entries]
-        for metric, higher in METRICS.items()
-    }
+    scores = {_heading(metric): [_interval(e.scores[metric], e.n) for e in entries] for metric in METRICS}
     counts = {key: [str(getattr(entry, key)) for entry in entries] for key in ("n", "tasks", "diverged")}
     budget = {
         "s/task": [f"{entry.seconds:.3g}" for entry in entries],
@@ -103,7 +100,7 @@ def difference_table(
     columns = {key: [cells[place] for place in places] for key, cells in names.items()}
     columns["n"] = [str(max((score.n for score in scores.values() if score), default=0)) for _, scores in differences]
     for metric, higher in METRICS.items():
-        columns[f"{metric.upper()} {'↑' if higher else '↓'}"] = [
+        columns[_heading(metric)] = [
             f"{_interval(scores[metric], int(n), signed=True)} {verdict(scores[metric], higher)}".removesuffix(" -")
             for n, (_, scores) in zip(columns["n"], differences, strict=True)
         ]
@@ -149,6 +146,10 @@ def _values(entries: Sequence[Entry], key: str) -> set[Any]:
 
 def _footnote(entries: Sequence[Entry]) -> str:
     return "" if all(entry.protocol == PROTOCOL for entry in entries) else "* older protocol"
+
+
+def _heading(metric: str) -> str:
+    return f"{metric.upper()} {'↑' if METRICS[metric] else '↓'}"
 
 
 def _cell(value: Any) -> str:
