@@ -8,15 +8,16 @@ task lie next to each other.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from attacks.distances import cosine
-from attacks.engine import vectorises, victim_gradients
-from attacks.stage import Reconstruction, Search, Stage, share_out
+from attacks.engine import vectorises, victim_gradients, victim_statistics
+from attacks.regularisers import statistics_distance
+from attacks.stage import Reconstruction, Search, Stage, Variables, share_out
 from priors.base import Prior
 from victims.errors import InputError
 from victims.observation import Observation, Transform
@@ -42,7 +43,7 @@ class _Chunk:
 
     runs: slice
     received: Gradient
-    labels: Tensor
+    labels: Tensor | None
     transform: Transform
 
 
@@ -51,10 +52,18 @@ class Attack(LightningModule):
 
     Class attributes:
         needs: what the attack must be given: any of `labels`, `prior`.
+        uses: what it can make use of where it is given: `bn`, the batch-norm statistics.
+        labels: where the labels of its dummy batch come from.
+        made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
+        analytic: solved in closed form: no steps to choose, nothing drawn.
         presets: named sets of constructor options, such as `paper` and `code`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    uses: ClassVar[frozenset[str]] = frozenset()
+    labels: ClassVar[Literal["given", "inferred", "joint"]] = "given"
+    made_for: ClassVar[Mapping[str, Any]] = {}
+    analytic: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
@@ -78,13 +87,16 @@ class Attack(LightningModule):
                 make up `CPU_IMAGES` images.
 
         Raises:
-            InputError: a count below 1, fewer steps than stages, or no prior where one is needed.
+            InputError: a count below 1, fewer steps than stages, steps for a closed form, or no prior where one is
+                needed.
         """
         super().__init__()
         self.automatic_optimization = False
         for name, count in {"restarts": restarts, "steps": steps, "chunk": chunk, **plan}.items():
             if count is not None and count < 1:
                 raise InputError(f"{name} is {count}; give 1 or more.")
+        if self.analytic and steps is not None:
+            raise InputError(f"{self.name} is solved in closed form and has no steps to choose; leave --steps out.")
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} searches a generator; give one with --prior.")
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
@@ -115,10 +127,10 @@ class Attack(LightningModule):
     def batch_size(self) -> int:
         return self.observations[0].batch_size
 
-    def draw(self, sample: Callable[[torch.Generator], Tensor]) -> Tensor:
-        """One draw per run, (R, ...); it depends on seed, task and restart alone, on no device or grouping."""
+    def draw(self, sample: Callable[[torch.Generator], Tensor], *salt: object) -> Tensor:
+        """One draw per run, (R, ...); it depends on seed, task, restart and salt alone, on no device or grouping."""
         draws = [
-            sample(torch.Generator().manual_seed(seed_of(self.seed, observation.task, restart)))
+            sample(torch.Generator().manual_seed(seed_of(self.seed, observation.task, restart, *salt)))
             for observation in self.observations
             for restart in range(self._alive)
         ]
@@ -139,15 +151,38 @@ class Attack(LightningModule):
         low, high = self.victim.normalise(black), self.victim.normalise(black + 1)
         torch.maximum(torch.minimum(images, high, out=images), low, out=images)
 
+    def known_statistics(self) -> Variables:
+        """The batch-norm statistics given to the attacker, by `bn` and layer, (R, 2, C); for a stage's `fixed`."""
+        given = [o.knowledge.statistics or {} for o in self.observations]
+        return {
+            f"bn {layer}": torch.stack([s[layer] for s in given]).repeat_interleave(self._alive, 0).to(self.victim.mean)
+            for layer in given[0]
+        }
+
+    def bn(self, v: Variables, x: Tensor, first: float = 1.0) -> Tensor:
+        """Distance of the images' batch-norm statistics to those in v, (R,); zero where none are known."""
+        known = {name.removeprefix("bn "): s for name, s in v.items() if name.startswith("bn ")}
+        if not known:
+            return x.new_zeros(len(x))
+        return statistics_distance(victim_statistics(self.victim, x, vectorised=self.vectorised), known, first)
+
     # The run.
 
     def check(self, observation: Observation) -> None:
         """Refuse an observation that this attack cannot work on.
 
         Raises:
-            InputError: it lacks what the attack needs, or its images have another shape than the prior's.
+            InputError: it lacks what the attack needs, gives what it cannot use, holds a batch of a size that it is
+                not for, or images of another shape than the prior's.
         """
         observation.require(self.needs - {"prior"}, self.name)
+        if observation.knowledge.statistics and "bn" not in self.uses:
+            raise InputError(f"{self.name} makes no use of batch-norm statistics; leave --bn none.")
+        only = self.made_for.get("batch", observation.batch_size)
+        if observation.batch_size != only:
+            raise InputError(
+                f"{self.name} works on batches of {only}, not {observation.batch_size}; run with --batch {only}."
+            )
         if self.prior is not None and self.prior.image_shape != observation.image_shape:
             raise InputError(
                 f"the prior makes {self.prior.image_shape} images, the task has {observation.image_shape}; "
@@ -171,6 +206,9 @@ class Attack(LightningModule):
         self._alive = self.restarts
         shape = (self.runs, self.batch_size, *observations[0].image_shape)
         self._best_images = self.victim.mean.new_zeros(shape)  # the mean colour, until there is better
+        self._best_labels: Tensor | None = None
+        norm2 = torch.stack([sum(g.square().sum() for g in o.update.values()) for o in observations])
+        self._matchable = (norm2 > 0) & norm2.isfinite()
         self._best_cost = self._best_images.new_full((self.runs,), torch.inf)
         self._ahead = list(self.plan)
         self._search = self.search()
@@ -183,19 +221,19 @@ class Attack(LightningModule):
         """
         stage, step, steps = self._stage, self._step, self.plan[self._stage.name]
         gradients = [self._evaluate(chunk) for chunk in self._chunks]
-        cost = torch.cat([c for c, _, _ in gradients])
-        self._judge(cost, torch.cat([x for _, x, _ in gradients]))
+        cost = torch.cat([c for c, _, _, _ in gradients])
+        self._judge(cost, torch.cat([x for _, x, _, _ in gradients]), torch.cat([y for _, _, y, _ in gradients]))
         self.curve.append((stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
         self.gradient_evaluations += self._alive
         for name, variable in self._variables.items():
-            g = torch.cat([grads[name] for _, _, grads in gradients])
+            g = torch.cat([grads[name] for _, _, _, grads in gradients])
             variable.grad = g.sign() if stage.signed else g
         for group in self._optimiser.param_groups:
             group["lr"] = stage.lr * stage.schedule(step, steps)
         self._optimiser.step()
         if stage.project:
             with torch.no_grad():
-                stage.project(self._variables)
+                stage.project(self._variables, step + 1)
         self._step += 1
         if self._step == steps:
             self._leave()
@@ -203,11 +241,22 @@ class Attack(LightningModule):
     def result(self) -> Reconstruction:
         """The best image batch of every task over its restarts and all stages, with its own cost."""
         best = self._best_runs(self._best_cost)
-        return Reconstruction(self._best_images[best], self._best_cost[best], self.curve, self.gradient_evaluations)
+        return Reconstruction(
+            self._best_images[best],
+            self._best_labels[best],
+            self._best_cost[best],
+            self.curve,
+            self.gradient_evaluations,
+        )
 
-    def cost(self, images: Tensor) -> Tensor:
-        """The matching cost of image batches (R, B, C, H, W) for the tasks taken up, (R,); differentiable."""
-        return torch.cat([self._matching(chunk, images[chunk.runs]) for chunk in self._chunks])
+    def cost(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The matching cost for the tasks taken up, (R,); differentiable.
+
+        Args:
+            images: (R, B, C, H, W), normalised.
+            labels: classes (R, B) or probabilities (R, B, K).
+        """
+        return torch.cat([self._matching(chunk, images[chunk.runs], labels[chunk.runs]) for chunk in self._chunks])
 
     def run(self, observations: Sequence[Observation]) -> Reconstruction:
         """The whole attack without a Trainer."""
@@ -244,28 +293,35 @@ class Attack(LightningModule):
         self._chunks = [self._chunk(runs, {name: g[runs] for name, g in received.items()}) for runs in slices]
 
     def _chunk(self, runs: slice, received: Gradient) -> _Chunk:
-        labels = torch.stack([o.knowledge.labels for o in self.observations]).repeat_interleave(self._alive, 0)
+        given = [o.knowledge.labels for o in self.observations]
+        labels = None if given[0] is None else torch.stack(given).repeat_interleave(self._alive, 0)[runs]
         estimate = self.observations[0].knowledge.estimate
-        return _Chunk(runs, received, labels[runs], estimate(received) if estimate else lambda dummy: dummy)
+        return _Chunk(runs, received, labels, estimate(received) if estimate else lambda dummy: dummy)
 
-    def _matching(self, chunk: _Chunk, images: Tensor) -> Tensor:
-        dummy = victim_gradients(self.victim, images, chunk.labels, vectorised=self.vectorised)
+    def _matching(self, chunk: _Chunk, images: Tensor, labels: Tensor) -> Tensor:
+        dummy = victim_gradients(self.victim, images, labels, vectorised=self.vectorised)
         return self.distance(chunk.transform(dummy), chunk.received)
 
-    def _evaluate(self, chunk: _Chunk) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Matching cost (r,), images (r, B, C, H, W) and the objective's gradient in the variables."""
+    def _evaluate(self, chunk: _Chunk) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Matching cost (r,), images (r, B, C, H, W), their labels and the objective's gradient in the variables."""
         stage = self._stage
-        v = {name: variable[chunk.runs].detach().requires_grad_() for name, variable in self._variables.items()}
-        x = stage.decode({**v, **{name: tensor[chunk.runs] for name, tensor in stage.fixed.items()}})
-        cost = self._matching(chunk, x)
+        moving = {name: variable[chunk.runs].detach().requires_grad_() for name, variable in self._variables.items()}
+        v = {**moving, **{name: tensor[chunk.runs] for name, tensor in stage.fixed.items()}}
+        x = stage.decode(v)
+        y = stage.labels(v) if stage.labels else chunk.labels
+        cost = self._matching(chunk, x, y)
         objective = cost + stage.penalty(v, x) if stage.penalty else cost
-        grads = torch.autograd.grad(objective.sum(), list(v.values()))
-        return cost.detach(), x.detach(), dict(zip(v, grads, strict=True))
+        grads = torch.autograd.grad(objective.sum(), list(moving.values()))
+        return cost.detach(), x.detach(), y.detach(), dict(zip(moving, grads, strict=True))
 
-    def _judge(self, cost: Tensor, images: Tensor) -> None:
+    def _judge(self, cost: Tensor, images: Tensor, labels: Tensor) -> None:
         """Keep every run's image and variables of least cost, as they were when the cost was measured."""
+        cost = cost.where(self._matchable.repeat_interleave(self._alive), torch.inf)
+        if self._best_labels is None:
+            self._best_labels = labels.clone()
         better = cost < self._best_cost  # false where the cost is not a number
         self._best_images[better] = images[better]
+        self._best_labels[better] = labels[better]
         self._best_cost = torch.where(better, cost, self._best_cost)
         better = cost < self._stage_cost
         self._stage_cost = torch.where(better, cost, self._stage_cost)
@@ -280,6 +336,7 @@ class Attack(LightningModule):
             self._alive = 1
             self._best_variables = {name: v[best] for name, v in self._best_variables.items()}
             self._best_images, self._best_cost = self._best_images[best_ever], self._best_cost[best_ever]
+            self._best_labels = self._best_labels[best_ever]
         try:
             stage = self._search.send(self._best_variables)
         except StopIteration:

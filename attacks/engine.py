@@ -1,13 +1,14 @@
 """The victim's gradient at many dummy batches at once, differentiable in the images."""
 
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
 from victims.errors import Notice
-from victims.victim import Gradient, Victim, gradient
+from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient
 
 
 def victim_gradients(victim: Victim, images: Tensor, labels: Tensor, *, vectorised: bool = True) -> Gradient:
@@ -15,7 +16,7 @@ def victim_gradients(victim: Victim, images: Tensor, labels: Tensor, *, vectoris
 
     Args:
         images: (R, B, C, H, W), normalised.
-        labels: (R, B).
+        labels: (R, B) classes, or (R, B, K) probabilities.
         vectorised: all runs as one `torch.func` computation; otherwise one after another by plain autograd,
             which works for every victim. Both agree to rounding.
 
@@ -25,6 +26,14 @@ def victim_gradients(victim: Victim, images: Tensor, labels: Tensor, *, vectoris
     if vectorised:
         return vmap(grad(victim.loss), in_dims=(None, 0, 0))(victim.parameters, images, labels)
     runs = [gradient(victim, x, y, create_graph=True) for x, y in zip(images, labels, strict=True)]
+    return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
+
+
+def victim_statistics(victim: Victim, images: Tensor, *, vectorised: bool = True) -> Statistics:
+    """Batch-norm statistics of every run's images (R, B, C, H, W), normalised: (R, 2, C) per layer."""
+    if vectorised:
+        return vmap(partial(batch_statistics, victim))(images)
+    runs = [batch_statistics(victim, x) for x in images]
     return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
 
 

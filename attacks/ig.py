@@ -47,6 +47,6 @@ class IG(Attack):
             lr=self.eta,
             schedule=multistep,
             penalty=lambda v, x: self.tv * total_variation(x),
-            project=(lambda v: self.box(v["x"])) if self.boxed else None,
+            project=(lambda v, step: self.box(v["x"])) if self.boxed else None,
             signed=self.signed,
         )

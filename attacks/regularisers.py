@@ -2,6 +2,10 @@
 
 from torch import Tensor
 
+from victims.victim import Statistics
+
+TINY = 1e-30  # the slope of a norm at zero is 0, not NaN
+
 
 def _differences(images: Tensor) -> tuple[Tensor, Tensor]:
     return images.diff(dim=-1).flatten(1), images.diff(dim=-2).flatten(1)
@@ -17,3 +21,19 @@ def squared_variation(images: Tensor) -> Tensor:
     """Sum of squared neighbour differences over the batch (GIAS, eq. 4)."""
     dx, dy = _differences(images)
     return dx.square().sum(1) + dy.square().sum(1)
+
+
+def statistics_distance(dummy: Statistics, target: Statistics, first: float = 1.0) -> Tensor:
+    """sum_l |mu_l - mu*_l| + |var_l - var*_l|: norms, not squared (Yin et al., 2021, eq. 9).
+
+    Args:
+        dummy, target: (R, 2, C) per batch-norm layer, in the victim's order.
+        first: weight of the first layer; all others have 1.
+    """
+    layers = [(dummy[name] - known).square().sum(2).clamp_min(TINY).sqrt().sum(1) for name, known in target.items()]
+    return first * layers[0] + sum(layers[1:])
+
+
+def image_norm(images: Tensor) -> Tensor:
+    """The l2 norm of the whole batch (Yin et al., 2021, eq. 8)."""
+    return images.flatten(1).square().sum(1).clamp_min(TINY).sqrt()

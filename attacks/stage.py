@@ -2,19 +2,24 @@
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
-from torch.optim import Adam, Optimizer
 
+from attacks.optimisers import adam
 from attacks.schedules import constant
 from victims.errors import InputError
 
 Variables = Mapping[str, Tensor]
 """What a stage searches, by name; every tensor is (R, ...)."""
 
-adam = partial(Adam, fused=True)  # one pass over the variables; GIAS moves millions per image
+
+class Optimiser(Protocol):
+    """What a stage needs of an optimiser; torch's own have it."""
+
+    param_groups: list[dict[str, Any]]
+
+    def step(self) -> Any: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +31,14 @@ class Stage:
         variables: where the search starts, (R, ...) each.
         decode: variables and `fixed` -> images (R, B, C, H, W), normalised as the victim wants them.
         lr: learning rate.
-        fixed: tensors (R, ...) that `decode` needs and that do not move.
+        fixed: tensors (R, ...) that the functions below are given with the variables and that no gradient moves.
+        labels: variables and `fixed` -> what the dummy batch is labelled with, classes (R, B) or probabilities
+            (R, B, K); None is what the attacker was given.
         optimiser: called with the variables and lr.
         schedule: factor on the learning rate at (step, steps).
-        penalty: (variables, images) -> (R,), added to the matching cost for the step, never for the judgement.
-        project: changes the variables in place after every step.
+        penalty: (variables and `fixed`, images) -> (R,), added to the matching cost for the step, never for the
+            judgement.
+        project: changes the variables in place after every step; gets them and the number of steps taken.
         signed: only the sign of the gradient reaches the optimiser.
         keep: after this stage every restart goes on from `each` its own best variables, or only the `best`
             restart of each task goes on.
@@ -41,10 +49,11 @@ class Stage:
     decode: Callable[[Variables], Tensor]
     lr: float
     fixed: Variables = field(default_factory=dict)
-    optimiser: Callable[..., Optimizer] = adam
+    labels: Callable[[Variables], Tensor] | None = None
+    optimiser: Callable[..., Optimiser] = adam
     schedule: Callable[[int, int], float] = constant
     penalty: Callable[[Variables, Tensor], Tensor] | None = None
-    project: Callable[[Variables], None] | None = None
+    project: Callable[[Variables, int], None] | None = None
     signed: bool = False
     keep: Literal["each", "best"] = "each"
 
@@ -58,12 +67,14 @@ class Reconstruction:
 
     Attributes:
         images: (T, B, C, H, W) in the victim's input space.
+        labels: what they were labelled with when their cost was measured, (T, B) or probabilities (T, B, K).
         cost: (T,) the matching cost of exactly these images; infinite where no start ever had a finite one.
         curve: one (stage, costs) per step, costs (T,): the least over the task's restarts at that step.
         gradient_evaluations: victim gradients computed per task.
     """
 
     images: Tensor
+    labels: Tensor
     cost: Tensor
     curve: list[tuple[str, Tensor]]
     gradient_evaluations: int

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from benchmark.rows import Control
 from defenses.base import Defense
-from victims.client import fed_sgd
+from victims.client import Level, fed_sgd, known_statistics
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Knowledge, Observation
@@ -82,6 +82,7 @@ class GradientDataModule(LightningDataModule):
     Args:
         batches: all of the run, in order.
         give_labels: whether the attacker is told the batch's labels.
+        bn: which batch-norm statistics of the batch it is told.
         group: how many tasks go together.
         steps: how often an attack steps on each group.
     """
@@ -95,6 +96,7 @@ class GradientDataModule(LightningDataModule):
         defense: Defense | None,
         adapt: bool,
         give_labels: bool,
+        bn: Level = "none",
         control: Control,
         seed: int,
         steps: int,
@@ -102,7 +104,7 @@ class GradientDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.data, self.victim, self.defense = data, victim, defense
-        self.adapt, self.give_labels, self.control = adapt, give_labels, control
+        self.adapt, self.give_labels, self.bn, self.control = adapt, give_labels, bn, control
         self.seed, self.steps = seed, steps
         if group < 1:
             raise InputError(f"group is {group}; give 1 or more.")
@@ -134,7 +136,8 @@ class GradientDataModule(LightningDataModule):
         images, labels = self.data.batch(batch.indices)
         seen = self.data.batch(strangers(self.data, batch)) if self.control == "shuffled_update" else (images, labels)
         device = self.victim.mean.device
-        update = fed_sgd(self.victim, seen[0].to(device), seen[1].to(device))
+        private = seen[0].to(device, self.victim.mean.dtype)
+        update = fed_sgd(self.victim, private, seen[1].to(device))
         if self.defense:
             update = self.defense(update, torch.Generator().manual_seed(seed_of(self.seed, "defense", batch.task)))
         norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
@@ -145,6 +148,7 @@ class GradientDataModule(LightningDataModule):
         knowledge = Knowledge(
             labels=seen[1].sort().values.to(device) if self.give_labels else None,  # a multiset, without order
             estimate=type(self.defense).estimate if self.defense and self.adapt else None,
+            statistics=known_statistics(self.victim, private, self.bn),
         )
         shape = tuple(images.shape[1:])
         observation = Observation(

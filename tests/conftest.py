@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from benchmark.tasks import Batch, GradientDataModule, Task
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
+from victims.client import Level
 from victims.data.photos import Photos
 from victims.models.lenet import LeNet
 from victims.victim import Victim, build
@@ -43,11 +45,14 @@ def capture() -> Callable[..., Task]:
         dtype: torch.dtype = torch.float32,
         give_labels: bool = True,
         victim: Victim | None = None,
+        model: type[nn.Module] = LeNet,
+        training: bool = False,
+        bn: Level = "none",
     ) -> Task:
         data = Photos(split="tune", size=size)
         if victim is None:
-            model = build(LeNet, image_shape=(3, size, size), num_classes=10, seed=0).to(dtype)
-            victim = Victim(model, mean=data.mean, std=data.std)
+            net = build(model, image_shape=(3, size, size), num_classes=10, seed=0).to(dtype)
+            victim = Victim(net, mean=data.mean, std=data.std, training=training)
         module = GradientDataModule(
             data,
             victim,
@@ -55,6 +60,7 @@ def capture() -> Callable[..., Task]:
             defense=None if rate is None else Sparsification(rate),
             adapt=True,
             give_labels=give_labels,
+            bn=bn,
             control="none",
             seed=0,
             steps=1,

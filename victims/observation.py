@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from victims.errors import InputError
-from victims.victim import Gradient, Victim
+from victims.victim import Gradient, Statistics, Victim
 
 Transform = Callable[[Gradient], Gradient]
 """Maps dummy gradients to what the client would have sent; every tensor is (R, *shape)."""
@@ -22,10 +22,12 @@ class Knowledge:
     Attributes:
         labels: (B,) the batch's labels as a sorted multiset, or None where they are not given.
         estimate: how an attacker who knows *which* defence was used (never its parameters) copies it, or None.
+        statistics: of the batch, for the victim's batch-norm layers, as its level allows; None where not given.
     """
 
     labels: Tensor | None = None
     estimate: Estimate | None = None
+    statistics: Statistics | None = None
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from victims.errors import InputError
 
 Gradient = dict[str, Tensor]
 """One tensor per parameter name."""
+
+Statistics = dict[str, Tensor]
+"""Per batch-norm layer (2, C): the mean of what enters it, and the variance."""
 
 
 class Victim:
@@ -23,12 +26,18 @@ class Victim:
     Attributes:
         parameters: every parameter by name, detached.
         mean, std: (C, 1, 1); images in [0, 1] are normalised by them before they enter the model.
+        running: the model's own running batch-norm statistics, biased variance; empty where it keeps none.
     """
 
     def __init__(
         self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], training: bool = False
     ) -> None:
         self.model = deepcopy(model).train(training).requires_grad_(False)
+        self.running: Statistics = {
+            name: torch.stack([layer.running_mean, layer.running_var])
+            for name, layer in self.batch_norms().items()
+            if layer.track_running_stats
+        }
         if training:
             replace_all_batch_norm_modules_(self.model)
         self.training = training
@@ -45,7 +54,23 @@ class Victim:
     def to(self, device: torch.device | str) -> "Victim":
         self.model.to(device)
         self.mean, self.std = self.mean.to(device), self.std.to(device)
+        self.running = {name: statistics.to(device) for name, statistics in self.running.items()}
         return self
+
+    def batch_norms(self) -> dict[str, nn.Module]:
+        """Every batch-norm layer by name."""
+        return {name: m for name, m in self.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+
+    def classifier(self) -> str:
+        """The name of the last linear layer's weight, (num_classes, features).
+
+        Raises:
+            InputError: there is no linear layer.
+        """
+        linear = [name for name, module in self.model.named_modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise InputError(f"{type(self.model).__name__} has no linear layer to read labels from.")
+        return f"{linear[-1]}.weight".lstrip(".")
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Images in [0, 1] -> the victim's input space; any leading dimensions."""
@@ -55,10 +80,47 @@ class Victim:
         """The victim's input space -> [0, 1] where the images are real ones; not clamped."""
         return images * self.std + self.mean
 
-    def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of normalised images (B, C, H, W) and labels (B,)."""
+    def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """Of normalised images (B, C, H, W)."""
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return cross_entropy(functional_call(self.model, (dict(parameters), buffers), (images,)), labels)
+        return functional_call(self.model, (dict(parameters), buffers), (images,))
+
+    def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """The client's loss on normalised images (B, C, H, W), see `classification_loss`."""
+        return classification_loss(self.logits(parameters, images), labels)
+
+    def batch_norm_inputs(self, images: Tensor) -> dict[str, Tensor]:
+        """What normalised images (B, C, H, W) send into every batch-norm layer, (B, C, ...) each."""
+        inputs: dict[str, Tensor] = {}
+        hooks = [
+            layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
+            for name, layer in self.batch_norms().items()
+        ]
+        try:
+            self.logits(self.parameters, images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return inputs
+
+
+def batch_statistics(victim: Victim, images: Tensor) -> Statistics:
+    """Mean and biased variance, over batch and positions, of what enters every batch-norm layer."""
+    inputs = {name: x.transpose(0, 1).flatten(1) for name, x in victim.batch_norm_inputs(images).items()}
+    return {name: torch.stack([x.mean(1), x.var(1, correction=0)]) for name, x in inputs.items()}
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy; a model with one logit tells odd classes from even ones, by the logistic loss.
+
+    Args:
+        logits: (B, num_classes) or (B, 1).
+        labels: (B,) classes, or (B, num_classes) probabilities.
+    """
+    if logits.shape[-1] > 1:
+        return cross_entropy(logits, labels)
+    odd = labels[..., 1::2].sum(-1) if labels.is_floating_point() else labels % 2
+    return binary_cross_entropy_with_logits(logits.squeeze(-1), odd.to(logits))
 
 
 def gradient(victim: Victim, images: Tensor, labels: Tensor, *, create_graph: bool = False) -> Gradient:
