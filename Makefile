@@ -11,8 +11,9 @@ OUT    ?= results
 WANDB  ?= offline
 
 # VARIABLE=value on the command line of make becomes --option value of `python -m benchmark run`
-OPTIONS := PRESET:preset DATA:data SPLIT:split SIZE:size VICTIM:victim MODE:victim_mode PRIOR:prior \
-           DEFENSE:defense ADAPT:adapt LABELS:labels CONTROL:control BATCH:batch TASKS:tasks \
+OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size VICTIM:victim \
+           VICTIM_WEIGHTS:victim_weights MODE:victim_mode PRIOR:prior DEFENSE:defense ADAPT:adapt \
+           LABELS:labels BN:bn CONTROL:control BATCH:batch TASKS:tasks PRECISION:precision \
            RESTARTS:restarts STEPS:steps GROUP:group CHUNK:chunk DEVICES:devices SEED:seed \
            WEIGHTS:weights_dir CONFIG:config
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')

@@ -127,13 +127,14 @@ class Attack(LightningModule):
     def batch_size(self) -> int:
         return self.observations[0].batch_size
 
+    def seeds(self, *salt: object) -> list[int]:
+        """One per run; it depends on seed, task, restart and salt alone, on no device or grouping."""
+        tasks = [observation.task for observation in self.observations]
+        return [seed_of(self.seed, task, restart, *salt) for task in tasks for restart in range(self._alive)]
+
     def draw(self, sample: Callable[[torch.Generator], Tensor], *salt: object) -> Tensor:
-        """One draw per run, (R, ...); it depends on seed, task, restart and salt alone, on no device or grouping."""
-        draws = [
-            sample(torch.Generator().manual_seed(seed_of(self.seed, observation.task, restart, *salt)))
-            for observation in self.observations
-            for restart in range(self._alive)
-        ]
+        """One draw per run, (R, ...), from its seed."""
+        draws = [sample(torch.Generator().manual_seed(seed)) for seed in self.seeds(*salt)]
         return torch.stack(draws).to(self.victim.mean)
 
     def noise(self) -> Tensor:
@@ -172,8 +173,8 @@ class Attack(LightningModule):
         """Refuse an observation that this attack cannot work on.
 
         Raises:
-            InputError: it lacks what the attack needs, gives what it cannot use, holds a batch of a size that it is
-                not for, or images of another shape than the prior's.
+            InputError: it lacks what the attack needs, gives what it cannot use, or is of a kind that it is not for
+                (batch size, defence, image shape of the prior).
         """
         observation.require(self.needs - {"prior"}, self.name)
         if observation.knowledge.statistics and "bn" not in self.uses:
@@ -183,6 +184,8 @@ class Attack(LightningModule):
             raise InputError(
                 f"{self.name} works on batches of {only}, not {observation.batch_size}; run with --batch {only}."
             )
+        if self.made_for.get("defense") == "none" and observation.knowledge.estimate:
+            raise InputError(f"{self.name} has no answer to a defence; run with --defense none, or --adapt false.")
         if self.prior is not None and self.prior.image_shape != observation.image_shape:
             raise InputError(
                 f"the prior makes {self.prior.image_shape} images, the task has {observation.image_shape}; "

@@ -1,30 +1,122 @@
 """Distances between dummy gradients and received ones. Every tensor is (R, *shape), every result (R,)."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 
+import torch
 from torch import Tensor
 
+from victims.errors import InputError
+from victims.observation import Transform
 from victims.victim import Gradient
 
-TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN
+Weights = Mapping[str, Tensor]
+"""How much every tensor counts, (R,) each, 0 or more; where a distance is given None, all count 1."""
+
+TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN, and so are the slopes there
 
 
-def _pairs(dummy: Gradient, received: Gradient) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(
+    dummy: Gradient, received: Gradient, weights: Weights | None
+) -> Iterator[tuple[Tensor | int, Tensor, Tensor]]:
     for name, g in dummy.items():
-        yield g.flatten(1), received[name].flatten(1)
+        yield 1 if weights is None else weights[name], g.flatten(1), received[name].flatten(1)
 
 
-def cosine(dummy: Gradient, received: Gradient) -> Tensor:
-    """1 - <g, g*> / (|g| |g*|), one cosine over all tensors together (Geiping et al., 2020, eq. 4).
+def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
+    """1 - sum w<g, g*> / sqrt(sum w|g|^2) / sqrt(sum w|g*|^2), one cosine over all tensors together.
 
-    NaN where the received gradient is zero: there is nothing to match.
+    Geiping et al., 2020, eq. 4. NaN where the received gradient is zero: there is nothing to match.
     """
-    dot = sum((g * target).sum(1) for g, target in _pairs(dummy, received))
-    norm2 = sum(g.square().sum(1) for g, _ in _pairs(dummy, received))
-    target_norm2 = sum(target.square().sum(1) for _, target in _pairs(dummy, received))
+    pairs = list(_pairs(dummy, received, weights))
+    dot = sum(w * (g * target).sum(1) for w, g, target in pairs)
+    norm2 = sum(w * g.square().sum(1) for w, g, _ in pairs)
+    target_norm2 = sum(w * target.square().sum(1) for w, _, target in pairs)
     return 1 - dot / norm2.clamp_min(TINY).sqrt() / target_norm2.sqrt()
 
 
-def squared_l2(dummy: Gradient, received: Gradient) -> Tensor:
-    """|g - g*|^2 summed over all tensors (Zhu et al., 2019, eq. 3)."""
-    return sum((g - target).square().sum(1) for g, target in _pairs(dummy, received))
+def local_cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
+    """sum w (1 - <g, g*> / |g| / |g*|), a cosine for every tensor (`simlocal` of Inverting Gradients' code).
+
+    That code sums 1 - w cos: the same slope, but a value at the truth that is not zero. A tensor whose received
+    gradient is zero has nothing to match and contributes 0; NaN where that holds for all.
+    """
+    total, matchable = 0, 0
+    for w, g, target in _pairs(dummy, received, weights):
+        norm2, target_norm2 = g.square().sum(1), target.square().sum(1)
+        cos = (g * target).sum(1) / norm2.clamp_min(TINY).sqrt() / target_norm2.clamp_min(TINY).sqrt()
+        total = total + (w * (1 - cos)).where(target_norm2 != 0, 0)
+        matchable = matchable + w * target_norm2
+    return total.where(matchable != 0, torch.nan)
+
+
+def squared_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
+    """sum w|g - g*|^2 (Zhu et al., 2019, eq. 3)."""
+    return sum(w * (g - target).square().sum(1) for w, g, target in _pairs(dummy, received, weights))
+
+
+def layer_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
+    """sum w|g - g*|: norms, not squared (Yin et al., 2021, eq. 7)."""
+    pairs = _pairs(dummy, received, weights)
+    return sum(w * (g - target).square().sum(1).clamp_min(TINY).sqrt() for w, g, target in pairs)
+
+
+def compress(received: Gradient, rate: float) -> Transform:
+    """Keeps, of every tensor, the entries that are the largest in `received`; the others become zero.
+
+    Applied to dummy and received gradient before a cosine it is `sim_cmpr<rate>` of GIAS's and GIFD's code, which
+    however keeps more entries than asked for where magnitudes are tied.
+
+    Args:
+        received: what is looked at, for each run.
+        rate: share of every tensor's entries that is left out, in [0, 1); one entry always stays.
+    """
+    keep = 1 - Fraction(str(rate))  # of 100 entries 0.9 leaves 10; in floating point it would be 9
+    masks = {}
+    for name, target in received.items():
+        flat = target.flatten(1)
+        index = flat.abs().topk(max(1, int(flat.shape[1] * keep)), dim=1, sorted=False).indices
+        masks[name] = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, index, True).view_as(target)
+    return lambda gradient: {name: g.where(masks[name], 0) for name, g in gradient.items()}
+
+
+def tensor_choice(text: str) -> tuple[str, int]:
+    """Which tensors a distance sees: `all`, or `first`, `last` or `top` and how many, such as `top10`.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    found = re.fullmatch(r"(all)|(first|last|top)([1-9][0-9]*)", text)
+    if not found:
+        raise InputError(f"tensors are all, firstK, lastK or topK with K from 1, such as top10, not '{text}'.")
+    return (found[2], int(found[3])) if found[2] else ("all", 0)
+
+
+def layer_weights(received: Gradient, tensors: str, weighting: str) -> dict[str, Tensor]:
+    """What each of the L tensors counts, as in Inverting Gradients' code; those that are not chosen count 0.
+
+    Args:
+        received: in the victim's order, which `first` and `last` go by; `top` goes by the norms, for each run.
+        tensors: see `tensor_choice`; K beyond L means all.
+        weighting: of tensor i = 0..L-1, counted over all tensors and not over the chosen ones: `equal` is 1,
+            `linear` (L - i) / L, and `exp` softmax(L, L - 1, ..., 1) divided by its first entry, so e^-i.
+
+    Returns:
+        (R,) per tensor.
+
+    Raises:
+        InputError: `tensors` or `weighting` is none of these.
+    """
+    where, K = tensor_choice(tensors)
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in received.values()], 1)  # (R, L)
+    L = norms.shape[1]
+    i = torch.arange(L).to(norms).expand_as(norms)
+    weights = {"equal": torch.ones_like(i), "linear": (L - i) / L, "exp": torch.exp(-i)}
+    if weighting not in weights:
+        raise InputError(f"weighting is one of {', '.join(weights)}, not '{weighting}'.")
+    if where == "top":
+        chosen = torch.zeros_like(i).scatter(1, norms.topk(min(K, L), dim=1).indices, 1)
+    else:
+        chosen = {"all": i >= 0, "first": i < K, "last": i >= L - K}[where]
+    return dict(zip(received, (weights[weighting] * chosen).unbind(1), strict=True))

@@ -1,11 +1,25 @@
 """Inverting Gradients: Geiping, Bauermeister, Dröge, Moeller, NeurIPS 2020."""
 
-from typing import Unpack
+from typing import Literal, Unpack
+
+from torch import Tensor
+from torch.nn.functional import pad
 
 from attacks.base import Attack, Common
+from attacks.distances import compress, cosine, layer_weights, local_cosine, squared_l2, tensor_choice
 from attacks.regularisers import total_variation
 from attacks.schedules import multistep
-from attacks.stage import Search, Stage
+from attacks.stage import Search, Stage, Variables
+from victims.errors import InputError
+from victims.victim import Gradient
+
+COSTS = {"cosine": cosine, "local_cosine": local_cosine, "squared_l2": squared_l2}
+
+
+def median_filter(images: Tensor) -> Tensor:
+    """Every pixel becomes the median of its 3x3 neighbourhood, borders mirrored: (R, B, C, H, W) -> the same."""
+    patches = pad(images.flatten(0, 1), (1, 1, 1, 1), mode="reflect").unfold(-2, 3, 1).unfold(-2, 3, 1)
+    return patches.flatten(-2).median(-1).values.view_as(images)
 
 
 class IG(Attack):
@@ -17,13 +31,22 @@ class IG(Attack):
         tv: weight of mean |dx| + mean |dy| on the normalised image.
         signed: hand only the gradient's sign to Adam.
         boxed: clamp to what pixels can be after every step.
+        cost: one cosine over all tensors, the sum of one for each, or the squared distance.
+        weighting: how tensors count in it: all alike, or less with depth, to 1/L or as e^-i.
+        tensors: which count at all: all, or firstK, lastK or topK, the K of largest norm, such as top10.
+        compress: share of every tensor's entries left out of the cost, those that are smallest in what was received.
+        median_every: after so many steps, again and again, a 3x3 median filter; 0 is never.
     """
 
     needs = frozenset({"labels"})
     presets = {
         "paper": {"steps_x": 24_000, "tv": 1e-6, "restarts": 1},  # untrained ConvNet, CIFAR-10
         "paper-imagenet": {"steps_x": 24_000, "tv": 1e-1, "restarts": 8},  # trained ResNet
+        "paper-fedavg": {"steps_x": 24_000, "tv": 1e-6, "restarts": 8},
         "code": {"steps_x": 4_800, "tv": 1e-4, "restarts": 1},  # rec_mult
+        # As the baseline of IGIMS (untrained ResNet-18), whose text leaves the number of starts open: 1 is assumed.
+        "igims-cifar": {"steps_x": 8_000, "tv": 1e-6, "restarts": 1},
+        "igims-imagenet": {"steps_x": 20_000, "tv": 1e-4, "restarts": 1},
     }
 
     def __init__(
@@ -34,10 +57,39 @@ class IG(Attack):
         tv: float = 1e-4,
         signed: bool = True,
         boxed: bool = True,
+        cost: Literal["cosine", "local_cosine", "squared_l2"] = "cosine",
+        weighting: Literal["equal", "linear", "exp"] = "equal",
+        tensors: str = "all",
+        compress: float = 0.0,
+        median_every: int = 0,
         **common: Unpack[Common],
     ) -> None:
+        """
+        Raises:
+            InputError: an option that means nothing.
+        """
         super().__init__({"x": steps_x}, **common)
+        if not 0 <= compress < 1:
+            raise InputError(f"compress is {compress}; give a share from 0 up to but not including 1.")
+        if median_every < 0:
+            raise InputError(f"median_every is {median_every}; give a number of steps, or 0 for no filter.")
+        tensor_choice(tensors)  # refused here, and not at the first step
         self.eta, self.tv, self.signed, self.boxed = eta, tv, signed, boxed
+        self.criterion, self.weighting, self.tensors = COSTS[cost], weighting, tensors
+        self.compress, self.median_every = compress, median_every
+
+    def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
+        weights = layer_weights(received, self.tensors, self.weighting)
+        if self.compress:
+            mask = compress(received, self.compress)
+            dummy, received = mask(dummy), mask(received)
+        return self.criterion(dummy, received, weights)
+
+    def project(self, v: Variables, step: int) -> None:
+        if self.boxed:
+            self.box(v["x"])
+        if self.median_every and step % self.median_every == 0:
+            v["x"].copy_(median_filter(v["x"]))
 
     def search(self) -> Search:
         yield Stage(
@@ -47,6 +99,6 @@ class IG(Attack):
             lr=self.eta,
             schedule=multistep,
             penalty=lambda v, x: self.tv * total_variation(x),
-            project=(lambda v, step: self.box(v["x"])) if self.boxed else None,
+            project=self.project,
             signed=self.signed,
         )

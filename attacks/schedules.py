@@ -1,5 +1,7 @@
 """Learning-rate factors as functions of (step, steps)."""
 
+import math
+
 
 def multistep(step: int, steps: int) -> float:
     """A factor 0.1 at 3/8, 5/8 and 7/8 of the phase, milestones rounded down (Inverting Gradients' code)."""
@@ -8,3 +10,10 @@ def multistep(step: int, steps: int) -> float:
 
 def constant(step: int, steps: int) -> float:
     return 1.0
+
+
+def warmup_cosine(step: int, steps: int, warmup: int = 50) -> float:
+    """Linear over the first 50 steps, then half a cosine down to 0 (Yin et al., 2021)."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2

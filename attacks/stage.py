@@ -1,12 +1,13 @@
 """The phases of a search, and what it ends with."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
 from attacks.optimisers import adam
+from attacks.recursion import LayerReport
 from attacks.schedules import constant
 from victims.errors import InputError
 
@@ -71,6 +72,7 @@ class Reconstruction:
         cost: (T,) the matching cost of exactly these images; infinite where no start ever had a finite one.
         curve: one (stage, costs) per step, costs (T,): the least over the task's restarts at that step.
         gradient_evaluations: victim gradients computed per task.
+        layers: for attacks that go layer by layer, what they found of each, last layer first, for every task.
     """
 
     images: Tensor
@@ -78,6 +80,7 @@ class Reconstruction:
     cost: Tensor
     curve: list[tuple[str, Tensor]]
     gradient_evaluations: int
+    layers: Sequence[Sequence[LayerReport]] = ()
 
 
 def share_out(plan: Mapping[str, int], steps: int) -> dict[str, int]:

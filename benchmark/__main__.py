@@ -8,26 +8,34 @@ from typing import get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from benchmark.config import Config
-from benchmark.registry import find
+from benchmark.config import Config, open_data
 from benchmark.run import run
 from priors.train import train
 from victims.errors import InputError, Notice
 
 
-def train_prior(out: Path, *, data: str = "photos", size: int = 32, steps: int = 8_000, seed: int = 0) -> None:
+def train_prior(
+    out: Path,
+    *,
+    data: str = "photos",
+    size: int = 32,
+    data_dir: Path = Path("data"),
+    steps: int = 8_000,
+    seed: int = 0,
+) -> None:
     """Train a DCGAN on a data set's train split; the same command goes on where it was stopped.
 
     Args:
         out: the .safetensors file to write; a record (.json) and a grid of samples (.png) go beside it.
         data: the data set.
         size: side of the images in pixels.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
         steps: rounds of generator against discriminator, on batches of 64.
         seed: of weights, latents and images.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"prior train writes a .safetensors file, not {out}.")
-    images = find("data", data)(split="train", size=size)
+    images = open_data(data, "train", size, data_dir)
     command = f"python -m benchmark prior train {out.name} --data {data} --size {size} --steps {steps} --seed {seed}"
     print(train(images, out, steps=steps, seed=seed, trained_on=f"{data} train, {size} px", command=command))
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import torch
 import yaml
 
 from attacks.base import Attack, Common
@@ -16,11 +17,12 @@ from benchmark.rows import PROTOCOL, Control
 from defenses.base import Defense
 from priors import weights
 from priors.base import Prior
+from victims.client import Level, calibrate
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.victim import Victim, build
 
-NOT_THE_RESULT = ("tasks", "devices", "out", "weights_dir", "wandb")  # options that change no row
+NOT_THE_RESULT = ("tasks", "devices", "data_dir", "out", "weights_dir", "wandb")  # options that change no row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +36,16 @@ class Config:
         data: the data set.
         split: whose images are attacked; settings are chosen on `tune`, results come from `test`.
         size: side of the images in pixels.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
         victim: the model.
+        victim_weights: `random`, or `calibrated`: random, with batch-norm running statistics of training images.
         victim_mode: whether the client computes its update in eval or in train mode.
         prior: the generator for attacks that need one: the name of shipped weights or a .safetensors file.
         defense: what the client does to its update: none, or name:parameter.
         adapt: whether the attacker knows which defence is used, and copies it from what it received.
         labels: whether the attacker is given the batch's labels.
+        bn: the batch-norm statistics that the attacker has: `none`; the model's own `running` ones; those of the
+            batch `unmixed` from the running ones that the client shares; or the batch's `exact` ones.
         control: `none`; `mean_image` scores the mean training image, `shuffled_update` shows the attack an
             update of other images.
         batch: images per task.
@@ -49,6 +55,7 @@ class Config:
         group: tasks that are attacked together.
         chunk: runs (tasks times restarts) evaluated at once; by default all on a GPU, few on a CPU.
         devices: processes on this machine, by default one for each GPU or else for each CPU core.
+        precision: of images, victim and attack.
         seed: of the victim's weights and the attack's starts.
         out: folder of results.
         weights_dir: folder with weights that are not shipped, such as the LPIPS backbone.
@@ -61,12 +68,15 @@ class Config:
     data: str = "photos"
     split: str = "test"
     size: int = 32
+    data_dir: Path = Path("data")
     victim: str = "convnet"
+    victim_weights: Literal["random", "calibrated"] = "random"
     victim_mode: Literal["eval", "train"] = "eval"
     prior: str = "dcgan-photos32"
     defense: str = "sparsification:0.5"
     adapt: bool = True
     labels: Literal["given", "none"] = "given"
+    bn: Level = "none"
     control: Control = "none"
     batch: int = 4
     tasks: int = 6
@@ -75,6 +85,7 @@ class Config:
     group: int = 1
     chunk: int | None = None
     devices: int | None = None
+    precision: Literal["float32", "float64"] = "float32"
     seed: int = 0
     out: Path = Path("results")
     weights_dir: Path = Path("weights")
@@ -100,8 +111,9 @@ class Config:
         ]
         return self.out / ("-".join(parts).replace("/", "_").replace(":", "_") + f"-s{self.seed}-{digest}")
 
-    def make_data(self) -> ImageData:
-        return find("data", self.data)(split=self.split, size=self.size)
+    def make_data(self, split: str | None = None) -> ImageData:
+        """The attacked split, or another one."""
+        return open_data(self.data, split or self.split, self.size, self.data_dir)
 
     def make_victim(self, data: ImageData) -> Victim:
         model = build(
@@ -110,6 +122,9 @@ class Config:
             num_classes=len(data.classes),
             seed=self.seed,
         )
+        if self.victim_weights == "calibrated":
+            calibrate(model, self.make_data("train"))
+        model.to(getattr(torch, self.precision))
         return Victim(model, mean=data.mean, std=data.std, training=self.victim_mode == "train")
 
     def make_defense(self) -> Defense | None:
@@ -144,7 +159,7 @@ class Config:
         options = {**presets[self.preset], **self.single_options(method)}
         options |= {name: value for name, value in common.items() if value is not None}
         if "prior" in method.needs:
-            options["prior"] = self.make_prior()
+            options["prior"] = self.make_prior().to(getattr(torch, self.precision))
         return method(**options)
 
     def single_options(self, method: type[Attack]) -> dict[str, Any]:
@@ -157,6 +172,13 @@ class Config:
                 raise InputError(f"{self.attack} has no option '{text}'; it takes KEY=VALUE of {', '.join(known)}.")
             chosen[name] = parse(known[name], value, f"{self.attack} option")
         return chosen
+
+
+def open_data(name: str, split: str, size: int, data_dir: Path) -> ImageData:
+    """A split of the named data set; those that come as files are told where."""
+    make = find("data", name)
+    place = {"data_dir": data_dir} if "data_dir" in inspect.signature(make).parameters else {}
+    return make(split=split, size=size, **place)
 
 
 def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:

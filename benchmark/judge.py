@@ -2,8 +2,11 @@
 
 import csv
 import math
+import resource
+import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,10 +15,12 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from attacks.base import Attack, Reconstruction
+from benchmark.layers import layer_errors, write_layers
 from benchmark.lpips_backbone import Lpips
-from benchmark.metrics import score
+from benchmark.metrics import identified, score
 from benchmark.rows import Row, RowStore
 from benchmark.tasks import GradientDataModule, Task
+from victims.data.base import ImageData
 
 RowMaker = Callable[..., Row]
 """Row with everything filled in that is the same for the whole run."""
@@ -27,11 +32,18 @@ class Judge(Callback):
     Rows of a task are the last thing written, so a task with rows has its pictures and its curve.
     """
 
-    def __init__(self, folder: Path, make_row: RowMaker, lpips: Lpips) -> None:
-        self.folder, self.make_row, self.lpips = folder, make_row, lpips
+    def __init__(self, folder: Path, make_row: RowMaker, lpips: Lpips, data: ImageData) -> None:
+        self.folder, self.make_row, self.lpips, self.data = folder, make_row, lpips, data
         self.store = RowStore(folder)
 
+    @cached_property
+    def gallery(self) -> Tensor:
+        """All images of the split, (N, C, H, W) uint8: nothing is lost, for images are whole multiples of 1/255."""
+        return torch.stack([(self.data[i][0] * 255).round().byte() for i in range(len(self.data))])
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Attack) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Attack) -> None:
@@ -41,12 +53,18 @@ class Judge(Callback):
         for index, task in enumerate(module.tasks):
             pixels = module.victim.denormalise(result.images[index]).cpu()
             self.write_curve(task, result, index)
+            if result.layers:
+                errors = layer_errors(module.victim, task.images[0], result.layers[index])
+                write_layers(self.folder, task.observation.task, result.layers[index], errors)
             self.write(task, pixels, float(result.cost[index]), result.gradient_evaluations, seconds)
 
     def write(self, task: Task, pixels: Tensor, cost: float, evaluations: int, seconds: float) -> None:
         """Score images (B, C, H, W) of one task and keep its pictures and rows."""
         with torch.no_grad():
             aligned, scores = score(pixels, task.images, self.lpips)
+            places = torch.tensor([self.data.ids.index(sample_id) for sample_id in task.sample_ids])
+            scores["iip"] = identified(aligned, self.gallery, places).tolist()
+        memory = peak_memory(task.observation.victim.mean.device)
         pictures = self.folder / "reconstructions"
         pictures.mkdir(parents=True, exist_ok=True)
         for sample_id, image in zip(task.sample_ids, aligned, strict=True):
@@ -60,6 +78,7 @@ class Judge(Callback):
                 cost=cost if math.isfinite(cost) else None,
                 gradient_evaluations=evaluations,
                 seconds=round(seconds, 3),
+                memory=memory,
                 **{name: values[k] for name, values in scores.items()},
             )
             for k, (sample_id, label) in enumerate(zip(task.sample_ids, task.labels, strict=True))
@@ -76,6 +95,14 @@ class Judge(Callback):
             writer.writerows(
                 (step, stage, cost) for step, ((stage, _), cost) in enumerate(zip(result.curve, costs, strict=True))
             )
+
+
+def peak_memory(device: torch.device) -> int:
+    """MiB: the most that tensors took on a GPU since the last reset, or that this process took on a CPU."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20)
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes that the system counts in
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20)
 
 
 def picture_path(folder: Path, task: str, sample_id: str) -> Path:

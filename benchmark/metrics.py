@@ -1,5 +1,6 @@
 """How close a reconstruction is to the private batch: per image, on [0, 1] images, after one matching."""
 
+import piq
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -8,6 +9,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from benchmark.lpips_backbone import MIN_SIDE, Lpips
 
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
+BLOCK = 2**20  # values of a gallery turned into floats at once: 4 MB, which stay in a core's cache
 
 
 def mse(reconstruction: Tensor, truth: Tensor) -> Tensor:
@@ -39,6 +41,40 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     ).float()
 
 
+def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
+    """Feature similarity of each image, in colour (FSIMc): (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2.
+
+    Zhang et al. 2011: phase congruency (log-Gabor filters of 4 scales and 4 orientations, shortest wavelength 6
+    pixels) and Scharr gradients of the luminance, I and Q of YIQ to the power .03; constants for [0, 255], to
+    which the images are scaled; average-pooled by max(1, round(min(H, W) / 256)). One channel is luminance alone.
+    """
+    # float64: an image's score must not depend on the batch around it, and in float32 its last digit does
+    return piq.fsim(
+        reconstruction.double(), truth.double(), data_range=1.0, chromatic=truth.shape[1] != 1, reduction="none"
+    ).float()
+
+
+def identified(reconstruction: Tensor, gallery: Tensor, index: Tensor) -> Tensor:
+    """Whether each image lies nearest to its own truth among all of a gallery, 1 or 0; the mean is IIP.
+
+    Image identifiability precision with the mean squared error of [0, 1] pixels as distance. Yin et al. 2021
+    compare features of a network; "IIP-pixel" of the breaching library has this distance, but looks only among
+    images of the true label. A tie with the truth, such as a duplicate of it in the gallery, counts as identified.
+
+    Args:
+        reconstruction: (B, C, H, W) in [0, 1].
+        gallery: (N, C, H, W) uint8.
+        index: (B,) long, where in the gallery the truths are.
+    """
+    # Not by matrix products: they round the distances of equal images differently, which would break ties.
+    direct = "donot_use_mm_for_euclid_dist"
+    images = reconstruction.flatten(1)
+    blocks = gallery.flatten(1).split(max(1, BLOCK // images.shape[1]))
+    distances = torch.cat([torch.cdist(images, block / 255, compute_mode=direct) for block in blocks], dim=1)
+    own = distances.gather(1, index[:, None]).squeeze(1)
+    return (own <= distances.amin(1)).float()
+
+
 def assign(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """The one-to-one assignment p of least total MSE: (B, C, H, W) twice -> (B,) long.
 
@@ -56,8 +92,8 @@ def score(reconstruction: Tensor, truth: Tensor, lpips: Lpips) -> tuple[Tensor, 
 
     Works on the CPU in float32, so that the device of an attack does not move its scores. The reconstruction
     is clamped to [0, 1]; a pixel that is NaN counts as mid-grey (0.5), +-inf as 1 or 0, so that a diverged
-    attack is scored too. `aligned[i]` and the i-th score of each metric (psnr, ssim, lpips, mse) belong to
-    truth i. lpips is None where its weights are missing or the images are smaller than its network takes.
+    attack is scored too. `aligned[i]` and the i-th score of each metric (psnr, ssim, fsim, lpips, mse)
+    belong to truth i. lpips is None where its weights are missing or the images are smaller than its network takes.
 
     Raises:
         ValueError: the shapes differ, or `truth` leaves [0, 1] (images that are still normalised).
@@ -74,6 +110,7 @@ def score(reconstruction: Tensor, truth: Tensor, lpips: Lpips) -> tuple[Tensor, 
     return aligned, {
         "psnr": psnr(aligned, truth).tolist(),
         "ssim": ssim(aligned, truth).tolist(),
+        "fsim": fsim(aligned, truth).tolist(),
         "lpips": lpips(aligned, truth).tolist() if perceptual else [None] * len(truth),
         "mse": mse(aligned, truth).tolist(),
     }

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-PROTOCOL = 1  # raised whenever a number computed by older code can no longer stand beside a new one
+PROTOCOL = 2  # raised whenever a number computed by older code can no longer stand beside a new one
 
 Control = Literal["none", "mean_image", "shuffled_update"]
 
@@ -19,9 +19,12 @@ Control = Literal["none", "mean_image", "shuffled_update"]
 class Row:
     """The scores of one image and what they rest on.
 
-    `psnr` is in dB (capped at 100), `ssim` in [-1, 1], `mse` on [0, 1] images; `lpips` is null where its
-    backbone's weights cannot be had, and `lpips_backbone` then says why. `cost` is the attacker's own matching
-    cost, null where no start ever had a finite one (`status` = "diverged"). `seconds` is the time of the task.
+    `psnr` is in dB (capped at 100), `ssim` in [-1, 1], `fsim` in [0, 1], `mse` on [0, 1] images; `lpips` is null
+    where its backbone's weights cannot be had, and `lpips_backbone` then says why. `iip` is 1 where no image of the
+    split is nearer to the reconstruction than the true one, else 0: its mean is the share of images identified.
+    `cost` is the attacker's own matching cost, null where no start ever had a finite one (`status` = "diverged").
+    `seconds` is the time of the task. `memory` is the most that the process had taken when the task was done, in
+    MiB: on a GPU that of tensors since the task's group began, on a CPU all of the process since its start.
     """
 
     protocol: int
@@ -53,16 +56,20 @@ class Row:
     cost: float | None
     psnr: float
     ssim: float
+    fsim: float
     lpips: float | None
     mse: float
+    iip: float
     lpips_backbone: str
     seconds: float
+    memory: int
     device: str
     precision: str
     code: str
 
 
-METRICS = {"psnr": True, "ssim": True, "lpips": False, "mse": False}  # name -> higher is better
+# name -> higher is better
+METRICS = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -81,7 +88,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
             complaints.append(f"{path}:{number} is not a whole row (torn write?); left out, run it again.")
             continue
         if not isinstance(row, dict) or not needed <= row.keys():
-            complaints.append(f"{path}:{number} is not a row of this suite; left out.")
+            complaints.append(f"{path}:{number} is not a row of this version of the suite; left out.")
         else:
             rows.append(row)
     return rows, complaints

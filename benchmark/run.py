@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import wandb
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
@@ -56,6 +58,7 @@ def run(config: Config) -> Path:
         defense=defense,
         adapt=config.adapt,
         give_labels=config.labels == "given",
+        bn=config.bn,
         control=config.control,
         seed=config.seed,
         steps=sum(attack.plan.values()),
@@ -63,14 +66,14 @@ def run(config: Config) -> Path:
     )
     attack.check(module.capture(batches[0]).observation)  # refused here, not in every process
     prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
-    judge = Judge(folder, row_maker(config, attack, lpips), lpips)
+    judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
     store = RowStore(folder)
     done, complaints = store.read()
     for complaint in complaints:
         warnings.warn(complaint, Notice, stacklevel=1)
     loggers: list[Logger] = []
     if config.control == "mean_image":
-        score_mean_image(module, judge)
+        score_mean_image(module, judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
         loggers = make_loggers(config, folder)
         trainer = make_trainer(config, len(module.groups), folder, loggers, judge)
@@ -83,11 +86,12 @@ def run(config: Config) -> Path:
         while not store.read()[0].keys() >= set(order):  # processes that torchrun or SLURM started
             time.sleep(1)
     rows = store.merge(order)
-    picture = draw(folder, rows, data, folder.name)
+    pictures = draw(folder, rows, data, order)
     for logger in loggers:
-        log_results(logger, rows, folder, data, picture)
-    print(as_text(entries(rows)))
-    print(f"\nrows     {store.file}\npicture  {picture}")
+        log_results(logger, rows, folder, data, pictures)
+    print(as_text(entries(rows)) + "\n")
+    for name, path in {"rows": store.file, **pictures}.items():
+        print(f"{name:8} {path}")
     return folder
 
 
@@ -128,14 +132,14 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         prior=config.prior if prior else "none",
         prior_trained_on=prior.trained_on if prior else "none",
         victim=config.victim,
-        victim_weights="random",
+        victim_weights=config.victim_weights,
         victim_mode=config.victim_mode,
         data=config.data,
         split=config.split,
         size=config.size,
         batch_size=config.batch,
-        labels="given",
-        bn="none",
+        labels=attack.labels,
+        bn=config.bn,
         defense=config.defense,
         adapt=config.adapt and config.defense != "none",
         restarts=0 if idle else attack.restarts,
@@ -144,7 +148,7 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         options={"plan": attack.plan, **dict(text.split("=", 1) for text in config.set)},
         lpips_backbone=lpips.backbone,
         device=device,
-        precision="float32",
+        precision=config.precision,
         code=code_version(),
     )
 
@@ -204,17 +208,18 @@ def make_trainer(config: Config, groups: int, folder: Path, loggers: list[Logger
     )
 
 
-def score_mean_image(module: GradientDataModule, judge: Judge) -> None:
-    """The control that needs no attack: the mean training image in place of every reconstruction."""
-    train = type(module.data)(split="train", size=module.data.size)
+def score_mean_image(module: GradientDataModule, judge: Judge, mean: Tensor) -> None:
+    """The control that needs no attack: the mean training image (C, H, W) in place of every reconstruction."""
     for group in module.groups:
         for batch in group:
             task = module.capture(batch)
-            judge.write(task, mean_image(train).expand_as(task.images), 0.0, 0, 0.0)
+            judge.write(task, mean.expand_as(task.images), 0.0, 0, 0.0)
 
 
-def log_results(logger: Logger, rows: list[dict[str, Any]], folder: Path, data: ImageData, picture: Path) -> None:
-    """To W&B: one line per image with truth and reconstruction, the picture, and the means as summary."""
+def log_results(
+    logger: Logger, rows: list[dict[str, Any]], folder: Path, data: ImageData, drawn: Mapping[str, Path]
+) -> None:
+    """To W&B: one line per image with truth and reconstruction, the pictures, and the means as summary."""
     if not isinstance(logger, WandbLogger):
         return
     columns = ["task", "image", "truth", "reconstruction", "status", "cost", *METRICS]
@@ -224,7 +229,7 @@ def log_results(logger: Logger, rows: list[dict[str, Any]], folder: Path, data: 
         pictures = [wandb.Image(truth), wandb.Image(str(picture_path(folder, row["task"], row["image"])))]
         table.add_data(row["task"], row["image"], *pictures, row["status"], row["cost"], *(row[m] for m in METRICS))
     experiment = logger.experiment
-    experiment.log({"images": table, "picture": wandb.Image(str(picture))})
+    experiment.log({"images": table, **{name: wandb.Image(str(path)) for name, path in drawn.items()}})
     for metric in METRICS:
         values = [row[metric] for row in rows if row[metric] is not None]
         if values:

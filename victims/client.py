@@ -3,8 +3,10 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
+from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient
 
@@ -20,6 +22,22 @@ def fed_sgd(victim: Victim, images: Tensor, labels: Tensor) -> Gradient:
         labels: (B,).
     """
     return {name: g.detach() for name, g in gradient(victim, victim.normalise(images), labels).items()}
+
+
+def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 64) -> None:
+    """Give a model's batch norm the running statistics of evenly spaced images, as if it had trained on them.
+
+    Raises:
+        InputError: the model keeps none.
+    """
+    if not any(getattr(module, "track_running_stats", False) for module in model.modules()):
+        raise InputError(
+            f"{type(model).__name__} keeps no running statistics to calibrate; use --victim-weights random."
+        )
+    images, _ = data.batch(range(0, len(data), max(1, len(data) // (batches * size))))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    with torch.no_grad():
+        update_bn(((images - mean) / std).split(size), model)
 
 
 def known_statistics(victim: Victim, images: Tensor, level: Level) -> Statistics | None:

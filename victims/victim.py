@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, replace_all_batch_norm_modules_
+from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from victims.batch_norm import batch_norms, use_batch_statistics
 from victims.errors import InputError
 
 Gradient = dict[str, Tensor]
@@ -35,11 +37,11 @@ class Victim:
         self.model = deepcopy(model).train(training).requires_grad_(False)
         self.running: Statistics = {
             name: torch.stack([layer.running_mean, layer.running_var])
-            for name, layer in self.batch_norms().items()
+            for name, layer in batch_norms(self.model).items()
             if layer.track_running_stats
         }
         if training:
-            replace_all_batch_norm_modules_(self.model)
+            use_batch_statistics(self.model)
         self.training = training
         if not self.parameters:
             raise InputError(f"{type(model).__name__} has no parameters, so there is no update to attack.")
@@ -51,15 +53,11 @@ class Victim:
     def parameters(self) -> Gradient:
         return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
 
-    def to(self, device: torch.device | str) -> "Victim":
-        self.model.to(device)
-        self.mean, self.std = self.mean.to(device), self.std.to(device)
-        self.running = {name: statistics.to(device) for name, statistics in self.running.items()}
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Victim":
+        self.model.to(device, dtype)
+        self.mean, self.std = self.mean.to(device, dtype), self.std.to(device, dtype)
+        self.running = {name: statistics.to(device, dtype) for name, statistics in self.running.items()}
         return self
-
-    def batch_norms(self) -> dict[str, nn.Module]:
-        """Every batch-norm layer by name."""
-        return {name: m for name, m in self.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
 
     def classifier(self) -> str:
         """The name of the last linear layer's weight, (num_classes, features).
@@ -94,7 +92,7 @@ class Victim:
         inputs: dict[str, Tensor] = {}
         hooks = [
             layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
-            for name, layer in self.batch_norms().items()
+            for name, layer in batch_norms(self.model).items()
         ]
         try:
             self.logits(self.parameters, images)
@@ -131,10 +129,8 @@ def gradient(victim: Victim, images: Tensor, labels: Tensor, *, create_graph: bo
     return dict(zip(theta, grads, strict=True))
 
 
-def build(
-    make: Callable[..., nn.Module], *, image_shape: tuple[int, int, int], num_classes: int, seed: int
-) -> nn.Module:
-    """A model with weights drawn from `seed`, whatever was drawn before."""
+def build(make: Callable[..., nn.Module], *, seed: int, **options: Any) -> nn.Module:
+    """A network of `options` with weights drawn from `seed`, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(image_shape=image_shape, num_classes=num_classes)
+        return make(**options)

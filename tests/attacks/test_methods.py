@@ -1,51 +1,73 @@
 """Each method against a plain loop written from its paper: one restart, one task, no engine."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import median_filter
 from torch.func import functional_call
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.optim.lr_scheduler import MultiStepLR
 
+from attacks.dlg import DLG
 from attacks.gi_z import GIz
 from attacks.gias import GIAS
+from attacks.idlg import IDLG
 from attacks.ig import IG
+from victims.errors import InputError
 from victims.seeds import seed_of
 
 STEPS, TV = 40, 1e-2
 
 
+def one_cosine(gradient, received):
+    g, target = (torch.cat([t.flatten() for t in tensors]) for tensors in (gradient, received))
+    return 1 - cosine_similarity(g, target, dim=0)
+
+
 class Plain:
     """The victim, the received gradient and the objective, spelled out."""
 
-    def __init__(self, observation):
+    def __init__(self, observation, measure=one_cosine):
         self.model = observation.victim.model.requires_grad_(True)
         self.theta = list(self.model.parameters())
-        self.received = torch.cat([g.flatten() for g in observation.update.values()])
+        self.received, self.measure = list(observation.update.values()), measure
         self.labels = observation.knowledge.labels
         self.mean, self.std = observation.victim.mean, observation.victim.std
         self.best, self.image = torch.inf, None
 
-    def objective(self, x):
-        loss = cross_entropy(self.model(x), self.labels)
-        g = torch.cat([t.flatten() for t in torch.autograd.grad(loss, self.theta, create_graph=True)])
-        g = torch.where(self.received == 0, 0, g)  # the adapting attacker's mask
-        cost = 1 - cosine_similarity(g, self.received, dim=0)
+    def cost(self, x, loss):
+        gradient = torch.autograd.grad(loss, self.theta, create_graph=True)
+        masked = [g.where(sent != 0, 0) for g, sent in zip(gradient, self.received, strict=True)]  # it adapts
+        cost = self.measure(masked, self.received)
         if cost.item() < self.best:
             self.best, self.image = cost.item(), x.detach().clone()
+        return cost
+
+    def objective(self, x):
+        cost = self.cost(x, cross_entropy(self.model(x), self.labels))
         tv = (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
         return cost + TV * tv
 
+    def box(self, x):
+        x.data = torch.max(torch.min(x.data, (1 - self.mean) / self.std), -self.mean / self.std)
 
-def minimise(variables, objective, lr, steps, before=lambda: None, after=lambda: None):
+
+def drawn(*shape, salt=()):
+    """The start of restart 0 of the task `t`."""
+    generator = torch.Generator().manual_seed(seed_of(0, "t", 0, *salt))
+    return torch.randn(shape, generator=generator).double().requires_grad_()
+
+
+def minimise(variables, objective, lr, steps, before=lambda: None, after=lambda step: None):
     optimiser = torch.optim.Adam(variables, lr=lr)
     scheduler = MultiStepLR(optimiser, [int(steps * k / 8) for k in (3, 5, 7)], gamma=0.1)
-    for _ in range(steps):
+    for step in range(steps):
         optimiser.zero_grad()
         objective().backward(inputs=variables)
         before()
         optimiser.step()
         scheduler.step()
-        after()
+        after(step)
 
 
 @pytest.fixture
@@ -58,21 +80,129 @@ def agree(attack, plain, observation):
     assert result.cost.item() == pytest.approx(plain.best, rel=1e-5)
     torch.testing.assert_close(result.images[0], plain.image, rtol=1e-4, atol=1e-5)
     assert result.cost.item() < result.curve[0][1].item()  # it did get somewhere
+    return result
 
 
 def test_ig(observation):
-    plain = Plain(observation)
-    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(seed_of(0, "t", 0))).double()
-    x.requires_grad_()
-
-    def sign():
-        x.grad.sign_()
-
-    def box():
-        x.data = torch.max(torch.min(x.data, (1 - plain.mean) / plain.std), -plain.mean / plain.std)
-
-    minimise([x], lambda: plain.objective(x), 0.1, STEPS, sign, box)
+    plain, x = Plain(observation), drawn(3, 3, 32, 32)
+    minimise([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
     agree(IG(steps=STEPS, tv=TV, restarts=1), plain, observation)
+
+
+def each_cosine(gradient, received):
+    pairs = zip(gradient, received, strict=True)
+    return sum(1 - cosine_similarity(g.flatten(), sent.flatten(), dim=0) for g, sent in pairs)
+
+
+def squares(gradient, received):
+    return sum(((g - sent) ** 2).sum() for g, sent in zip(gradient, received, strict=True))
+
+
+def weighted(tensors, weights):
+    """One cosine over tensors of these numbers."""
+
+    def measure(gradient, received):
+        roots = [w**0.5 for w in weights]
+        scaled = [[r * g[i] for i, r in zip(tensors, roots, strict=True)] for g in (gradient, received)]
+        return one_cosine(*scaled)
+
+    return measure
+
+
+def largest_tenth(gradient, received):
+    kept = [s.abs() >= s.abs().flatten().sort().values[-max(1, s.numel() // 10)] for s in received]
+    return one_cosine(*([t[k] for t, k in zip(tensors, kept, strict=True)] for tensors in (gradient, received)))
+
+
+@pytest.mark.parametrize(
+    ("options", "measure"),
+    [
+        ({"cost": "local_cosine"}, each_cosine),
+        ({"cost": "squared_l2"}, squares),
+        ({"weighting": "linear"}, weighted(range(8), [1 - i / 8 for i in range(8)])),
+        ({"weighting": "exp", "tensors": "last2"}, weighted([6, 7], [np.exp(-6), np.exp(-7)])),
+        ({"tensors": "first3"}, weighted([0, 1, 2], [1, 1, 1])),
+        ({"compress": 0.9}, largest_tenth),
+    ],
+)
+def test_ig_with_other_costs(options, measure, observation):
+    plain, x = Plain(observation, measure), drawn(3, 3, 32, 32)
+    minimise([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
+    agree(IG(steps=STEPS, tv=TV, restarts=1, **options), plain, observation)
+
+
+def test_ig_looks_at_the_tensors_of_largest_norm(observation):
+    order = np.argsort([-g.norm().item() for g in observation.update.values()])
+    plain, x = Plain(observation, weighted(order[:3].tolist(), [1, 1, 1])), drawn(3, 3, 32, 32)
+    minimise([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
+    agree(IG(steps=STEPS, tv=TV, restarts=1, tensors="top3"), plain, observation)
+
+
+def test_ig_unboxed_unsigned_with_a_median_filter(observation):
+    """After steps 15 and 30; scipy's `mirror` is torch's reflect."""
+    plain, x = Plain(observation), drawn(3, 3, 32, 32)
+
+    def smooth(step):
+        if (step + 1) % 15 == 0:
+            x.data = torch.from_numpy(median_filter(x.detach().numpy(), size=(1, 1, 3, 3), mode="mirror"))
+
+    minimise([x], lambda: plain.objective(x), 0.1, STEPS, after=smooth)
+    agree(IG(steps=STEPS, tv=TV, restarts=1, boxed=False, signed=False, median_every=15), plain, observation)
+
+
+@pytest.mark.parametrize("options", [{"compress": 1.0}, {"compress": -0.1}, {"median_every": -1}, {"tensors": "some"}])
+def test_ig_refuses_options_that_mean_nothing(options):
+    with pytest.raises(InputError, match=next(iter(options))) as refusal:
+        IG(**options)
+    assert "\n" not in str(refusal.value)
+
+
+def one_call_of_lbfgs(variables, cost):
+    """STEPS iterations in one call of torch's optimiser, where DLG's code calls it again every 20."""
+    optimiser = torch.optim.LBFGS(variables, lr=1, max_iter=STEPS, max_eval=1000, tolerance_grad=0, tolerance_change=0)
+
+    def closure():
+        optimiser.zero_grad()
+        value = cost()
+        value.backward(inputs=variables)
+        return value
+
+    optimiser.step(closure)
+
+
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_dlg(rate, capture):
+    observation = capture(rate=rate, dtype=torch.float64, give_labels=False).observation
+    plain, x, y = Plain(observation, squares), drawn(3, 3, 32, 32), drawn(3, 10, salt=("labels",))
+    seen = {}
+
+    def cost():
+        before, probabilities = plain.best, y.softmax(-1)
+        value = plain.cost(x, -(probabilities * plain.model(x).log_softmax(-1)).sum(1).mean())
+        if plain.best < before:
+            seen["labels"] = probabilities.detach()
+        return value
+
+    one_call_of_lbfgs([x, y], cost)
+    result = agree(DLG(steps=STEPS, restarts=1), plain, observation)
+    torch.testing.assert_close(result.labels[0], seen["labels"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_idlg(rate, capture):
+    task = capture((50,), rate=rate, dtype=torch.float64, give_labels=False)
+    plain, x = Plain(task.observation, squares), drawn(1, 3, 32, 32)
+    one_call_of_lbfgs([x], lambda: plain.cost(x, -plain.model(x).log_softmax(-1)[0, task.labels[0]]))
+    result = agree(IDLG(steps=STEPS, restarts=1), plain, task.observation)
+    assert torch.equal(result.labels[0], task.labels)
+
+
+def test_idlg_gives_every_task_its_own_label(capture):
+    tasks = [capture((index,), task=str(index)) for index in (3, 50, 90)]
+    truth = torch.stack([task.labels for task in tasks])
+    assert len(set(truth.flatten().tolist())) > 1
+    result = IDLG(steps=2, restarts=2).run([task.observation for task in tasks])
+    assert torch.equal(result.labels, truth)
 
 
 def test_gi_z(observation, small_prior):

@@ -17,6 +17,8 @@ from PIL import Image
 from attacks.base import Attack
 from benchmark.__main__ import main
 from benchmark.rows import Row
+from benchmark.tasks import mean_image
+from victims.data.photos import Photos
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +40,7 @@ def test_a_run_leaves_everything_a_result_needs(run, tmp_path):
     assert len(lines) == 4
     assert all(line.keys() == {field.name for field in fields(Row)} for line in lines)
     assert {line["gradient_evaluations"] for line in lines} == {4}
+    assert all(isinstance(line["memory"], int) and 20 < line["memory"] < 200_000 for line in lines)
     assert lines[0]["prior_trained_on"].startswith("photos train")
     for line in lines:
         picture = folder / "reconstructions" / f"{line['task']}--{line['image']}.png"
@@ -106,6 +109,18 @@ def test_controls(run, tmp_path):
     assert {line["gradient_evaluations"] for line in shuffled} == {4}
     assert [line["image"] for line in mean] == [line["image"] for line in shuffled]
     assert all(line["psnr"] > 5 for line in mean)
+
+
+def test_the_mean_image_identifies_the_one_image_that_is_nearest_to_it(run, tmp_path):
+    run("--control=mean_image", "--batch=96", "--tasks=1")
+    (file,) = tmp_path.glob("*/rows.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    data = Photos(split="test")
+    images, _ = data.batch(range(len(data)))
+    nearest = int((images - mean_image(Photos(split="train"))).square().sum(dim=(1, 2, 3)).argmin())
+    assert {line["image"]: line["iip"] for line in lines} == {
+        name: float(name == data.ids[nearest]) for name in data.ids
+    }
 
 
 def test_groups_of_tasks_and_chunks_of_runs(run, tmp_path):

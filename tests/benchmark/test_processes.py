@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMES = ("seconds",)
+MEASURED = ("seconds", "memory")
 
 
 def command(out, *options):
@@ -34,10 +34,10 @@ def finish(process):
 
 
 def rows(out):
-    """The lines of rows.jsonl without the times, in the file's order."""
+    """The lines of rows.jsonl without time and memory, in the file's order."""
     (file,) = out.glob("*/rows.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    return [json.dumps({key: value for key, value in line.items() if key not in TIMES}) for line in lines]
+    return [json.dumps({key: value for key, value in line.items() if key not in MEASURED}) for line in lines]
 
 
 @pytest.fixture(scope="module")

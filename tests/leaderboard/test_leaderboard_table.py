@@ -123,7 +123,8 @@ def test_verdict(low, high, higher_is_better, expected):
 def test_differences_name_both_sides(two_attacks):
     gias, ig = two_attacks
     scores = {"psnr": Score(6.68, 5.1, 8.2, 2), "ssim": Score(-0.2, -0.3, -0.1, 2), "mse": Score(0.1, -0.1, 0.2, 1)}
-    table = difference_table(ig, [(gias, {**scores, "lpips": None})], two_attacks)
+    scores |= {"fsim": None, "lpips": None, "iip": Score(0.5, 0.0, 1.0, 2)}
+    table = difference_table(ig, [(gias, scores)], two_attacks)
     assert "minus attack ig, prior none" in table.above
     assert {heading: cells[0] for heading, cells in table.columns.items()} == {
         "attack": "gias",
@@ -131,6 +132,8 @@ def test_differences_name_both_sides(two_attacks):
         "n": "2",
         "PSNR ↑": "+6.680 [5.10, 8.20] better",
         "SSIM ↑": "-0.2000 [-0.300, -0.100] worse",
+        "FSIM ↑": "-",
         "LPIPS ↓": "-",
         "MSE ↓": "+0.1000 [-0.100, 0.200] (n=1) tie",
+        "IIP ↑": "+0.5000 [0.00, 1.00] tie",
     }

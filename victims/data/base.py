@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 class ImageData(Dataset[tuple[Tensor, int]], ABC):
     """Labelled images of one split: item i is (image (C, H, W) in [0, 1], label).
 
-    A subclass is built as `Data(split=..., size=...)` and sets the attributes below.
+    A subclass is built as `Data(split=..., size=...)`, with `data_dir=...` where its constructor takes one, and
+    sets the attributes below. Its images are whole multiples of 1/255.
 
     Attributes:
         classes: name of every class; a label is an index into it.

@@ -1,0 +1,115 @@
+"""GradInversion: Yin, Mallya, Vahdat, Alvarez, Kautz, Molchanov, *See through Gradients*, CVPR 2021."""
+
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, Common
+from attacks.consensus import mean_consensus, registered_consensus
+from attacks.distances import cosine, layer_l2
+from attacks.regularisers import image_norm, total_variation
+from attacks.schedules import warmup_cosine
+from attacks.stage import Search, Stage, Variables
+from victims.victim import Gradient
+
+COSTS = {"layer_l2": layer_l2, "cosine": cosine}
+CONSENSUS = {"mean": mean_consensus, "registered": registered_consensus}
+
+
+class GI(Attack):
+    """Pixels by Adam with noise on gradient distance, image fidelity, batch-norm statistics and group consistency.
+
+    The paper gives no weights; those here are of later ports and `assumed`. Restarts are the paper's seeds. The
+    batch-norm term takes the statistics that the observation declares (--bn), and falls away where it declares
+    none. The paper restores labels by itself, which needs them all different; here they are given.
+
+    Args:
+        steps_x: steps on the pixels.
+        eta: learning rate of Adam: 50 steps of warm-up, then cosine decay.
+        cost: layer_l2, the sum of every tensor's l2 distance (eq. 3), or cosine.
+        alpha_grad, alpha_tv, alpha_l2, alpha_bn, alpha_group: weights of the cost, of mean |dx| + mean |dy| on the
+            normalised image, of the batch's l2 norm, of the batch-norm term (first layer times 10), and of the
+            distance to what the restarts agree on.
+        per_area: divide l2 norm and group term by H W.
+        noise: standard deviation of what is added to the pixels in every step, times the learning rate.
+        group_from: step from which the restarts are drawn together.
+        refresh: steps between two looks at what they agree on.
+        consensus: `mean` of the restarts, or of the restarts after they are `registered` to their mean.
+    """
+
+    needs = frozenset({"labels"})
+    uses = frozenset({"bn"})
+    presets = {
+        "paper": {"steps_x": 20_000, "group_from": 500, "consensus": "registered", "restarts": 8},  # weights assumed
+        "gias": {  # the port in GIAS's code, whose --bn is exact
+            "steps_x": 20_000,
+            "cost": "cosine",
+            "alpha_grad": 1.0,
+            "per_area": True,
+            "group_from": 500,
+            "noise": 0.01,
+            "restarts": 4,
+        },
+    }
+
+    def __init__(
+        self,
+        *,
+        steps_x: int = 600,
+        eta: float = 0.1,
+        cost: Literal["layer_l2", "cosine"] = "layer_l2",
+        alpha_grad: float = 1e-3,
+        alpha_tv: float = 1e-4,
+        alpha_l2: float = 1e-6,
+        alpha_bn: float = 0.1,
+        alpha_group: float = 0.01,
+        per_area: bool = False,
+        noise: float = 0.2,
+        group_from: int = 100,
+        refresh: int = 100,
+        consensus: Literal["mean", "registered"] = "mean",
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__({"x": steps_x}, **common)
+        self.eta, self.measure, self.noise_scale = eta, COSTS[cost], noise
+        self.alpha_grad, self.alpha_tv, self.alpha_l2 = alpha_grad, alpha_tv, alpha_l2
+        self.alpha_bn, self.alpha_group, self.per_area = alpha_bn, alpha_group, per_area
+        self.group_from, self.refresh, self.consensus = group_from, refresh, CONSENSUS[consensus]
+
+    def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
+        return self.measure(dummy, received)
+
+    def search(self) -> Search:
+        x = self.noise()
+        # What the restarts agree on, and 1 as soon as they are drawn to it.
+        group = {"agreed": torch.zeros_like(x), "grouped": x.new_zeros(self.runs)}
+
+        def move_on(v: Variables, step: int) -> None:
+            rate = self.eta * warmup_cosine(step - 1, self.plan["x"])
+            v["x"] += rate * self.noise_scale * self.draw(lambda g: torch.randn(x.shape[1:], generator=g), step)
+            self.box(v["x"])
+            if self.restarts > 1 and step >= self.group_from and (step - self.group_from) % self.refresh == 0:
+                seeds = v["x"].unflatten(0, (-1, self.restarts))
+                agreed = torch.stack([self.consensus(task) for task in seeds])
+                group["agreed"].copy_(agreed.repeat_interleave(self.restarts, 0))
+                group["grouped"].fill_(1)
+
+        yield Stage(
+            name="x",
+            variables={"x": x},
+            fixed={**group, **self.known_statistics()},
+            decode=lambda v: v["x"],
+            lr=self.eta,
+            schedule=warmup_cosine,
+            penalty=self.penalty,
+            project=move_on,
+        )
+
+    def penalty(self, v: Variables, x: Tensor) -> Tensor:
+        """Everything but the cost, in units of the cost: the objective is known up to a factor, as Adam takes it."""
+        area = x.shape[-1] * x.shape[-2] if self.per_area else 1
+        group = v["grouped"] * image_norm(x - v["agreed"])
+        fidelity = self.alpha_tv * total_variation(x) + self.alpha_l2 * image_norm(x) / area
+        bn = self.alpha_bn * self.bn(v, x, first=10)
+        return (fidelity + bn + self.alpha_group * group / area) / self.alpha_grad

@@ -1,0 +1,28 @@
+"""iDLG: Zhao, Mopuri, Bilen, *iDLG: Improved Deep Leakage from Gradients*, 2020, algorithm 1."""
+
+from dataclasses import replace
+
+import torch
+
+from attacks.dlg import DLG
+from attacks.labels.idlg import idlg_label
+from attacks.stage import Search
+
+
+class IDLG(DLG):
+    """The label of a single image from its classifier gradient, then DLG's search with this label fixed."""
+
+    labels = "inferred"
+    made_for = {"batch": 1}
+    presets = {"code": {"steps_x": 6_000, "restarts": 1}}  # 300 calls of L-BFGS, as in DLG's code
+
+    def search(self) -> Search:
+        (dlg,) = super().search()
+        classifier = self.victim.classifier()
+        y = torch.stack([idlg_label(o.update, classifier) for o in self.observations])  # (T, 1)
+        yield replace(
+            dlg,
+            variables={"x": dlg.variables["x"]},
+            fixed={"y": y.repeat_interleave(self.restarts, 0)},
+            labels=lambda v: v["y"],
+        )

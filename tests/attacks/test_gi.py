@@ -1,0 +1,122 @@
+"""GradInversion against a plain loop, its terms, and what its restarts agree on."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch.nn.functional import cross_entropy
+
+from attacks.consensus import mean_consensus, registered_consensus
+from attacks.gi import GI
+from attacks.schedules import warmup_cosine
+from victims.models.sigmoid_resnet8 import SigmoidResNet8
+from victims.seeds import seed_of
+
+STEPS, RESTARTS = 9, 3
+
+
+def plain(observation, statistics, *, group_from, refresh):
+    """Every seed's lowest cost and where it was, by the paper's equations 1 to 12; the seeds step side by side."""
+    victim, y = observation.victim, observation.knowledge.labels
+    model = copy.deepcopy(victim.model).train().requires_grad_(True)
+    low, high = -victim.mean / victim.std, (1 - victim.mean) / victim.std
+    xs = [
+        torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(seed_of(0, "t", r))).double()
+        for r in range(RESTARTS)
+    ]
+    adams = [torch.optim.Adam([x.requires_grad_()], lr=0.1) for x in xs]
+    best, agreed = [(np.inf, None)] * RESTARTS, None
+    for step in range(STEPS):
+        rate = 0.1 * warmup_cosine(step, STEPS)
+        for r, x in enumerate(xs):
+            inputs, layers = {}, {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+            hooks = [
+                m.register_forward_pre_hook(lambda _, args, name=n, into=inputs: into.update({name: args[0]}))
+                for n, m in layers.items()
+            ]
+            loss = cross_entropy(model(x), y)
+            g = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+            [hook.remove() for hook in hooks]
+            cost = sum(torch.linalg.vector_norm(a - b) for a, b in zip(g, observation.update.values(), strict=True))
+            if cost.item() < best[r][0]:
+                best[r] = cost.item(), x.detach().clone()
+            tv = (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
+            objective = 1e-3 * cost + 1e-4 * tv + 1e-6 * x.norm()
+            for k, (name, h) in enumerate(inputs.items()):
+                mean = (h.mean((0, 2, 3)) - statistics[name][0]).norm()
+                variance = (h.var((0, 2, 3), correction=0) - statistics[name][1]).norm()
+                objective = objective + 0.1 * (10 if k == 0 else 1) * (mean + variance)
+            if agreed is not None:
+                objective = objective + 0.01 * (x - agreed).norm()
+            x.grad = torch.autograd.grad(objective / 1e-3, x)[0]
+            adams[r].param_groups[0]["lr"] = rate
+            adams[r].step()
+            noise = torch.Generator().manual_seed(seed_of(0, "t", r, step + 1))
+            x.data += rate * 0.2 * torch.randn(3, 3, 32, 32, generator=noise)
+            x.data = torch.max(torch.min(x.data, high), low)
+        if step + 1 >= group_from and (step + 1 - group_from) % refresh == 0:
+            agreed = sum(x.detach() for x in xs) / RESTARTS
+    return min(best, key=lambda found: found[0])
+
+
+@pytest.mark.parametrize("bn", ["running", "unmixed", "exact"])
+def test_is_the_papers_objective(bn, capture):
+    task = capture(rate=None, model=SigmoidResNet8, training=True, dtype=torch.float64, bn=bn)
+    observation = task.observation
+    cost, image = plain(observation, observation.knowledge.statistics, group_from=3, refresh=2)
+    result = GI(steps_x=STEPS, group_from=3, refresh=2, restarts=RESTARTS).run([observation])
+    assert result.cost.item() == pytest.approx(cost, rel=1e-6)
+    torch.testing.assert_close(result.images[0], image, rtol=0, atol=2e-3)  # Adam's first steps enlarge rounding
+
+
+def test_every_term_moves_the_search(capture):
+    observation = capture(rate=None, model=SigmoidResNet8, training=True, bn="exact").observation
+
+    def images(**options):
+        return GI(**{"steps_x": STEPS, "group_from": 3, "restarts": 2, **options}).run([observation]).images
+
+    reference = images()
+    for name in ("alpha_tv", "alpha_l2", "alpha_bn", "alpha_group", "noise"):
+        assert not torch.equal(images(**{name: 0.0}), reference), name
+    assert torch.equal(images(), reference)
+    assert not torch.equal(images(per_area=True), reference)
+
+
+def test_consistency_draws_the_restarts_together(capture):
+    observation = capture(rate=None).observation
+
+    def spread(weight):
+        attack = GI(steps_x=60, alpha_group=weight, group_from=10, refresh=10, restarts=2)
+        attack.begin([observation])
+        for _ in range(59):
+            attack.advance()
+        a, b = attack._variables["x"]
+        return (a - b).norm().item()
+
+    assert spread(1.0) < 0.8 * spread(0.0)
+
+
+@pytest.fixture
+def shifted():
+    """A smooth random picture and the same moved by two pixels up and three to the left."""
+    noise = np.random.default_rng(0).standard_normal((3, 44, 44))
+    picture = torch.from_numpy(gaussian_filter(noise, (0, 2, 2)))
+    picture = (picture - picture.min()) / (picture.max() - picture.min())
+    return torch.stack([picture[:, 6:38, 6:38], picture[:, 8:40, 9:41]])[:, None]
+
+
+def test_mean_consensus_is_the_mean(shifted):
+    assert torch.equal(mean_consensus(shifted), (shifted[0] + shifted[1]) / 2)
+
+
+def test_registration_lays_moved_pictures_over_each_other(shifted):
+    def blur(agreed):  # what a consensus loses of the pictures' contrast
+        return 1 - agreed.std() / shifted[0].std()
+
+    registered = registered_consensus(shifted)
+    assert registered.shape == (1, 3, 32, 32)
+    assert blur(registered) < 0.6 * blur(mean_consensus(shifted))
+    still = shifted[:1].expand(2, -1, -1, -1, -1)
+    torch.testing.assert_close(registered_consensus(still), still[0], atol=1e-3, rtol=0)

@@ -1,0 +1,127 @@
+"""Batch statistics: the layer against torch's, the levels an attacker may know against the layer's own buffers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
+from victims.client import calibrate, known_statistics
+from victims.data.photos import Photos
+from victims.errors import InputError
+from victims.models.lenet import LeNet
+from victims.models.sigmoid_resnet8 import SigmoidResNet8
+from victims.models.sigmoid_resnet18 import SigmoidResNet18
+from victims.victim import Victim, batch_statistics, build
+
+SHAPE = {"image_shape": (3, 16, 16), "num_classes": 10}
+STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.3, 0.2, 0.25)}
+
+
+@pytest.fixture
+def model():
+    return build(SigmoidResNet8, **SHAPE, seed=0).double()
+
+
+@pytest.fixture
+def pixels():
+    return torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(6, 4), (2, 4, 7), (3, 4, 5, 6)])
+def test_layer_is_torchs(affine, shape):
+    make = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)]
+    torchs = make(4, affine=affine).double()
+    if affine:
+        nn.init.normal_(torchs.weight)
+        nn.init.normal_(torchs.bias)
+    x = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(BatchNorm(torchs)(x), torchs.train()(x))
+
+
+def test_replacing_keeps_names_and_outputs(model, pixels):
+    replaced = copy.deepcopy(model)
+    use_batch_statistics(replaced)
+    assert list(dict(replaced.named_parameters())) == list(dict(model.named_parameters()))
+    assert list(batch_norms(replaced)) == list(batch_norms(model))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in replaced.modules())
+    torch.testing.assert_close(replaced(pixels), model.train()(pixels))
+
+
+def test_statistics_are_those_of_every_layers_input(model, pixels):
+    victim = Victim(model, **STATS, training=True)
+    x = victim.normalise(pixels)
+    stem = model.stem[0](x)
+    found = batch_statistics(victim, x)
+    assert len(found) == 1 + 3 * 3
+    for channel in range(32):
+        values = stem[:, channel].flatten()
+        assert found["stem.1"][0, channel].item() == pytest.approx(values.mean().item(), rel=1e-9, abs=1e-12)
+        variance = ((values - values.mean()) ** 2).mean().item()
+        assert found["stem.1"][1, channel].item() == pytest.approx(variance, rel=1e-9)
+
+
+def test_unmixed_equals_exact_and_comes_from_the_buffers_torch_would_share(model, pixels):
+    victim = Victim(model, **STATS, training=True)
+    exact, unmixed = (known_statistics(victim, pixels, level) for level in ("exact", "unmixed"))
+    for name, statistics in exact.items():
+        torch.testing.assert_close(unmixed[name], statistics, rtol=1e-7, atol=1e-9)
+    shared = copy.deepcopy(model).train()
+    shared(victim.normalise(pixels))
+    layer = shared.stem[1]
+    before = victim.running["stem.1"]
+    after = torch.stack([layer.running_mean, layer.running_var])
+    mean = (after[0] - 0.9 * before[0]) / 0.1
+    torch.testing.assert_close(unmixed["stem.1"][0], mean, rtol=1e-7, atol=1e-9)
+    n = 5 * 16 * 16
+    torch.testing.assert_close(
+        unmixed["stem.1"][1] * n / (n - 1), (after[1] - 0.9 * before[1]) / 0.1, rtol=1e-7, atol=0
+    )
+
+
+def test_levels(model, pixels):
+    victim = Victim(model, **STATS, training=True)
+    assert known_statistics(victim, pixels, "none") is None
+    running = known_statistics(victim, pixels, "running")
+    for statistics in running.values():  # of a model that has seen nothing
+        assert not statistics[0].any()
+        assert (statistics[1] == 1).all()
+    assert not known_statistics(victim, pixels, "exact")["stem.1"].requires_grad
+
+
+def test_levels_that_a_victim_cannot_have_are_refused_in_one_line(model, pixels):
+    plain = Victim(build(LeNet, **SHAPE, seed=0).double(), **STATS)
+    for level in ("running", "unmixed", "exact"):
+        with pytest.raises(InputError, match="--bn none") as refusal:
+            known_statistics(plain, pixels, level)
+        assert "\n" not in str(refusal.value)
+    with pytest.raises(InputError, match="--victim-mode train"):
+        known_statistics(Victim(model, **STATS), pixels, "unmixed")
+
+
+def test_calibrated_running_statistics_are_near_those_of_the_images():
+    data = Photos(split="train", size=16)
+    model = build(SigmoidResNet8, **SHAPE, seed=0)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    calibrate(model, data)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    victim = Victim(model, mean=data.mean, std=data.std, training=True)
+    images, _ = data.batch(range(len(data)))
+    exact = batch_statistics(victim, victim.normalise(images))["stem.1"]
+    assert (victim.running["stem.1"] - exact).abs().max() < 0.1 * exact.abs().max()
+    with pytest.raises(InputError, match="--victim-weights random"):
+        calibrate(build(LeNet, **SHAPE, seed=0), data)
+
+
+def test_sigmoid_resnet18_has_no_relu_and_the_weights_of_resnet18():
+    from victims.models.resnet18 import ResNet18
+
+    sigmoid, plain = (build(make, **SHAPE, seed=0) for make in (SigmoidResNet18, ResNet18))
+    assert not any(isinstance(m, nn.ReLU) for m in sigmoid.modules())
+    assert sum(isinstance(m, nn.Sigmoid) for m in sigmoid.modules()) == sum(
+        isinstance(m, nn.ReLU) for m in plain.modules()
+    )
+    for ours, theirs in zip(sigmoid.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

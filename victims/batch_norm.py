@@ -1,0 +1,37 @@
+"""Batch norm in train mode, differentiable twice under `vmap`."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class BatchNorm(nn.Module):
+    """Normalises by the batch's own statistics, in elementary operations, and keeps no running ones.
+
+    torch's own layer in train mode gives a wrong second derivative, silently, under `torch.func.vmap` of a `grad`
+    (seen in torch 2.15): what flows through its saved statistics is lost.
+    """
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, C, ...)."""
+        over, channels = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
+        centred = x - x.mean(over, keepdim=True)
+        y = centred * (centred.square().mean(over, keepdim=True) + self.eps).rsqrt()
+        return y if self.weight is None else torch.addcmul(self.bias.view(channels), y, self.weight.view(channels))
+
+
+def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Every batch-norm layer by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm | BatchNorm)}
+
+
+def use_batch_statistics(model: nn.Module) -> None:
+    """Replace every batch-norm layer, in place; parameters keep their names."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, _BatchNorm):
+                setattr(module, name, BatchNorm(child))

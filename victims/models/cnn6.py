@@ -1,0 +1,10 @@
+"""CNN6 of R-GAP (Zhu & Blaschko, ICLR 2021): every layer determines its input."""
+
+from victims.models.plain import CNN6_PLAN, PlainCNN
+
+
+class CNN6(PlainCNN):
+    """Six convolutions (12, 36, 36, 36, 64, 128 channels) and one logit, which tells odd classes from even ones."""
+
+    def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(CNN6_PLAN, image_shape)
