@@ -135,6 +135,39 @@ def test_groups_of_tasks_and_chunks_of_runs(run, tmp_path):
         assert one["cost"] == pytest.approx(other["cost"], rel=1e-3)
 
 
+def test_a_closed_form_leaves_what_it_found_of_every_layer(tmp_path, capsys):
+    small = ["--attack=rgap", "--victim=fcn3", "--defense=none", "--precision=float64", "--batch=1", "--tasks=2"]
+    assert main(["run", *small, "--devices=1", "--wandb=off", f"--out={tmp_path}"]) == 0
+    (folder,) = tmp_path.iterdir()
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert {(line["labels"], line["precision"], line["status"]) for line in lines} == {("inferred", "float64", "ok")}
+    assert all(line["psnr"] > 40 and line["iip"] == 1 for line in lines)
+    with (folder / "layers" / f"{lines[0]['task']}.csv").open() as file:
+        layers = list(csv.DictReader(file))
+    assert [int(layer["unknowns"]) for layer in layers] == [100, 1000, 3072]
+    assert all(float(layer["error"]) < 1e-6 and layer["rank"] == layer["unknowns"] for layer in layers)
+    printed = capsys.readouterr().out
+    for name in ("layers", "curves", "picture"):
+        assert Image.open(folder / f"{name}.png").width > 100
+        assert f"{folder / name}.png" in printed
+
+
+def test_a_row_says_where_labels_and_batch_norm_statistics_came_from(run, tmp_path):
+    train = ["--victim=sigmoid_resnet8", "--victim-mode=train"]
+    run("--attack=dlg", "--labels=none")
+    run("--attack=gi", *train, "--victim-weights=calibrated", "--bn=running")
+    run("--attack=gi", *train, "--bn=exact")
+    known = set()
+    for file in tmp_path.glob("*/rows.jsonl"):
+        line = json.loads(file.read_text().splitlines()[0])
+        known.add((line["attack"], line["labels"], line["bn"], line["victim_weights"]))
+    assert known == {
+        ("dlg", "joint", "none", "random"),
+        ("gi", "given", "running", "calibrated"),
+        ("gi", "given", "exact", "random"),
+    }
+
+
 def test_a_victim_whose_gradient_is_not_finite_gives_diverged_rows(run, tmp_path, monkeypatch):
     (tmp_path / "broken_victim.py").write_text(
         "import torch\nfrom victims.models.lenet import LeNet\n\n\nclass Broken(LeNet):\n"
@@ -170,6 +203,14 @@ def test_wandb_online_without_a_key_is_refused(run, monkeypatch, tmp_path):
 
 BAD = {
     "--attack=gais": "did you mean 'gias'",
+    "--attack=rgap --defense=none": "closed form and has no steps",
+    "--attack=idlg": "run with --batch 1",
+    "--bn=exact --victim=sigmoid_resnet8": "makes no use of batch-norm statistics",
+    "--attack=gi --bn=running": "choose --bn none",
+    "--attack=gi --victim=sigmoid_resnet8 --bn=unmixed": "add --victim-mode train",
+    "--victim-weights=calibrated": "use --victim-weights random",
+    "--data=cifar10 --data-dir=nowhere": "mend --data-dir",
+    "--precision=float16": "precision",
     "--data=foto": "did you mean 'photos'",
     "--victim=convent": "did you mean 'convnet'",
     "--prior=dcgan --attack=gias": "unknown prior 'dcgan'",
