@@ -63,8 +63,8 @@ def test_width_of_the_paper_outgrows_the_victim(capture):
     attack = CINet(steps_w=1, restarts=1, wider_than="victim")
     attack.begin([observation])
     width = attack.width()
-    assert 140_227 < victim < 427_907
-    assert width == 64
+    assert 427_907 < victim < 1_445_635
+    assert width == 128
 
 
 def test_refuses_a_size_it_cannot_make(capture):

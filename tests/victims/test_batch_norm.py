@@ -56,7 +56,7 @@ def test_statistics_are_those_of_every_layers_input(model, pixels):
     stem = model.stem[0](x)
     found = batch_statistics(victim, x)
     assert len(found) == 1 + 3 * 3
-    for channel in range(32):
+    for channel in range(48):
         values = stem[:, channel].flatten()
         assert found["stem.1"][0, channel].item() == pytest.approx(values.mean().item(), rel=1e-9, abs=1e-12)
         variance = ((values - values.mean()) ** 2).mean().item()

@@ -8,7 +8,7 @@ from victims.models.sigmoid_resnet18 import smooth
 
 
 class SigmoidResNet8(nn.Module):
-    """Stem and residual blocks of 32, 64 and 128 channels (He et al., 2016), every ReLU a sigmoid.
+    """Stem of 48 and residual blocks of 64, 128 and 256 channels (He et al., 2016), every ReLU a sigmoid.
 
     Every block halves the map, and the classifier sees all of the last one. With global pooling, as in
     ResNet-18, so small a network averages positions away.
@@ -17,12 +17,12 @@ class SigmoidResNet8(nn.Module):
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
         channels, height, width = image_shape
-        self.stem = nn.Sequential(nn.Conv2d(channels, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, 48, 3, padding=1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
         self.blocks = nn.Sequential()
-        for c_in, c_out in ((32, 32), (32, 64), (64, 128)):
+        for c_in, c_out in ((48, 64), (64, 128), (128, 256)):
             shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride=2, bias=False), nn.BatchNorm2d(c_out))
             self.blocks.append(BasicBlock(c_in, c_out, 2, shortcut))
-        self.classifier = nn.Linear(128 * -(-height // 8) * -(-width // 8), num_classes)
+        self.classifier = nn.Linear(256 * -(-height // 8) * -(-width // 8), num_classes)
         smooth(self)
 
     def forward(self, x: Tensor) -> Tensor:
