@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
 from PIL import Image
 
+from tests.conftest import SHARED
 from victims.data.cifar10 import CIFAR10
 from victims.errors import InputError
 
