@@ -22,6 +22,7 @@ SETTING = (
     "batch_size",
     "defense",
     "adapt",
+    "precision",
 )
 KNOWLEDGE = ("prior", "prior_trained_on", "labels", "bn")
 IDENTITY = (*SETTING, "attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options", "protocol")
@@ -56,6 +57,7 @@ class Entry:
     batch_size: int
     defense: str | None
     adapt: bool | None
+    precision: str | None
     attack: str
     preset: str | None
     control: str
