@@ -15,8 +15,9 @@ from victims.victim import Gradient
 class DLG(Attack):
     """Pixels and labels together, by L-BFGS on the squared distance of gradients, from noise, unboxed.
 
-    There is no line search, so some starts are thrown far off and stay there: take several. Its noise is N(0, 1) in
-    the victim's normalised space; the paper's victim takes pixels as they are.
+    There is no line search, so about half of the starts are thrown far off and stay there (one CIFAR-10 image on
+    `lenet`): take several. Noise is N(0, 1) in the victim's normalised space; the paper's victim takes pixels as
+    they are.
 
     Args:
         steps_x: iterations of L-BFGS on pixels and labels; each takes one victim gradient.

@@ -10,7 +10,7 @@ from torch.nn.utils import spectral_norm
 from attacks.ci_net import CINet
 from priors.overparameterised import OverParameterised
 from victims.errors import InputError
-from victims.models.sigmoid_resnet8 import SigmoidResNet8
+from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.seeds import seed_of
 from victims.victim import build
 
@@ -20,10 +20,10 @@ STEPS = 5
 @pytest.mark.parametrize("cost", ["cosine", "squared_l2"])
 @pytest.mark.parametrize("signed", [True, False])
 def test_is_algorithm_1(cost, signed, capture):
-    observation = capture(rate=None, model=SigmoidResNet8, training=True, dtype=torch.float64).observation
+    observation = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64).observation
     victim, received = observation.victim, torch.cat([g.flatten() for g in observation.update.values()])
     model = copy.deepcopy(victim.model).train().requires_grad_(True)
-    G = build(OverParameterised, width=32, size=32, seed=seed_of(0, "t", 0, "w")).double()
+    G = build(OverParameterised, width=32, size=16, seed=seed_of(0, "t", 0, "w")).double()
     for module in G.modules():
         if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
             spectral_norm(module)
@@ -58,13 +58,13 @@ def test_width_of_the_code_for_cifar(batch, width, capture):
 
 
 def test_width_of_the_paper_outgrows_the_victim(capture):
-    observation = capture((0,), model=SigmoidResNet8, training=True).observation
+    observation = capture((0,), model=SigmoidResNet10, training=True).observation
     victim = sum(p.numel() for p in observation.victim.parameters.values())
     attack = CINet(steps_w=1, restarts=1, wider_than="victim")
     attack.begin([observation])
     width = attack.width()
-    assert 427_907 < victim < 1_445_635
-    assert width == 128
+    assert 1_445_635 < victim < 5_250_563
+    assert width == 256
 
 
 def test_refuses_a_size_it_cannot_make(capture):

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from attacks.consensus import mean_consensus, registered_consensus
 from attacks.gi import GI
 from attacks.schedules import warmup_cosine
-from victims.models.sigmoid_resnet8 import SigmoidResNet8
+from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.seeds import seed_of
 
 STEPS, RESTARTS = 9, 3
@@ -23,7 +23,7 @@ def plain(observation, statistics, *, group_from, refresh):
     model = copy.deepcopy(victim.model).train().requires_grad_(True)
     low, high = -victim.mean / victim.std, (1 - victim.mean) / victim.std
     xs = [
-        torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(seed_of(0, "t", r))).double()
+        torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(seed_of(0, "t", r))).double()
         for r in range(RESTARTS)
     ]
     adams = [torch.optim.Adam([x.requires_grad_()], lr=0.1) for x in xs]
@@ -31,7 +31,7 @@ def plain(observation, statistics, *, group_from, refresh):
     for step in range(STEPS):
         rate = 0.1 * warmup_cosine(step, STEPS)
         for r, x in enumerate(xs):
-            inputs, layers = {}, {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+            inputs, layers = {}, {n: m for n, m in model.named_modules() if n in statistics}
             hooks = [
                 m.register_forward_pre_hook(lambda _, args, name=n, into=inputs: into.update({name: args[0]}))
                 for n, m in layers.items()
@@ -54,7 +54,7 @@ def plain(observation, statistics, *, group_from, refresh):
             adams[r].param_groups[0]["lr"] = rate
             adams[r].step()
             noise = torch.Generator().manual_seed(seed_of(0, "t", r, step + 1))
-            x.data += rate * 0.2 * torch.randn(3, 3, 32, 32, generator=noise)
+            x.data += rate * 0.2 * torch.randn(3, 3, 16, 16, generator=noise)
             x.data = torch.max(torch.min(x.data, high), low)
         if step + 1 >= group_from and (step + 1 - group_from) % refresh == 0:
             agreed = sum(x.detach() for x in xs) / RESTARTS
@@ -63,7 +63,7 @@ def plain(observation, statistics, *, group_from, refresh):
 
 @pytest.mark.parametrize("bn", ["running", "unmixed", "exact"])
 def test_is_the_papers_objective(bn, capture):
-    task = capture(rate=None, model=SigmoidResNet8, training=True, dtype=torch.float64, bn=bn)
+    task = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64, bn=bn)
     observation = task.observation
     cost, image = plain(observation, observation.knowledge.statistics, group_from=3, refresh=2)
     result = GI(steps_x=STEPS, group_from=3, refresh=2, restarts=RESTARTS).run([observation])
@@ -72,7 +72,7 @@ def test_is_the_papers_objective(bn, capture):
 
 
 def test_every_term_moves_the_search(capture):
-    observation = capture(rate=None, model=SigmoidResNet8, training=True, bn="exact").observation
+    observation = capture(size=16, rate=None, model=SigmoidResNet10, training=True, bn="exact").observation
 
     def images(**options):
         return GI(**{"steps_x": STEPS, "group_from": 3, "restarts": 2, **options}).run([observation]).images

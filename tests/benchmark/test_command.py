@@ -153,7 +153,7 @@ def test_a_closed_form_leaves_what_it_found_of_every_layer(tmp_path, capsys):
 
 
 def test_a_row_says_where_labels_and_batch_norm_statistics_came_from(run, tmp_path):
-    train = ["--victim=sigmoid_resnet8", "--victim-mode=train"]
+    train = ["--victim=sigmoid_resnet10", "--victim-mode=train"]
     run("--attack=dlg", "--labels=none")
     run("--attack=gi", *train, "--victim-weights=calibrated", "--bn=running")
     run("--attack=gi", *train, "--bn=exact")
@@ -205,9 +205,9 @@ BAD = {
     "--attack=gais": "did you mean 'gias'",
     "--attack=rgap --defense=none": "closed form and has no steps",
     "--attack=idlg": "run with --batch 1",
-    "--bn=exact --victim=sigmoid_resnet8": "makes no use of batch-norm statistics",
+    "--bn=exact --victim=sigmoid_resnet10": "makes no use of batch-norm statistics",
     "--attack=gi --bn=running": "choose --bn none",
-    "--attack=gi --victim=sigmoid_resnet8 --bn=unmixed": "add --victim-mode train",
+    "--attack=gi --victim=sigmoid_resnet10 --bn=unmixed": "add --victim-mode train",
     "--victim-weights=calibrated": "use --victim-weights random",
     "--data=cifar10 --data-dir=nowhere": "mend --data-dir",
     "--precision=float16": "precision",

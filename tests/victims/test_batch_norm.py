@@ -11,7 +11,7 @@ from victims.client import calibrate, known_statistics
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.lenet import LeNet
-from victims.models.sigmoid_resnet8 import SigmoidResNet8
+from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.models.sigmoid_resnet18 import SigmoidResNet18
 from victims.victim import Victim, batch_statistics, build
 
@@ -21,7 +21,7 @@ STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.3, 0.2, 0.25)}
 
 @pytest.fixture
 def model():
-    return build(SigmoidResNet8, **SHAPE, seed=0).double()
+    return build(SigmoidResNet10, **SHAPE, seed=0).double()
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_statistics_are_those_of_every_layers_input(model, pixels):
     x = victim.normalise(pixels)
     stem = model.stem[0](x)
     found = batch_statistics(victim, x)
-    assert len(found) == 1 + 3 * 3
-    for channel in range(48):
+    assert len(found) == 1 + 4 * 3
+    for channel in range(32):
         values = stem[:, channel].flatten()
         assert found["stem.1"][0, channel].item() == pytest.approx(values.mean().item(), rel=1e-9, abs=1e-12)
         variance = ((values - values.mean()) ** 2).mean().item()
@@ -103,7 +103,7 @@ def test_levels_that_a_victim_cannot_have_are_refused_in_one_line(model, pixels)
 
 def test_calibrated_running_statistics_are_near_those_of_the_images():
     data = Photos(split="train", size=16)
-    model = build(SigmoidResNet8, **SHAPE, seed=0)
+    model = build(SigmoidResNet10, **SHAPE, seed=0)
     before = {name: p.clone() for name, p in model.named_parameters()}
     calibrate(model, data)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())

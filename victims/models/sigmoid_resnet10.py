@@ -1,4 +1,4 @@
-"""CI-Net's kind of victim at a size for CPUs: a sigmoid residual network of three blocks."""
+"""CI-Net's kind of victim at a size for CPUs: a sigmoid residual network of four blocks."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torchvision.models.resnet import BasicBlock
 from victims.models.sigmoid_resnet18 import smooth
 
 
-class SigmoidResNet8(nn.Module):
-    """Stem of 48 and residual blocks of 64, 128 and 256 channels (He et al., 2016), every ReLU a sigmoid.
+class SigmoidResNet10(nn.Module):
+    """Stem of 32 and residual blocks of 64, 128, 256 and 512 channels (He et al., 2016), every ReLU a sigmoid.
 
     Every block halves the map, and the classifier sees all of the last one. With global pooling, as in
     ResNet-18, so small a network averages positions away.
@@ -17,12 +17,12 @@ class SigmoidResNet8(nn.Module):
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
         channels, height, width = image_shape
-        self.stem = nn.Sequential(nn.Conv2d(channels, 48, 3, padding=1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
         self.blocks = nn.Sequential()
-        for c_in, c_out in ((48, 64), (64, 128), (128, 256)):
+        for c_in, c_out in ((32, 64), (64, 128), (128, 256), (256, 512)):
             shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride=2, bias=False), nn.BatchNorm2d(c_out))
             self.blocks.append(BasicBlock(c_in, c_out, 2, shortcut))
-        self.classifier = nn.Linear(256 * -(-height // 8) * -(-width // 8), num_classes)
+        self.classifier = nn.Linear(512 * -(-height // 16) * -(-width // 16), num_classes)
         smooth(self)
 
     def forward(self, x: Tensor) -> Tensor:
