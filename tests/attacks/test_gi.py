@@ -75,7 +75,7 @@ def test_every_term_moves_the_search(capture):
     observation = capture(size=16, rate=None, model=SigmoidResNet10, training=True, bn="exact").observation
 
     def images(**options):
-        return GI(**{"steps_x": STEPS, "group_from": 3, "restarts": 2, **options}).run([observation]).images
+        return GI(**{"steps_x": 5, "group_from": 2, "restarts": 2, **options}).run([observation]).images
 
     reference = images()
     for name in ("alpha_tv", "alpha_l2", "alpha_bn", "alpha_group", "noise"):
