@@ -137,6 +137,10 @@ class Attack(LightningModule):
         draws = [sample(torch.Generator().manual_seed(seed)) for seed in self.seeds(*salt)]
         return torch.stack(draws).to(self.victim.mean)
 
+    def for_runs(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One tensor of each task, (...) -> that of its task for every run, (R, ...)."""
+        return torch.stack(list(tensors)).repeat_interleave(self._alive, 0)
+
     def noise(self) -> Tensor:
         """Standard normal images, (R, B, C, H, W)."""
         shape = (self.batch_size, *self.observations[0].image_shape)
@@ -155,10 +159,7 @@ class Attack(LightningModule):
     def known_statistics(self) -> Variables:
         """The batch-norm statistics given to the attacker, by `bn` and layer, (R, 2, C); for a stage's `fixed`."""
         given = [o.knowledge.statistics or {} for o in self.observations]
-        return {
-            f"bn {layer}": torch.stack([s[layer] for s in given]).repeat_interleave(self._alive, 0).to(self.victim.mean)
-            for layer in given[0]
-        }
+        return {f"bn {layer}": self.for_runs([s[layer] for s in given]) for layer in given[0]}
 
     def bn(self, v: Variables, x: Tensor, first: float = 1.0) -> Tensor:
         """Distance of the images' batch-norm statistics to those in v, (R,); zero where none are known."""
@@ -223,13 +224,13 @@ class Attack(LightningModule):
         A stage of S steps costs S victim gradients; where its last step leads is not judged.
         """
         stage, step, steps = self._stage, self._step, self.plan[self._stage.name]
-        gradients = [self._evaluate(chunk) for chunk in self._chunks]
-        cost = torch.cat([c for c, _, _, _ in gradients])
-        self._judge(cost, torch.cat([x for _, x, _, _ in gradients]), torch.cat([y for _, _, y, _ in gradients]))
+        *judged, gradients = zip(*(self._evaluate(chunk) for chunk in self._chunks), strict=True)
+        cost, images, labels = map(torch.cat, judged)
+        self._judge(cost, images, labels)
         self.curve.append((stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
         self.gradient_evaluations += self._alive
         for name, variable in self._variables.items():
-            g = torch.cat([grads[name] for _, _, _, grads in gradients])
+            g = torch.cat([chunk[name] for chunk in gradients])
             variable.grad = g.sign() if stage.signed else g
         for group in self._optimiser.param_groups:
             group["lr"] = stage.lr * stage.schedule(step, steps)
@@ -287,8 +288,7 @@ class Attack(LightningModule):
         self._stage_cost = self._best_cost.new_full((self.runs,), torch.inf)
         self._optimiser = stage.optimiser(list(self._variables.values()), lr=stage.lr)
         received = {
-            name: torch.stack([o.update[name] for o in self.observations]).repeat_interleave(self._alive, 0)
-            for name in self.observations[0].update
+            name: self.for_runs([o.update[name] for o in self.observations]) for name in self.observations[0].update
         }
         fits = max(1, CPU_IMAGES // self.batch_size) if self.victim.mean.device.type == "cpu" else self.runs
         size = self.chunk or fits
@@ -297,7 +297,7 @@ class Attack(LightningModule):
 
     def _chunk(self, runs: slice, received: Gradient) -> _Chunk:
         given = [o.knowledge.labels for o in self.observations]
-        labels = None if given[0] is None else torch.stack(given).repeat_interleave(self._alive, 0)[runs]
+        labels = None if given[0] is None else self.for_runs(given)[runs]
         estimate = self.observations[0].knowledge.estimate
         return _Chunk(runs, received, labels, estimate(received) if estimate else lambda dummy: dummy)
 

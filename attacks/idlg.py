@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import torch
-
 from attacks.dlg import DLG
 from attacks.labels.idlg import idlg_label
 from attacks.stage import Search
@@ -19,10 +17,10 @@ class IDLG(DLG):
     def search(self) -> Search:
         (dlg,) = super().search()
         classifier = self.victim.classifier()
-        y = torch.stack([idlg_label(o.update, classifier) for o in self.observations])  # (T, 1)
+        y = self.for_runs([idlg_label(o.update, classifier) for o in self.observations])  # (R, 1)
         yield replace(
             dlg,
             variables={"x": dlg.variables["x"]},
-            fixed={"y": y.repeat_interleave(self.restarts, 0)},
+            fixed={"y": y},
             labels=lambda v: v["y"],
         )

@@ -79,7 +79,8 @@ class IG(Attack):
         self.compress, self.median_every = compress, median_every
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
-        weights = layer_weights(received, self.tensors, self.weighting)
+        every, alike = self.tensors == "all", self.weighting == "equal"
+        weights = None if every and alike else layer_weights(received, self.tensors, self.weighting)
         if self.compress:
             mask = compress(received, self.compress)
             dummy, received = mask(dummy), mask(received)

@@ -70,9 +70,8 @@ def known_statistics(victim: Victim, images: Tensor, level: Level) -> Statistics
 
 def running_after(victim: Victim, images: Tensor) -> Statistics:
     """The client's running statistics after one forward of its batch in train mode: (1 - m) old + m batch."""
-    inputs = {n: x.transpose(0, 1).flatten(1) for n, x in victim.batch_norm_inputs(victim.normalise(images)).items()}
-    batch = {name: torch.stack([x.mean(1), x.var(1)]).detach() for name, x in inputs.items()}  # torch: unbiased
-    return {name: old.lerp(batch[name], MOMENTUM) for name, old in victim.running.items()}
+    batch = batch_statistics(victim, victim.normalise(images), correction=1)  # as torch keeps them
+    return {name: old.lerp(batch[name].detach(), MOMENTUM) for name, old in victim.running.items()}
 
 
 def unmix(victim: Victim, after: Statistics, shape: tuple[int, ...]) -> Statistics:

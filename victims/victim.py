@@ -102,10 +102,10 @@ class Victim:
         return inputs
 
 
-def batch_statistics(victim: Victim, images: Tensor) -> Statistics:
-    """Mean and biased variance, over batch and positions, of what enters every batch-norm layer."""
+def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Statistics:
+    """Mean and variance, over batch and positions, of what enters every batch-norm layer; 1 corrects its bias."""
     inputs = {name: x.transpose(0, 1).flatten(1) for name, x in victim.batch_norm_inputs(images).items()}
-    return {name: torch.stack([x.mean(1), x.var(1, correction=0)]) for name, x in inputs.items()}
+    return {name: torch.stack([x.mean(1), x.var(1, correction=correction)]) for name, x in inputs.items()}
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
