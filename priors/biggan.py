@@ -1,0 +1,227 @@
+"""BigGAN-deep (Brock, Donahue and Simonyan, 2019, appendix B), the ImageNet generator of GIAS, GGL, GIFD and IGIMS."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from textwrap import shorten
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, max_pool2d
+
+from priors.base import Prior, State
+from victims.errors import InputError
+
+WIDTHS = {  # channels at 4x4, 8x8, ..., in multiples of the base width
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+    512: (16, 16, 8, 8, 4, 2, 1, 1),
+}
+NZ = 128  # length of the latent, and of the class embedding
+EPS = 1e-4  # of the batch normalisations of the public weights
+
+
+class ConditionalNorm(nn.Module):
+    """Inference batch normalisation whose scale and offset are linear in the condition (N, 2 NZ)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Linear(2 * NZ, channels, bias=False)
+        self.offset = nn.Linear(2 * NZ, channels, bias=False)
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, h: Tensor, cond: Tensor) -> Tensor:
+        scale = (1 + self.scale(cond)) / (self.running_var + EPS).sqrt()
+        return (h - self.running_mean[:, None, None]) * scale[..., None, None] + self.offset(cond)[..., None, None]
+
+
+class GenBlock(nn.Module):
+    """Bottleneck of 1x1, 3x3, 3x3 and 1x1 convolutions beside a skip that drops the channels there are too many of."""
+
+    def __init__(self, c_in: int, c_out: int, *, up: bool) -> None:
+        super().__init__()
+        self.c_out, self.up, c = c_out, up, c_in // 4
+        self.norms = nn.ModuleList(ConditionalNorm(width) for width in (c_in, c, c, c))
+        self.convs = nn.ModuleList(
+            [
+                nn.Conv2d(c_in, c, 1),
+                nn.Conv2d(c, c, 3, padding=1),
+                nn.Conv2d(c, c, 3, padding=1),
+                nn.Conv2d(c, c_out, 1),
+            ]
+        )
+
+    def forward(self, h: Tensor, cond: Tensor) -> Tensor:
+        skip = h[:, : self.c_out]
+        for layer, (norm, conv) in enumerate(zip(self.norms, self.convs, strict=True)):
+            h = norm(h, cond).relu()
+            if self.up and layer == 1:
+                h, skip = interpolate(h, scale_factor=2), interpolate(skip, scale_factor=2)
+            h = conv(h)
+        return h + skip
+
+
+class Attention(nn.Module):
+    """Self-attention of every position to the 2x2-pooled map, weighted by a learned `gamma` (Zhang et al., 2019)."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.theta, self.phi = nn.Conv2d(c, c // 8, 1, bias=False), nn.Conv2d(c, c // 8, 1, bias=False)
+        self.g, self.o = nn.Conv2d(c, c // 2, 1, bias=False), nn.Conv2d(c // 2, c, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        queries = self.theta(h).flatten(2)  # (N, c/8, HW)
+        keys = max_pool2d(self.phi(h), 2).flatten(2)  # (N, c/8, HW/4)
+        values = max_pool2d(self.g(h), 2).flatten(2)  # (N, c/2, HW/4)
+        attended = values @ (queries.mT @ keys).softmax(-1).mT  # (N, c/2, HW)
+        return h + self.gamma * self.o(attended.unflatten(2, h.shape[2:]))
+
+
+class LastBlock(nn.Module):
+    """Batch normalisation, ReLU, to colour, tanh, and from (-1, 1) to (0, 1)."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.bn, self.conv = nn.BatchNorm2d(c, eps=EPS), nn.Conv2d(c, 3, 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return (self.conv(self.bn(h).relu()).tanh() + 1) / 2
+
+
+class BigGAN(Prior):
+    """The latent and the class's embedding together are the condition, which every GenBlock sees.
+
+    The blocks are the layers of the public weights, self-attention at 64x64 among them, so that features in front of
+    block k are those of GIFD's phase k. The condition lies in the state: a search of features does not move it.
+
+    Args:
+        size: side of the images, 128, 256 or 512.
+        channels: the base width, in front of the last block.
+        classes: how many the generator has.
+    """
+
+    def __init__(self, *, size: int = 256, channels: int = 128, classes: int = 1000) -> None:
+        super().__init__()
+        if size not in WIDTHS:
+            raise InputError(f"BigGAN has no size {size}; give one of {', '.join(map(str, WIDTHS))}.")
+        self.classes, self.image_shape = classes, (3, size, size)
+        self.embed = nn.Embedding(classes, NZ)
+        self.linear = nn.Linear(2 * NZ, 4 * 4 * WIDTHS[size][0] * channels)
+        self.blocks = nn.ModuleList()
+        for octave, (c_in, c_out) in enumerate(pairwise(channels * width for width in WIDTHS[size])):
+            if 4 * 2**octave == 64:
+                self.blocks.append(Attention(c_in))
+            self.blocks += [GenBlock(c_in, c_in, up=False), GenBlock(c_in, c_out, up=True)]
+        self.blocks.append(LastBlock(channels))
+
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Standard normal, as GGL and GIFD draw it: not truncated, whatever truncation the statistics are for."""
+        return {"z": torch.randn(count, NZ, generator=generator)}
+
+    def enter(self, state: State) -> dict[str, Tensor]:
+        cond = torch.cat([state["z"], self.embed(state["y"])], 1)
+        h = self.linear(cond).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)  # channels last in the public weights
+        return {**state, "cond": cond, "h": h}
+
+    def step(self, block: nn.Module, state: State) -> dict[str, Tensor]:
+        h = state["h"]
+        return {**state, "h": block(h, state["cond"]) if isinstance(block, GenBlock) else block(h)}
+
+
+def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> BigGAN:
+    """The prior with the public weights, given in the layout of the package pytorch-pretrained-biggan.
+
+    Its parameters, which GIAS and IGIMS search, are the weights after spectral normalisation, and its batch
+    statistics those of one truncation.
+
+    Args:
+        truncation: in (0, 1]; the papers use 1.
+
+    Returns:
+        the prior in eval mode, its parameters frozen.
+
+    Raises:
+        InputError: a truncation out of range, or other tensors than the public ones of any size.
+    """
+    if not 0 < truncation <= 1:
+        raise InputError(f"BigGAN's truncation is {truncation}; give a number above 0 and up to 1.")
+    try:
+        classes, channels = public["embeddings.weight"].shape[1], len(public["generator.bn.bias"])
+        layers = {name.split(".")[2] for name in public if name.startswith("generator.layers.")}
+        size = 4 * 2 ** (len(layers) // 2)  # two GenBlocks for every doubling, and self-attention
+        with torch.device("meta"):
+            prior = BigGAN(size=size, channels=channels, classes=classes)
+        prior.load_state_dict(converted(public, truncation, last=len(prior.blocks) - 1), assign=True)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:  # no tensor, or of another shape
+        raise InputError(f"not the public weights of a BigGAN-deep: {shorten(str(error), 160)}") from None
+    prior.trained_on = f"ImageNet ({size} px BigGAN-deep, truncation {truncation:g})"
+    return prior.eval().requires_grad_(False)
+
+
+def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dict[str, Tensor]:
+    """Names and tensors of the public layout to those of `BigGAN`, whose last block has the index `last`."""
+    new_names = {
+        "embeddings": "embed",
+        "generator.gen_z": "linear",
+        "generator.layers": "blocks",
+        "generator.bn": f"blocks.{last}.bn",
+        "generator.conv_to_rgb": f"blocks.{last}.conv",
+        ".bn_": ".norms.",
+        ".conv_": ".convs.",
+        ".snconv1x1_": ".",
+        ".o_conv": ".o",
+    }
+    tensors = {}
+    for name, tensor in public.items():
+        stem, _, kind = name.rpartition(".")
+        if kind in ("weight_u", "weight_v"):
+            continue
+        if kind == "weight_orig":  # spectral normalisation, with the singular vectors as they were at the end
+            sigma = public[f"{stem}.weight_u"] @ tensor.flatten(1) @ public[f"{stem}.weight_v"]
+            kind, tensor = "weight", tensor / sigma
+        elif kind in ("running_means", "running_vars"):
+            kind, tensor = kind[:-1], statistics_at(tensor, truncation)
+        if name.startswith("embeddings"):  # stored as a linear map of one-hot classes
+            tensor = tensor.T.contiguous()
+        elif name.startswith("generator.conv_to_rgb"):  # as many outputs as inputs are stored; three are colours
+            tensor = tensor[:3]
+        for old, new in new_names.items():
+            stem = stem.replace(old, new)
+        tensors[f"{stem}.{kind}"] = tensor
+    return tensors
+
+
+def statistics_at(stored: Tensor, truncation: float) -> Tensor:
+    """Between the statistics (51, C) stored for truncation 0, 0.02, ..., 1, linearly: (C,).
+
+    Between two, the package itself weighs the nearer as if it were the farther. At 1 there is nothing to weigh.
+    """
+    position = truncation * (len(stored) - 1)
+    low = int(position)
+    return stored[low].lerp(stored[min(low + 1, len(stored) - 1)], position - low)
+
+
+def load_public(path: Path, *, size: int | None = None, truncation: float = 1.0) -> BigGAN:
+    """`from_public` of a file `pytorch_model.bin`; code in it is never run.
+
+    Args:
+        size: side of the images that the file must be for; None takes any.
+
+    Raises:
+        InputError: no file, one that is not plain tensors or has others than `from_public` takes, or another size.
+    """
+    if not path.is_file():
+        raise InputError(f"no BigGAN weights at {path}; give a pytorch_model.bin of the public BigGAN-deep.")
+    try:
+        public = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is no pickle of tensors makes the reader fail in any way
+        raise InputError(f"{path} is not a file of plain tensors ({type(error).__name__}); get it again.") from None
+    try:
+        prior = from_public(public, truncation=truncation)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if size not in (None, prior.image_shape[-1]):
+        raise InputError(f"{path} is the BigGAN-deep of {prior.image_shape[-1]} px; give that of {size} px.")
+    return prior
