@@ -6,66 +6,100 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.functional import avg_pool2d
+
+State = Mapping[str, Tensor]
+"""What a generator has at some point of its chain, by name, (N, ...) each; across runs (R, B, ...)."""
 
 
 class Prior(nn.Module, ABC):
-    """A generator G_w with its three search spaces.
+    """A generator G_w: a chain of `blocks` that a state runs through, with three search spaces.
 
-    - **latent**: z, drawn by `draw`.
-    - **features by layer**: G is the chain of `blocks`; `advance(h, start, stop)` runs a part of it, so that
-      `advance(advance(z, 0, k), k)` is `self(z)` and the features before block k can be searched.
+    What goes in is what `draw` returns, and for a conditional generator `y`, the classes (N,). `enter` makes the
+    state in front of block 0 of it; every block replaces `h`, and after the last one `h` is the image.
+
+    - **latents**: of what goes in, the tensors named by `latents`.
+    - **features**: of the state in front of block k, the tensors named by `features(k)`.
     - **parameters**: w, by name, as `named_parameters` lists them.
 
     A prior is used in eval mode: images of a batch do not see each other.
 
     Attributes:
-        latent_shape: shape of one latent.
         image_shape: (C, H, W) of one image.
+        classes: how many a conditional generator has; None where it takes none.
         trained_on: what the weights have seen; goes into every row.
     """
 
-    latent_shape: tuple[int, ...]
+    latents: tuple[str, ...] = ("z",)
     image_shape: tuple[int, int, int]
+    classes: int | None = None
     trained_on: str = "untrained"
     blocks: nn.ModuleList
 
     @abstractmethod
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` latents from the prior's own distribution, (count, *latent_shape), on the CPU."""
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Everything random that goes in, from the prior's own distribution, (count, ...) each, on the CPU."""
 
-    def advance(self, h: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
-        """Run blocks start..stop-1; after the last block h is an image batch in [0, 1].
+    def enter(self, state: State) -> dict[str, Tensor]:
+        """From what goes in to the state in front of block 0."""
+        return {**state, "h": state["z"]}
 
-        Shapes: (N, ...) -> (N, ...); latents (N, *latent_shape) go in where start is 0.
+    def step(self, block: nn.Module, state: State) -> dict[str, Tensor]:
+        """One block."""
+        return {**state, "h": block(state["h"])}
+
+    def features(self, k: int) -> tuple[str, ...]:
+        """What a search of the features in front of block k moves; in front of block 0 there are latents alone."""
+        return ("h",) if k else self.latents
+
+    def advance(self, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+        """Run blocks start..stop-1 on the state in front of block `start`; at 0, on what goes in.
+
+        So `advance(advance(s, 0, k), k)` is `advance(s)`, and after the last block h is (N, C, H, W) in [0, 1].
         """
+        state = self.enter(state) if start == 0 else dict(state)
         for block in self.blocks[start:stop]:
-            h = block(h)
-        return h
+            state = self.step(block, state)
+        return state
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Latents (N, *latent_shape) -> images (N, C, H, W) in [0, 1]."""
-        return self.advance(z)
-
-
-def decode(prior: Prior, z: Tensor) -> Tensor:
-    """Latents (R, B, *latent_shape) -> images (R, B, C, H, W) in [0, 1], one generator for all."""
-    return prior(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    def forward(self, state: State) -> Tensor:
+        """What goes in -> images (N, C, H, W) in [0, 1]."""
+        return self.advance(state)["h"]
 
 
-def decode_each(prior: Prior, w: Mapping[str, Tensor], z: Tensor) -> Tensor:
+def advance(prior: Prior, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+    """`Prior.advance` for runs: (R, B, ...) -> (R, B, ...), one generator for all."""
+    runs = next(iter(state.values())).shape[:2]
+    ahead = prior.advance({name: s.flatten(0, 1) for name, s in state.items()}, start, stop)
+    return {name: s.unflatten(0, runs) for name, s in ahead.items()}
+
+
+def decode(prior: Prior, state: State, start: int = 0) -> Tensor:
+    """The state in front of block `start`, (R, B, ...), to images (R, B, C, H, W) in [0, 1]."""
+    return advance(prior, state, start)["h"]
+
+
+def decode_each(prior: Prior, w: Mapping[str, Tensor], state: State) -> Tensor:
     """Every image with its own copy of the generator's parameters (GIAS, algorithm 1, line 3).
 
     Args:
         w: every parameter by name, (R, B, *shape).
-        z: latents (R, B, *latent_shape).
+        state: what goes in, (R, B, ...).
 
     Returns:
-        images (R, B, C, H, W) in [0, 1]: image (r, b) is G_{w[r, b]}(z[r, b]).
+        images (R, B, C, H, W) in [0, 1]: image (r, b) is G_{w[r, b]} of state[r, b].
     """
     buffers = dict(prior.named_buffers())
+    runs = next(iter(state.values())).shape[:2]
 
-    def one(w_rb: dict[str, Tensor], z_rb: Tensor) -> Tensor:
-        return functional_call(prior, (w_rb, buffers), (z_rb.unsqueeze(0),)).squeeze(0)
+    def one(w_rb: dict[str, Tensor], s_rb: dict[str, Tensor]) -> Tensor:
+        return functional_call(prior, (w_rb, buffers), ({n: s.unsqueeze(0) for n, s in s_rb.items()},)).squeeze(0)
 
-    flat = {name: tensor.flatten(0, 1) for name, tensor in w.items()}
-    return vmap(one)(flat, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+    flat = [{name: tensor.flatten(0, 1) for name, tensor in tensors.items()} for tensors in (w, state)]
+    return vmap(one)(*flat).unflatten(0, runs)
+
+
+def shrink(images: Tensor, side: int) -> Tensor:
+    """Area-resize images (R, B, C, H, W) whose side is a whole multiple of `side`, as GGL and GIFD do."""
+    factor = images.shape[-1] // side
+    return images if factor == 1 else avg_pool2d(images.flatten(0, 1), factor).unflatten(0, images.shape[:2])

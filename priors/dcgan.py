@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from priors.base import Prior
+from priors.base import Prior, State
+from victims.errors import InputError
 
 
 class Block(nn.Sequential):
@@ -34,16 +35,27 @@ class LastBlock(nn.Module):
 
 
 class DCGAN(Prior):
-    """Latent 100 -> 4x4 -> 8x8 -> 16x16 -> 32x32, channels 4, 2, 1 times `ngf`."""
+    """Latent 100 -> 4x4 -> 8x8 -> ... -> `size`, each block with half the channels, the last but one `ngf`.
 
-    def __init__(self, *, nz: int = 100, ngf: int = 64) -> None:
+    Args:
+        nz: length of the latent.
+        ngf: channels in front of the last block.
+        size: side of the images, 32 or 64.
+        classes: where given, G is conditional: a learned embedding of the class, as long as the latent, goes in
+            beside it.
+    """
+
+    def __init__(self, *, nz: int = 100, ngf: int = 64, size: int = 32, classes: int | None = None) -> None:
         super().__init__()
-        self.latent_shape, self.image_shape = (nz,), (3, 32, 32)
+        if size not in (32, 64):
+            raise InputError(f"DCGAN makes images of 32 or 64 px, not {size}.")
+        self.nz, self.classes, self.image_shape = nz, classes, (3, size, size)
+        self.embed = nn.Embedding(classes, nz) if classes else None
+        channels = [ngf * size // side for side in (8, 16, 32, 64) if side <= size]
         self.blocks = nn.ModuleList(
             [
-                FirstBlock(nz, 4 * ngf, 1, 0),
-                Block(4 * ngf, 2 * ngf, 2, 1),
-                Block(2 * ngf, ngf, 2, 1),
+                FirstBlock(nz * (2 if classes else 1), channels[0], 1, 0),
+                *(Block(c_in, c_in // 2, 2, 1) for c_in in channels[:-1]),
                 LastBlock(ngf, 3),
             ]
         )
@@ -53,22 +65,40 @@ class DCGAN(Prior):
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        return torch.randn(count, *self.latent_shape, generator=generator)
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"z": torch.randn(count, self.nz, generator=generator)}
+
+    def enter(self, state: State) -> dict[str, Tensor]:
+        z = state["z"]
+        return {**state, "h": torch.cat([z, self.embed(state["y"])], 1) if self.embed else z}
 
 
-class Discriminator(nn.Sequential):
-    """The mirror image of the generator: (N, 3, 32, 32) in (-1, 1) -> one logit (N,)."""
+class Discriminator(nn.Module):
+    """The mirror image of the generator: images (N, 3, H, W) in (-1, 1), and classes (N,) -> one logit each (N,).
 
-    def __init__(self, ndf: int = 64) -> None:
-        super().__init__(
-            nn.Conv2d(3, ndf, 4, 2, 1, bias=False), nn.LeakyReLU(0.2),
-            nn.Conv2d(ndf, 2 * ndf, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * ndf), nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * ndf, 4 * ndf, 4, 2, 1, bias=False), nn.BatchNorm2d(4 * ndf), nn.LeakyReLU(0.2),
-            nn.Conv2d(4 * ndf, 1, 4, 1, 0, bias=False), nn.Flatten(0),
-        )  # fmt: skip
+    A conditional one adds the product of a learned embedding of the class with its last features, averaged over
+    positions (Miyato and Koyama, *cGANs with Projection Discriminator*, 2018).
+    """
+
+    def __init__(self, ndf: int = 64, *, size: int = 32, classes: int | None = None) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        width = ndf
+        while size > 8:
+            layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)]
+            width, size = 2 * width, size // 2
+        self.body = nn.Sequential(*layers)  # to (N, width, 4, 4)
+        self.head = nn.Conv2d(width, 1, 4, 1, 0, bias=False)
+        self.embed = nn.Embedding(classes, width) if classes else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
+            elif isinstance(module, nn.Embedding):
+                nn.init.zeros_(module.weight)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        h = self.body(images)
+        logit = self.head(h).flatten()
+        return logit if self.embed is None else logit + (self.embed(labels) * h.mean((2, 3))).sum(1)

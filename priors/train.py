@@ -11,6 +11,7 @@ from torchvision.utils import save_image
 from tqdm import tqdm
 
 from priors import weights
+from priors.base import Prior
 from priors.dcgan import DCGAN, Discriminator
 from victims.data.base import ImageData
 from victims.errors import InputError
@@ -22,25 +23,27 @@ CHECKPOINT_EVERY = 500
 class Game:
     """Generator, discriminator and their optimisers; `step` plays one round."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, size: int, classes: int | None) -> None:
         self.draws = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator, self.discriminator = DCGAN(), Discriminator()
+            self.generator = DCGAN(size=size, classes=classes)
+            self.discriminator = Discriminator(size=size, classes=classes)
         self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
         self.adam_g = Adam(self.generator.parameters(), lr=2e-4, betas=(0.5, 0.999))
         self.adam_d = Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
         self.done = 0
 
-    def step(self, real: Tensor) -> tuple[float, float]:
-        """One update of each player on real images (N, 3, 32, 32) in [0, 1]; their losses."""
+    def step(self, real: Tensor, labels: Tensor) -> tuple[float, float]:
+        """One update of each player on real images (N, 3, H, W) in [0, 1] of classes (N,); their losses."""
         judge = self.discriminator
-        fake = self.generator(self.generator.draw(len(real), self.draws))
-        loss_d = softplus(-judge(2 * real - 1)).mean() + softplus(judge(2 * fake.detach() - 1)).mean()
+        fake = self.generator({**self.generator.draw(len(real), self.draws), "y": labels})
+        on_real, on_fake = judge(2 * real - 1, labels), judge(2 * fake.detach() - 1, labels)
+        loss_d = softplus(-on_real).mean() + softplus(on_fake).mean()
         self.adam_d.zero_grad()
         loss_d.backward()
         self.adam_d.step()
-        loss_g = softplus(-judge(2 * fake - 1)).mean()  # non-saturating
+        loss_g = softplus(-judge(2 * fake - 1, labels)).mean()  # non-saturating
         self.adam_g.zero_grad()
         loss_g.backward()
         self.adam_g.step()
@@ -50,9 +53,9 @@ class Game:
 
     def prior(self) -> DCGAN:
         """The averaged generator, its batch-norm statistics measured anew on 64 batches of its own latents."""
-        latents = torch.Generator().manual_seed(0)
-        update_bn([self.average.module.draw(BATCH, latents) for _ in range(64)], self.average)
-        return self.average.module.eval()
+        prior, draws = self.average.module, torch.Generator().manual_seed(0)
+        update_bn([inputs(prior, BATCH, draws) for _ in range(64)], prior)
+        return prior.eval()
 
     @property
     def parts(self) -> dict[str, nn.Module | Adam]:
@@ -83,33 +86,45 @@ class Game:
         self.draws.set_state(state["draws"])
 
 
-def train(data: ImageData, out: Path, *, steps: int, seed: int, trained_on: str, command: str) -> Path:
+def inputs(prior: Prior, count: int, draws: torch.Generator) -> dict[str, Tensor]:
+    """What goes into a prior, (count, ...) each, on the CPU; the classes of a conditional one in turn."""
+    state = prior.draw(count, draws)
+    return {**state, "y": torch.arange(count) % prior.classes} if prior.classes else state
+
+
+def train(
+    data: ImageData, out: Path, *, conditional: bool, steps: int, seed: int, trained_on: str, command: str
+) -> Path:
     """Train, and write `out` (safetensors), `<out>.json` and a grid of samples `<out>.png`.
 
     A state is kept beside `out` every 500 steps; the same call goes on from there. Its images and latents are
     drawn from the saved generator, so a resumed training sees what an undisturbed one would have seen.
 
     Raises:
-        InputError: the data's images are not 32 px in colour, or the state beside `out` is another training's.
+        InputError: the data's images are not 32 or 64 px in colour, or the state beside `out` is another
+            training's.
     """
-    if data[0][0].shape != (3, 32, 32):
-        raise InputError(f"dcgan makes 3x32x32 images, the data has {tuple(data[0][0].shape)}; use --size 32.")
+    shape = tuple(data[0][0].shape)
+    if shape not in ((3, 32, 32), (3, 64, 64)):
+        raise InputError(f"dcgan makes 3x32x32 and 3x64x64 images, the data has {shape}; use --size 32 or 64.")
+    options = {"size": shape[-1], "classes": len(data.classes) if conditional else None}
     out.parent.mkdir(parents=True, exist_ok=True)
-    state, identity = out.with_suffix(".state"), f"{trained_on}, seed {seed}"
-    game = Game(seed)
+    state, identity = out.with_suffix(".state"), f"{trained_on}, {options}, seed {seed}"
+    game = Game(seed, **options)
     if state.is_file():
         game.restore(state, identity, steps)
     with tqdm(total=steps, initial=game.done, desc=f"prior {out.stem}", mininterval=1) as bar:
         while game.done < steps:
-            loss_d, loss_g = game.step(data.augmented(BATCH, game.draws))
+            loss_d, loss_g = game.step(*data.augmented(BATCH, game.draws))
             bar.update()
             if game.done % CHECKPOINT_EVERY == 0:
                 bar.set_postfix(D=f"{loss_d:.2f}", G=f"{loss_g:.2f}")
                 game.save(state, identity)
     prior = game.prior()
     prior.trained_on = trained_on
-    weights.save(prior, out, architecture="dcgan", options={}, command=command)
+    weights.save(prior, out, architecture="dcgan", options=options, command=command)
     with torch.no_grad():
-        save_image(prior(prior.draw(64, torch.Generator().manual_seed(1))), out.with_suffix(".png"), nrow=8)
+        rows = prior.classes or 8
+        save_image(prior(inputs(prior, 8 * rows, torch.Generator().manual_seed(1))), out.with_suffix(".png"), nrow=rows)
     state.unlink(missing_ok=True)
     return out

@@ -1,5 +1,6 @@
 """DCGAN against the paper's layers written out, and its search spaces against plain modules in a loop."""
 
+import itertools
 from copy import deepcopy
 
 import pytest
@@ -7,18 +8,10 @@ import torch
 from scipy.stats import kstest
 from torch.nn.functional import batch_norm, conv_transpose2d, relu
 
-from priors.base import decode, decode_each
+from priors.base import decode, decode_each, shrink
 from priors.dcgan import DCGAN, Discriminator
 
 R, B = 2, 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trained_looking(seed, **options):
@@ -27,7 +20,7 @@ def trained_looking(seed, **options):
         torch.manual_seed(seed)
         prior = DCGAN(**options).double().eval().requires_grad_(False)
         for name, tensor in prior.state_dict().items():
-            if name.endswith("conv.weight") or name.endswith(".0.weight"):
+            if name.endswith(("conv.weight", ".0.weight")):
                 tensor.mul_(10)
             elif name.endswith("running_var"):
                 tensor.uniform_(0.5, 2)
@@ -75,16 +68,16 @@ def test_parameters_counted_by_hand():
     batch_norms = 2 * (256 + 128 + 64)
     prior = DCGAN()
     assert sum(p.numel() for p in prior.parameters()) == kernels + batch_norms == 1_068_928
-    assert prior.latent_shape == (100,)
+    assert prior.draw(1, torch.Generator())["z"].shape == (1, 100)
     assert prior.image_shape == (3, 32, 32)
 
 
 def test_features_between_the_blocks():
-    prior, h = DCGAN().eval(), torch.zeros(2, 100)
+    prior, state = DCGAN().eval(), {"z": torch.zeros(2, 100)}
     shapes = []
     for block in range(len(prior.blocks)):
-        h = prior.advance(h, block, block + 1)
-        shapes.append(tuple(h.shape))
+        state = prior.advance(state, block, block + 1)
+        shapes.append(tuple(state["h"].shape))
     assert shapes == [(2, 256, 4, 4), (2, 128, 8, 8), (2, 64, 16, 16), (2, 3, 32, 32)]
 
 
@@ -105,7 +98,7 @@ def test_initial_weights_are_those_of_the_paper():
 def test_images_are_the_papers_formula(options):
     """Transposed 4x4 convolutions, inference batch normalisation, ReLU; tanh, moved to [0, 1]."""
     prior = trained_looking(3, **options)
-    z = prior.draw(2, torch.Generator().manual_seed(0)).double()
+    z = prior.draw(2, torch.Generator().manual_seed(0))["z"].double()
     kernels = [t for t in prior.state_dict().values() if t.ndim == 4]
     vectors = [t for t in prior.state_dict().values() if t.ndim == 1]
     h = z[:, :, None, None]
@@ -114,13 +107,13 @@ def test_images_are_the_papers_formula(options):
         h = conv_transpose2d(h, kernel, stride=1 if layer == 0 else 2, padding=0 if layer == 0 else 1)
         h = relu(batch_norm(h, mean, var, scale, shift, eps=1e-5))
     expected = 0.5 + 0.5 * torch.tanh(conv_transpose2d(h, kernels[3], stride=2, padding=1))
-    torch.testing.assert_close(prior(z), expected)
+    torch.testing.assert_close(prior({"z": z}), expected)
 
 
 @pytest.mark.parametrize("scale", [1, 1e3])
 def test_images_lie_in_0_1(scale):
     prior = trained_looking(4)
-    images = prior(scale * prior.draw(4, torch.Generator().manual_seed(0)).double())
+    images = prior({"z": scale * prior.draw(4, torch.Generator().manual_seed(0))["z"].double()})
     assert images.shape == (4, 3, 32, 32)
     assert images.min() >= 0
     assert images.max() <= 1
@@ -133,7 +126,7 @@ def test_images_lie_in_0_1(scale):
 def test_latents_are_standard_normal_and_the_generators_alone():
     prior = DCGAN()
     before = torch.get_rng_state()
-    first, again, other = (prior.draw(50, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, again, other = (prior.draw(50, torch.Generator().manual_seed(seed))["z"] for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert first.shape == (50, 100)
     assert torch.equal(first, again)
@@ -144,47 +137,48 @@ def test_latents_are_standard_normal_and_the_generators_alone():
 # Features by layer.
 
 
-@pytest.mark.parametrize("block", range(5))
+@pytest.mark.parametrize("block", range(1, 5))
 def test_split_at_any_block_is_the_whole(prior, z, block):
-    half = prior.advance(z[0], 0, block)
-    torch.testing.assert_close(prior.advance(half, block), prior(z[0]))
+    state = {"z": z[0]}
+    half = prior.advance(state, 0, block)
+    torch.testing.assert_close(prior.advance(half, block)["h"], prior(state))
 
 
 # One generator for all, and one for each.
 
 
 def test_decode_keeps_runs_and_images_in_their_places(prior, z):
-    images = decode(prior, z)
+    images = decode(prior, {"z": z})
     assert images.shape == (R, B, 3, 32, 32)
     for r in range(R):
         for b in range(B):
-            torch.testing.assert_close(images[r, b], prior(z[r, b][None])[0])
+            torch.testing.assert_close(images[r, b], prior({"z": z[r, b][None]})[0])
 
 
 def test_decode_each_with_the_priors_own_parameters_is_decode(prior, z):
-    torch.testing.assert_close(decode_each(prior, shared(prior), z), decode(prior, z))
+    torch.testing.assert_close(decode_each(prior, shared(prior), {"z": z}), decode(prior, {"z": z}))
 
 
 def test_decode_each_is_a_loop_over_generators(prior, z, others):
     copies, w = others
-    images = decode_each(prior, w, z)
+    images = decode_each(prior, w, {"z": z})
     assert images.shape == (R, B, 3, 32, 32)
     for r in range(R):
         for b in range(B):
-            torch.testing.assert_close(images[r, b], copies[r][b](z[r, b][None])[0])
-    assert not torch.allclose(images, decode(prior, z), atol=0.01)
+            torch.testing.assert_close(images[r, b], copies[r][b]({"z": z[r, b][None]})[0])
+    assert not torch.allclose(images, decode(prior, {"z": z}), atol=0.01)
 
 
 def test_decode_each_leaves_the_prior_alone(prior, z, others):
     before = {name: tensor.clone() for name, tensor in prior.state_dict().items()}
-    decode_each(prior, others[1], z)
+    decode_each(prior, others[1], {"z": z})
     assert all(torch.equal(tensor, before[name]) for name, tensor in prior.state_dict().items())
 
 
 @pytest.mark.parametrize(("r", "b"), [(0, 0), (1, 2)])
 def test_parameters_move_their_own_image_only(prior, z, others, r, b):
     w = {name: tensor.requires_grad_() for name, tensor in others[1].items()}
-    grads = torch.autograd.grad(decode_each(prior, w, z)[r, b].square().sum(), list(w.values()))
+    grads = torch.autograd.grad(decode_each(prior, w, {"z": z})[r, b].square().sum(), list(w.values()))
     for grad in grads:
         assert grad[r, b].abs().max() > 0
         grad[r, b] = 0
@@ -194,10 +188,10 @@ def test_parameters_move_their_own_image_only(prior, z, others, r, b):
 def test_gradients_are_those_of_the_separate_generators(prior, z, others):
     copies, w = others
     w = {name: tensor.requires_grad_() for name, tensor in w.items()}
-    decode_each(prior, w, z).square().sum().backward()
+    decode_each(prior, w, {"z": z}).square().sum().backward()
     for row, latents in zip(copies, z, strict=True):
         for copy, latent in zip(row, latents, strict=True):
-            copy.requires_grad_()(latent[None]).square().sum().backward()
+            copy.requires_grad_()({"z": latent[None]}).square().sum().backward()
     for name, tensor in w.items():
         expected = torch.stack([torch.stack([copy.get_parameter(name).grad for copy in row]) for row in copies])
         torch.testing.assert_close(tensor.grad, expected)
@@ -210,18 +204,63 @@ def test_decode_each_can_be_differentiated_twice():
     w = {name: p.expand(1, 2, *p.shape).clone().requires_grad_() for name, p in prior.named_parameters()}
 
     def images(z, *values):
-        return decode_each(prior, dict(zip(w, values, strict=True)), z)
+        return decode_each(prior, dict(zip(w, values, strict=True)), {"z": z})
 
     torch.manual_seed(0)
     assert torch.autograd.gradgradcheck(images, (z, *w.values()), fast_mode=True)
 
 
+# Larger, and conditional.
+
+
+def test_64_pixels_have_one_block_more():
+    prior = DCGAN(size=64)
+    kernels = 4 * 4 * (100 * 512 + 512 * 256 + 256 * 128 + 128 * 64 + 64 * 3)
+    assert sum(p.numel() for p in prior.parameters()) == kernels + 2 * (512 + 256 + 128 + 64)
+    assert prior.eval()(prior.draw(2, torch.Generator())).shape == (2, *prior.image_shape) == (2, 3, 64, 64)
+
+
+def test_a_conditional_generator_is_an_unconditional_one_on_latent_and_embedding():
+    conditional, plain = (trained_looking(7, nz=nz, ngf=4, classes=c) for nz, c in ((5, 3), (10, None)))
+    plain.blocks.load_state_dict(conditional.blocks.state_dict())
+    z, y = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 2, 2, 1])
+    images = conditional({"z": z, "y": y})
+    torch.testing.assert_close(images, plain({"z": torch.cat([z, conditional.embed.weight[y]], 1)}))
+    assert not torch.allclose(images, conditional({"z": z, "y": (y + 1) % 3}), atol=1e-3)
+
+
+def test_copies_of_a_conditional_generator_keep_their_labels():
+    prior = trained_looking(8, nz=5, ngf=4, classes=3)
+    state = {"z": torch.randn(R, B, 5, dtype=torch.float64), "y": torch.tensor([[0, 1, 2], [2, 2, 0]])}
+    torch.testing.assert_close(decode_each(prior, shared(prior), state), decode(prior, state))
+
+
+@pytest.mark.parametrize("side", [32, 16, 8])
+def test_shrinking_is_the_mean_over_areas(side):
+    images = torch.rand(R, B, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    small, part = shrink(images, side), 32 // side
+    assert small.shape == (R, B, 3, side, side)
+    torch.testing.assert_close(small[1, 2, 0, 3, 5], images[1, 2, 0, 3 * part : 4 * part, 5 * part : 6 * part].mean())
+
+
 # The discriminator.
 
 
-def test_discriminator_gives_one_logit_for_each_image():
-    judge = Discriminator()
-    kernels = 4 * 4 * (3 * 64 + 64 * 128 + 128 * 256 + 256)
-    assert sum(p.numel() for p in judge.parameters()) == kernels + 2 * (128 + 256)
+@pytest.mark.parametrize("size", [32, 64])
+def test_discriminator_gives_one_logit_for_each_image(size):
+    judge = Discriminator(size=size)
+    widths = [3, 64, 128, 256, 512][: 4 if size == 32 else 5]
+    kernels = 4 * 4 * (sum(a * b for a, b in itertools.pairwise(widths)) + widths[-1])
+    assert sum(p.numel() for p in judge.parameters()) == kernels + 2 * sum(widths[2:])
     for count in (1, 5):
-        assert judge.eval()(torch.rand(count, 3, 32, 32)).shape == (count,)
+        assert judge.eval()(torch.rand(count, 3, size, size)).shape == (count,)
+
+
+def test_a_conditional_discriminator_adds_the_product_with_the_class():
+    """The projection of Miyato and Koyama (2018), which is nothing before training."""
+    judge, x, y = Discriminator(classes=3).eval(), torch.rand(4, 3, 32, 32), torch.tensor([0, 2, 2, 1])
+    before = judge(x, y)
+    torch.testing.assert_close(before, judge(x, (y + 1) % 3))
+    torch.nn.init.normal_(judge.embed.weight)
+    products = [judge.body(x)[i].mean((1, 2)) @ judge.embed.weight[label] for i, label in enumerate(y)]
+    torch.testing.assert_close(judge(x, y), before + torch.stack(products))

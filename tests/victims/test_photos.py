@@ -219,7 +219,7 @@ def test_augmented_is_the_generators_alone(size):
     data = Photos(split="train", size=size)
 
     def draw(seed):
-        return data.augmented(6, torch.Generator().manual_seed(seed))
+        return data.augmented(6, torch.Generator().manual_seed(seed))[0]
 
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -242,11 +242,12 @@ class TwoImages(ImageData):
 
 def test_any_data_set_is_augmented_by_mirroring_half_its_images():
     data = TwoImages()
-    drawn = data.augmented(400, torch.Generator().manual_seed(0))
+    drawn, labels = data.augmented(400, torch.Generator().manual_seed(0))
     kinds = [data[0][0], data[0][0].flip(-1), data[1][0], data[1][0].flip(-1)]
     counts = [sum(torch.equal(image, kind) for image in drawn) for kind in kinds]
     assert sum(counts) == 400
     assert min(counts) > 70  # 100 expected, standard deviation 9
+    assert labels.tolist() == [int(not any(torch.equal(image, kind) for kind in kinds[:2])) for image in drawn]
 
 
 # What the user can mend.

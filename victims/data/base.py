@@ -39,8 +39,8 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         images, labels = zip(*(self[i] for i in indices), strict=True)
         return torch.stack(images), torch.tensor(labels)
 
-    def augmented(self, count: int, generator: torch.Generator) -> Tensor:
-        """Images drawn at random for training a prior, half of them mirrored, (count, C, H, W) in [0, 1]."""
-        images, _ = self.batch(torch.randint(len(self), (count,), generator=generator).tolist())
+    def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For training a prior: images (count, C, H, W) in [0, 1] drawn at random, half of them mirrored; labels."""
+        images, labels = self.batch(torch.randint(len(self), (count,), generator=generator).tolist())
         mirror = torch.rand(count, generator=generator) < 0.5
-        return torch.where(mirror[:, None, None, None], images.flip(-1), images)
+        return torch.where(mirror[:, None, None, None], images.flip(-1), images), labels

@@ -99,10 +99,11 @@ class Photos(ImageData):
         name, x, y = self.corners[index]
         return crop(name, x, y, self.size), int(self.labels[index])
 
-    def augmented(self, count: int, generator: torch.Generator) -> Tensor:
+    def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Crops at any place of the strips, windows of 48 to 96 pixels: the grid alone is too few images."""
         images = []
-        for label in torch.randint(len(self.classes), (count,), generator=generator).tolist():
+        labels = torch.randint(len(self.classes), (count,), generator=generator)
+        for label in labels.tolist():
             name = self.classes[label]
             strip, scale, across, down, mirror = torch.rand(5, generator=generator).tolist()
             parts = regions(name, self.split)
@@ -112,4 +113,4 @@ class Photos(ImageData):
             y = top + round(down * (bottom - top - window))
             image = crop(name, x, y, self.size, window)
             images.append(image.flip(-1) if mirror < 0.5 else image)
-        return torch.stack(images)
+        return torch.stack(images), labels
