@@ -1,43 +1,16 @@
-"""`python -m benchmark run ...` and `python -m benchmark prior train ...`."""
+"""`python -m benchmark run ...` and `python -m benchmark prior list|quality|train ...`."""
 
 import re
 import sys
 import warnings
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from benchmark.config import Config, open_data
+from benchmark import prior
+from benchmark.config import Config
 from benchmark.run import run
-from priors.train import train
 from victims.errors import InputError, Notice
-
-
-def train_prior(
-    out: Path,
-    *,
-    data: str = "photos",
-    size: int = 32,
-    data_dir: Path = Path("data"),
-    steps: int = 8_000,
-    seed: int = 0,
-) -> None:
-    """Train a DCGAN on a data set's train split; the same command goes on where it was stopped.
-
-    Args:
-        out: the .safetensors file to write; a record (.json) and a grid of samples (.png) go beside it.
-        data: the data set.
-        size: side of the images in pixels.
-        data_dir: the folder that holds the data set's own, for data sets that come as files.
-        steps: rounds of generator against discriminator, on batches of 64.
-        seed: of weights, latents and images.
-    """
-    if out.suffix != ".safetensors":
-        raise InputError(f"prior train writes a .safetensors file, not {out}.")
-    images = open_data(data, "train", size, data_dir)
-    command = f"python -m benchmark prior train {out.name} --data {data} --size {size} --steps {steps} --seed {seed}"
-    print(train(images, out, steps=steps, seed=seed, trained_on=f"{data} train, {size} px", command=command))
 
 
 def build_parser() -> ArgumentParser:
@@ -54,9 +27,11 @@ def build_parser() -> ArgumentParser:
     prior_parser = ArgumentParser(exit_on_error=False, description="Generators.")
     commands.add_subcommand("prior", prior_parser, help="generators")
     prior_commands = prior_parser.add_subcommands()
-    train_parser = ArgumentParser(exit_on_error=False, description=train_prior.__doc__.splitlines()[0])
-    train_parser.add_function_arguments(train_prior, as_positional=True)
-    prior_commands.add_subcommand("train", train_parser, help="train a DCGAN on a data set's train split")
+    for name, command in prior.COMMANDS.items():
+        summary = command.__doc__.splitlines()[0]
+        command_parser = ArgumentParser(exit_on_error=False, description=summary)
+        command_parser.add_function_arguments(command, as_positional=True)
+        prior_commands.add_subcommand(name, command_parser, help=summary)
     return parser
 
 
@@ -89,7 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
             options.pop("config", None)
             run(Config(**options))
         else:
-            train_prior(**chosen.prior.train.as_dict())
+            name = chosen.prior.subcommand
+            prior.COMMANDS[name](**chosen.prior[name].as_dict())
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2

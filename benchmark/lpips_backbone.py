@@ -60,6 +60,11 @@ class Lpips:
     def available(self) -> bool:
         return self._net is not None
 
+    @property
+    def features(self) -> nn.Sequential:
+        """The backbone alone: torchvision's `squeezenet1_1().features`; only where it is available."""
+        return _features(self._net)
+
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each pair of [0, 1] images, H and W at least `MIN_SIDE`: (B, C, H, W) twice -> (B,).
@@ -79,10 +84,9 @@ def _load(path: Path) -> nn.Module:
     # Building draws random weights; the random numbers of the run must not depend on it.
     with torch.random.fork_rng(devices=[]):
         net = _LPIPS(net="squeeze", pnet_rand=True)
-    features = nn.Sequential(*(layer for part in net.net.slices for layer in part))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        features.load_state_dict(
+        _features(net).load_state_dict(
             {
                 name.removeprefix("features."): tensor
                 for name, tensor in state.items()
@@ -95,6 +99,11 @@ def _load(path: Path) -> nn.Module:
             "replace it, or remove it to look elsewhere"
         ) from error
     return net
+
+
+def _features(net: nn.Module) -> nn.Sequential:
+    """The layers of LPIPS's SqueezeNet in one row, as torchvision has them."""
+    return nn.Sequential(*(layer for part in net.net.slices for layer in part))
 
 
 def _download(target: Path) -> None:

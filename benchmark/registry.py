@@ -1,6 +1,8 @@
-"""Names on the command line -> classes: a file's name in its folder, or a dotted path to the user's own."""
+"""Names on the command line -> classes: a file's name in its folder, or a dotted path to the user's own.
 
-import difflib
+Priors have names of their own, see `priors.catalogue`.
+"""
+
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -9,9 +11,9 @@ from torch import nn
 
 from attacks.base import Attack
 from defenses.base import Defense
-from priors.base import Prior
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.names import imported, unknown
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,6 @@ KINDS = {
         Kind("data", "victims.data", ImageData),
         Kind("victim", "victims.models", nn.Module),
         Kind("defense", "defenses", Defense),
-        Kind("prior", "priors", Prior),
     )
 }
 
@@ -58,19 +59,5 @@ def find(kind_name: str, name: str) -> type:
     if name in known:
         return known[name]
     if "." not in name:
-        raise InputError(unknown(kind.name, name, list(known)))
-    module, _, attribute = name.rpartition(".")
-    try:
-        item = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import the {kind.name} '{name}': {error}.") from None
-    if not (isinstance(item, type) and issubclass(item, kind.base)):
-        raise InputError(f"'{name}' is not a subclass of {kind.base.__module__}.{kind.base.__name__}.")
-    return item
-
-
-def unknown(kind: str, name: str, known: list[str]) -> str:
-    """One line that names what there is, and the nearest."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown {kind} '{name}'; {hint}known: {', '.join(sorted(known))}, or a dotted path to your own."
+        raise InputError(unknown(kind.name, name, known))
+    return imported(kind.name, name, kind.base)

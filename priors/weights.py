@@ -1,7 +1,8 @@
 """Weights of priors: safetensors files that say themselves what they are.
 
 The file's metadata holds `prior` (the name of the architecture), `options` (its constructor arguments, JSON),
-`trained_on` and `command`. Beside a shipped file `<name>.safetensors` lies `<name>.json` with its SHA-256.
+`trained_on` and `command`. Beside a shipped file `<name>.safetensors` lies `<name>.json` with its SHA-256; weights
+of others may have such a record too.
 """
 
 import hashlib
@@ -14,15 +15,24 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from priors.base import Prior
+from priors.biggan import BigGAN
 from priors.dcgan import DCGAN
+from priors.dcgan_faces import DCGANFaces
+from priors.stylegan2 import StyleGAN2
 from victims.errors import InputError
 
 SHIPPED = Path(__file__).parent / "weights"
-ARCHITECTURES: Mapping[str, type[Prior]] = {"dcgan": DCGAN}
+ARCHITECTURES: Mapping[str, type[Prior]] = {
+    "biggan": BigGAN,
+    "dcgan": DCGAN,
+    "dcgan_faces": DCGANFaces,
+    "stylegan2": StyleGAN2,
+}
 
 
 def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shipped() -> list[str]:
@@ -65,9 +75,7 @@ def load(path: Path) -> Prior:
             f"{path} is not a prior of this suite: its metadata names '{about.get('prior')}', "
             f"known are {', '.join(ARCHITECTURES)}."
         )
-    record = path.with_suffix(".json")
-    if record.is_file() and recorded_sha256(record) != sha256(path):
-        raise InputError(f"{path} does not have the SHA-256 recorded in {record.name}; get both again.")
+    verify(path)
     try:
         prior = ARCHITECTURES[about["prior"]](**json.loads(about["options"]))
         prior.trained_on = about["trained_on"]
@@ -81,14 +89,17 @@ def load(path: Path) -> Prior:
     return prior.eval().requires_grad_(False)
 
 
-def recorded_sha256(record: Path) -> str:
-    """What the `.json` beside a weights file says.
+def verify(path: Path, expected: str | None = None) -> None:
+    """Hold the file's SHA-256 against `expected`, or else against that of the `.json` beside it, where there is one.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is another one, or the `.json` has none.
     """
-    try:
-        return json.loads(record.read_text())["sha256"]
-    except (KeyError, TypeError, ValueError):
-        weights = record.with_suffix(".safetensors")
-        raise InputError(f"{record.name} beside {weights} is no record of it (no sha256); get both again.") from None
+    record, where = path.with_suffix(".json"), "known of it"
+    if expected is None and record.is_file():
+        try:
+            expected, where = json.loads(record.read_text())["sha256"], f"recorded in {record.name}"
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{record.name} beside {path} is no record of it (no sha256); get both again.") from None
+    if expected is not None and expected != sha256(path):
+        raise InputError(f"{path} does not have the SHA-256 {where}; get it again.")

@@ -13,12 +13,17 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torchvision.models import squeezenet1_1
 
 from attacks.base import Attack
+from benchmark import quality
 from benchmark.__main__ import main
 from benchmark.rows import Row
 from benchmark.tasks import mean_image
+from priors import weights
+from priors.catalogue import CATALOGUE
 from victims.data.photos import Photos
+from victims.victim import build
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -213,7 +218,8 @@ BAD = {
     "--precision=float16": "precision",
     "--data=foto": "did you mean 'photos'",
     "--victim=convent": "did you mean 'convnet'",
-    "--prior=dcgan --attack=gias": "unknown prior 'dcgan'",
+    "--prior=dcgan-foto32 --attack=gias": "did you mean 'dcgan-photos32'",
+    "--prior=biggan-deep-256 --attack=gias --weights-dir=nowhere": "nowhere/priors.*can be had from",
     "--prior=nowhere.safetensors --attack=gias": "no weights at",
     "--defense=sparsify:1": "did you mean 'sparsification'",
     "--defense=sparsification:1": "rate",
@@ -287,6 +293,49 @@ def test_every_variable_of_make_is_an_option():
         [sys.executable, "-m", "benchmark", "run", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert all(f"--{option}" in options for option in given)
+
+
+def test_prior_list(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "999")
+    file = tmp_path / "priors" / CATALOGUE["dcgan-faces32"].file
+    file.parent.mkdir()
+    file.write_bytes(b"")
+    assert main(["prior", "list", f"--weights-dir={tmp_path}"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert {*weights.shipped(), *CATALOGUE} <= lines.keys()
+    assert all(name in lines["dcgan-photos32"] for name in (" dcgan ", " 32 ", "photos train", "shipped"))
+    assert lines["dcgan-faces32"].endswith(str(file))
+    for fact in (" biggan ", " 128 ", "ImageNet", "missing: biggan-deep-128-pytorch_model.bin, from https://"):
+        assert fact in lines["biggan-deep-128"]
+
+
+def test_prior_quality(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(quality, "SIDE", 32)
+    body = build(squeezenet1_1, seed=0).features  # random weights
+    (tmp_path / "lpips").mkdir()
+    torch.save(body.state_dict(), tmp_path / "lpips" / "squeezenet1_1_features.pth")
+    assert main(["prior", "quality", "dcgan-photos32", "--count=12", f"--weights-dir={tmp_path}"]) == 0
+    printed = capsys.readouterr().out
+    assert "SqueezeNet" in printed
+    assert "96 images of photos test" in printed
+    assert re.search(r"dcgan-photos32 +12 +-?\d+\.\d+ ± \d+\.\d+ +\d+\.\d+\n", printed)
+    assert re.search(r"photos tune \(real\) +96 +-?\d+\.\d+ ± \d+\.\d+ +\d+\.\d+\n", printed)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    {
+        "dcgan-photos32": "LPIPS backbone .* mend --weights-dir",
+        "dcgan-photos32 --count=3": "count is 3",
+        "dcgan-foto32 --count=many": "count",
+    }.items(),
+)
+def test_prior_quality_of_bad_input(options, expected, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert main(["prior", "quality", *options.split(), f"--weights-dir={tmp_path}"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert re.search(expected, printed)
 
 
 def test_prior_train(tmp_path, capsys):

@@ -22,7 +22,7 @@ def prior():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = DCGAN(**OPTIONS)
-        made.train()(torch.randn(16, 5))
+        made.train()({"z": torch.randn(16, 5)})
     made.trained_on = "sixteen latents"
     return made.eval()
 
@@ -63,10 +63,10 @@ def test_what_is_loaded_is_what_was_saved(prior, path):
     assert list(loaded.state_dict()) == list(prior.state_dict())
     for name, tensor in prior.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor), name
-    z = torch.randn(2, 5)
+    z = {"z": torch.randn(2, 5)}
     assert torch.equal(loaded(z), prior(z))
     assert loaded.trained_on == "sixteen latents"
-    assert loaded.latent_shape == (5,)
+    assert loaded.nz == 5
 
 
 def test_what_is_loaded_is_frozen_and_in_eval_mode(path):
@@ -143,7 +143,7 @@ def test_a_pickle_is_not_opened(prior, tmp_path, suffix):
     assert "safetensors" in refusal(pickled)
 
 
-@pytest.mark.parametrize("about", [None, {}, {"format": "pt"}, {"prior": "biggan"}], ids=str)
+@pytest.mark.parametrize("about", [None, {}, {"format": "pt"}, {"prior": "vae"}], ids=str)
 def test_a_safetensors_file_of_somebody_else(tmp_path, about):
     foreign = tmp_path / "foreign.safetensors"
     save_file({"layer.weight": torch.zeros(2, 2)}, foreign, metadata=about)

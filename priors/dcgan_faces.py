@@ -1,0 +1,81 @@
+"""The face generator of fletchersarip93/face-generator: a DCGAN of five blocks at 32 px."""
+
+from pathlib import Path
+from textwrap import shorten
+
+import torch
+from torch import Tensor, nn
+
+from priors.base import Prior
+from victims.errors import InputError
+
+NZ = 100  # length of the latent
+
+
+class FirstBlock(nn.Sequential):
+    """The latent vector as a 1x1 map, to 4x4, normalised; no activation follows."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.ConvTranspose2d(NZ, 256, 4, bias=False), nn.BatchNorm2d(256))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z[..., None, None])
+
+
+class Block(nn.Sequential):
+    """A convolution, batch normalisation, LeakyReLU."""
+
+    def __init__(self, conv: nn.Module, c_out: int) -> None:
+        super().__init__(conv, nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2))
+
+
+class LastBlock(nn.Sequential):
+    """To colour, tanh, and from (-1, 1) to (0, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.ConvTranspose2d(32, 3, 4, 2, 1), nn.Tanh())
+
+    def forward(self, h: Tensor) -> Tensor:
+        return (super().forward(h) + 1) / 2
+
+
+class DCGANFaces(Prior):
+    """Latent 100 -> 4x4 -> 4x4 with half the channels -> 8x8 -> 16x16 -> 32x32; latents are uniform on (-1, 1)."""
+
+    image_shape = (3, 32, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            [
+                FirstBlock(),
+                Block(nn.Conv2d(256, 128, 3, 1, 1, bias=False), 128),
+                Block(nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), 64),
+                Block(nn.ConvTranspose2d(64, 32, 4, 2, 1, bias=False), 32),
+                LastBlock(),
+            ]
+        )
+
+    def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"z": 2 * torch.rand(count, NZ, generator=generator) - 1}
+
+
+def load_public(path: Path) -> DCGANFaces:
+    """Public weights (a state dict under `generator_deconv.`), in eval mode, the parameters frozen.
+
+    What they have seen is not in the file: its name stands for it.
+
+    Raises:
+        InputError: no file, code in it, or other tensors than these.
+    """
+    if not path.is_file():
+        raise InputError(f"no weights at {path}; give the .pt file of the face generator.")
+    prior = DCGANFaces()
+    try:
+        public = torch.load(path, map_location="cpu", weights_only=True)
+        prior.load_state_dict({name.replace("generator_deconv", "blocks"): t for name, t in public.items()})
+    except Exception as error:  # a broken or foreign file fails in as many ways as there are files
+        what = shorten(f"{type(error).__name__}: {error}", 200)
+        raise InputError(f"{path} is not the face generator of 32 px, or holds more than tensors ({what}).") from error
+    prior.trained_on = path.stem
+    return prior.eval().requires_grad_(False)

@@ -1,0 +1,34 @@
+"""Names that users type: the nearest known one, and dotted paths to classes of their own."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import TypeVar
+
+from victims.errors import InputError
+
+T = TypeVar("T")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line that names what there is, and the nearest."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    return f"unknown {kind} '{name}'; {hint}known: {', '.join(known)}, or a dotted path to your own."
+
+
+def imported(kind: str, path: str, base: type[T]) -> type[T]:
+    """The class at a dotted path, a subclass of `base`.
+
+    Raises:
+        InputError: says what is wrong with the path.
+    """
+    module, _, attribute = path.rpartition(".")
+    try:
+        item = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"cannot import the {kind} '{path}': {error}.") from None
+    if not (isinstance(item, type) and issubclass(item, base)):
+        raise InputError(f"'{path}' is not a subclass of {base.__module__}.{base.__name__}.")
+    return item
