@@ -4,8 +4,6 @@ All of it is in float64 on the CPU: errors grow from layer to layer, and every d
 """
 
 import math
-from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,31 +13,14 @@ from scipy.optimize import brentq
 from scipy.sparse.linalg import LinearOperator, lsmr
 from scipy.special import expit, lambertw
 from torch import Tensor, nn
-from torch.func import vjp
 from torch.nn.functional import conv2d, unfold
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from victims.errors import InputError
-from victims.victim import Victim
+from attacks.chain import Link
 
 DENSE_LIMIT = 2 * 2**30  # bytes of a system's matrix; a larger one is solved by iteration
 EPS = torch.finfo(torch.float64).eps
 TURN = float(1 + lambertw(math.exp(-1)).real)  # where -m / (1 + e^m) is least: (m - 1) e^m = 1
-
-
-@dataclass(frozen=True)
-class Link:
-    """One layer of the chain: a float64 copy of it, and the shapes of one image's input and output."""
-
-    name: str
-    module: nn.Module
-    input_shape: torch.Size
-    output_shape: torch.Size
-
-    @property
-    def parameter(self) -> str:
-        """The name of its weight in the update."""
-        return f"{self.name}.weight".lstrip(".")
 
 
 @dataclass(frozen=True)
@@ -50,7 +31,7 @@ class LayerReport:
         layer: the module's name.
         unknowns: numbers in the layer's input.
         gradient_equations, weight_equations: that were used.
-        rank: of all equations together; below `unknowns` the input of least norm was taken.
+        rank: of all equations together; below `unknowns` they leave the input open.
         rank_is_bound: nothing was factorised, and `rank` is only what it cannot exceed.
         residual: |A x - b| / |b|.
         input: the rebuilt input.
@@ -73,78 +54,6 @@ class Solution:
     x: Tensor
     rank: int
     residual: float
-
-
-# The victim.
-
-INVERSES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
-    nn.LeakyReLU: lambda module, a: torch.where(a > 0, a, a / module.negative_slope),
-    nn.Identity: lambda module, a: a,
-    nn.Flatten: lambda module, a: a,
-}
-"""Each is homogeneous, f(c a) = c f(a) for c > 0, which the twins of `margins` rely on."""
-
-
-def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Link]:
-    """The victim's layers, first to last.
-
-    Raises:
-        InputError: names the first layer that cannot be inverted, or whose input is not the output before it.
-    """
-    names = {module: name for name, module in victim.model.named_modules() if not list(module.children())}
-    calls: list[tuple[nn.Module, Tensor]] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda module, given: calls.append((module, given[0].clone())))
-        for module in names
-    ]
-    image = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0)).to(victim.mean)
-    try:
-        with torch.no_grad():
-            logits = victim.logits(victim.parameters, image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    links, value = [], image
-    for module, x in calls:
-        if fault := obstacle(module, x):
-            raise refusal(names[module], module, fault)
-        if x.numel() != value.numel() or not torch.allclose(x.flatten(), value.flatten()):
-            raise refusal(names[module], module, "its input is not the output before it, as with a residual")
-        if any(link.name == names[module] for link in links) and list(module.parameters()):
-            raise refusal(names[module], module, "it is passed twice, and its gradient is a sum of two")
-        with torch.no_grad():
-            value = module(x.clone())
-        links.append(Link(names[module], deepcopy(module).cpu().double(), x.shape[1:], value.shape[1:]))
-    name, last = (links[-1].name, links[-1].module) if links else ("", victim.model)
-    if not isinstance(last, nn.Linear) or last.out_features != 1 or not torch.allclose(value, logits):
-        raise refusal(name, last, "the model has to end with a linear layer of one logit")
-    return links
-
-
-def obstacle(module: nn.Module, x: Tensor) -> str | None:
-    """Why the input x of this layer cannot be rebuilt from its output and gradients; None where it can."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        if module.bias is not None:
-            return "it has a bias"
-        if isinstance(module, nn.Conv2d) and (
-            module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
-        ):
-            return "only convolutions of one group, padded by a number of zeros, are known"
-        if isinstance(module, nn.Linear) and x.dim() != 2:
-            return "it is applied to a map and not to one vector"
-        return None
-    if type(module) not in INVERSES:
-        return "it cannot be inverted"
-    if isinstance(module, nn.LeakyReLU) and module.negative_slope <= 0:
-        return "it has no slope left of zero and cannot be inverted"
-    return None
-
-
-def refusal(name: str, module: nn.Module, why: str) -> InputError:
-    return InputError(
-        f"rgap cannot go back through the layer {name or 'model'} ({type(module).__name__}): {why}; choose a chain of "
-        "linear layers and convolutions without bias, LeakyReLU between them and one logit, such as --victim cnn6."
-    )
 
 
 # The last layer.
@@ -194,8 +103,7 @@ def rebuild_input(link: Link, z: Tensor, k: Tensor, g: Tensor, balanced: bool = 
         solution = Solution(x, unknowns, float((g - k.outer(x)).norm()))
     else:
         if balanced:
-            size = link.module.weight.flatten(1).norm(dim=1).mean() / k.flatten(1).norm(dim=1).mean()
-            k, g = k * size, g * size
+            k, g = balance(link.module, k, g)
         b, weight_equations = torch.cat([g.flatten(), z.flatten()]), z.numel()
         rows = min(g[:, 0].numel(), link.input_shape[1:].numel()) * link.input_shape[0] + z.numel()
         bound = rows * unknowns * z.element_size() > DENSE_LIMIT
@@ -212,10 +120,18 @@ def rebuild_input(link: Link, z: Tensor, k: Tensor, g: Tensor, balanced: bool = 
     )
 
 
-def back(module: nn.Module, x: Tensor, k: Tensor) -> Tensor:
-    """d loss / d input of any layer from d loss / d output: k W for linear ones, k f'(x) for activations."""
-    output, pull = vjp(lambda x: module(x.clone()), x[None])  # a clone, for some activations work in place
-    return pull(k.reshape(output.shape))[0][0]
+def balance(layer: nn.Conv2d, k: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """k and g scaled so that the gradient equations K x = g have the size of the weight equations."""
+    size = layer.weight.detach().flatten(1).norm(dim=1).mean() / k.flatten(1).norm(dim=1).mean()
+    return k * size, g * size
+
+
+def left_side(layer: nn.Conv2d, x: Tensor, k: Tensor) -> Tensor:
+    """A x without the matrix A, gradient equations first: (weights + outputs,); differentiable in x (C, H, W)."""
+    how = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    weight = layer.weight.detach()
+    dg, dz = conv2d_weight(x[None], weight.shape, k[None], **how), conv2d(x[None], weight, **how)
+    return torch.cat([dg.flatten(), dz.flatten()])
 
 
 def taps(layer: nn.Conv2d, input_shape: torch.Size) -> Tensor:
@@ -289,16 +205,15 @@ def solve_by_iteration(link: Link, z: Tensor, k: Tensor, g: Tensor) -> Solution:
     """The same system without its matrix: its products are a convolution's own."""
     layer = link.module
     how = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-    shape, weight, k = (1, *link.input_shape), layer.weight.detach(), k[None]
+    shape, weight = (1, *link.input_shape), layer.weight.detach()
 
     def forward(x: np.ndarray) -> np.ndarray:
-        x = torch.from_numpy(x).reshape(shape)
-        dg, dz = conv2d_weight(x, weight.shape, k, **how), conv2d(x, weight, **how)
-        return torch.cat([dg.flatten(), dz.flatten()]).numpy()
+        return left_side(layer, torch.from_numpy(x).reshape(link.input_shape), k).numpy()
 
     def adjoint(b: np.ndarray) -> np.ndarray:
         dg, dz = torch.from_numpy(b).split([g.numel(), z.numel()])
-        x = conv2d_input(shape, dg.reshape(g.shape), k, **how) + conv2d_input(shape, weight, dz.reshape(k.shape), **how)
+        dg, dz = dg.reshape(g.shape), dz.reshape(1, *k.shape)
+        x = conv2d_input(shape, dg, k[None], **how) + conv2d_input(shape, weight, dz, **how)
         return x.flatten().numpy()
 
     b = torch.cat([g.flatten(), z.flatten()]).numpy()

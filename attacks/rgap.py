@@ -2,21 +2,44 @@
 
 import math
 import warnings
-from dataclasses import replace
-from typing import Unpack
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Unpack
 
 import torch
 from scipy.special import expit
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.recursion import INVERSES, LayerReport, Link, back, chain, margins, rebuild_input
+from attacks.chain import INVERSES, Link, back, chain
+from attacks.recursion import LayerReport, margins, rebuild_input
 from attacks.stage import Reconstruction, Search, Stage
 from victims.errors import Notice
 from victims.observation import Observation
 from victims.victim import Gradient
 
 LEEWAY = 0.05  # root mean square by which the pixels of an image that is only nearly right may leave [0, 1]
+
+Solve = Callable[[Link, Tensor, Tensor, Tensor], LayerReport]
+"""A layer, its output z, k = d loss / d z and g = d loss / d weight -> its input."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an update says under one label.
+
+    Attributes:
+        image: (C, H, W), normalised; zeros stand for what could not be solved.
+        label: 0 or 1.
+        margins: the one that was taken, then its twin where there is one.
+        layers: every layer with a weight, last layer first; none where the update is zero or not finite.
+    """
+
+    image: Tensor
+    label: int
+    margins: list[float]
+    layers: list[LayerReport]
 
 
 class RGAP(Attack):
@@ -47,6 +70,7 @@ class RGAP(Attack):
     analytic = True
     made_for = {"victim": "fcn3", "batch": 1, "defense": "none"}
     presets = {"paper": {"restarts": 2}, "balanced": {"balanced": True, "restarts": 2}}
+    instead: ClassVar[str] = "the least-norm input is taken"  # where a layer does not determine its input
 
     def __init__(self, *, balanced: bool = False, **common: Unpack[Common]) -> None:
         super().__init__({"x": 1}, **common)
@@ -62,20 +86,13 @@ class RGAP(Attack):
         chain(observation.victim, observation.image_shape)
 
     def search(self) -> Search:
-        images, y = [], []
-        self.reports: list[list[LayerReport]] = []
-        for observation in self.observations:
-            readings = [self.reading(observation, likely) for likely in (True, False)[: self.restarts]]
-            for run in range(self.restarts):
-                x, label, reports = readings[run % len(readings)]
-                images.append(x.to(self.victim.mean))
-                y.append(label)
-                self.reports.append(reports)
+        readings = [reading for task in range(len(self.observations)) for reading in self.readings(task)]
+        self.reports = [reading.layers for reading in readings]
         self.warn_of_rank()
         yield Stage(
             name="x",
-            variables={"x": torch.stack(images)[:, None]},
-            fixed={"y": torch.tensor(y, device=self.victim.mean.device)[:, None]},
+            variables={"x": torch.stack([reading.image for reading in readings])[:, None].to(self.victim.mean)},
+            fixed={"y": torch.tensor([[reading.label] for reading in readings], device=self.victim.mean.device)},
             labels=lambda v: v["y"],
             decode=lambda v: v["x"],
             lr=0.0,
@@ -85,25 +102,27 @@ class RGAP(Attack):
         layers = [self.reports[run] for run in self._best_runs(self._best_cost).tolist()]
         return replace(super().result(), layers=layers)
 
-    def reading(self, observation: Observation, likely: bool) -> tuple[Tensor, int, list[LayerReport]]:
-        """The normalised image (C, H, W), its label (0 or 1) and the layers under the likely label, or the other.
+    def readings(self, task: int) -> list[Reading]:
+        """One for each run of a task."""
+        labels = [self.reading(self.observations[task], likely) for likely in (True, False)[: self.restarts]]
+        return [labels[run % len(labels)] for run in range(self.restarts)]
 
-        An image of zeros stands for what could not be solved.
-        """
-        g = {name: tensor.detach().cpu().double() for name, tensor in observation.update.items()}
-        nothing = torch.zeros(observation.image_shape)
+    def reading(self, observation: Observation, likely: bool) -> Reading:
+        """Under the likely label, or the other."""
+        nothing = torch.zeros(observation.image_shape, dtype=torch.float64)
+        g = in_double(observation.update)
         if not 0 < sum(float(tensor.square().sum()) for tensor in g.values()) < math.inf:
-            return nothing, 0, []
+            return Reading(nothing, 0, [], [])
         links = chain(observation.victim, observation.image_shape)
         g_d, W_d = g[links[-1].parameter], links[-1].module.weight
         m, *twin = margins(float((g_d * W_d).sum()))
         y = -1 if (g_d.sum() > 0) == likely else 1  # x_d = g_d / k_d, and k_d has the sign of -y
-        layers = recursion(links, g, u=y * m, k=-y * float(expit(-m)), balanced=self.balanced)
+        layers = recursion(links, g, y, m, partial(rebuild_input, balanced=self.balanced))
         x = layers[-1].input.reshape(observation.image_shape)
         if twin and self.outside(x * twin[0] / m) < LEEWAY:
             layers = [replace(layer, input=layer.input * twin[0] / m) for layer in layers]
-            x = x * twin[0] / m
-        return (x, (y + 1) // 2, layers) if x.isfinite().all() else (nothing, 0, layers)
+            x, m, twin = x * twin[0] / m, twin[0], [m]
+        return Reading(x if x.isfinite().all() else nothing, (y + 1) // 2, [m, *twin], layers)
 
     def outside(self, x: Tensor) -> float:
         """Root mean square of how far the pixels of a normalised image (C, H, W) lie outside [0, 1]."""
@@ -115,30 +134,35 @@ class RGAP(Attack):
         for report in {r.layer: r for reports in self.reports for r in reports if r.rank < r.unknowns}.values():
             warnings.warn(
                 f"the layer {report.layer} does not determine its input: rank {report.rank} for {report.unknowns} "
-                "unknowns; the least-norm input is taken, and all layers before it inherit its error.",
+                f"unknowns; {self.instead}, and all layers before it inherit its error.",
                 Notice,
                 stacklevel=2,
             )
 
 
-def recursion(links: list[Link], g: Gradient, u: float, k: float, balanced: bool) -> list[LayerReport]:
+def in_double(update: Gradient) -> Gradient:
+    return {name: g.detach().cpu().double() for name, g in update.items()}
+
+
+def recursion(links: list[Link], g: Gradient, y: int, m: float, solve: Solve) -> list[LayerReport]:
     """Algorithm 1: every layer's input, last layer first.
 
     Args:
         links: the victim's layers, first to last.
         g: d loss / d weight of each.
-        u: the logit.
-        k: d loss / d logit.
-        balanced: see `RGAP`.
+        y: the label, -1 or 1.
+        m: the margin y u, of the logit u.
+        solve: for the input of a layer with a weight.
     """
-    z, k_i = torch.tensor([u], dtype=torch.float64), torch.tensor([k], dtype=torch.float64)
+    z = torch.tensor([y * m], dtype=torch.float64)
+    k = torch.tensor([-y * float(expit(-m))], dtype=torch.float64)
     reports: list[LayerReport] = []
     for link in reversed(links):
         if type(link.module) in INVERSES:
             x = INVERSES[type(link.module)](link.module, z).reshape(link.input_shape)
         else:
-            reports.append(rebuild_input(link, z, k_i, g[link.parameter], balanced))
+            reports.append(solve(link, z, k, g[link.parameter]))
             x = reports[-1].input
-        k_i = back(link.module, x, k_i)
+        k = back(link.module, x, k)
         z = x
     return reports

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from attacks import recursion
-from attacks.recursion import Link, back, chain, gradient_matrix, least_squares, margins, rebuild_input, weight_matrix
+from attacks.chain import Link, back, chain
+from attacks.recursion import gradient_matrix, least_squares, left_side, margins, rebuild_input, weight_matrix
 from attacks.rgap import RGAP
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
@@ -89,6 +90,14 @@ def test_rank_and_input_are_those_of_the_whole_system(spec):
     assert report.residual < 1e-12
     if report.rank == report.unknowns:
         assert relative(report.input, x) < 1e-9
+
+
+@each_convolution
+def test_left_side_is_that_of_the_whole_system(spec):
+    link, x, z, k, g = convolution(spec)
+    other = torch.randn_like(x)
+    assert relative(left_side(link.module, other, k), system(link, k) @ other.flatten()) < 1e-12
+    assert relative(left_side(link.module, x, k), torch.cat([g.flatten(), z.flatten()])) < 1e-12
 
 
 def test_some_of_these_systems_are_deficient_and_some_are_not():

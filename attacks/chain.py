@@ -1,0 +1,110 @@
+"""The victim as R-GAP sees it: a chain of layers, in float64 on the CPU, that can be gone through and back."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import vjp
+
+from victims.errors import InputError
+from victims.victim import Victim
+
+
+@dataclass(frozen=True)
+class Link:
+    """One layer of the chain: a float64 copy of it, and the shapes of one image's input and output."""
+
+    name: str
+    module: nn.Module
+    input_shape: torch.Size
+    output_shape: torch.Size
+
+    @property
+    def parameter(self) -> str:
+        """The name of its weight in the update."""
+        return f"{self.name}.weight".lstrip(".")
+
+
+INVERSES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
+    nn.LeakyReLU: lambda module, a: torch.where(a > 0, a, a / module.negative_slope),
+    nn.Identity: lambda module, a: a,
+    nn.Flatten: lambda module, a: a,
+}
+"""Each is homogeneous, f(c a) = c f(a) for c > 0, which the twins of `margins` rely on."""
+
+
+def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Link]:
+    """The victim's layers, first to last.
+
+    Raises:
+        InputError: names the first layer that cannot be inverted, or whose input is not the output before it.
+    """
+    names = {module: name for name, module in victim.model.named_modules() if not list(module.children())}
+    calls: list[tuple[nn.Module, Tensor]] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda module, given: calls.append((module, given[0].clone())))
+        for module in names
+    ]
+    image = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0)).to(victim.mean)
+    try:
+        with torch.no_grad():
+            logits = victim.logits(victim.parameters, image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    links, value = [], image
+    for module, x in calls:
+        if fault := obstacle(module, x):
+            raise refusal(names[module], module, fault)
+        if x.numel() != value.numel() or not torch.allclose(x.flatten(), value.flatten()):
+            raise refusal(names[module], module, "its input is not the output before it, as with a residual")
+        if any(link.name == names[module] for link in links) and list(module.parameters()):
+            raise refusal(names[module], module, "it is passed twice, and its gradient is a sum of two")
+        with torch.no_grad():
+            value = module(x.clone())
+        links.append(Link(names[module], deepcopy(module).cpu().double(), x.shape[1:], value.shape[1:]))
+    name, last = (links[-1].name, links[-1].module) if links else ("", victim.model)
+    if not isinstance(last, nn.Linear) or last.out_features != 1 or not torch.allclose(value, logits):
+        raise refusal(name, last, "the model has to end with a linear layer of one logit")
+    return links
+
+
+def obstacle(module: nn.Module, x: Tensor) -> str | None:
+    """Why the input x of this layer cannot be rebuilt from its output and gradients; None where it can."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        if module.bias is not None:
+            return "it has a bias"
+        if isinstance(module, nn.Conv2d) and (
+            module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
+        ):
+            return "only convolutions of one group, padded by a number of zeros, are known"
+        if isinstance(module, nn.Linear) and x.dim() != 2:
+            return "it is applied to a map and not to one vector"
+        return None
+    if type(module) not in INVERSES:
+        return "it cannot be inverted"
+    if isinstance(module, nn.LeakyReLU) and module.negative_slope <= 0:
+        return "it has no slope left of zero and cannot be inverted"
+    return None
+
+
+def refusal(name: str, module: nn.Module, why: str) -> InputError:
+    return InputError(
+        f"R-GAP cannot go back through the layer {name or 'model'} ({type(module).__name__}): {why}; choose a chain of "
+        "linear layers and convolutions without bias, LeakyReLU between them and one logit, such as --victim cnn6."
+    )
+
+
+def through(links: Sequence[Link], x: Tensor) -> Tensor:
+    """f_{theta,r}: what the links, from the first on, make of one image x (C, H, W); differentiable."""
+    for link in links:
+        x = link.module(x.reshape(1, *link.input_shape).clone())[0]  # a clone, for some activations work in place
+    return x
+
+
+def back(module: nn.Module, x: Tensor, k: Tensor) -> Tensor:
+    """d loss / d input of any layer from d loss / d output: k W for linear ones, k f'(x) for activations."""
+    output, pull = vjp(lambda x: module(x.clone()), x[None])  # a clone, for some activations work in place
+    return pull(k.reshape(output.shape))[0][0]
