@@ -7,7 +7,6 @@ task lie next to each other.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
@@ -15,16 +14,15 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from attacks.distances import cosine
-from attacks.engine import vectorises, victim_gradients, victim_statistics
+from attacks.engine import vectorises, victim_statistics
+from attacks.objective import Objective
 from attacks.regularisers import statistics_distance
 from attacks.stage import Reconstruction, Search, Stage, Variables, share_out
-from priors.base import Prior
+from priors.base import Prior, shrink
 from victims.errors import InputError
-from victims.observation import Observation, Transform
+from victims.observation import Observation
 from victims.seeds import seed_of
 from victims.victim import Gradient
-
-CPU_IMAGES = 4  # measured: beyond, grouped convolutions of many runs are slower than the runs one by one
 
 
 class Common(TypedDict, total=False):
@@ -35,16 +33,6 @@ class Common(TypedDict, total=False):
     steps: int | None
     seed: int
     chunk: int | None
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """Runs that are evaluated together, with what they are matched against."""
-
-    runs: slice
-    received: Gradient
-    labels: Tensor | None
-    transform: Transform
 
 
 class Attack(LightningModule):
@@ -83,8 +71,7 @@ class Attack(LightningModule):
             restarts: independent starts per task.
             steps: in total; the plan's stages keep their proportions.
             seed: of the starting points.
-            chunk: how many runs are evaluated at once; None is all of them on a GPU, and on a CPU as many as
-                make up `CPU_IMAGES` images.
+            chunk: how many runs are evaluated at once, see `Objective`.
 
         Raises:
             InputError: a count below 1, fewer steps than stages, steps for a closed form, or no prior where one is
@@ -109,7 +96,7 @@ class Attack(LightningModule):
         return module.removeprefix("attacks.") if module.startswith("attacks.") else f"{module}.{type(self).__name__}"
 
     def search(self) -> Search:
-        """Yield the stages in order; each `yield` returns the best variables of its stage, (R, ...)."""
+        """Yield the stages in order; each `yield` returns its stage's best variables and what was fixed, (R, ...)."""
         raise NotImplementedError
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
@@ -146,9 +133,17 @@ class Attack(LightningModule):
         shape = (self.batch_size, *self.observations[0].image_shape)
         return self.draw(lambda generator: torch.randn(shape, generator=generator))
 
-    def latents(self) -> Tensor:
-        """Latents from the prior's own distribution, (R, B, *latent_shape)."""
-        return self.draw(lambda generator: self.prior.draw(self.batch_size, generator))
+    def latents(self) -> dict[str, Tensor]:
+        """What goes into the prior, from its own distribution, (R, B, ...) each; a conditional one has the labels y."""
+        draws = [self.prior.draw(self.batch_size, torch.Generator().manual_seed(seed)) for seed in self.seeds()]
+        state = {name: torch.stack([draw[name] for draw in draws]).to(self.victim.mean) for name in draws[0]}
+        if self.prior.classes:
+            state["y"] = self.for_runs([o.knowledge.labels for o in self.observations])
+        return state
+
+    def images(self, decoded: Tensor) -> Tensor:
+        """A prior's images (R, B, C, H, W) in [0, 1] as the victim takes them: area-resized, normalised."""
+        return self.victim.normalise(shrink(decoded, self.observations[0].image_shape[-1]))
 
     def box(self, images: Tensor) -> None:
         """Clamp normalised images, in place, to what pixels in [0, 1] can be."""
@@ -156,13 +151,8 @@ class Attack(LightningModule):
         low, high = self.victim.normalise(black), self.victim.normalise(black + 1)
         torch.maximum(torch.minimum(images, high, out=images), low, out=images)
 
-    def known_statistics(self) -> Variables:
-        """The batch-norm statistics given to the attacker, by `bn` and layer, (R, 2, C); for a stage's `fixed`."""
-        given = [o.knowledge.statistics or {} for o in self.observations]
-        return {f"bn {layer}": self.for_runs([s[layer] for s in given]) for layer in given[0]}
-
     def bn(self, v: Variables, x: Tensor, first: float = 1.0) -> Tensor:
-        """Distance of the images' batch-norm statistics to those in v, (R,); zero where none are known."""
+        """Distance of the images' batch-norm statistics to those given, which are in v; (R,), zero where none are."""
         known = {name.removeprefix("bn "): s for name, s in v.items() if name.startswith("bn ")}
         if not known:
             return x.new_zeros(len(x))
@@ -187,10 +177,20 @@ class Attack(LightningModule):
             )
         if self.made_for.get("defense") == "none" and observation.knowledge.estimate:
             raise InputError(f"{self.name} has no answer to a defence; run with --defense none, or --adapt false.")
-        if self.prior is not None and self.prior.image_shape != observation.image_shape:
+        if self.prior is not None:
+            self.check_prior(self.prior, observation)
+
+    def check_prior(self, prior: Prior, observation: Observation) -> None:
+        """Refuse a prior whose images are no whole multiple of the task's, or that has other classes."""
+        (channels, side, _), wanted = prior.image_shape, observation.image_shape
+        if channels != wanted[0] or wanted[1] != wanted[2] or side % wanted[1]:
             raise InputError(
-                f"the prior makes {self.prior.image_shape} images, the task has {observation.image_shape}; "
-                "choose another --prior or --size."
+                f"the prior makes {prior.image_shape} images, the task has {wanted}; choose another --prior or --size."
+            )
+        if prior.classes and (observation.knowledge.labels is None or prior.classes < observation.num_classes):
+            raise InputError(
+                f"the prior takes labels of {prior.classes} classes, the task has {observation.num_classes} and "
+                f"{'none' if observation.knowledge.labels is None else 'its own'} given; choose another --prior."
             )
 
     def begin(self, observations: Sequence[Observation]) -> None:
@@ -221,20 +221,15 @@ class Attack(LightningModule):
     def advance(self) -> None:
         """One step of the current stage for all runs: judge where they are, then move.
 
-        A stage of S steps costs S victim gradients; where its last step leads is not judged.
+        A stage of S steps costs S victim gradients, times its population; where its last step leads is not judged.
         """
         stage, step, steps = self._stage, self._step, self.plan[self._stage.name]
-        *judged, gradients = zip(*(self._evaluate(chunk) for chunk in self._chunks), strict=True)
-        cost, images, labels = map(torch.cat, judged)
-        self._judge(cost, images, labels)
-        self.curve.append((stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
-        self.gradient_evaluations += self._alive
-        for name, variable in self._variables.items():
-            g = torch.cat([chunk[name] for chunk in gradients])
-            variable.grad = g.sign() if stage.signed else g
         for group in self._optimiser.param_groups:
             group["lr"] = stage.lr * stage.schedule(step, steps)
-        self._optimiser.step()
+        if stage.population > 1:
+            self._move_by_values(stage)
+        else:
+            self._move_by_slopes(stage)
         if stage.project:
             with torch.no_grad():
                 stage.project(self._variables, step + 1)
@@ -260,7 +255,7 @@ class Attack(LightningModule):
             images: (R, B, C, H, W), normalised.
             labels: classes (R, B) or probabilities (R, B, K).
         """
-        return torch.cat([self._matching(chunk, images[chunk.runs], labels[chunk.runs]) for chunk in self._chunks])
+        return self._matching(1).cost(images, labels)
 
     def run(self, observations: Sequence[Observation]) -> Reconstruction:
         """The whole attack without a Trainer."""
@@ -287,41 +282,46 @@ class Attack(LightningModule):
         self._best_variables = {name: v.clone() for name, v in self._variables.items()}
         self._stage_cost = self._best_cost.new_full((self.runs,), torch.inf)
         self._optimiser = stage.optimiser(list(self._variables.values()), lr=stage.lr)
-        received = {
-            name: self.for_runs([o.update[name] for o in self.observations]) for name in self.observations[0].update
-        }
-        fits = max(1, CPU_IMAGES // self.batch_size) if self.victim.mean.device.type == "cpu" else self.runs
-        size = self.chunk or fits
-        slices = [slice(start, min(start + size, self.runs)) for start in range(0, self.runs, size)]
-        self._chunks = [self._chunk(runs, {name: g[runs] for name, g in received.items()}) for runs in slices]
+        self._objective = self._matching(stage.population)
 
-    def _chunk(self, runs: slice, received: Gradient) -> _Chunk:
-        given = [o.knowledge.labels for o in self.observations]
-        labels = None if given[0] is None else self.for_runs(given)[runs]
-        estimate = self.observations[0].knowledge.estimate
-        return _Chunk(runs, received, labels, estimate(received) if estimate else lambda dummy: dummy)
+    def _matching(self, population: int) -> Objective:
+        return Objective(
+            self.observations,
+            self.distance,
+            runs=self._alive,
+            population=population,
+            chunk=self.chunk,
+            vectorised=self.vectorised,
+        )
 
-    def _matching(self, chunk: _Chunk, images: Tensor, labels: Tensor) -> Tensor:
-        dummy = victim_gradients(self.victim, images, labels, vectorised=self.vectorised)
-        return self.distance(chunk.transform(dummy), chunk.received)
+    def _move_by_slopes(self, stage: Stage) -> None:
+        *judged, grads = self._objective.slopes(stage, self._variables)
+        self._judge(*judged)
+        for name, variable in self._variables.items():
+            variable.grad = grads[name].sign() if stage.signed else grads[name]
+        self._optimiser.step()
 
-    def _evaluate(self, chunk: _Chunk) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Matching cost (r,), images (r, B, C, H, W), their labels and the objective's gradient in the variables."""
-        stage = self._stage
-        moving = {name: variable[chunk.runs].detach().requires_grad_() for name, variable in self._variables.items()}
-        v = {**moving, **{name: tensor[chunk.runs] for name, tensor in stage.fixed.items()}}
-        x = stage.decode(v)
-        y = stage.labels(v) if stage.labels else chunk.labels
-        cost = self._matching(chunk, x, y)
-        objective = cost + stage.penalty(v, x) if stage.penalty else cost
-        grads = torch.autograd.grad(objective.sum(), list(moving.values()))
-        return cost.detach(), x.detach(), y.detach(), dict(zip(moving, grads, strict=True))
+    def _move_by_values(self, stage: Stage) -> None:
+        """The optimiser asks for candidates (R, P, ...) and is told their values; the best of a run stands for it."""
+        candidates = dict(zip(self._variables, self._optimiser.ask(), strict=True))
+        *judged, values = self._objective.values(stage, {name: c.flatten(0, 1) for name, c in candidates.items()})
+        cost, *rest = (tensor.unflatten(0, (self.runs, stage.population)) for tensor in judged)
+        each, best = torch.arange(self.runs, device=cost.device), cost.nan_to_num(torch.inf).argmin(1)
+        for name, variable in self._variables.items():
+            variable.copy_(candidates[name][each, best])
+        self._judge(cost[each, best], *(tensor[each, best] for tensor in rest))
+        self._optimiser.tell(values.unflatten(0, (self.runs, stage.population)))
 
     def _judge(self, cost: Tensor, images: Tensor, labels: Tensor) -> None:
         """Keep every run's image and variables of least cost, as they were when the cost was measured."""
         cost = cost.where(self._matchable.repeat_interleave(self._alive), torch.inf)
+        self.curve.append((self._stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
+        self.gradient_evaluations += self._alive * self._stage.population * self._objective.rounds
         if self._best_labels is None:
             self._best_labels = labels.clone()
+        if self._stage.latest:
+            self._best_cost.fill_(torch.inf)
+            self._stage_cost.fill_(torch.inf)
         better = cost < self._best_cost  # false where the cost is not a number
         self._best_images[better] = images[better]
         self._best_labels[better] = labels[better]
@@ -333,15 +333,16 @@ class Attack(LightningModule):
                 self._best_variables[name][better] = variable[better]
 
     def _leave(self) -> None:
-        """Hand the stage's best variables back to `search` and enter the stage that it yields next."""
+        """Hand the stage's best variables, and what was fixed with them, to `search`; enter what it yields next."""
+        found = {**self._stage.fixed, **self._best_variables}
         if self._stage.keep == "best":
             best, best_ever = self._best_runs(self._stage_cost), self._best_runs(self._best_cost)
             self._alive = 1
-            self._best_variables = {name: v[best] for name, v in self._best_variables.items()}
+            found = {name: tensor[best] for name, tensor in found.items()}
             self._best_images, self._best_cost = self._best_images[best_ever], self._best_cost[best_ever]
             self._best_labels = self._best_labels[best_ever]
         try:
-            stage = self._search.send(self._best_variables)
+            stage = self._search.send(found)
         except StopIteration:
             if self._ahead:
                 raise ValueError(f"{self.name} plans the stages {self._ahead}, but its search ended") from None

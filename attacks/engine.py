@@ -28,7 +28,9 @@ def victim_gradients(victim: Victim, images: Tensor, labels: Tensor, *, vectoris
     """
     if vectorised:
         return vmap(grad(victim.loss), in_dims=(None, 0, 0))(victim.parameters, images, labels)
-    runs = [gradient(victim, x, y, create_graph=True) for x, y in zip(images, labels, strict=True)]
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        runs = [gradient(victim, x, y, create_graph=differentiable) for x, y in zip(images, labels, strict=True)]
     return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
 
 

@@ -98,7 +98,7 @@ class GI(Attack):
         yield Stage(
             name="x",
             variables={"x": x},
-            fixed={**group, **self.known_statistics()},
+            fixed=group,
             decode=lambda v: v["x"],
             lr=self.eta,
             schedule=warmup_cosine,

@@ -19,10 +19,12 @@ def latent_search(
     keep: Literal["each", "best"] = "each",
 ) -> Stage:
     """min over z_1..z_B of c(G_w(z_1), ..., G_w(z_B)), from latents drawn from the prior."""
+    state, prior = attack.latents(), attack.prior
     return Stage(
         name="z",
-        variables={"z": attack.latents()},
-        decode=lambda v: attack.victim.normalise(decode(attack.prior, v["z"])),
+        variables={name: state[name] for name in prior.latents},
+        fixed={name: tensor for name, tensor in state.items() if name not in prior.latents},
+        decode=lambda v: attack.images(decode(prior, {name: v[name] for name in state})),
         lr=eta_z,
         schedule=multistep,
         penalty=penalty,

@@ -5,11 +5,10 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
+from attacks.gi_w import parameter_search
 from attacks.gi_z import latent_search
 from attacks.regularisers import squared_variation, total_variation
-from attacks.schedules import multistep
-from attacks.stage import Search, Stage, Variables
-from priors.base import decode_each
+from attacks.stage import Search, Variables
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}
 
@@ -28,10 +27,12 @@ class GIAS(Attack):
         eta_z, eta_w: their learning rates.
         tv: weight of the variation.
         variation: mean_abs or sum_squares of neighbour differences on the normalised image.
+        alpha_bn: weight of the distance to the batch-norm statistics that the observation declares (--bn), as gi's.
         keep: after the latents `each` restart goes on, or the `best` alone.
     """
 
     needs = frozenset({"labels", "prior"})
+    uses = frozenset({"bn"})
     presets = {
         "paper": {
             "steps_z": 1_500,
@@ -58,25 +59,17 @@ class GIAS(Attack):
         eta_w: float = 1e-3,
         tv: float = 1e-4,
         variation: Literal["mean_abs", "sum_squares"] = "mean_abs",
+        alpha_bn: float = 0.1,
         keep: Literal["each", "best"] = "each",
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z, "w": steps_w}, **common)
-        self.eta_z, self.eta_w, self.tv, self.keep = eta_z, eta_w, tv, keep
+        self.eta_z, self.eta_w, self.tv, self.alpha_bn, self.keep = eta_z, eta_w, tv, alpha_bn, keep
         self.variation = VARIATION[variation]
 
     def search(self) -> Search:
-        z = (yield latent_search(self, self.eta_z, self.penalty, self.keep))["z"]
-        w = {name: p.expand(*z.shape[:2], *p.shape) for name, p in self.prior.named_parameters()}
-        yield Stage(
-            name="w",
-            variables=w,
-            fixed={"z": z},
-            decode=lambda v: self.victim.normalise(decode_each(self.prior, {name: v[name] for name in w}, v["z"])),
-            lr=self.eta_w,
-            schedule=multistep,
-            penalty=self.penalty,
-        )
+        state = yield latent_search(self, self.eta_z, self.penalty, self.keep)
+        yield parameter_search(self, state, self.eta_w, self.penalty)
 
     def penalty(self, v: Variables, x: Tensor) -> Tensor:
-        return self.tv * self.variation(x)
+        return self.tv * self.variation(x) + self.alpha_bn * self.bn(v, x)

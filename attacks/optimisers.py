@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
+import cma
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Adam
@@ -34,3 +36,52 @@ class LBFGS:
             for view, variable in zip(views, self.variables, strict=True):
                 view.grad = variable.grad[run]
             self.runs[run].step(lambda: 0.0)  # the gradient is there already
+
+
+FULL = 1_000  # dimensions up to which CMA-ES keeps a full covariance; its decomposition grows with their cube
+
+
+class CMAES:
+    """The package cma's CMA-ES, one for each run, over all that the run searches as one vector.
+
+    Beyond `FULL` dimensions the covariance is diagonal.
+    """
+
+    def __init__(self, variables: Sequence[Tensor], lr: float, *, population: int, seeds: Sequence[int]) -> None:
+        """
+        Args:
+            variables: (R, ...) each; where the search starts.
+            lr: the first step size, sigma_0; it then adapts itself.
+            population: candidates per run and step.
+            seeds: one per run.
+        """
+        self.variables = variables
+        self.param_groups = [{"lr": lr}]
+        starts = torch.cat([v.flatten(1) for v in variables], 1).double().numpy(force=True)
+        self.runs = [
+            cma.CMAEvolutionStrategy(
+                start,
+                lr,
+                {
+                    "popsize": population,
+                    "seed": float("nan"),  # leaves numpy's global generator alone
+                    "randn": np.random.RandomState(seed % 2**32).randn,
+                    "CMA_diagonal": start.size > FULL,
+                    "verbose": -9,
+                },
+            )
+            for start, seed in zip(starts, seeds, strict=True)
+        ]
+
+    def ask(self) -> list[Tensor]:
+        """Candidates for every variable, (R, population, ...)."""
+        self.asked = [run.ask() for run in self.runs]
+        vectors = torch.as_tensor(np.array(self.asked)).to(self.variables[0])
+        parts = vectors.split([v[0].numel() for v in self.variables], -1)
+        return [part.unflatten(-1, v.shape[1:]) for part, v in zip(parts, self.variables, strict=True)]
+
+    def tell(self, values: Tensor) -> None:
+        """What was minimised, at those candidates, (R, population); what is not finite counts as very large."""
+        finite = values.double().nan_to_num(1e30, 1e30, 1e30).numpy(force=True)
+        for run, candidates, told in zip(self.runs, self.asked, finite, strict=True):
+            run.tell(candidates, told.tolist())

@@ -37,3 +37,13 @@ def statistics_distance(dummy: Statistics, target: Statistics, first: float = 1.
 def image_norm(images: Tensor) -> Tensor:
     """The l2 norm of the whole batch (Yin et al., 2021, eq. 8)."""
     return images.flatten(1).square().sum(1).clamp_min(TINY).sqrt()
+
+
+def latent_divergence(z: Tensor) -> Tensor:
+    """-1/2 sum (1 + log(s^2 + 1e-10) - m^2 - s^2) over the batch, m and s of every latent's entries (GGL's code).
+
+    The Kullback-Leibler divergence of N(m, s^2) from N(0, 1). z is (R, B, ...).
+    """
+    entries = z.flatten(2)
+    m, variance = entries.mean(2), entries.var(2)
+    return -(1 + (variance + 1e-10).log() - m.square() - variance).sum(1) / 2

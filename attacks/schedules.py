@@ -17,3 +17,9 @@ def warmup_cosine(step: int, steps: int, warmup: int = 50) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+
+def ramps(step: int, steps: int, up: float = 0.05, down: float = 0.75) -> float:
+    """Linear over the share `up` of the phase, and half a cosine down to 0 over the share `down` (GIFD, GGL)."""
+    t = (step + 1) / (steps + 1)  # inside (0, 1), so that no step is lost
+    return min(1.0, t / up) * (1 - math.cos(math.pi * min(1.0, (1 - t) / down))) / 2

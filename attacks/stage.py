@@ -23,6 +23,18 @@ class Optimiser(Protocol):
     def step(self) -> Any: ...
 
 
+class Population(Protocol):
+    """What a stage needs of an optimiser that takes no slopes."""
+
+    param_groups: list[dict[str, Any]]
+
+    def ask(self) -> list[Tensor]:
+        """Candidates for every variable, (R, population, ...)."""
+
+    def tell(self, values: Tensor) -> None:
+        """What was minimised, at those candidates, (R, population)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One phase of a search.
@@ -36,6 +48,8 @@ class Stage:
         labels: variables and `fixed` -> what the dummy batch is labelled with, classes (R, B) or probabilities
             (R, B, K); None is what the attacker was given.
         optimiser: called with the variables and lr.
+        population: where above 1, the optimiser takes no slopes: it asks for so many candidates per run at once, and
+            is told their values.
         schedule: factor on the learning rate at (step, steps).
         penalty: (variables and `fixed`, images) -> (R,), added to the matching cost for the step, never for the
             judgement.
@@ -43,6 +57,8 @@ class Stage:
         signed: only the sign of the gradient reaches the optimiser.
         keep: after this stage every restart goes on from `each` its own best variables, or only the `best`
             restart of each task goes on.
+        latest: every step replaces what came before: the last measured variables are handed on, and the last image
+            is returned, whatever they cost.
     """
 
     name: str
@@ -51,12 +67,14 @@ class Stage:
     lr: float
     fixed: Variables = field(default_factory=dict)
     labels: Callable[[Variables], Tensor] | None = None
-    optimiser: Callable[..., Optimiser] = adam
+    optimiser: Callable[..., Optimiser | Population] = adam
+    population: int = 1
     schedule: Callable[[int, int], float] = constant
     penalty: Callable[[Variables, Tensor], Tensor] | None = None
     project: Callable[[Variables, int], None] | None = None
     signed: bool = False
     keep: Literal["each", "best"] = "each"
+    latest: bool = False
 
 
 Search = Generator[Stage, dict[str, Tensor], None]

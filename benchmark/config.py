@@ -5,6 +5,7 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -12,14 +13,15 @@ import torch
 import yaml
 
 from attacks.base import Attack, Common
-from benchmark.registry import find, unknown
+from benchmark.registry import find
 from benchmark.rows import PROTOCOL, Control
 from defenses.base import Defense
-from priors import weights
+from priors import catalogue
 from priors.base import Prior
 from victims.client import Level, calibrate
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
 
 NOT_THE_RESULT = ("tasks", "devices", "data_dir", "out", "weights_dir", "wandb")  # options that change no row
@@ -39,8 +41,11 @@ class Config:
         data_dir: the folder that holds the data set's own, for data sets that come as files.
         victim: the model.
         victim_weights: `random`, or `calibrated`: random, with batch-norm running statistics of training images.
+        rounds: of federated learning in which the client shares an update of the same images.
+        between: steps of training by other clients from one round to the next; with 0 every round has new weights.
         victim_mode: whether the client computes its update in eval or in train mode.
-        prior: the generator for attacks that need one: the name of shipped weights or a .safetensors file.
+        prior: the generator for attacks that need one: a name from `prior list`; ARCHITECTURE:FILE in its authors'
+            layout; a .safetensors file of this suite; or, untrained, ARCHITECTURE or ARCHITECTURE:SIZE.
         defense: what the client does to its update: none, or name:parameter.
         adapt: whether the attacker knows which defence is used, and copies it from what it received.
         labels: whether the attacker is given the batch's labels.
@@ -56,9 +61,9 @@ class Config:
         chunk: runs (tasks times restarts) evaluated at once; by default all on a GPU, few on a CPU.
         devices: processes on this machine, by default one for each GPU or else for each CPU core.
         precision: of images, victim and attack.
-        seed: of the victim's weights and the attack's starts.
+        seed: of the victim's weights, an untrained prior's and the attack's starts.
         out: folder of results.
-        weights_dir: folder with weights that are not shipped, such as the LPIPS backbone.
+        weights_dir: folder with weights that are not shipped: generators in `priors/`, the LPIPS backbone in `lpips/`.
         wandb: Weights & Biases logging.
     """
 
@@ -72,6 +77,8 @@ class Config:
     victim: str = "convnet"
     victim_weights: Literal["random", "calibrated"] = "random"
     victim_mode: Literal["eval", "train"] = "eval"
+    rounds: int = 1
+    between: int = 0
     prior: str = "dcgan-photos32"
     defense: str = "sparsification:0.5"
     adapt: bool = True
@@ -116,12 +123,17 @@ class Config:
         return open_data(self.data, split or self.split, self.size, self.data_dir)
 
     def make_victim(self, data: ImageData) -> Victim:
-        model = build(
+        if self.rounds < 1 or self.between < 0:
+            raise InputError(f"rounds is {self.rounds} and between {self.between}; give 1 or more, and 0 or more.")
+        make = partial(
+            build,
             find("victim", self.victim),
             image_shape=tuple(data[0][0].shape),
             num_classes=len(data.classes),
-            seed=self.seed,
         )
+        others = self.make_data("train") if self.between else data
+        models = models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=self.seed)
+        model = Rounds(models) if self.rounds > 1 else models[0]
         if self.victim_weights == "calibrated":
             calibrate(model, self.make_data("train"))
         model.to(getattr(torch, self.precision))
@@ -140,14 +152,7 @@ class Config:
         return make(*(parse(p, parameter, f"defense {name}") for p in wanted))
 
     def make_prior(self) -> Prior:
-        """Shipped weights by name, a .safetensors file, or a class by dotted path."""
-        if self.prior in weights.shipped():
-            return weights.load(weights.SHIPPED / f"{self.prior}.safetensors")
-        if self.prior.endswith(".safetensors"):
-            return weights.load(Path(self.prior))
-        if "." in self.prior:
-            return find("prior", self.prior)().eval().requires_grad_(False)
-        raise InputError(unknown("prior", self.prior, [*weights.shipped(), "a .safetensors file"]))
+        return catalogue.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
 
     def make_attack(self) -> Attack:
         """The method with its preset, the single options on top, and what every attack takes."""

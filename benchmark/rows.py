@@ -6,7 +6,7 @@ This module imports nothing but the standard library: the leaderboard reads rows
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +66,8 @@ class Row:
     device: str
     precision: str
     code: str
+    rounds: int = 1
+    between: int = 0
 
 
 # name -> higher is better
@@ -78,7 +80,8 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     A torn or foreign line is left out and reported, never a reason to lose the others.
     """
     rows, complaints = [], []
-    needed = {field.name for field in fields(Row)}
+    later = {field.name: field.default for field in fields(Row) if field.default is not MISSING}  # than older rows
+    needed = {field.name for field in fields(Row)} - later.keys()
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
@@ -90,7 +93,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if not isinstance(row, dict) or not needed <= row.keys():
             complaints.append(f"{path}:{number} is not a row of this version of the suite; left out.")
         else:
-            rows.append(row)
+            rows.append({**later, **row})
     return rows, complaints
 
 

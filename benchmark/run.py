@@ -150,6 +150,8 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         device=device,
         precision=config.precision,
         code=code_version(),
+        rounds=config.rounds,
+        between=config.between,
     )
 
 

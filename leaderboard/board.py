@@ -19,6 +19,8 @@ SETTING = (
     "victim",
     "victim_weights",
     "victim_mode",
+    "rounds",
+    "between",
     "batch_size",
     "defense",
     "adapt",

@@ -112,9 +112,11 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy; a model with one logit tells odd classes from even ones, by the logistic loss.
 
     Args:
-        logits: (B, num_classes) or (B, 1).
+        logits: (B, num_classes) or (B, 1); (B, T, ...) of T rounds' models, whose losses are added.
         labels: (B,) classes, or (B, num_classes) probabilities.
     """
+    if logits.ndim == 3:
+        return sum(classification_loss(of_round, labels) for of_round in logits.unbind(1))
     if logits.shape[-1] > 1:
         return cross_entropy(logits, labels)
     odd = labels[..., 1::2].sum(-1) if labels.is_floating_point() else labels % 2

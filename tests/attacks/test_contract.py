@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.autograd import gradcheck
 
+from attacks import objective
 from attacks.base import Attack
 from benchmark.lpips_backbone import Lpips
 from benchmark.metrics import score
@@ -33,6 +34,8 @@ def make(small_prior: DCGAN) -> Callable[..., Attack]:
             options["prior"] = small_prior.to(dtype)
         if not method.analytic:
             options = {"steps": STEPS, **options}
+        if "population" in inspect.signature(method.__init__).parameters:
+            options = {"population": 4, **options}
         return method(**{"restarts": 1, **options})
 
     return make
@@ -146,10 +149,10 @@ def test_same_seed_same_result_to_the_last_bit(method, make, capture):
 @every_attack
 def test_budget_counts_every_victim_gradient(method, make, capture, monkeypatch):
     counted = []
-    from attacks import base
-
-    real = base.victim_gradients
-    monkeypatch.setattr(base, "victim_gradients", lambda v, x, y, **how: counted.append(len(x)) or real(v, x, y, **how))
+    real = objective.victim_gradients
+    monkeypatch.setattr(
+        objective, "victim_gradients", lambda v, x, y, **how: counted.append(len(x)) or real(v, x, y, **how)
+    )
     observations = [capture().observation, capture((8, 30, 77), task="u").observation]
     result = make(method, restarts=2, chunk=3).run(observations)
     assert result.gradient_evaluations * len(observations) == sum(counted)
@@ -180,7 +183,7 @@ def test_refuses_an_observation_that_does_not_fit(method, make, capture):
         with pytest.raises(InputError, match="prior"):
             method()
         with pytest.raises(InputError, match="image"):
-            make(method).begin([capture(size=16).observation])
+            make(method).begin([capture(size=24).observation])  # no whole part of the prior's 32
     if method.analytic:
         with pytest.raises(InputError, match="steps"):
             method(steps=STEPS)

@@ -39,6 +39,7 @@ class Plain:
         gradient = torch.autograd.grad(loss, self.theta, create_graph=True)
         masked = [g.where(sent != 0, 0) for g, sent in zip(gradient, self.received, strict=True)]  # it adapts
         cost = self.measure(masked, self.received)
+        self.last = cost.item()
         if cost.item() < self.best:
             self.best, self.image = cost.item(), x.detach().clone()
         return cost
@@ -207,19 +208,19 @@ def test_idlg_gives_every_task_its_own_label(capture):
 
 def test_gi_z(observation, small_prior):
     plain, G = Plain(observation), small_prior.double()
-    z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0))).double().requires_grad_()
-    minimise([z], lambda: plain.objective((G(z) - plain.mean) / plain.std), 3e-2, STEPS)
+    z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double().requires_grad_()
+    minimise([z], lambda: plain.objective((G({"z": z}) - plain.mean) / plain.std), 3e-2, STEPS)
     agree(GIz(steps=STEPS, tv=TV, eta_z=3e-2, prior=G, restarts=1), plain, observation)
 
 
 def test_gias(observation, small_prior):
     plain, G = Plain(observation), small_prior.double()
-    z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0))).double().requires_grad_()
+    z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double().requires_grad_()
     trail = {}
 
     def latent():
         before = plain.best
-        value = plain.objective((G(z) - plain.mean) / plain.std)
+        value = plain.objective((G({"z": z}) - plain.mean) / plain.std)
         if plain.best < before:
             trail["z"] = z.detach().clone()
         return value
@@ -228,7 +229,7 @@ def test_gias(observation, small_prior):
     copies = [{n: p.clone().requires_grad_() for n, p in G.named_parameters()} for _ in range(3)]
 
     def parameters():
-        images = [functional_call(G, w, (trail["z"][b : b + 1],)) for b, w in enumerate(copies)]
+        images = [functional_call(G, w, ({"z": trail["z"][b : b + 1]},)) for b, w in enumerate(copies)]
         return plain.objective((torch.cat(images) - plain.mean) / plain.std)
 
     minimise([p for w in copies for p in w.values()], parameters, 1e-3, STEPS // 2)

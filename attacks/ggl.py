@@ -1,0 +1,92 @@
+"""GGL: Li, Zhang, Liu, Liu, *Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage*, 2022."""
+
+from functools import partial
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, Common
+from attacks.distances import squared_l2
+from attacks.optimisers import CMAES, adam
+from attacks.regularisers import latent_divergence
+from attacks.schedules import constant, ramps
+from attacks.stage import Search, Stage, Variables
+from priors.base import decode
+from victims.victim import Gradient
+
+STARTS = {"normal": lambda z: z, "uniform": lambda z: torch.special.ndtr(z), "zeros": torch.zeros_like}
+
+
+class GGL(Attack):
+    """Latents by CMA-ES, without slopes, on the squared distance of gradients.
+
+    One step asks for a whole population, and the budget counts each of its candidates. Published for batches of
+    one; here the latents of a batch are searched together.
+
+    Args:
+        steps_z: generations of CMA-ES, or steps of Adam.
+        optimiser: cma or adam.
+        population: candidates of a generation.
+        eta: first step size of CMA-ES.
+        eta_adam: learning rate of Adam: linear over 5 % of the steps, half a cosine over the last 25 %.
+        start: latents from the `normal` distribution, `uniform` on (0, 1) as the code has it for ImageNet, or
+            `zeros` as for faces.
+        squashed: the generator is given tanh z, as for ImageNet.
+        alpha_kl: weight of the divergence of a latent's entries from the normal distribution; the source has 0.1,
+            and none where latents are squashed.
+    """
+
+    needs = frozenset({"labels", "prior"})
+    presets = {
+        "code": {"steps_z": 500, "start": "zeros", "restarts": 1},
+        "code-imagenet": {"steps_z": 500, "start": "uniform", "squashed": True, "alpha_kl": 0.0, "restarts": 1},
+        "code-adam": {"steps_z": 2_500, "optimiser": "adam", "restarts": 1},
+    }
+
+    def __init__(
+        self,
+        *,
+        steps_z: int = 50,
+        optimiser: Literal["cma", "adam"] = "cma",
+        population: int = 50,
+        eta: float = 1.0,
+        eta_adam: float = 0.1,
+        start: Literal["normal", "uniform", "zeros"] = "normal",
+        squashed: bool = False,
+        alpha_kl: float = 0.1,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__({"z": steps_z}, **common)
+        self.by_cma, self.population, self.eta, self.eta_adam = optimiser == "cma", population, eta, eta_adam
+        self.start, self.squashed, self.alpha_kl = STARTS[start], squashed, alpha_kl
+
+    def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
+        return squared_l2(dummy, received) / len(received)
+
+    def search(self) -> Search:
+        state, latents = self.latents(), self.prior.latents
+        yield Stage(
+            name="z",
+            variables={name: self.start(state[name]) for name in latents},
+            fixed={name: tensor for name, tensor in state.items() if name not in latents},
+            decode=partial(self.decode, tuple(state)),
+            penalty=self.penalty,
+            **self.by_values() if self.by_cma else self.by_slopes(),
+        )
+
+    def by_values(self) -> dict[str, object]:
+        optimiser = partial(CMAES, population=self.population, seeds=self.seeds("cma"))
+        return {"lr": self.eta, "schedule": constant, "optimiser": optimiser, "population": self.population}
+
+    def by_slopes(self) -> dict[str, object]:
+        return {"lr": self.eta_adam, "schedule": partial(ramps, down=0.25), "optimiser": adam}
+
+    def decode(self, names: tuple[str, ...], v: Variables) -> Tensor:
+        latents = self.prior.latents
+        return self.images(
+            decode(self.prior, {n: v[n].tanh() if self.squashed and n in latents else v[n] for n in names})
+        )
+
+    def penalty(self, v: Variables, x: Tensor) -> Tensor:
+        return self.alpha_kl * sum(latent_divergence(v[name]) for name in self.prior.latents)

@@ -1,0 +1,138 @@
+"""GIFD: Fang, Chen, Wang, Wang, Xia, *GIFD: A Generative Gradient Inversion Method*, ICCV 2023."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Literal, Unpack
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, Common
+from attacks.projections import l1_ball, sphere, sphere_norm
+from attacks.regularisers import image_norm, total_variation
+from attacks.schedules import ramps
+from attacks.stage import Search, Stage, Variables
+from priors.base import advance, decode
+
+
+class Radii(tuple[float, ...]):
+    """Numbers, or a text of them such as 2000,2500."""
+
+    def __new__(cls, radii: str | Iterable[float]) -> "Radii":
+        return super().__new__(cls, map(float, radii.split(",") if isinstance(radii, str) and radii else radii))
+
+    def __str__(self) -> str:
+        return ",".join(f"{radius:g}" for radius in self)
+
+    def of(self, phase: int) -> float:
+        """The radius of a phase; the last one stands for all that follow."""
+        return self[min(phase, len(self) - 1)]
+
+
+BY_BALL = Radii(())
+
+
+class GIFD(Attack):
+    """Latents, then the features in front of one generator block after the other, each inside an l1 ball.
+
+    Every phase starts from the variables of least cost of the phase before, and the image of least cost of all
+    phases is returned. What is no feature (latents, the noises of StyleGAN2) stays on the sphere where it started.
+
+    Radii are published for two generators; they are in the presets. For any other, the ball around a phase's start
+    has `ball` times the l1 norm of that start, image by image, which depends on no generator's scale. In the
+    presets the paper's four restarts are chosen by cost; its code returns the last one.
+
+    Args:
+        steps_each: steps of every phase.
+        layers: how many blocks' features are searched; 0 is all of the generator's.
+        variant: `full`; `e` without the balls; `f` without them, and without a choice by cost: every phase starts
+            from the last variables of the phase before, and the last image is returned; `z` latents alone.
+        eta: learning rate of Adam, fresh in every phase: linear over 5 % of it, then level, and half a cosine over
+            the last 75 %.
+        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        l2: weight of the batch's l2 norm divided by H W.
+        ball: radius of a ball in l1 norms of its centre.
+        radii: of the balls around features, layer by layer, in place of `ball`.
+        latent_radii: of those around latents and noises, phase by phase, for generators that search them in every
+            phase.
+    """
+
+    needs = frozenset({"labels", "prior"})
+    presets = {
+        "paper": {  # BigGAN
+            "steps_each": 1_000,
+            "layers": 9,
+            "radii": Radii(range(2_000, 6_001, 500)),
+            "restarts": 4,
+        },
+        "paper-stylegan2": {
+            "steps_each": 1_000,
+            "layers": 4,
+            "radii": Radii("2000,3000,4000,5000"),
+            "latent_radii": Radii("1000,2000,3000,4000,5000"),
+            "restarts": 4,
+        },
+    }
+
+    def __init__(
+        self,
+        *,
+        steps_each: int = 150,
+        layers: int = 0,
+        variant: Literal["full", "e", "f", "z"] = "full",
+        eta: float = 0.1,
+        tv: float = 1e-4,
+        l2: float = 1e-6,
+        ball: float = 0.1,
+        radii: Radii = BY_BALL,
+        latent_radii: Radii = BY_BALL,
+        **common: Unpack[Common],
+    ) -> None:
+        depth = len(common["prior"].blocks) - 1 if common.get("prior") else 0
+        searched = 0 if variant == "z" else min(layers or depth, depth)
+        phases = ["z", *(f"f{k}" for k in range(1, searched + 1))]
+        super().__init__(dict.fromkeys(phases, steps_each), **common)
+        self.variant, self.eta, self.tv, self.l2 = variant, eta, tv, l2
+        self.ball, self.radii, self.latent_radii = ball, radii, latent_radii
+
+    def search(self) -> Search:
+        prior, state = self.prior, self.latents()
+        for k, phase in enumerate(self.plan):
+            if k:
+                with torch.no_grad():
+                    state = advance(prior, state, k - 1, k)
+            searched = prior.features(k)
+            start = {name: state[name] for name in searched}
+            state = yield Stage(
+                name=phase,
+                variables=start,
+                fixed={name: tensor for name, tensor in state.items() if name not in searched},
+                decode=partial(self.decode, tuple(state), k),
+                lr=self.eta,
+                schedule=ramps,
+                penalty=self.penalty,
+                project=partial(self.project, start, k),
+                latest=self.variant == "f",
+            )
+
+    def decode(self, names: tuple[str, ...], k: int, v: Variables) -> Tensor:
+        return self.images(decode(self.prior, {name: v[name] for name in names}, k))
+
+    def penalty(self, v: Variables, x: Tensor) -> Tensor:
+        return self.tv * total_variation(x) + self.l2 * image_norm(x) / (x.shape[-1] * x.shape[-2])
+
+    def project(self, start: Variables, k: int, v: Variables, step: int) -> None:
+        """After every step of phase k: spheres around zero, balls around where the phase started."""
+        for name, tensor in v.items():
+            if name != "h":
+                tensor.copy_(sphere(tensor, sphere_norm(start[name])))
+            if self.variant == "full" and (name == "h" or self.latent_radii):
+                tensor.copy_(self.into_ball(tensor, start[name], k, name))
+
+    def into_ball(self, v: Tensor, centre: Tensor, k: int, name: str) -> Tensor:
+        """Image by image; v and centre are (R, B, ...)."""
+        moved = (v - centre).flatten(0, 1).flatten(1)
+        norms = centre.flatten(0, 1).flatten(1).abs().sum(1)
+        radii, phase = (self.radii, k - 1) if name == "h" else (self.latent_radii, k)
+        radius = torch.full_like(norms, radii.of(phase)) if radii else self.ball * norms
+        return centre + l1_ball(moved, radius).view_as(v)

@@ -1,0 +1,111 @@
+"""IGIMS: the iterative search on mixed spaces of the paper on IGIMS, ALR and AGA, algorithm 1."""
+
+from functools import partial
+from typing import Unpack
+
+from torch import Tensor
+
+from attacks.base import Attack, Common
+from attacks.optimisers import CMAES
+from attacks.regularisers import TINY, latent_divergence, total_variation
+from attacks.schedules import constant, multistep
+from attacks.stage import Search, Stage, Variables
+from priors.base import decode_each
+
+
+class IGIMS(Attack):
+    """Rounds of two stages: latents by CMA-ES, then a copy of the generator's parameters for every image by Adam.
+
+    Parameters and latents of a round go on from those of the round before. The paper reduces learning rates and
+    steps from round to round and does not say how: `assumed` is that the steps given are shared out over the
+    rounds, and that every round's rates are `decay` times those before. With a prior that nobody trained this is
+    its untrained variant.
+
+    Args:
+        rounds: T.
+        steps_z: M, generations of CMA-ES over all rounds; a generation costs `population` victim gradients.
+        steps_w: N, steps of Adam on the parameters over all rounds.
+        population: candidates of a generation; the paper's "budget" of 50 is read as this.
+        sigma: first step size of CMA-ES.
+        eta_z: learning rate of Adam on the latents, for IGIMS*.
+        eta_w: learning rate of Adam on the parameters.
+        decay: factor on step size and rates from round to round.
+        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        alpha_kl: weight of the divergence of a latent's entries from the normal distribution; `assumed`.
+        lambda_w: weight of |w - w_0|_2 of every image.
+    """
+
+    needs = frozenset({"labels", "prior"})
+    presets = {
+        "paper": {"rounds": 1, "steps_z": 300, "steps_w": 1_000, "tv": 1e-6, "restarts": 1},
+        "paper-imagenet": {"rounds": 1, "steps_z": 300, "steps_w": 1_000, "tv": 1e-4, "eta_w": 1e-5, "restarts": 1},
+    }
+
+    def __init__(
+        self,
+        *,
+        rounds: int = 2,
+        steps_z: int = 20,
+        steps_w: int = 400,
+        population: int = 50,
+        sigma: float = 1.0,
+        eta_z: float = 3e-2,
+        eta_w: float = 1e-3,
+        decay: float = 0.5,
+        tv: float = 1e-4,
+        alpha_kl: float = 1e-3,
+        lambda_w: float = 1e-3,
+        **common: Unpack[Common],
+    ) -> None:
+        shares = {"z": max(1, steps_z // rounds), "w": max(1, steps_w // rounds)}
+        super().__init__({f"{space}{t}": n for t in range(1, rounds + 1) for space, n in shares.items()}, **common)
+        self.rounds, self.population, self.sigma, self.eta_z, self.eta_w = rounds, population, sigma, eta_z, eta_w
+        self.decay, self.tv, self.alpha_kl, self.lambda_w = decay, tv, alpha_kl, lambda_w
+
+    def search(self) -> Search:
+        z = self.latents()
+        w_0 = dict(self.prior.named_parameters())
+        w = {name: p.expand(self.runs, self.batch_size, *p.shape) for name, p in w_0.items()}
+        images = partial(self.generated, tuple(w), tuple(z))
+        for t in range(1, self.rounds + 1):
+            rate = self.decay ** (t - 1)
+            latents = {name: z[name] for name in self.prior.latents}
+            rest = {name: tensor for name, tensor in z.items() if name not in latents}
+            found = yield Stage(
+                name=f"z{t}",
+                variables=latents,
+                fixed={**rest, **w},
+                decode=images,
+                penalty=self.penalty_z,
+                **self.latent_optimiser(t, rate),
+            )
+            z = {name: found[name] for name in z}
+            found = yield Stage(
+                name=f"w{t}",
+                variables=w,
+                fixed=z,
+                decode=images,
+                lr=self.eta_w * rate,
+                schedule=multistep,
+                penalty=partial(self.penalty_w, w_0),
+            )
+            w = {name: found[name] for name in w}
+
+    def latent_optimiser(self, t: int, rate: float) -> dict[str, object]:
+        return {
+            "lr": self.sigma * rate,
+            "schedule": constant,
+            "optimiser": partial(CMAES, population=self.population, seeds=self.seeds("cma", t)),
+            "population": self.population,
+        }
+
+    def generated(self, w: tuple[str, ...], z: tuple[str, ...], v: Variables) -> Tensor:
+        return self.images(decode_each(self.prior, {n: v[n] for n in w}, {n: v[n] for n in z}))
+
+    def penalty_z(self, v: Variables, x: Tensor) -> Tensor:
+        divergence = sum(latent_divergence(v[name]) for name in self.prior.latents)
+        return self.tv * total_variation(x) + self.alpha_kl * divergence
+
+    def penalty_w(self, w_0: Variables, v: Variables, x: Tensor) -> Tensor:
+        moved2 = sum((v[name] - p).flatten(2).square().sum(2) for name, p in w_0.items())
+        return self.tv * total_variation(x) + self.lambda_w * moved2.clamp_min(TINY).sqrt().sum(1)

@@ -1,0 +1,130 @@
+"""The matching cost of dummy batches against what the server received."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.engine import victim_gradients
+from attacks.stage import Stage, Variables
+from victims.observation import Observation, Transform
+from victims.rounds import by_round
+from victims.victim import Gradient
+
+CPU_IMAGES = 4  # measured: beyond, grouped convolutions of many runs are slower than the runs one by one
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Dummy batches that are evaluated at once, n of them, and what they are matched against.
+
+    Attributes:
+        rows: their places among all.
+        received: (n, *shape) per parameter.
+        labels: those given, (n, B).
+        statistics: the batch-norm statistics given, (n, 2, C), as `bn <layer>`; handed to stages with what is fixed.
+    """
+
+    rows: slice
+    received: Gradient
+    labels: Tensor | None
+    statistics: Variables
+    transform: Transform
+
+
+class Objective:
+    """Costs of dummy batches: for every run `population` candidates, which lie next to each other.
+
+    Chunks of the same tasks share what they are matched against, and the candidates of a task its memory.
+
+    Args:
+        runs: of each task.
+        chunk: how many batches are evaluated at once; None is all of them on a GPU, and on a CPU as many as make
+            up `CPU_IMAGES` images.
+    """
+
+    def __init__(
+        self,
+        observations: Sequence[Observation],
+        distance: Callable[[Gradient, Gradient], Tensor],
+        *,
+        runs: int,
+        population: int,
+        chunk: int | None,
+        vectorised: bool,
+    ) -> None:
+        self.observations, self.distance, self.vectorised = observations, distance, vectorised
+        self.victim, self.population = observations[0].victim, population
+        self.rounds = len(by_round(self.victim, self.victim.parameters))
+        task_of = [task for task in range(len(observations)) for _ in range(runs * population)]
+        on_cpu = self.victim.mean.device.type == "cpu"
+        size = chunk or (max(1, CPU_IMAGES // observations[0].batch_size) if on_cpu else len(task_of))
+        alike: dict[tuple[int, ...], Chunk] = {}
+        self.chunks: list[Chunk] = []
+        for start in range(0, len(task_of), size):
+            tasks = tuple(task_of[start : start + size])
+            rows = slice(start, start + len(tasks))
+            if tasks not in alike:
+                alike[tasks] = self._chunk(rows, tasks)
+            self.chunks.append(replace(alike[tasks], rows=rows))
+
+    def _chunk(self, rows: slice, tasks: tuple[int, ...]) -> Chunk:
+        def gather(tensors: Sequence[Tensor]) -> Tensor:
+            if len(set(tasks)) == 1:
+                return tensors[tasks[0]].expand(len(tasks), *tensors[0].shape)
+            return torch.stack([tensors[task] for task in tasks])
+
+        first = self.observations[0].knowledge
+        received = {name: gather([o.update[name] for o in self.observations]) for name in self.observations[0].update}
+        given = [o.knowledge.statistics or {} for o in self.observations]
+        return Chunk(
+            rows,
+            received,
+            None if first.labels is None else gather([o.knowledge.labels for o in self.observations]),
+            {f"bn {layer}": gather([statistics[layer] for statistics in given]) for layer in given[0]},
+            first.estimate(received) if first.estimate else lambda dummy: dummy,
+        )
+
+    def cost(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of normalised images (n, B, C, H, W) and classes (n, B) or probabilities (n, B, K): (n,); differentiable."""
+        return torch.cat([self._cost(chunk, images[chunk.rows], labels[chunk.rows]) for chunk in self.chunks])
+
+    def slopes(self, stage: Stage, variables: Variables) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Cost (n,), images and labels at `variables`, and the gradient of cost plus penalty in them."""
+        parts = []
+        for chunk in self.chunks:
+            moving = {name: variable[chunk.rows].detach().requires_grad_() for name, variable in variables.items()}
+            *judged, objective = self._evaluate(chunk, stage, moving)
+            grads = torch.autograd.grad(objective.sum(), list(moving.values()))
+            parts.append([*(tensor.detach() for tensor in judged), *grads])
+        cost, x, y, *grads = map(torch.cat, zip(*parts, strict=True))
+        return cost, x, y, dict(zip(variables, grads, strict=True))
+
+    @torch.no_grad()
+    def values(self, stage: Stage, variables: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cost (n,), images, labels and cost plus penalty (n,), where no slope is asked for."""
+        parts = []
+        for chunk in self.chunks:
+            candidates = {name: variable[chunk.rows] for name, variable in variables.items()}
+            parts.append(self._evaluate(chunk, stage, candidates))
+        cost, x, y, objective = map(torch.cat, zip(*parts, strict=True))
+        return cost, x, y, objective
+
+    def _evaluate(self, chunk: Chunk, stage: Stage, moving: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        fixed = {name: self._of_runs(tensor, chunk.rows) for name, tensor in stage.fixed.items()}
+        v = {**moving, **fixed, **chunk.statistics}
+        x = stage.decode(v)
+        y = stage.labels(v) if stage.labels else chunk.labels
+        cost = self._cost(chunk, x, y)
+        return cost, x, y, cost + stage.penalty(v, x) if stage.penalty else cost
+
+    def _of_runs(self, tensor: Tensor, rows: slice) -> Tensor:
+        if self.population == 1:
+            return tensor[rows]
+        return tensor[torch.arange(rows.start, rows.stop, device=tensor.device) // self.population]
+
+    def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor) -> Tensor:
+        dummy = chunk.transform(victim_gradients(self.victim, images, labels, vectorised=self.vectorised))
+        rounds = zip(by_round(self.victim, dummy), by_round(self.victim, chunk.received), strict=True)
+        return sum(self.distance(of_round, received) for of_round, received in rounds)

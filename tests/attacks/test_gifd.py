@@ -1,0 +1,153 @@
+"""GIFD against plain loops written from its paper, and each of its parts by itself."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from test_methods import Plain, agree
+
+from attacks import gifd
+from attacks.gifd import GIFD, Radii
+from attacks.schedules import ramps
+from victims.seeds import seed_of
+
+EACH = 8  # steps of a phase
+PHASES = ["z", "f1", "f2", "f3"]
+
+
+@pytest.fixture
+def observation(capture):
+    return capture(dtype=torch.float64).observation
+
+
+@pytest.fixture
+def make(small_prior):
+    def make(**options):
+        return GIFD(**{"steps_each": EACH, "prior": small_prior.double(), "restarts": 1, **options})
+
+    return make
+
+
+def into_l1_ball(d, radius):
+    """By bisection on the threshold, for one vector."""
+    if d.abs().sum() <= radius:
+        return d
+    low, high = 0.0, d.abs().max().item()
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (d.abs() - middle).clamp_min(0).sum() > radius else (low, middle)
+    return d.sign() * (d.abs() - high).clamp_min(0)
+
+
+def written_out(G, plain, variant, ball=0.1):
+    """The published phases, one image batch, plain autograd and torch's Adam; returns the cost by phase."""
+    z = G.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double()
+    lengths, h, least = z.norm(dim=1), z, []
+    for k in range(1 if variant == "z" else len(G.blocks)):
+        if k:
+            if k == 1:
+                h = h[:, :, None, None]
+            block = G.blocks[k - 1]
+            h = torch.nn.Sequential.forward(block, h).detach() if k < len(G.blocks) else h
+        centre, rest = h.clone(), G.blocks[k:]
+        h = h.clone().requires_grad_()
+        adam, best, costs = torch.optim.Adam([h]), (torch.inf, h), []
+        for step in range(EACH):
+            t = (step + 1) / (EACH + 1)
+            ramp = min(1, t / 0.05) * (0.5 - 0.5 * math.cos(math.pi * min(1, (1 - t) / 0.75)))
+            adam.param_groups[0]["lr"] = 0.1 * ramp
+            adam.zero_grad()
+            pixels = h
+            for block in rest:
+                pixels = block(pixels)
+            x = (pixels - plain.mean) / plain.std
+            if variant == "f":
+                plain.best = torch.inf  # the last image counts
+            (plain.objective(x) + 1e-6 * x.norm() / 32**2).backward(inputs=[h])
+            costs.append(plain.last)
+            if variant == "f" or costs[-1] < best[0]:
+                best = costs[-1], h.detach().clone()
+            adam.step()
+            with torch.no_grad():
+                for b in range(len(h)):
+                    if k == 0:
+                        h[b] *= lengths[b] / h[b].norm()
+                    elif variant == "full":
+                        h[b] = centre[b] + into_l1_ball(h[b] - centre[b], ball * centre[b].abs().sum())
+        least.append(min(costs))
+        h = best[1]
+    return least
+
+
+@pytest.mark.parametrize("variant", ["full", "e", "f", "z"])
+def test_gifd_is_the_phases_written_out(observation, make, small_prior, variant):
+    plain, G = Plain(observation), small_prior.double()
+    least = written_out(G, plain, variant)
+    result = agree(make(variant=variant, tv=1e-2), plain, observation)
+    by_phase = {name: min(c.item() for n, c in result.curve if n == name) for name in PHASES[: len(least)]}
+    assert list(by_phase.values()) == pytest.approx(least, rel=1e-5)
+
+
+def test_a_phase_starts_from_the_best_image_of_the_phase_before(observation, make):
+    curve = make().run([observation]).curve
+    for before, after in itertools.pairwise(PHASES):
+        costs = [cost.item() for name, cost in curve if name == before]
+        first = next(cost.item() for name, cost in curve if name == after)
+        assert first == pytest.approx(min(costs), rel=1e-9)
+
+
+def test_the_image_returned_is_the_best_of_all_phases_or_the_last(observation, make, monkeypatch):
+    """With a learning rate that ruins the last phase after its first step."""
+    monkeypatch.setattr(gifd, "ramps", lambda step, steps: 1.0)
+    for variant, chosen in {"e": torch.min, "f": lambda costs: costs[-1]}.items():
+        result = make(variant=variant, eta=3.0).run([observation])
+        costs = torch.stack([cost for _, cost in result.curve])[:, 0]
+        assert result.cost.item() == pytest.approx(chosen(costs).item())
+        assert costs[-1] > 1.1 * costs.min(), "otherwise both would return the same"
+
+
+@pytest.mark.parametrize("radii", [Radii(()), Radii("5,1,3")], ids=["share", "stated"])
+def test_balls_and_spheres_hold_after_every_step(observation, make, radii):
+    attack = make(eta=1.0, ball=0.05, radii=radii, restarts=2)
+    attack.begin([observation])
+    touched = 0
+    for _ in range(EACH * len(PHASES)):
+        stage = attack._stage
+        attack.advance()
+        if attack._stage is not stage:
+            continue
+        for name, v in attack._variables.items():
+            centre, moved = stage.variables[name], v
+            if name == "z":
+                torch.testing.assert_close(moved.norm(dim=-1), centre.norm(dim=-1))
+                continue
+            used = (moved - centre).flatten(2).abs().sum(2)
+            allowed = 0.05 * centre.flatten(2).abs().sum(2)
+            if radii:
+                allowed = torch.full_like(used, {"f1": 5, "f2": 1, "f3": 3}[stage.name])
+            assert (used <= allowed * (1 + 1e-9)).all()
+            touched += int((used > 0.999 * allowed).sum())
+    assert touched > 0, "some ball was reached"
+
+
+def test_radii_are_read_and_the_last_one_goes_on():
+    assert Radii("2000,2500") == Radii([2000, 2500.0])
+    assert [Radii("2000,2500").of(k) for k in range(3)] == [2000, 2500, 2500]
+    assert [GIFD.presets["paper"]["radii"].of(k) for k in range(9)] == [*range(2000, 6001, 500)]
+
+
+def test_layers_are_those_asked_for_and_at_most_the_generators(make):
+    assert list(make().plan) == PHASES
+    assert list(make(layers=2).plan) == PHASES[:3]
+    assert list(make(layers=9).plan) == PHASES
+    assert list(make(variant="z").plan) == ["z"]
+
+
+def test_ramps_by_hand():
+    assert ramps(0, 99) == pytest.approx(0.01 / 0.05)
+    assert ramps(9, 99) == pytest.approx(1)
+    assert ramps(24, 99) == pytest.approx(1)
+    assert ramps(62, 99) == pytest.approx(0.5 - 0.5 * math.cos(math.pi * 0.37 / 0.75))
+    assert 0 < ramps(98, 99) < 0.001
+    assert ramps(49, 99, down=0.25) == 1

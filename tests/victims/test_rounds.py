@@ -1,0 +1,93 @@
+"""Several rounds as one victim: the update is every round's, the cost their sum."""
+
+import pytest
+import torch
+
+from attacks.distances import cosine
+from attacks.ig import IG
+from benchmark.config import Config
+from victims.client import fed_sgd
+from victims.data.photos import Photos
+from victims.errors import InputError
+from victims.models.lenet import LeNet
+from victims.rounds import Rounds, by_round, models_of_rounds
+from victims.victim import Victim, build
+
+
+def make(seed):
+    return build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=seed)
+
+
+@pytest.fixture
+def data():
+    return Photos(split="tune", size=32)
+
+
+@pytest.fixture
+def victims(data):
+    """Three rounds as one, and each by itself."""
+    models = models_of_rounds(make, data, rounds=3, between=0, seed=4)
+    preprocessing = {"mean": data.mean, "std": data.std}
+    return Victim(Rounds(models).double(), **preprocessing), [Victim(m.double(), **preprocessing) for m in models]
+
+
+def test_the_update_is_that_of_every_round(victims, data):
+    together, apart = victims
+    images, labels = data.batch([3, 50])
+    parts = by_round(together, fed_sgd(together, images.double(), labels))
+    assert len(parts) == 3
+    for part, victim in zip(parts, apart, strict=True):
+        alone = fed_sgd(victim, images.double(), labels)
+        assert part.keys() == alone.keys()
+        for name, gradient in alone.items():
+            torch.testing.assert_close(part[name], gradient)
+
+
+def test_one_round_is_the_update_as_it_is(victims):
+    _, (first, *_) = victims
+    update = first.parameters
+    (part,) = by_round(first, update)
+    assert part is update
+
+
+def test_the_cost_is_the_sum_over_rounds_and_every_round_is_counted(victims, capture):
+    together, apart = victims
+    task = capture(victim=together, rate=None, dtype=torch.float64)
+    attack = IG(steps=3, restarts=2)
+    attack.begin([task.observation])
+    x = attack.noise()
+    labels = task.observation.knowledge.labels.expand(2, -1)
+    expected = torch.zeros(2, dtype=torch.float64)
+    for part, victim in zip(by_round(together, task.observation.update), apart, strict=True):
+        for run in range(2):
+            dummy = fed_sgd(victim, victim.denormalise(x[run]), labels[run])
+            expected[run] += cosine(*({n: g[None] for n, g in u.items()} for u in (dummy, part)))[0]
+    torch.testing.assert_close(attack.cost(x, labels), expected)
+    assert attack.run([task.observation]).gradient_evaluations == 3 * 2 * 3
+
+
+def test_rounds_are_drawn_anew_or_trained_on(data):
+    anew, trained = (models_of_rounds(make, data, rounds=2, between=n, seed=4) for n in (0, 3))
+    for models in (anew, trained):
+        assert torch.equal(models[0].state_dict()["classifier.weight"], make(seed=4).state_dict()["classifier.weight"])
+    assert torch.equal(anew[1].state_dict()["classifier.weight"], make(seed=5).state_dict()["classifier.weight"])
+    moved = [trained[1].state_dict()[name] - w for name, w in trained[0].state_dict().items()]
+    assert all(0 < step.abs().max() < 0.5 for step in moved)
+    again = models_of_rounds(make, data, rounds=2, between=3, seed=4)
+    assert all(torch.equal(w, again[1].state_dict()[name]) for name, w in trained[1].state_dict().items())
+
+
+def test_training_between_rounds_lowers_the_loss(data):
+    train = Photos(split="train", size=32)
+    first, last = models_of_rounds(make, train, rounds=2, between=60, seed=4)
+    images, labels = train.batch(range(0, len(train), 5))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    losses = [torch.nn.functional.cross_entropy(m((images - mean) / std), labels).item() for m in (first, last)]
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize("options", [{"rounds": 0}, {"rounds": 2, "between": -1}])
+def test_counts_that_mean_nothing_are_refused(options, data):
+    with pytest.raises(InputError, match="rounds is") as error:
+        Config(**options).make_victim(data)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,70 @@
+"""Several rounds of federated learning in which a client shares updates of the same images.
+
+The models of all rounds stand side by side as one victim, whose update is those of all rounds. So every attack
+that matches updates matches them all, as in GIAS, appendix D: min over x of sum_t c_t(x; theta_t, g_t).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from victims.data.base import ImageData
+from victims.victim import Gradient, Victim, classification_loss
+
+BATCH = 64
+
+
+class Rounds(nn.Module):
+    """Images (B, C, H, W) -> the logits of T rounds' models, (B, T, K)."""
+
+    def __init__(self, models: list[nn.Module]) -> None:
+        super().__init__()
+        self.rounds = nn.ModuleList(models)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([model(images) for model in self.rounds], 1)
+
+
+def by_round(victim: Victim, update: Gradient) -> list[Gradient]:
+    """Every round's part of an update under its model's own names; the update alone where there is one round."""
+    if not isinstance(victim.model, Rounds):
+        return [update]
+    parts: list[Gradient] = [{} for _ in victim.model.rounds]
+    for name, tensor in update.items():
+        _, t, own = name.split(".", 2)
+        parts[int(t)][own] = tensor
+    return parts
+
+
+def models_of_rounds(
+    make: Callable[..., nn.Module], data: ImageData, *, rounds: int, between: int, seed: int
+) -> list[nn.Module]:
+    """The global model at every round.
+
+    Args:
+        make: a model from `seed=`.
+        data: what the other clients train on.
+        between: steps of SGD from one round to the next; with 0 every round's model is drawn anew.
+    """
+    models = [make(seed=seed)]
+    draws = torch.Generator().manual_seed(seed)
+    while len(models) < rounds:
+        model = make(seed=seed + len(models))
+        if between:
+            model.load_state_dict(models[-1].state_dict())
+            train(model, data, between, draws)
+        models.append(model)
+    return models
+
+
+def train(model: nn.Module, data: ImageData, steps: int, draws: torch.Generator, lr: float = 0.01) -> None:
+    """Plain SGD with momentum 0.9 on batches of 64 images."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    sgd = SGD(model.train().parameters(), lr=lr, momentum=0.9)
+    for _ in range(steps):
+        images, labels = data.augmented(BATCH, draws)
+        sgd.zero_grad()
+        classification_loss(model((images - mean) / std), labels).backward()
+        sgd.step()
