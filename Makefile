@@ -6,20 +6,22 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python -m
 READY  := $(VENV)/.ready
 
+CORES  := -n auto --maxprocesses 4 --dist worksteal
+
 METHOD ?= gias
 OUT    ?= results
 WANDB  ?= offline
 
 # VARIABLE=value on the command line of make becomes --option value of `python -m benchmark run`
 OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size VICTIM:victim \
-           VICTIM_WEIGHTS:victim_weights MODE:victim_mode PRIOR:prior DEFENSE:defense ADAPT:adapt \
-           LABELS:labels BN:bn CONTROL:control BATCH:batch TASKS:tasks PRECISION:precision \
+           VICTIM_WEIGHTS:victim_weights MODE:victim_mode ROUNDS:rounds BETWEEN:between \
+           PRIOR:prior DEFENSE:defense ADAPT:adapt LABELS:labels BN:bn CONTROL:control BATCH:batch TASKS:tasks PRECISION:precision \
            RESTARTS:restarts STEPS:steps GROUP:group CHUNK:chunk DEVICES:devices SEED:seed \
            WEIGHTS:weights_dir CONFIG:config
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
 ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
 
-.PHONY: help bench leaderboard prior test test-all lint format clean
+.PHONY: help bench leaderboard priors prior test test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -41,14 +43,17 @@ bench: $(READY)  ## attack private batches and score the reconstructions: make b
 leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences
 	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)')
 
+priors: $(READY)  ## the generators there are, and where those that are not here can be had
+	@$(RUN) benchmark prior list $(call flag,WEIGHTS:weights_dir)
+
 prior: $(READY)  ## train the embedded prior anew (about an hour on one core)
 	$(RUN) benchmark prior train priors/weights/dcgan-photos32.safetensors --data photos --size 32 --steps 8000
 
 test: $(READY)  ## the tests that run in minutes
-	$(RUN) pytest
+	$(RUN) pytest $(CORES)
 
 test-all: $(READY)  ## all tests, the long ones too
-	$(RUN) pytest -m 'slow or not slow'
+	$(RUN) pytest $(CORES) -m 'slow or not slow'
 
 lint: $(READY)  ## ruff: lint and format
 	$(RUN) ruff check .
