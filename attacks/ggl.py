@@ -15,8 +15,6 @@ from attacks.stage import Search, Stage, Variables
 from priors.base import decode
 from victims.victim import Gradient
 
-STARTS = {"normal": lambda z: z, "uniform": lambda z: torch.special.ndtr(z), "zeros": torch.zeros_like}
-
 
 class GGL(Attack):
     """Latents by CMA-ES, without slopes, on the squared distance of gradients.
@@ -30,8 +28,8 @@ class GGL(Attack):
         population: candidates of a generation.
         eta: first step size of CMA-ES.
         eta_adam: learning rate of Adam: linear over 5 % of the steps, half a cosine over the last 25 %.
-        start: latents from the `normal` distribution, `uniform` on (0, 1) as the code has it for ImageNet, or
-            `zeros` as for faces.
+        start: latents as `drawn` by the prior, `uniform` on (0, 1) as the code has it for ImageNet, or their `mean`,
+            zero for normal ones, as for faces.
         squashed: the generator is given tanh z, as for ImageNet.
         alpha_kl: weight of the divergence of a latent's entries from the normal distribution; the source has 0.1,
             and none where latents are squashed.
@@ -39,7 +37,7 @@ class GGL(Attack):
 
     needs = frozenset({"labels", "prior"})
     presets = {
-        "code": {"steps_z": 500, "start": "zeros", "restarts": 1},
+        "code": {"steps_z": 500, "start": "mean", "restarts": 1},
         "code-imagenet": {"steps_z": 500, "start": "uniform", "squashed": True, "alpha_kl": 0.0, "restarts": 1},
         "code-adam": {"steps_z": 2_500, "optimiser": "adam", "restarts": 1},
     }
@@ -52,14 +50,14 @@ class GGL(Attack):
         population: int = 50,
         eta: float = 1.0,
         eta_adam: float = 0.1,
-        start: Literal["normal", "uniform", "zeros"] = "normal",
+        start: Literal["drawn", "uniform", "mean"] = "drawn",
         squashed: bool = False,
         alpha_kl: float = 0.1,
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z}, **common)
         self.by_cma, self.population, self.eta, self.eta_adam = optimiser == "cma", population, eta, eta_adam
-        self.start, self.squashed, self.alpha_kl = STARTS[start], squashed, alpha_kl
+        self.start, self.squashed, self.alpha_kl = start, squashed, alpha_kl
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
         return squared_l2(dummy, received) / len(received)
@@ -68,12 +66,18 @@ class GGL(Attack):
         state, latents = self.latents(), self.prior.latents
         yield Stage(
             name="z",
-            variables={name: self.start(state[name]) for name in latents},
+            variables=self.started(state),
             fixed={name: tensor for name, tensor in state.items() if name not in latents},
             decode=partial(self.decode, tuple(state)),
             penalty=self.penalty,
             **self.by_values() if self.by_cma else self.by_slopes(),
         )
+
+    def started(self, state: Variables) -> dict[str, Tensor]:
+        if self.start == "mean":
+            return self.prior.centre(state)
+        latents = {name: state[name] for name in self.prior.latents}
+        return {n: torch.special.ndtr(z) for n, z in latents.items()} if self.start == "uniform" else latents
 
     def by_values(self) -> dict[str, object]:
         optimiser = partial(CMAES, population=self.population, seeds=self.seeds("cma"))

@@ -32,13 +32,21 @@ class IGIMS(Attack):
         decay: factor on step size and rates from round to round.
         tv: weight of mean |dx| + mean |dy| on the normalised image.
         alpha_kl: weight of the divergence of a latent's entries from the normal distribution; `assumed`.
-        lambda_w: weight of |w - w_0|_2 of every image.
+        lambda_w: weight of |w - w_0|_2 of every image; stated for BigGAN alone, else `assumed`.
     """
 
     needs = frozenset({"labels", "prior"})
     presets = {
         "paper": {"rounds": 1, "steps_z": 300, "steps_w": 1_000, "tv": 1e-6, "restarts": 1},
-        "paper-imagenet": {"rounds": 1, "steps_z": 300, "steps_w": 1_000, "tv": 1e-4, "eta_w": 1e-5, "restarts": 1},
+        "paper-imagenet": {
+            "rounds": 1,
+            "steps_z": 300,
+            "steps_w": 1_000,
+            "tv": 1e-4,
+            "eta_w": 1e-5,
+            "lambda_w": 1.0,
+            "restarts": 1,
+        },
     }
 
     def __init__(
@@ -63,7 +71,7 @@ class IGIMS(Attack):
         self.decay, self.tv, self.alpha_kl, self.lambda_w = decay, tv, alpha_kl, lambda_w
 
     def search(self) -> Search:
-        z = self.latents()
+        z = self.start()
         w_0 = dict(self.prior.named_parameters())
         w = {name: p.expand(self.runs, self.batch_size, *p.shape) for name, p in w_0.items()}
         images = partial(self.generated, tuple(w), tuple(z))
@@ -90,6 +98,11 @@ class IGIMS(Attack):
                 penalty=partial(self.penalty_w, w_0),
             )
             w = {name: found[name] for name in w}
+
+    def start(self) -> dict[str, Tensor]:
+        """Where the search of latents begins: mu = 0, Sigma = I."""
+        state = self.latents()
+        return {**state, **self.prior.centre(state)}
 
     def latent_optimiser(self, t: int, rate: float) -> dict[str, object]:
         return {

@@ -191,11 +191,19 @@ class StyleGAN2(Prior):
         return w.to(z)
 
     @cached_property
+    def mapped(self) -> Tensor:
+        """Many mapped latents, (FITTED_ON, style_dim), always the same."""
+        return self.map(torch.randn(FITTED_ON, self.style_dim, generator=torch.Generator().manual_seed(0)))
+
+    @cached_property
     def gaussian(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, (style_dim,) each, of mapped latents with the last LeakyReLU undone."""
-        z = torch.randn(FITTED_ON, self.style_dim, generator=torch.Generator().manual_seed(0))
-        undone = leaky_relu(self.map(z), 5.0)
+        undone = leaky_relu(self.mapped, 5.0)
         return undone.mean(0), undone.std(0)
+
+    def centre(self, state: State) -> dict[str, Tensor]:
+        """The mean latent in every row of W+."""
+        return {"w": self.mapped.mean(0).to(state["w"]).expand_as(state["w"])}
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         layers = self.blocks[-1].layers.stop

@@ -126,9 +126,9 @@ def test_ggl_is_cma_es_on_the_squared_distance_one_candidate_after_another(obser
 
 def test_ggls_starts(observation, small_prior):
     for start, holds in {
-        "zeros": lambda z: not z.any(),
+        "mean": lambda z: not z.any(),
         "uniform": lambda z: z.min() > 0 and z.max() < 1,
-        "normal": lambda z: z.min() < 0 and z.max() > 1,
+        "drawn": lambda z: z.min() < 0 and z.max() > 1,
     }.items():
         attack = GGL(start=start, prior=small_prior.double(), population=4, restarts=1)
         attack.begin([observation])
@@ -149,6 +149,7 @@ def test_igims_goes_on_from_latents_and_parameters_of_the_round_before(observati
     seen = {}
     for stage in attack_stages(attack, observation):
         seen[stage.name] = stage
+    assert not seen["z1"].variables["z"].any(), "mu = 0"
     prior = dict(small_prior.named_parameters())
     for name, w in seen["w1"].variables.items():
         assert torch.equal(w, prior[name].expand_as(w))

@@ -438,3 +438,12 @@ def refused(path):
 def test_other_sizes_are_refused(size):
     with pytest.raises(InputError, match=f"not {size}"):
         StyleGAN2(size=size)
+
+
+def test_the_centre_is_the_mean_latent():
+    prior = StyleGAN2(size=32, width=16, style_dim=8, layers_mapping=2).eval()
+    state = prior.draw(4000, torch.Generator().manual_seed(1))
+    centre = prior.centre(state)
+    assert centre.keys() == {"w"}
+    torch.testing.assert_close(centre["w"][7], state["w"].mean(0), atol=0.05, rtol=0)
+    assert state["w"].mean(0).abs().max() > 0.1, "otherwise zeros would do"
