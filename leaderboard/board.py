@@ -56,6 +56,8 @@ class Entry:
     victim: str
     victim_weights: str | None
     victim_mode: str | None
+    rounds: int | None
+    between: int | None
     batch_size: int
     defense: str | None
     adapt: bool | None

@@ -22,7 +22,7 @@ def quadratic_programme(v, radius):
         bounds=[(0, None)] * (2 * size),
         constraints={"type": "ineq", "fun": lambda ab: radius - ab.sum(), "jac": lambda ab: -np.ones(2 * size)},
         method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 500},
+        options={"ftol": 1e-9, "maxiter": 500},
     )
     assert found.success
     return split(found.x)
@@ -37,8 +37,10 @@ def test_l1_ball_is_the_nearest_point(seed, share):
     assert (projected.abs().sum(1) <= radius * (1 + 1e-9)).all()
     for row, r, p in zip(v, radius, projected, strict=True):
         nearest = quadratic_programme(row.numpy(), r.item())
-        np.testing.assert_allclose(p.numpy(), nearest, atol=2e-5)
-        assert (p - row).norm() <= np.linalg.norm(nearest - row.numpy()) + 1e-9
+        np.testing.assert_allclose(p.numpy(), nearest, atol=1e-3)
+        assert (p - row).norm() <= np.linalg.norm(nearest - row.numpy()) * (1 + 1e-9)
+        if share < 1:  # nearest: no corner +-r e_i of the ball lies further along what is left to go
+            torch.testing.assert_close(r * (row - p).abs().max(), (row - p) @ p)
 
 
 def test_l1_ball_with_ties_and_zeros():

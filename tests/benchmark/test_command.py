@@ -236,7 +236,7 @@ BAD = {
     "--batch=0": "batch is 0",
     "--batch=97": "96 images",
     "--size=7": "pixels wide",
-    "--size=16 --attack=gias": "prior makes",
+    "--size=24 --attack=gias": "prior makes",
     "--split=validation": "no split",
     "--labels=none": "labels",
     "--victim-mode=asleep": "eval or train",

@@ -82,3 +82,12 @@ def test_a_foreign_line_is_left_out_and_reported(tmp_path, line):
 def test_half_a_task_is_not_done(store):
     store.add("t0", [make(image="a")])
     assert store.read()[0] == {}
+
+
+def test_rows_written_before_there_were_rounds_are_of_one(tmp_path):
+    older = asdict(make())
+    del older["rounds"], older["between"]
+    (tmp_path / "rows.jsonl").write_text(json.dumps(older) + "\n")
+    rows, complaints = read_rows(tmp_path / "rows.jsonl")
+    assert (rows[0]["rounds"], rows[0]["between"], complaints) == (1, 0, [])
+    assert rows[0]["psnr"] == older["psnr"]

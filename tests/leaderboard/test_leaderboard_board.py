@@ -70,8 +70,9 @@ def test_seconds_and_evaluations_are_per_task_not_per_image(row):
     "change",
     [
         {"options": {"tv": 0.2}}, {"prior": "dcgan"}, {"prior_trained_on": "faces"}, {"victim_weights": "trained"},
-        {"victim_mode": "train"}, {"precision": "float64"}, {"labels": "inferred"}, {"bn": "exact"},
-        {"restarts": 4}, {"protocol": 0}, {"control": "shuffled_update"}, {"adapt": True}, {"preset": "fast"},
+        {"victim_mode": "train"}, {"precision": "float64"}, {"rounds": 4}, {"between": 9},
+        {"labels": "inferred"}, {"bn": "exact"}, {"restarts": 4}, {"protocol": 0},
+        {"control": "shuffled_update"}, {"adapt": True}, {"preset": "fast"},
     ],
 )  # fmt: skip
 def test_what_changes_a_result_is_its_own_entry(row, change):
