@@ -43,7 +43,7 @@ class Attack(LightningModule):
         uses: what it can make use of where it is given: `bn`, the batch-norm statistics.
         labels: where the labels of its dummy batch come from.
         made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
-        analytic: solved in closed form: no steps to choose, nothing drawn.
+        analytic: solved layer by layer and judged once: no steps to share out.
         presets: named sets of constructor options, such as `paper` and `code`.
     """
 

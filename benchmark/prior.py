@@ -1,4 +1,4 @@
-"""`python -m benchmark prior`: what generators there are, how good they are, and training one."""
+"""`python -m benchmark prior`: what generators there are, how good they are, and training or learning one."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from benchmark.config import open_data
+from benchmark.learn import learn
 from benchmark.lpips_backbone import Lpips
 from benchmark.quality import LEAST, NET, Features, distance, features, photographs, samples
 from leaderboard.table import Table
@@ -119,4 +120,9 @@ def train(
     print(train_dcgan(images, out, conditional=conditional, steps=steps, seed=seed, **about))
 
 
-COMMANDS: Mapping[str, Callable[..., None]] = {"list": list_priors, "quality": quality, "train": train}
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "list": list_priors,
+    "quality": quality,
+    "train": train,
+    "learn": learn,
+}

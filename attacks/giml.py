@@ -1,0 +1,150 @@
+"""GIML: Jeon, Kim, Lee, Oh, Ok, *Gradient Inversion with Generative Image Prior*, NeurIPS 2021, algorithm 2."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+
+from attacks.distances import cosine
+from attacks.gias import VARIATION
+from attacks.objective import Objective
+from attacks.optimisers import adam
+from attacks.schedules import multistep
+from priors.base import decode
+from priors.dcgan import DCGAN
+from victims.errors import InputError
+from victims.observation import Observation
+from victims.seeds import seed_of
+
+META = {"reptile": SGD, "adam": adam}
+
+
+class GIML:
+    """Gradient inversion to meta-learn: a generator G_w from a set S of captured updates (theta_i, g_i) alone.
+
+    No attack, for it returns no batch: what it learns is a prior for attacks. G stays in eval mode, with the
+    batch-norm statistics 0 and 1 that it starts with, as in the code. Both searches are Adam's (appendix G).
+
+    Paper and code disagree in three places, hence two presets. Meta update: the paper's is Reptile's, of a step
+    size it does not state (`assumed`); the code's is a step of Adam along w - w'. Latent norm: the code adds, N
+    times, lambda times the norm of all N latents as one, which for latents of one length is sqrt(N) lambda times
+    the sum of their norms. Variation, in both searches: the paper sums squares, the code takes mean absolute
+    values. What the paper leaves open (N, lambda, tau, steps on z) is the code's.
+
+    Args:
+        G: where w starts; it is trained in place.
+        seed: of the order of the tasks and of the latents.
+        N: tasks in a step.
+        steps_z: steps on the latents.
+        eta_z: their learning rate.
+        lam: lambda, the weight of sum_j |z_ij|_2.
+        tau: steps on w'.
+        alpha: their learning rate.
+        tv: weight of the variation.
+        variation: mean_abs or sum_squares of neighbour differences on the normalised image.
+        meta: how w follows w': reptile or adam.
+        beta: its step size.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"steps_z": 1_000, "eta_z": 3e-2, "tau": 500, "variation": "sum_squares", "beta": 0.1},
+        "code": {"steps_z": 1_000, "eta_z": 3e-2, "lam": 2e-3, "tau": 500, "meta": "adam", "beta": 1e-2},
+    }
+
+    def __init__(
+        self,
+        G: DCGAN,
+        *,
+        seed: int = 0,
+        N: int = 4,
+        steps_z: int = 30,
+        eta_z: float = 0.1,
+        lam: float = 1e-3,
+        tau: int = 40,
+        alpha: float = 1e-3,
+        tv: float = 1e-4,
+        variation: Literal["mean_abs", "sum_squares"] = "mean_abs",
+        meta: Literal["reptile", "adam"] = "reptile",
+        beta: float = 0.5,
+    ) -> None:
+        for name, count in {"N": N, "steps_z": steps_z, "tau": tau}.items():
+            if count < 1:
+                raise InputError(f"{name} is {count}; give 1 or more.")
+        self.G, self.seed, self.N = G.eval().requires_grad_(), seed, N
+        self.steps_z, self.eta_z, self.lam, self.tau, self.alpha = steps_z, eta_z, lam, tau, alpha
+        self.tv, self.variation = tv, VARIATION[variation]
+        self.meta = META[meta](self.G.parameters(), lr=beta)
+        self.t = 0
+
+    def sample(self, tasks: int) -> list[int]:
+        """Line 3: which N of S's tasks the next step takes; all once before any again, as the code has it."""
+        places = range(self.t * self.N, (self.t + 1) * self.N)
+        passes = range(places[0] // tasks, places[-1] // tasks + 1)
+        order = {p: torch.randperm(tasks, generator=self.draws("order", p)).tolist() for p in passes}
+        return [order[place // tasks][place % tasks] for place in places]
+
+    def step(self, tasks: Sequence[Observation]) -> float:
+        """Lines 4 to 11 on N tasks of equal shape; the mean over them of what line 9 made small.
+
+        Raises:
+            InputError: a task without labels, or one that nothing can be matched to; w has not moved then.
+        """
+        c = self.cost(tasks)
+        G = deepcopy(self.G)  # w' <- w
+        w, w_ = list(self.G.parameters()), list(G.parameters())
+        z = torch.stack([G.draw(task.batch_size, self.draws("z", self.t, task.task))["z"] for task in tasks])
+        z = z.to(w[0]).requires_grad_()
+        minimise(lambda: c(decode(G, {"z": z})) + self.lam * z.norm(dim=-1).sum(), [z], self.eta_z, self.steps_z)
+        z.requires_grad_(False)
+        cost = minimise(lambda: c(decode(G, {"z": z})), w_, self.alpha, self.tau)
+        if not math.isfinite(cost):
+            raise InputError(f"no cost of giml's step {self.t} is finite: an update in it cannot be matched.")
+        for w_k, w_k_ in zip(w, w_, strict=True):
+            w_k.grad = (w_k - w_k_).detach()  # SGD with learning rate beta makes it w - beta (w - w')
+        self.meta.step()
+        self.t += 1
+        return cost / len(tasks)
+
+    def cost(self, tasks: Sequence[Observation]) -> Callable[[Tensor], Tensor]:
+        """Images (N, B, C, H, W) in [0, 1] -> sum_i c(x_i1, ..., x_iB; theta_i, g_i), with the variation; a scalar."""
+        for task in tasks:
+            task.require(frozenset({"labels"}), "giml")
+        objectives = [Objective([task], cosine, runs=1, population=1, chunk=None, vectorised=False) for task in tasks]
+
+        def c(x: Tensor) -> Tensor:
+            total = x.new_zeros(())
+            for task, objective, x_i in zip(tasks, objectives, x, strict=True):
+                normalised = task.victim.normalise(x_i)[None]
+                matching = objective.cost(normalised, task.knowledge.labels[None])
+                total = total + (matching + self.tv * self.variation(normalised)).sum()
+            return total
+
+        return c
+
+    def draws(self, *salt: object) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_of(self.seed, *salt))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on, besides the options."""
+        return {"G": self.G.state_dict(), "meta": self.meta.state_dict(), "t": self.t}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.G.load_state_dict(state["G"])
+        self.meta.load_state_dict(state["meta"])
+        self.t = state["t"]
+
+
+def minimise(objective: Callable[[], Tensor], variables: Sequence[Tensor], lr: float, steps: int) -> float:
+    """Steps of Adam on the variables, in place; the objective in front of the last one."""
+    optimiser = adam(variables, lr=lr)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = lr * multistep(step, steps)
+        value = objective()
+        for variable, slope in zip(variables, torch.autograd.grad(value, variables), strict=True):
+            variable.grad = slope
+        optimiser.step()
+    return value.item()

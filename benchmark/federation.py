@@ -1,0 +1,54 @@
+"""Rounds of federated learning, as the server sees them."""
+
+from collections.abc import Callable
+from functools import partial
+
+from benchmark.config import Config
+from benchmark.registry import find
+from benchmark.tasks import GradientDataModule, draw_batches
+from victims.errors import InputError
+from victims.observation import Observation
+from victims.rounds import models_of_rounds
+from victims.seeds import seed_of
+from victims.victim import Victim, build
+
+
+def simulate(
+    config: Config, image_shape: tuple[int, int, int], clients: int, device: str
+) -> Callable[[int], Observation]:
+    """Every client shares one update in every round, each of a batch of its own of the data set's train split.
+
+    No image is in two batches before all have been in one.
+
+    Returns:
+        update i of rounds x clients, as the server gets it, labels given. It is computed when it is asked for:
+        those of all clients together can be larger than memory.
+
+    Raises:
+        InputError: an option cannot be used, or the data's images are not of `image_shape`.
+    """
+    data, defense = config.make_data("train"), config.make_defense()
+    if (shape := tuple(data[0][0].shape)) != image_shape:
+        raise InputError(
+            f"the generator makes {image_shape} images, {config.data} has {shape}; choose another data set."
+        )
+    make = partial(build, find("victim", config.victim), image_shape=shape, num_classes=len(data.classes))
+    seed = seed_of(config.seed, "rounds")  # no victim that `run` attacks
+    models = models_of_rounds(make, data, rounds=config.rounds, between=config.between, seed=seed)
+    prefix = f"{config.data}-train-{config.size}px"
+    batches = draw_batches(data, prefix, batch_size=config.batch, tasks=config.rounds * clients)
+    servers = [
+        GradientDataModule(
+            data,
+            Victim(model, mean=data.mean, std=data.std).to(device),
+            [],
+            defense=defense,
+            adapt=True,
+            give_labels=True,
+            control="none",
+            seed=config.seed,
+            steps=1,
+        )
+        for model in models
+    ]
+    return lambda i: servers[i // clients].capture(batches[i]).observation
