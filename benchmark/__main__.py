@@ -1,4 +1,4 @@
-"""`python -m benchmark run ...` and `python -m benchmark prior list|quality|train ...`."""
+"""`python -m benchmark run ...` and `python -m benchmark prior list|quality|train|learn ...`."""
 
 import re
 import sys

@@ -167,7 +167,7 @@ class Config:
             options["prior"] = self.make_prior().to(getattr(torch, self.precision))
         return method(**options)
 
-    def single_options(self, method: type[Attack]) -> dict[str, Any]:
+    def single_options(self, method: type) -> dict[str, Any]:
         """`set` as typed constructor options."""
         known = options_of(method)
         chosen = {}
@@ -212,7 +212,7 @@ def dump(config: Config, resolved: Mapping[str, Any]) -> str:
     return comment + yaml.safe_dump(plain, sort_keys=False)
 
 
-def options_of(method: type[Attack]) -> dict[str, inspect.Parameter]:
+def options_of(method: type) -> dict[str, inspect.Parameter]:
     """The method's own constructor options, without those that every attack takes."""
     parameters = inspect.signature(method.__init__).parameters
     return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in Common.__annotations__}
