@@ -11,7 +11,7 @@ from attacks.distances import squared_l2
 from attacks.optimisers import CMAES, adam
 from attacks.regularisers import latent_divergence
 from attacks.schedules import constant, ramps
-from attacks.stage import Search, Stage, Variables
+from attacks.stage import Search, Stage, Variables, parted
 from priors.base import decode
 from victims.victim import Gradient
 
@@ -63,17 +63,18 @@ class GGL(Attack):
         return squared_l2(dummy, received) / len(received)
 
     def search(self) -> Search:
-        state, latents = self.latents(), self.prior.latents
+        state = self.latents()
+        state |= self.started(state)
         yield Stage(
             name="z",
-            variables=self.started(state),
-            fixed={name: tensor for name, tensor in state.items() if name not in latents},
+            **parted(state, self.prior.latents),
             decode=partial(self.decode, tuple(state)),
             penalty=self.penalty,
             **self.by_values() if self.by_cma else self.by_slopes(),
         )
 
     def started(self, state: Variables) -> dict[str, Tensor]:
+        """The latents that the search begins with."""
         if self.start == "mean":
             return self.prior.centre(state)
         latents = {name: state[name] for name in self.prior.latents}

@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.base import Attack, Common
 from attacks.regularisers import total_variation
 from attacks.schedules import multistep
-from attacks.stage import Search, Stage, Variables
+from attacks.stage import Search, Stage, Variables, parted
 from priors.base import decode
 
 
@@ -22,8 +22,7 @@ def latent_search(
     state, prior = attack.latents(), attack.prior
     return Stage(
         name="z",
-        variables={name: state[name] for name in prior.latents},
-        fixed={name: tensor for name, tensor in state.items() if name not in prior.latents},
+        **parted(state, prior.latents),
         decode=lambda v: attack.images(decode(prior, {name: v[name] for name in state})),
         lr=eta_z,
         schedule=multistep,

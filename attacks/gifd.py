@@ -11,7 +11,7 @@ from attacks.base import Attack, Common
 from attacks.projections import l1_ball, sphere, sphere_norm
 from attacks.regularisers import image_norm, total_variation
 from attacks.schedules import ramps
-from attacks.stage import Search, Stage, Variables
+from attacks.stage import Search, Stage, Variables, parted
 from priors.base import advance, decode
 
 
@@ -101,17 +101,15 @@ class GIFD(Attack):
             if k:
                 with torch.no_grad():
                     state = advance(prior, state, k - 1, k)
-            searched = prior.features(k)
-            start = {name: state[name] for name in searched}
+            parts = parted(state, prior.features(k))
             state = yield Stage(
                 name=phase,
-                variables=start,
-                fixed={name: tensor for name, tensor in state.items() if name not in searched},
+                **parts,
                 decode=partial(self.decode, tuple(state), k),
                 lr=self.eta,
                 schedule=ramps,
                 penalty=self.penalty,
-                project=partial(self.project, start, k),
+                project=partial(self.project, parts["variables"], k),
                 latest=self.variant == "f",
             )
 

@@ -12,8 +12,7 @@ from torch.optim import SGD
 from attacks.distances import cosine
 from attacks.gias import VARIATION
 from attacks.objective import Objective
-from attacks.optimisers import adam
-from attacks.schedules import multistep
+from attacks.optimisers import adam, minimise
 from priors.base import decode
 from priors.dcgan import DCGAN
 from victims.errors import InputError
@@ -98,9 +97,14 @@ class GIML:
         w, w_ = list(self.G.parameters()), list(G.parameters())
         z = torch.stack([G.draw(task.batch_size, self.draws("z", self.t, task.task))["z"] for task in tasks])
         z = z.to(w[0]).requires_grad_()
-        minimise(lambda: c(decode(G, {"z": z})) + self.lam * z.norm(dim=-1).sum(), [z], self.eta_z, self.steps_z)
+
+        def regularised() -> Tensor:
+            return c(decode(G, {"z": z})) + self.lam * z.norm(dim=-1).sum()
+
+        for _ in minimise(regularised, [z], self.eta_z, self.steps_z):
+            pass
         z.requires_grad_(False)
-        cost = minimise(lambda: c(decode(G, {"z": z})), w_, self.alpha, self.tau)
+        *_, cost = minimise(lambda: c(decode(G, {"z": z})), w_, self.alpha, self.tau)
         if not math.isfinite(cost):
             raise InputError(f"no cost of giml's step {self.t} is finite: an update in it cannot be matched.")
         for w_k, w_k_ in zip(w, w_, strict=True):
@@ -136,15 +140,3 @@ class GIML:
         self.G.load_state_dict(state["G"])
         self.meta.load_state_dict(state["meta"])
         self.t = state["t"]
-
-
-def minimise(objective: Callable[[], Tensor], variables: Sequence[Tensor], lr: float, steps: int) -> float:
-    """Steps of Adam on the variables, in place; the objective in front of the last one."""
-    optimiser = adam(variables, lr=lr)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = lr * multistep(step, steps)
-        value = objective()
-        for variable, slope in zip(variables, torch.autograd.grad(value, variables), strict=True):
-            variable.grad = slope
-        optimiser.step()
-    return value.item()

@@ -9,7 +9,7 @@ from attacks.base import Attack, Common
 from attacks.optimisers import CMAES
 from attacks.regularisers import TINY, latent_divergence, total_variation
 from attacks.schedules import constant, multistep
-from attacks.stage import Search, Stage, Variables
+from attacks.stage import Search, Stage, Variables, parted
 from priors.base import decode_each
 
 
@@ -77,12 +77,9 @@ class IGIMS(Attack):
         images = partial(self.generated, tuple(w), tuple(z))
         for t in range(1, self.rounds + 1):
             rate = self.decay ** (t - 1)
-            latents = {name: z[name] for name in self.prior.latents}
-            rest = {name: tensor for name, tensor in z.items() if name not in latents}
             found = yield Stage(
                 name=f"z{t}",
-                variables=latents,
-                fixed={**rest, **w},
+                **parted({**z, **w}, self.prior.latents),
                 decode=images,
                 penalty=self.penalty_z,
                 **self.latent_optimiser(t, rate),

@@ -1,6 +1,6 @@
 """How the variables of a stage move, given their gradients. Every run moves by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import cma
@@ -9,7 +9,22 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
+from attacks.schedules import multistep
+
 adam = partial(Adam, fused=True)  # one pass over the variables; GIAS moves millions per image
+
+
+def minimise(objective: Callable[[], Tensor], variables: Sequence[Tensor], lr: float, steps: int) -> Iterator[float]:
+    """Adam on the variables, in place, with GIAS's schedule: the objective in front of every step."""
+    optimiser = adam(variables, lr=lr)
+    for step in range(steps):
+        optimiser.param_groups[0]["lr"] = lr * multistep(step, steps)
+        value = objective()
+        slopes = torch.autograd.grad(value, variables)
+        yield value.item()
+        for variable, slope in zip(variables, slopes, strict=True):
+            variable.grad = slope
+        optimiser.step()
 
 
 class LBFGS:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from attacks.base import Common
 from attacks.chain import Link, chain, through
-from attacks.optimisers import adam
+from attacks.optimisers import minimise
 from attacks.recursion import LayerReport, balance, left_side, rebuild_input
 from attacks.rgap import RGAP, Reading, in_double, recursion
-from attacks.schedules import multistep
 from attacks.stage import Variables
 from priors.base import decode_each
 
@@ -118,13 +117,7 @@ def descend(
     """Adam on the named ones of v with GIAS's schedule: these, where the cost was least."""
     moving = {name: v[name].detach().clone().requires_grad_() for name in names}
     least, best = torch.inf, {name: v[name] for name in moving}
-    optimiser = adam(list(moving.values()), lr=eta)
-    for step in range(steps):
-        optimiser.param_groups[0]["lr"] = eta * multistep(step, steps)
-        value = cost({**v, **moving})
-        if value.item() < least:
-            least, best = value.item(), {name: variable.detach().clone() for name, variable in moving.items()}
-        for variable, slope in zip(moving.values(), torch.autograd.grad(value, list(moving.values())), strict=True):
-            variable.grad = slope
-        optimiser.step()
+    for value in minimise(lambda: cost({**v, **moving}), list(moving.values()), eta, steps):
+        if value < least:
+            least, best = value, {name: variable.detach().clone() for name, variable in moving.items()}
     return best

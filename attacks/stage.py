@@ -1,6 +1,6 @@
 """The phases of a search, and what it ends with."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -75,6 +75,12 @@ class Stage:
     signed: bool = False
     keep: Literal["each", "best"] = "each"
     latest: bool = False
+
+
+def parted(state: Variables, searched: Iterable[str]) -> dict[str, Variables]:
+    """A stage's `variables`, which are the named tensors of a generator's state, and `fixed`, all others."""
+    variables = {name: state[name] for name in searched}
+    return {"variables": variables, "fixed": {name: t for name, t in state.items() if name not in variables}}
 
 
 Search = Generator[Stage, dict[str, Tensor], None]

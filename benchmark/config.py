@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import torch
 import yaml
+from torch import nn
 
 from attacks.base import Attack, Common
 from benchmark.registry import find
@@ -123,6 +124,15 @@ class Config:
         return open_data(self.data, split or self.split, self.size, self.data_dir)
 
     def make_victim(self, data: ImageData) -> Victim:
+        models = self.make_models(data, self.seed)
+        model = Rounds(models) if self.rounds > 1 else models[0]
+        if self.victim_weights == "calibrated":
+            calibrate(model, self.make_data("train"))
+        model.to(getattr(torch, self.precision))
+        return Victim(model, mean=data.mean, std=data.std, training=self.victim_mode == "train")
+
+    def make_models(self, data: ImageData, seed: int) -> list[nn.Module]:
+        """The victim's model in every round, for images such as those of `data`."""
         if self.rounds < 1 or self.between < 0:
             raise InputError(f"rounds is {self.rounds} and between {self.between}; give 1 or more, and 0 or more.")
         make = partial(
@@ -132,12 +142,7 @@ class Config:
             num_classes=len(data.classes),
         )
         others = self.make_data("train") if self.between else data
-        models = models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=self.seed)
-        model = Rounds(models) if self.rounds > 1 else models[0]
-        if self.victim_weights == "calibrated":
-            calibrate(model, self.make_data("train"))
-        model.to(getattr(torch, self.precision))
-        return Victim(model, mean=data.mean, std=data.std, training=self.victim_mode == "train")
+        return models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=seed)
 
     def make_defense(self) -> Defense | None:
         """None, or the defence of `name` or `name:parameter`."""
@@ -157,15 +162,19 @@ class Config:
     def make_attack(self) -> Attack:
         """The method with its preset, the single options on top, and what every attack takes."""
         method: type[Attack] = find("attack", self.attack)
-        presets: Mapping[str, Mapping[str, Any]] = {"default": {}, **method.presets}
-        if self.preset not in presets:
-            raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join(presets)}.")
         common = {"restarts": self.restarts, "steps": self.steps, "chunk": self.chunk, "seed": self.seed}
-        options = {**presets[self.preset], **self.single_options(method)}
+        options = self.method_options(method)
         options |= {name: value for name, value in common.items() if value is not None}
         if "prior" in method.needs:
             options["prior"] = self.make_prior().to(getattr(torch, self.precision))
         return method(**options)
+
+    def method_options(self, method: type) -> dict[str, Any]:
+        """The method's preset, and the single options on top."""
+        presets: Mapping[str, Mapping[str, Any]] = {"default": {}, **method.presets}
+        if self.preset not in presets:
+            raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join(presets)}.")
+        return {**presets[self.preset], **self.single_options(method)}
 
     def single_options(self, method: type) -> dict[str, Any]:
         """`set` as typed constructor options."""

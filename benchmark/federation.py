@@ -1,16 +1,13 @@
 """Rounds of federated learning, as the server sees them."""
 
 from collections.abc import Callable
-from functools import partial
 
 from benchmark.config import Config
-from benchmark.registry import find
 from benchmark.tasks import GradientDataModule, draw_batches
 from victims.errors import InputError
 from victims.observation import Observation
-from victims.rounds import models_of_rounds
 from victims.seeds import seed_of
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 
 def simulate(
@@ -32,9 +29,7 @@ def simulate(
         raise InputError(
             f"the generator makes {image_shape} images, {config.data} has {shape}; choose another data set."
         )
-    make = partial(build, find("victim", config.victim), image_shape=shape, num_classes=len(data.classes))
-    seed = seed_of(config.seed, "rounds")  # no victim that `run` attacks
-    models = models_of_rounds(make, data, rounds=config.rounds, between=config.between, seed=seed)
+    models = config.make_models(data, seed_of(config.seed, "rounds"))  # no victim that `run` attacks
     prefix = f"{config.data}-train-{config.size}px"
     batches = draw_batches(data, prefix, batch_size=config.batch, tasks=config.rounds * clients)
     servers = [

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -73,7 +72,7 @@ def learn(
     config = Config(attack="giml", data_dir=data_dir, set=set or [], **chosen)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     G = build(DCGAN, seed=seed, size=size).to(device)
-    giml = GIML(G, seed=seed, **options(config))
+    giml = GIML(G, seed=seed, **config.method_options(GIML))
     update = simulate(config, G.image_shape, clients, device)
     G.trained_on = f"gradients of {data} train by GIML ({rounds} rounds x {clients} clients, B={batch})"
     G.trained_on += "" if defense == "none" else f", under {defense}"
@@ -99,14 +98,6 @@ def learn(
     draw(film, out.with_suffix(".png"))
     state.unlink(missing_ok=True)
     print(out)
-
-
-def options(config: Config) -> dict[str, Any]:
-    """GIML's preset, and the single options on top."""
-    presets: Mapping[str, Mapping[str, Any]] = {"default": {}, **GIML.presets}
-    if config.preset not in presets:
-        raise InputError(f"giml has no preset '{config.preset}'; it has {', '.join(presets)}.")
-    return {**presets[config.preset], **config.single_options(GIML)}
 
 
 def save(path: Path, giml: GIML, film: Mapping[int, Tensor], command: str) -> None:
