@@ -13,7 +13,7 @@ from attacks.giml import GIML
 from benchmark.config import Config
 from benchmark.federation import simulate
 from benchmark.run import reproducible
-from priors import weights
+from priors import checkpoint, weights
 from priors.dcgan import DCGAN
 from victims.errors import InputError
 from victims.victim import build
@@ -84,8 +84,9 @@ def learn(
     film = {0: look(G, z)}
     state = out.with_suffix(".state")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if state.is_file():
-        film = restore(state, giml, command)
+    if saved := checkpoint.load(state, command):
+        giml.load_state_dict(saved["giml"])
+        film = saved["film"]
     with tqdm(total=steps, initial=giml.t, desc=f"prior {out.stem}", mininterval=1) as bar:
         while giml.t < steps:
             cost = giml.step([update(i) for i in giml.sample(rounds * clients)])
@@ -93,30 +94,11 @@ def learn(
             bar.update()
             if giml.t in {round(k * steps / (COLUMNS - 1)) for k in range(COLUMNS)}:
                 film[giml.t] = look(G, z)
-            save(state, giml, film, command)
+            checkpoint.save(state, command, {"giml": giml.state_dict(), "film": film})
     weights.save(G, out, architecture="dcgan", options={"size": size}, command=command)
     draw(film, out.with_suffix(".png"))
     state.unlink(missing_ok=True)
     print(out)
-
-
-def save(path: Path, giml: GIML, film: Mapping[int, Tensor], command: str) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save({"giml": giml.state_dict(), "film": film, "command": command}, partial)
-    partial.replace(path)
-
-
-def restore(path: Path, giml: GIML, command: str) -> dict[int, Tensor]:
-    """Put `giml` where it was; the samples up to there.
-
-    Raises:
-        InputError: the state is another command's.
-    """
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    if state["command"] != command:
-        raise InputError(f"{path} is the state of another command ({state['command']}); remove it, or choose another.")
-    giml.load_state_dict(state["giml"])
-    return state["film"]
 
 
 @torch.no_grad()

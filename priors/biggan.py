@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from priors.base import Prior, State
+from priors.public import expected, tensors
 from victims.errors import InputError
 
 WIDTHS = {  # channels at 4x4, 8x8, ..., in multiples of the base width
@@ -143,19 +143,16 @@ def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> Big
         the prior in eval mode, its parameters frozen.
 
     Raises:
-        InputError: a truncation out of range, or other tensors than the public ones of any size.
+        InputError: a truncation out of range. Other tensors than the public ones fail as they may.
     """
     if not 0 < truncation <= 1:
         raise InputError(f"BigGAN's truncation is {truncation}; give a number above 0 and up to 1.")
-    try:
-        classes, channels = public["embeddings.weight"].shape[1], len(public["generator.bn.bias"])
-        layers = {name.split(".")[2] for name in public if name.startswith("generator.layers.")}
-        size = 4 * 2 ** (len(layers) // 2)  # two GenBlocks for every doubling, and self-attention
-        with torch.device("meta"):
-            prior = BigGAN(size=size, channels=channels, classes=classes)
-        prior.load_state_dict(converted(public, truncation, last=len(prior.blocks) - 1), assign=True)
-    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:  # no tensor, or of another shape
-        raise InputError(f"not the public weights of a BigGAN-deep: {shorten(str(error), 160)}") from None
+    classes, channels = public["embeddings.weight"].shape[1], len(public["generator.bn.bias"])
+    layers = {name.split(".")[2] for name in public if name.startswith("generator.layers.")}
+    size = 4 * 2 ** (len(layers) // 2)  # two GenBlocks for every doubling, and self-attention
+    with torch.device("meta"):
+        prior = BigGAN(size=size, channels=channels, classes=classes)
+    prior.load_state_dict(converted(public, truncation, last=len(prior.blocks) - 1), assign=True)
     prior.trained_on = f"ImageNet ({size} px BigGAN-deep, truncation {truncation:g})"
     return prior.eval().requires_grad_(False)
 
@@ -212,16 +209,9 @@ def load_public(path: Path, *, size: int | None = None, truncation: float = 1.0)
     Raises:
         InputError: no file, one that is not plain tensors or has others than `from_public` takes, or another size.
     """
-    if not path.is_file():
-        raise InputError(f"no BigGAN weights at {path}; give a pytorch_model.bin of the public BigGAN-deep.")
-    try:
-        public = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no pickle of tensors makes the reader fail in any way
-        raise InputError(f"{path} is not a file of plain tensors ({type(error).__name__}); get it again.") from None
-    try:
+    public = tensors(path)
+    with expected("a pytorch_model.bin of the public BigGAN-deep", path):
         prior = from_public(public, truncation=truncation)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
     if size not in (None, prior.image_shape[-1]):
         raise InputError(f"{path} is the BigGAN-deep of {prior.image_shape[-1]} px; give that of {size} px.")
     return prior

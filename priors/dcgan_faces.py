@@ -1,13 +1,12 @@
 """The face generator of fletchersarip93/face-generator: a DCGAN of five blocks at 32 px."""
 
 from pathlib import Path
-from textwrap import shorten
 
 import torch
 from torch import Tensor, nn
 
 from priors.base import Prior
-from victims.errors import InputError
+from priors.public import expected, tensors
 
 NZ = 100  # length of the latent
 
@@ -68,14 +67,8 @@ def load_public(path: Path) -> DCGANFaces:
     Raises:
         InputError: no file, code in it, or other tensors than these.
     """
-    if not path.is_file():
-        raise InputError(f"no weights at {path}; give the .pt file of the face generator.")
-    prior = DCGANFaces()
-    try:
-        public = torch.load(path, map_location="cpu", weights_only=True)
+    prior, public = DCGANFaces(), tensors(path)
+    with expected("the face generator of 32 px", path):
         prior.load_state_dict({name.replace("generator_deconv", "blocks"): t for name, t in public.items()})
-    except Exception as error:  # a broken or foreign file fails in as many ways as there are files
-        what = shorten(f"{type(error).__name__}: {error}", 200)
-        raise InputError(f"{path} is not the face generator of 32 px, or holds more than tensors ({what}).") from error
     prior.trained_on = path.stem
     return prior.eval().requires_grad_(False)

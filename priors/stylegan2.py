@@ -5,16 +5,14 @@ from collections.abc import Mapping
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from pickle import UnpicklingError
-from textwrap import shorten
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from priors.base import Prior, State
+from priors.public import expected, tensors
 from victims.errors import InputError
 
 SIZES = (32, 64, 128, 256, 512, 1024)
@@ -291,20 +289,10 @@ def load_public(path: Path, *, start: Start = "mapped") -> StyleGAN2:
     Raises:
         InputError: no file, code in it, or not such a generator.
     """
-    if not path.is_file():
-        raise InputError(f"no weights at {path}; give the .pt or .safetensors file of a StyleGAN2 generator.")
-    try:
-        if path.suffix == ".safetensors":
-            public = load_file(path)
-        else:
-            public = torch.load(path, map_location="cpu", weights_only=True)["g_ema"]
-        options, weights = convert(public)
+    public = tensors(path)
+    with expected("a StyleGAN2 generator in the layout of the PyTorch port", path):
+        options, weights = convert(public if path.suffix == ".safetensors" else public["g_ema"])
         prior = StyleGAN2(**options, start=start)
         prior.load_state_dict(weights)
-    except UnpicklingError as error:
-        raise InputError(f"{path} holds more than tensors, or none, and is not run; give 'g_ema' alone.") from error
-    except Exception as error:  # a broken or foreign file fails in as many ways as there are files
-        what = shorten(f"{type(error).__name__}: {error}", 200)
-        raise InputError(f"{path} is no StyleGAN2 generator in the layout of the PyTorch port ({what}).") from error
     prior.trained_on = path.stem
     return prior.eval().requires_grad_(False)

@@ -1,6 +1,8 @@
 """Training a DCGAN: the adversarial game of Radford et al., with an averaged generator kept as the prior."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.utils import save_image
 from tqdm import tqdm
 
-from priors import weights
+from priors import checkpoint, weights
 from priors.base import Prior
 from priors.dcgan import DCGAN, Discriminator
 from victims.data.base import ImageData
@@ -67,19 +69,11 @@ class Game:
             "adam_d": self.adam_d,
         }
 
-    def save(self, path: Path, identity: str) -> None:
+    def state_dict(self) -> dict[str, Any]:
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        partial = path.with_suffix(".partial")
-        torch.save({**state, "done": self.done, "draws": self.draws.get_state(), "identity": identity}, partial)
-        partial.replace(path)
+        return {**state, "done": self.done, "draws": self.draws.get_state()}
 
-    def restore(self, path: Path, identity: str, steps: int) -> None:
-        state = torch.load(path, weights_only=True)
-        if state["identity"] != identity or state["done"] > steps:
-            raise InputError(
-                f"{path} is the state of another training ({state['identity']}, {state['done']} steps); "
-                "remove it, or choose another output."
-            )
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.done = state["done"]
@@ -102,7 +96,7 @@ def train(
 
     Raises:
         InputError: the data's images are not 32 or 64 px in colour, or the state beside `out` is another
-            training's.
+            training's, or of more steps than are asked for.
     """
     shape = tuple(data[0][0].shape)
     if shape not in ((3, 32, 32), (3, 64, 64)):
@@ -111,15 +105,17 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     state, identity = out.with_suffix(".state"), f"{trained_on}, {options}, seed {seed}"
     game = Game(seed, **options)
-    if state.is_file():
-        game.restore(state, identity, steps)
+    if saved := checkpoint.load(state, identity):
+        game.load_state_dict(saved)
+    if game.done > steps:
+        raise InputError(f"{state} has {game.done} steps already; give as many or more, or remove it.")
     with tqdm(total=steps, initial=game.done, desc=f"prior {out.stem}", mininterval=1) as bar:
         while game.done < steps:
             loss_d, loss_g = game.step(*data.augmented(BATCH, game.draws))
             bar.update()
             if game.done % CHECKPOINT_EVERY == 0:
                 bar.set_postfix(D=f"{loss_d:.2f}", G=f"{loss_g:.2f}")
-                game.save(state, identity)
+                checkpoint.save(state, identity, game.state_dict())
     prior = game.prior()
     prior.trained_on = trained_on
     weights.save(prior, out, architecture="dcgan", options=options, command=command)

@@ -118,7 +118,7 @@ def test_a_killed_learning_goes_on_to_the_same_weights_and_picture(undisturbed, 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"steps": 4}, {"defense": "sparsification:0.5"}], ids=str)
 def test_the_state_of_another_command_is_refused_in_one_line(killed, changes):
-    with pytest.raises(InputError, match="another command") as error:
+    with pytest.raises(InputError, match="another training") as error:
         learn(killed, **{**SMALL, **changes})
     assert "\n" not in str(error.value)
     assert names(killed) == ["prior.state"]

@@ -98,13 +98,30 @@ def test_a_killed_training_goes_on_to_the_same_weights(undisturbed, tmp_path, do
     assert names(out) == names(undisturbed)
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"steps": 1}, {"conditional": True}], ids=str)
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"conditional": True}], ids=str)
 def test_the_state_of_another_training_is_refused_in_one_line(tmp_path, changes):
     out = tmp_path / "killed" / "prior.safetensors"
     with pytest.raises(KeyboardInterrupt):
         train(Counted(limit=2), out)
     with pytest.raises(InputError, match="another training") as error:
         train(Counted(), out, **changes)
+    assert "\n" not in str(error.value)
+    assert names(out) == ["prior.state"]
+
+
+def test_a_broken_state_is_refused_in_one_line(tmp_path):
+    (tmp_path / "prior.state").write_bytes(b"half of a")
+    with pytest.raises(InputError, match=r"prior\.state is not a file") as error:
+        train(Counted(), tmp_path / "prior.safetensors")
+    assert "\n" not in str(error.value)
+
+
+def test_a_state_of_more_steps_is_refused_in_one_line(tmp_path):
+    out = tmp_path / "killed" / "prior.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(Counted(limit=2), out)
+    with pytest.raises(InputError, match="2 steps already") as error:
+        train(Counted(), out, steps=1)
     assert "\n" not in str(error.value)
     assert names(out) == ["prior.state"]
 
