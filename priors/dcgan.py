@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from priors.base import Prior, State
 from victims.errors import InputError
@@ -76,29 +77,28 @@ class DCGAN(Prior):
 class Discriminator(nn.Module):
     """The mirror image of the generator: images (N, 3, H, W) in (-1, 1), and classes (N,) -> one logit each (N,).
 
-    A conditional one adds the product of a learned embedding of the class with its last features, averaged over
-    positions (Miyato and Koyama, *cGANs with Projection Discriminator*, 2018).
+    A conditional one sees a map for every class beside the colours: ones for the image's own, zeros for the others
+    (Mirza and Osindero, *Conditional Generative Adversarial Nets*, 2014).
     """
 
     def __init__(self, ndf: int = 64, *, size: int = 32, classes: int | None = None) -> None:
         super().__init__()
-        layers: list[nn.Module] = [nn.Conv2d(3, ndf, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        self.classes = classes or 0
+        layers: list[nn.Module] = [nn.Conv2d(3 + self.classes, ndf, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
         width = ndf
         while size > 8:
             layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)]
             width, size = 2 * width, size // 2
         self.body = nn.Sequential(*layers)  # to (N, width, 4, 4)
         self.head = nn.Conv2d(width, 1, 4, 1, 0, bias=False)
-        self.embed = nn.Embedding(classes, width) if classes else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
-            elif isinstance(module, nn.Embedding):
-                nn.init.zeros_(module.weight)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        h = self.body(images)
-        logit = self.head(h).flatten()
-        return logit if self.embed is None else logit + (self.embed(labels) * h.mean((2, 3))).sum(1)
+        if self.classes:
+            maps = one_hot(labels, self.classes).to(images)[:, :, None, None]
+            images = torch.cat([images, maps.expand(-1, -1, *images.shape[2:])], 1)
+        return self.head(self.body(images)).flatten()

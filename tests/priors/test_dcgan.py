@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from scipy.stats import kstest
-from torch.nn.functional import batch_norm, conv_transpose2d, relu
+from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, relu
 
 from priors.base import decode, decode_each, shrink
 from priors.dcgan import DCGAN, Discriminator
@@ -256,11 +256,13 @@ def test_discriminator_gives_one_logit_for_each_image(size):
         assert judge.eval()(torch.rand(count, 3, size, size)).shape == (count,)
 
 
-def test_a_conditional_discriminator_adds_the_product_with_the_class():
-    """The projection of Miyato and Koyama (2018), which is nothing before training."""
+def test_a_conditional_discriminator_adds_the_kernels_of_its_class():
+    """A constant map convolved is the kernel's sum over what the padding leaves of it."""
     judge, x, y = Discriminator(classes=3).eval(), torch.rand(4, 3, 32, 32), torch.tensor([0, 2, 2, 1])
-    before = judge(x, y)
-    torch.testing.assert_close(before, judge(x, (y + 1) % 3))
-    torch.nn.init.normal_(judge.embed.weight)
-    products = [judge.body(x)[i].mean((1, 2)) @ judge.embed.weight[label] for i, label in enumerate(y)]
-    torch.testing.assert_close(judge(x, y), before + torch.stack(products))
+    first, *rest = judge.body
+    colours, classes = first.weight[:, :3], first.weight[:, 3:]
+    ones = torch.ones(1, 1, 32, 32)
+    h = conv2d(x, colours, stride=2, padding=1)
+    h = h + torch.cat([conv2d(ones, classes[:, [label]], stride=2, padding=1) for label in y])
+    torch.testing.assert_close(judge(x, y), judge.head(torch.nn.Sequential(*rest)(h)).flatten())
+    assert (judge(x, y) - judge(x, (y + 1) % 3)).abs().min() > 0
