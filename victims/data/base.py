@@ -60,6 +60,18 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
                 kept.append(index)
         return kept
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W), of the first image that can be read.
+
+        Raises:
+            InputError: none can.
+        """
+        for index in range(len(self)):
+            if self.readable([index]):
+                return tuple(self[index][0].shape)
+        raise InputError(f"{self.name or type(self).__name__} has no {self.split} image that can be read.")
+
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The images (B, C, H, W) in [0, 1] and labels (B,) of `indices`."""
         images, labels = zip(*(self[i] for i in indices), strict=True)

@@ -39,19 +39,31 @@ def test_tune_is_the_same_whatever_else_the_folder_is_parted_into():
         assert [key for key in KEYS if split_of(key, parted) == "tune"] == tune
 
 
-class OneIsBroken(ImageData):
+class SomeBroken(ImageData):
     ids = ["a", "b", "c"]
     labels = torch.tensor([0, 1, 2])
+    split = "test"
+
+    def __init__(self, broken):
+        self.broken = broken
 
     def __getitem__(self, index):
-        if index == 1:
-            raise InputError("b.png is no image")
-        return torch.zeros(3, 8, 8), index
+        if index in self.broken:
+            raise InputError(f"{self.ids[index]}.png is no image")
+        return torch.zeros(3, 8 + index, 8), index
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out():
-    data = OneIsBroken()
+    data = SomeBroken({1})
     with pytest.warns(Notice, match=r"left out: b\.png") as notices:
         assert data.readable([2, 1, 0]) == [2, 0]
     assert len(notices) == 1
     assert data.key("a") == "a"
+
+
+@pytest.mark.filterwarnings("ignore:left out")
+def test_the_shape_is_that_of_the_first_image_that_can_be_read():
+    assert SomeBroken({2}).image_shape == (3, 8, 8)
+    assert SomeBroken({0}).image_shape == (3, 9, 8)
+    with pytest.raises(InputError, match="SomeBroken has no test image that can be read"):
+        _ = SomeBroken({0, 1, 2}).image_shape
