@@ -48,7 +48,8 @@ def draw_batches(data: ImageData, prefix: str, *, rule: str = "random", batch_si
         drawn = from_file(data, prefix, Path(rule), batch_size)[:tasks]
         if len(drawn) < tasks:
             raise InputError(f"tasks is {tasks}, but {rule} lists {len(drawn)}; give at most that many.")
-    stem = re.sub(r"[^\w.-]", "_", f"{prefix}-{Path(rule).stem}-b{batch_size}")  # tasks name files
+    # Tasks name files, and where somebody's images lie is in no name.
+    stem = re.sub(r"[^\w.-]", "_", f"{Path(prefix).name}-{Path(rule).stem}-b{batch_size}")
     return [
         Batch(f"{stem}-{number:04d}-{digest(repr((prefix, [data.ids[i] for i in indices])))[:8]}", indices)
         for number, indices in enumerate(drawn)

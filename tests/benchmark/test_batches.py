@@ -208,7 +208,7 @@ def test_a_name_can_name_a_file(tmp_path):
     for rule in ("random", str(tmp_path / "my list.txt")):
         (batch,) = draw_batches(data, "folder:/home/me/x-test-32px", rule=rule, batch_size=1, tasks=1)
         (tmp_path / f"{batch.task}.csv").write_text("")
-        assert re.fullmatch(r"[\w.-]+", batch.task)
+        assert re.fullmatch(r"x-test-32px-(random|my_list)-b1-0000-[0-9a-f]{8}", batch.task)
 
 
 def test_the_default_tasks_are_pinned():
