@@ -49,15 +49,19 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         return image_id
 
     def readable(self, indices: Iterable[int]) -> list[int]:
-        """Those of `indices` whose image can be read; a Notice names the file of each of the others."""
-        kept = []
+        """Those of `indices` whose image can be read; one Notice names the others."""
+        kept, errors = [], {}
         for index in indices:
             try:
                 self[index]
             except InputError as error:
-                warnings.warn(f"left out: {error}", Notice, stacklevel=2)
+                errors[index] = error
             else:
                 kept.append(index)
+        if errors:
+            first, *more = errors
+            also = f" The same is true of {some(self.ids[index] for index in more)}." if more else ""
+            warnings.warn(f"left out: {errors[first]}{also}", Notice, stacklevel=2)
         return kept
 
     @property
@@ -82,6 +86,12 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         images, labels = self.batch(torch.randint(len(self), (count,), generator=generator).tolist())
         mirror = torch.rand(count, generator=generator) < 0.5
         return torch.where(mirror[:, None, None, None], images.flip(-1), images), labels
+
+
+def some(items: Iterable[str]) -> str:
+    """`a, b, c and 9 more`."""
+    named = list(items)
+    return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
 
 
 def digest(text: str) -> str:

@@ -7,8 +7,8 @@ import json
 import warnings
 from pathlib import Path
 
-from victims.data.base import split_of
-from victims.data.files import ImageFiles, Resize, images_in, mention
+from victims.data.base import some, split_of
+from victims.data.files import ImageFiles, Resize, images_in
 from victims.errors import InputError, Notice
 
 TRAIN = 60_000  # the images below this number, as the data set's authors divide it
@@ -59,7 +59,8 @@ class FFHQ(ImageFiles):
                     decades[path] = decade
         if faces and not decades:
             raise InputError(f"ffhq has no ages for its {split} images in {root / 'json'}; put the json files there.")
-        mention(self.name, "leaves out faces whose record is no JSON:", broken)
+        if broken:
+            warnings.warn(f"ffhq leaves out faces whose record is no JSON: {some(broken)}.", Notice, stacklevel=2)
         if ageless := len(faces) - len(decades) - len(broken):
             what = f"ffhq leaves out {ageless} of {len(faces)} {split} faces, which have no age."
             warnings.warn(what, Notice, stacklevel=2)

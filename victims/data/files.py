@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize, to_tensor
 
-from victims.data.base import ImageData, split_of
+from victims.data.base import ImageData, some, split_of
 from victims.errors import InputError, Notice
 
 Resize = Literal["shorter", "gifd", "gias", "ggl"]
@@ -115,14 +115,7 @@ def by_class(name: str, root: Path, labels: Mapping[str, int], inside: str = "")
         inside: the folder within a class's that holds its images.
     """
     found = {folder: images_in(root / folder / inside) for folder in labels}
-    if any(found.values()):
-        mention(name, f"has no images in {root} of", [folder for folder, paths in found.items() if not paths])
+    empty = [folder for folder, paths in found.items() if not paths]
+    if 0 < len(empty) < len(found):
+        warnings.warn(f"{name} has no images in {root} of {some(empty)}.", Notice, stacklevel=2)
     return {path: labels[folder] for folder, paths in found.items() for path in paths}
-
-
-def mention(name: str, what: str, items: Iterable[object]) -> None:
-    """One Notice that counts `items` and names the first three, or none if there are none."""
-    named = [str(item) for item in items]
-    if named:
-        more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-        warnings.warn(f"{name} {what} {', '.join(named[:3])}{more}.", Notice, stacklevel=2)

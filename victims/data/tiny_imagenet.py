@@ -5,10 +5,12 @@
 belong into `<data_dir>/tiny-imagenet-32/`, which is used where the other is missing.
 """
 
+import warnings
 from pathlib import Path
 
-from victims.data.files import ImageFiles, Resize, by_class, images_in, mention
-from victims.errors import InputError
+from victims.data.base import some
+from victims.data.files import ImageFiles, Resize, by_class, images_in
+from victims.errors import InputError, Notice
 
 CLASSES = 200
 SMALL = "-32px"  # ends the ids of the smaller copy: they are other pixels
@@ -53,12 +55,10 @@ class TinyImageNet(ImageFiles):
             root = root / "val"
             named = dict(rows(root / "val_annotations.txt", columns=2))
             images = images_in(root / "images")
-            mention(
-                self.name,
-                f"has no label in {root / 'val_annotations.txt'} for",
-                [path.name for path in images if named.get(path.name) not in labels],
-            )
             found = {path: labels[named[path.name]] for path in images if named.get(path.name) in labels}
+            if unknown := [path.name for path in images if path not in found]:
+                what = f"tiny_imagenet has no label in {root / 'val_annotations.txt'} for {some(unknown)}."
+                warnings.warn(what, Notice, stacklevel=2)
         ids = [path.stem + ending for path in found]
         parted = ("train",) if split == "train" else ("tune", "test")
         self.take(list(found), ids, list(found.values()), root=root, parted=parted)

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from victims.data.base import ImageData, digest, split_of
+from victims.data.base import ImageData, digest, some, split_of
 from victims.errors import InputError, Notice
 
 KEYS = [f"image-{k}" for k in range(2000)]
@@ -58,6 +58,11 @@ def test_images_that_cannot_be_read_are_named_and_left_out():
     with pytest.warns(Notice, match=r"left out: b\.png") as notices:
         assert data.readable([2, 1, 0]) == [2, 0]
     assert len(notices) == 1
+    with pytest.warns(Notice, match=r"^left out: c\.png is no image The same is true of b, a\.$") as notices:
+        assert SomeBroken({0, 1, 2}).readable([2, 1, 0]) == []
+    assert len(notices) == 1
+    assert some("abc") == "a, b, c"
+    assert some("abcde") == "a, b, c and 2 more"
     assert data.key("a") == "a"
 
 
