@@ -66,7 +66,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out():
     assert data.key("a") == "a"
 
 
-@pytest.mark.filterwarnings("ignore:left out")
+@pytest.mark.filterwarnings("error")
 def test_the_shape_is_that_of_the_first_image_that_can_be_read():
     assert SomeBroken({2}).image_shape == (3, 8, 8)
     assert SomeBroken({0}).image_shape == (3, 9, 8)
