@@ -1,20 +1,28 @@
 """What every image data set provides."""
 
+import contextlib
+import hashlib
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from victims.errors import InputError, Notice
+
 
 class ImageData(Dataset[tuple[Tensor, int]], ABC):
     """Labelled images of one split: item i is (image (C, H, W) in [0, 1], label).
 
-    A subclass is built as `Data(split=..., size=...)`, with `data_dir=...` where its constructor takes one, and
-    sets the attributes below. Its images are whole multiples of 1/255.
+    A subclass is built as `Data(split=..., size=...)`, with `data_dir=...` and `resize=...` where its constructor
+    takes them, and sets the attributes below. One argument before these is what follows its name on the command line
+    (`name:argument`). Its images are whole multiples of 1/255.
 
     Attributes:
+        name: of the data set on the command line; its lists of tasks go by it.
+        split: the one that was opened.
         classes: name of every class; a label is an index into it.
         mean, std: per channel, of the images in [0, 1]; public preprocessing constants.
         ids: a stable name for every image of the split, the same in every run and on every machine.
@@ -22,6 +30,8 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
     """
 
     splits: Sequence[str] = ("train", "tune", "test")
+    name: str = ""
+    split: str = ""
     classes: Sequence[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -34,6 +44,39 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
+    @staticmethod
+    def key(image_id: str) -> str:
+        """What hashes and lists of tasks go by: the part of an id that is known without the files."""
+        return image_id
+
+    def readable(self, indices: Iterable[int]) -> list[int]:
+        """Those of `indices` whose image can be read; one Notice names the others."""
+        kept, errors = [], {}
+        for index in indices:
+            try:
+                self[index]
+            except InputError as error:
+                errors[index] = error
+            else:
+                kept.append(index)
+        if errors:
+            first, *more = errors
+            also = f" The same is true of {some(self.ids[index] for index in more)}." if more else ""
+            warnings.warn(f"left out: {errors[first]}{also}", Notice, stacklevel=2)
+        return kept
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W), of the first image that can be read.
+
+        Raises:
+            InputError: none can.
+        """
+        for index in range(len(self)):
+            with contextlib.suppress(InputError):
+                return tuple(self[index][0].shape)
+        raise InputError(f"{self.name or type(self).__name__} has no {self.split} image that can be read.")
+
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The images (B, C, H, W) in [0, 1] and labels (B,) of `indices`."""
         images, labels = zip(*(self[i] for i in indices), strict=True)
@@ -44,3 +87,27 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         images, labels = self.batch(torch.randint(len(self), (count,), generator=generator).tolist())
         mirror = torch.rand(count, generator=generator) < 0.5
         return torch.where(mirror[:, None, None, None], images.flip(-1), images), labels
+
+
+def some(items: Iterable[str]) -> str:
+    """`a, b, c and 9 more`."""
+    named = list(items)
+    return ", ".join(named[:3]) + (f" and {len(named) - 3} more" if len(named) > 3 else "")
+
+
+def digest(text: str) -> str:
+    """SHA-256 in hexadecimal digits: an order and a draw that do not depend on which other images are there."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def split_of(key: str, parted: Sequence[str]) -> str:
+    """Which of the splits that one folder is parted into an image belongs to, by the hash of its key alone.
+
+    `tune` is an eighth. Where all three come out of one folder `test` is a quarter, else what is left.
+    """
+    if len(parted) == 1:
+        return parted[0]
+    eighth = int(digest(key)[-1], 16) % 8
+    if eighth == 0:
+        return "tune"
+    return "test" if "train" not in parted or ("test" in parted and eighth <= 2) else "train"

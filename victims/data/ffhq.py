@@ -4,10 +4,12 @@ Faces in `<data_dir>/ffhq/images<side>x<side>/<number>.png`, ages in `<data_dir>
 """
 
 import json
+import warnings
 from pathlib import Path
 
-from victims.data.files import ImageFiles, held_out, images_in
-from victims.errors import InputError
+from victims.data.base import some, split_of
+from victims.data.files import ImageFiles, Resize, images_in
+from victims.errors import InputError, Notice
 
 TRAIN = 60_000  # the images below this number, as the data set's authors divide it
 
@@ -23,43 +25,59 @@ class FFHQ(ImageFiles):
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
 
-    def __init__(self, *, split: str = "test", size: int = 64, data_dir: Path = Path("data")) -> None:
+    def __init__(
+        self, *, split: str = "test", size: int = 64, data_dir: Path = Path("data"), resize: Resize = "shorter"
+    ) -> None:
         """
         Args:
             split: train, tune or test.
-            size: side of the images in pixels; taken from the smallest files that are no smaller, or the largest.
+            size: side of the images in pixels; taken from the smallest files that need not grow, or the largest.
             data_dir: the folder that holds `ffhq/`.
+            resize: how images come to their size.
 
         Raises:
-            InputError: the split is unknown, the size below 8, or there are no images with an age.
+            InputError: the split or the rule is unknown, the size below 8, or there are no images with an age.
         """
-        super().__init__(split=split, size=size)
+        super().__init__(split=split, size=size, resize=resize)
         root = data_dir / "ffhq"
-        folders = {int(path.name.rpartition("x")[2]): path for path in root.glob("images*x*")}
-        side = min((s for s in folders if s >= size), default=max(folders, default=0))
-        found = images_in(folders.get(side, root / "images256x256"))
-        part = [path for path in found if (int(path.stem) < TRAIN) == (split != "test")]
-        part = part if split == "test" else held_out(part, split)
-        decades = {path: self.decade(root / "json" / f"{path.stem}.json") for path in part}
-        aged = [path for path, decade in decades.items() if decade is not None]
-        if not aged:
-            raise InputError(
-                f"ffhq has no {split} images with an age in {root}; put images256x256/ and json/ there, "
-                "or mend --data-dir."
-            )
-        self.take(aged, [path.stem for path in aged], [decades[path] for path in aged])
+        sides = {path.name.rpartition("x")[2]: path for path in sorted(root.glob("images*x*"))}
+        folders = {int(side): path for side, path in sides.items() if side.isdecimal()}
+        side = min((s for s in folders if s >= self.shorter_side), default=max(folders, default=0))
+        parted = ("test",) if split == "test" else ("train", "tune")
+        faces = [path for path in images_in(folders.get(side, root / "images256x256")) if path.stem.isdecimal()]
+        faces = [path for path in faces if (int(path.stem) < TRAIN) == (split != "test")]
+        faces = [path for path in faces if split_of(path.stem, parted) == split]
+        decades, broken = {}, []
+        for path in faces:
+            record = root / "json" / f"{path.stem}.json"
+            try:
+                decade = self.decade(record)
+            except (OSError, ValueError):
+                broken.append(record.name)
+            else:
+                if decade is not None:
+                    decades[path] = decade
+        if faces and not decades:
+            raise InputError(f"ffhq has no ages for its {split} images in {root / 'json'}; put the json files there.")
+        if broken:
+            warnings.warn(f"ffhq leaves out faces whose record is no JSON: {some(broken)}.", Notice, stacklevel=2)
+        if ageless := len(faces) - len(decades) - len(broken):
+            what = f"ffhq leaves out {ageless} of {len(faces)} {split} faces, which have no age."
+            warnings.warn(what, Notice, stacklevel=2)
+        self.take(list(decades), [path.stem for path in decades], list(decades.values()), root=root, parted=parted)
 
     @staticmethod
     def decade(record: Path) -> int | None:
-        """The first face's; None where the record is missing or has no face.
+        """The first face's; None where the record is missing, has no face, or the face has no age.
 
         Raises:
-            InputError: it is no JSON.
+            ValueError: it is no JSON.
+            OSError: it cannot be read.
         """
         if not record.is_file():
             return None
+        faces = json.loads(record.read_bytes())
         try:
-            faces = json.loads(record.read_text())
-        except json.JSONDecodeError:
-            raise InputError(f"{record} is no JSON; get it again.") from None
-        return min(9, int(faces[0]["faceAttributes"]["age"]) // 10) if faces else None
+            return min(9, int(faces[0]["faceAttributes"]["age"]) // 10)
+        except (ArithmeticError, LookupError, TypeError, ValueError):
+            return None

@@ -1,62 +1,121 @@
-"""Data sets that come as image files."""
+"""Data sets that come as files."""
 
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize, to_tensor
 
-from victims.data.base import ImageData
-from victims.errors import InputError
+from victims.data.base import ImageData, some, split_of
+from victims.errors import InputError, Notice
 
-TUNE_EVERY = 8  # of the files that `tune` is taken from, in the order of their names, the last of each eight
-SUFFIXES = (".png", ".jpg", ".jpeg", ".JPEG")
+Resize = Literal["shorter", "gifd", "gias", "ggl"]
+"""How images come to their size: the shorter side is resampled, then the centre is cut out.
+
+- `shorter`: to the size, bicubic.
+- `gifd`: to the size, bilinear; GIFD's code, and GIAS's for faces.
+- `gias`: to 9/8 of the size (36 for 32, 72 for 64, 144 for 128), bilinear; GIAS's code for ImageNet.
+- `ggl`: to 8/7 of the size (256 for 224), bilinear; GGL's code, and what classifiers of ImageNet are tested on.
+
+All are torchvision's on Pillow images, and widen their filter where they shrink (antialiasing).
+"""
+
+RULES: Mapping[str, tuple[float, InterpolationMode]] = {
+    "shorter": (1, InterpolationMode.BICUBIC),
+    "gifd": (1, InterpolationMode.BILINEAR),
+    "gias": (9 / 8, InterpolationMode.BILINEAR),
+    "ggl": (8 / 7, InterpolationMode.BILINEAR),
+}
 
 
 class ImageFiles(ImageData):
-    """Files with labels. The shorter side is resampled bicubically to the size asked for, then the centre is cut out.
+    """Pictures with labels, brought to one size.
 
-    A subclass sets `name`, and hands its files to `take`.
+    A subclass sets `name`, and hands its pictures to `take`.
     """
 
-    name: str
-
-    def __init__(self, *, split: str, size: int) -> None:
+    def __init__(self, *, split: str, size: int, resize: Resize) -> None:
         """
         Raises:
-            InputError: the split is unknown, or the size below 8.
+            InputError: the split or the rule is unknown, or the size below 8.
         """
         if split not in self.splits:
             raise InputError(f"{self.name} has no split '{split}'; it has {', '.join(self.splits)}.")
         if size < 8:
             raise InputError(f"{self.name} cannot be {size} pixels wide; choose a size of 8 or more.")
+        if resize not in RULES:
+            raise InputError(f"resize is one of {', '.join(RULES)}, not '{resize}'.")
         self.split, self.size = split, size
+        scale, self.interpolation = RULES[resize]
+        self.shorter_side = round(scale * size)
 
-    def take(self, files: Sequence[Path], ids: Sequence[str], labels: Sequence[int]) -> None:
-        self.files, self.ids, self.labels = list(files), list(ids), torch.tensor(labels)
+    def take(
+        self,
+        pictures: Sequence[Path | np.ndarray],
+        ids: Sequence[str],
+        labels: Sequence[int],
+        *,
+        root: Path,
+        parted: Sequence[str],
+    ) -> None:
+        """Keep the pictures of this split.
+
+        Args:
+            pictures: files, or arrays (H, W, 3) of bytes.
+            root: where they are from, for messages.
+            parted: the splits that they are parted into by the hash of their keys.
+
+        Raises:
+            InputError: there are none, or two have the same id.
+        """
+        kept = [place for place, name in enumerate(ids) if split_of(self.key(name), parted) == self.split]
+        if not kept:
+            raise InputError(f"{self.name} has no {self.split} images in {root}; put them there, or mend --data-dir.")
+        self.pictures = [pictures[place] for place in kept]
+        self.ids = [ids[place] for place in kept]
+        self.labels = torch.tensor([labels[place] for place in kept])
+        name, count = Counter(self.ids).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{self.name} has {count} images called {name} in {root}; rename all but one.")
+
+    def picture(self, index: int) -> Image.Image:
+        """As it is stored, in RGB."""
+        picture = self.pictures[index]
+        if isinstance(picture, np.ndarray):
+            return Image.fromarray(picture)
+        try:
+            return Image.open(picture).convert("RGB")
+        except Exception:  # Pillow's decoders raise what a broken file makes them stumble over, not only OSError
+            raise InputError(f"{picture} is no image that can be read; replace it.") from None
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        try:
-            image = Image.open(self.files[index]).convert("RGB")
-        except OSError:
-            raise InputError(f"{self.files[index]} is no image that can be read; replace it.") from None
-        scale = self.size / min(image.size)
-        if scale != 1:
-            sides = [max(self.size, round(side * scale)) for side in image.size]
-            image = image.resize(sides, Image.Resampling.BICUBIC)
-        left, top = ((side - self.size) // 2 for side in image.size)
-        image = image.crop((left, top, left + self.size, top + self.size))
-        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255, int(self.labels[index])
+        image = center_crop(resize(self.picture(index), self.shorter_side, self.interpolation), self.size)
+        return to_tensor(image), int(self.labels[index])
 
 
 def images_in(folder: Path) -> list[Path]:
     """In the order of their names; none where there is no such folder."""
-    return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in IMG_EXTENSIONS)
 
 
-def held_out(files: Sequence[Path], split: str) -> list[Path]:
-    """The `tune` files among these, or for any other split the others."""
-    tune = set(files[TUNE_EVERY - 1 :: TUNE_EVERY])
-    return [path for path in files if (path in tune) == (split == "tune")]
+def by_class(name: str, root: Path, labels: Mapping[str, int], inside: str = "") -> dict[Path, int]:
+    """The images in `root/<class>/` with their labels; a Notice names classes without any.
+
+    Args:
+        name: of the data set, for the Notice.
+        labels: of each class's folder.
+        inside: the folder within a class's that holds its images.
+    """
+    found = {folder: images_in(root / folder / inside) for folder in labels}
+    empty = [folder for folder, paths in found.items() if not paths]
+    if 0 < len(empty) < len(found):
+        warnings.warn(f"{name} has no images in {root} of {some(empty)}.", Notice, stacklevel=2)
+    return {path: labels[folder] for folder, paths in found.items() for path in paths}

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from victims.data.files import ImageFiles, held_out, images_in
-from victims.errors import InputError
+from victims.data.files import ImageFiles, Resize, by_class
 
 
 class ImageNet(ImageFiles):
@@ -19,21 +18,21 @@ class ImageNet(ImageFiles):
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
-    def __init__(self, *, split: str = "test", size: int = 64, data_dir: Path = Path("data")) -> None:
+    def __init__(
+        self, *, split: str = "test", size: int = 64, data_dir: Path = Path("data"), resize: Resize = "shorter"
+    ) -> None:
         """
         Args:
             split: train, tune or test.
             size: side of the images in pixels.
             data_dir: the folder that holds `imagenet/`.
+            resize: how images come to their size.
 
         Raises:
-            InputError: the split is unknown, the size below 8, or there are no images of the thousand classes.
+            InputError: the split or the rule is unknown, the size below 8, or there are no images of the classes.
         """
-        super().__init__(split=split, size=size)
+        super().__init__(split=split, size=size, resize=resize)
         root = data_dir / "imagenet" / ("train" if split == "train" else "val")
-        files = [path for wnid in self.classes for path in images_in(root / wnid)]
-        files = files if split == "train" else held_out(files, split)
-        if not files:
-            raise InputError(f"imagenet has no {split} images in {root}/<wnid>; put them there, or mend --data-dir.")
-        place = {wnid: label for label, wnid in enumerate(self.classes)}
-        self.take(files, [path.stem for path in files], [place[path.parent.name] for path in files])
+        found = by_class(self.name, root, {wnid: label for label, wnid in enumerate(self.classes)})
+        parted = ("train",) if split == "train" else ("tune", "test")
+        self.take(list(found), [path.stem for path in found], list(found.values()), root=root, parted=parted)

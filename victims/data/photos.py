@@ -67,6 +67,8 @@ def crop(name: str, left: int, top: int, size: int, window: int = WINDOW) -> Ten
 class Photos(ImageData):
     """Crops that do not overlap, on a fixed grid; the class is the photograph."""
 
+    name = "photos"
+
     classes = tuple(PHOTOGRAPHS)
     mean = (0.469, 0.378, 0.331)  # of the train crops at 32 px
     std = (0.309, 0.245, 0.250)

@@ -6,10 +6,14 @@ import torch
 from PIL import Image
 
 from tests.conftest import SHARED
+from victims.data.base import split_of
 from victims.data.imagenet import ImageNet
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 
 PLACES = {"n01440764": 0, "n01443537": 1, "n03450230": 578, "n15075141": 999}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::victims.errors.Notice")  # 996 classes have no images here
 
 
 @pytest.fixture
@@ -17,7 +21,7 @@ def root(tmp_path):
     for wnid, place in PLACES.items():
         folder = tmp_path / "imagenet" / "val" / wnid
         folder.mkdir(parents=True)
-        for i in range(4):
+        for i in range(8):
             Image.fromarray(np.full((20, 30, 3), (place % 256, i, 7), np.uint8)).save(folder / f"{wnid}_{i}.png")
     (tmp_path / "imagenet" / "val" / "n99999999").mkdir()  # no class of the thousand
     Image.new("RGB", (20, 20)).save(tmp_path / "imagenet" / "val" / "n99999999" / "x.png")
@@ -37,8 +41,16 @@ def test_a_label_is_the_place_among_all_thousand(root):
 
 def test_tune_and_test_share_nothing_and_leave_nothing_out(root):
     tune, test = (ImageNet(split=split, size=16, data_dir=root) for split in ("tune", "test"))
-    assert (len(tune), len(test)) == (2, 14)
-    assert not set(tune.ids) & set(test.ids)
+    assert sorted([*tune.ids, *test.ids]) == sorted(f"{wnid}_{i}" for wnid in PLACES for i in range(8))
+    assert tune.ids == [name for name in sorted([*tune.ids, *test.ids]) if split_of(name, ("tune", "test")) == "tune"]
+    assert 0 < len(tune) < len(test)
+
+
+def test_classes_without_images_are_counted(root):
+    for file in (root / "imagenet" / "val" / "n01440764").iterdir():
+        file.unlink()
+    with pytest.warns(Notice, match=r"imagenet has no images in .*val of n01440764, .* and 994 more\."):
+        ImageNet(size=16, data_dir=root)
 
 
 @pytest.mark.parametrize("sides", [(40, 20), (20, 40), (33, 33)])
@@ -68,9 +80,11 @@ def test_what_is_not_there_is_said_in_one_line(root):
 @pytest.mark.shared
 @pytest.mark.skipif(not (SHARED / "data" / "imagenet").is_dir(), reason="needs ../shared/data/imagenet")
 def test_real_photographs():
-    data = ImageNet(split="test", size=64, data_dir=SHARED / "data")
+    tune, data = (ImageNet(split=split, size=64, data_dir=SHARED / "data") for split in ("tune", "test"))
+    assert len(tune) + len(data) == 180
     images, labels = data.batch(range(0, len(data), 40))
     assert images.shape[1:] == (3, 64, 64)
     assert images.std() > 0.1
     assert torch.equal(labels, data.labels[::40])
-    assert data[data.ids.index("n01440764_tench")][1] == 0
+    tench = data if "n01440764_tench" in data.ids else tune
+    assert tench[tench.ids.index("n01440764_tench")][1] == 0

@@ -1,0 +1,143 @@
+"""Images from files: how they come to their size, and what is broken."""
+
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from victims.data.files import RULES, ImageFiles, by_class, images_in
+from victims.errors import InputError, Notice
+
+
+class Files(ImageFiles):
+    name = "files"
+    classes = ("only",)
+    mean = std = (0.5, 0.5, 0.5)
+
+    def __init__(self, pictures, ids=None, *, split="test", size=16, resize="shorter"):
+        super().__init__(split=split, size=size, resize=resize)
+        ids = ids or [path.name for path in pictures]
+        self.take(pictures, ids, [0] * len(ids), root=pictures[0].parent, parted=("test",))
+
+
+def photograph(path, width, height):
+    rng = np.random.default_rng(width)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), np.uint8))
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+# What the papers' code does, at the sizes that it is used at (torchvision's transforms).
+PUBLISHED = {
+    ("gias", 32): [transforms.Resize(36), transforms.CenterCrop(32)],
+    ("gias", 64): [transforms.Resize(72), transforms.CenterCrop(64)],
+    ("gias", 128): [transforms.Resize(144), transforms.CenterCrop(128)],
+    ("gifd", 64): [transforms.Resize(64), transforms.CenterCrop(64)],
+    ("ggl", 224): [transforms.Resize(256), transforms.CenterCrop(224)],
+}
+
+
+@pytest.mark.parametrize(("rule", "size"), PUBLISHED)
+@pytest.mark.parametrize("sides", [(300, 200), (90, 150), (64, 64)])
+def test_the_papers_rules_are_those_of_their_code(tmp_path, rule, size, sides):
+    file = photograph(tmp_path / "a.png", *sides)
+    ours, _ = Files([file], size=size, resize=rule)[0]
+    published = transforms.Compose([*PUBLISHED[rule, size], transforms.ToTensor()])
+    assert torch.equal(ours, published(Image.open(file)))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_gives_the_centre_at_the_size(tmp_path, rule):
+    ramp = np.linspace(0, 255, 120)[None, :, None].repeat(60, 0).repeat(3, 2)
+    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "a.png")
+    image, _ = Files([tmp_path / "a.png"], size=20, resize=rule)[0]
+    assert image.shape == (3, 20, 20)
+    assert image.mean() == pytest.approx(0.5, abs=0.02)
+    share = 20 / (2 * round(20 * {"gias": 9 / 8, "ggl": 8 / 7}.get(rule, 1)))  # of the width that is kept
+    spread = image.amax() - image.amin()
+    assert spread == pytest.approx(0.95 * share, abs=0.02)
+
+
+def test_the_default_is_bicubic_with_antialiasing(tmp_path):
+    file = photograph(tmp_path / "a.png", 48, 48)
+    ours, _ = Files([file], size=16)[0]
+    bicubic = Image.open(file).resize((16, 16), Image.Resampling.BICUBIC)
+    assert torch.equal(ours, transforms.functional.to_tensor(bicubic))
+    stripes = np.zeros((48, 48, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "b.png")
+    assert (Files([tmp_path / "b.png"], size=16)[0][0] - 0.5).abs().max() < 0.05  # without it: 0 and 1
+
+
+def test_images_of_any_kind_come_as_rgb(tmp_path):
+    files = []
+    for mode, suffix in (("L", ".png"), ("RGBA", ".png"), ("P", ".png"), ("L", ".JPEG"), ("CMYK", ".JPG")):
+        files.append(tmp_path / f"{mode}{suffix}")
+        Image.new(mode, (20, 20), 7 if mode in "LP" else None).save(files[-1])
+    (tmp_path / "notes.txt").write_text("no image")
+    assert images_in(tmp_path) == sorted(files)
+    data = Files(files)
+    assert data.batch(range(len(data)))[0].shape == (len(files), 3, 16, 16)
+
+
+def png_with_a_broken_chunk(path):
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"IHDR") + 4 : raw.index(b"IHDR") + 8] = (2**31 - 1).to_bytes(4, "big")  # the width
+    header = raw[raw.index(b"IHDR") : raw.index(b"IHDR") + 17]
+    raw[raw.index(b"IHDR") + 17 : raw.index(b"IHDR") + 21] = zlib.crc32(header).to_bytes(4, "big")
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda path: b"",
+        lambda path: b"no image",
+        lambda path: path.read_bytes()[:200],  # cut off
+        png_with_a_broken_chunk,  # too large for any memory: not an OSError in Pillow
+        lambda path: b"P6\n1 x 255\n",  # a number that is none: a ValueError in Pillow
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, content):
+    photograph(tmp_path / "good.png", 40, 40)
+    (tmp_path / "bad.png").write_bytes(content(tmp_path / "good.png"))
+    data = Files(images_in(tmp_path))
+    with pytest.raises(InputError, match=r"bad\.png is no image that can be read") as error:
+        data[0]
+    assert "\n" not in str(error.value)
+    with pytest.warns(Notice, match=r"bad\.png"):
+        assert data.readable(range(2)) == [1]
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    data = Files([photograph(tmp_path / "a.png", 20, 20)])
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"a\.png"):
+        data[0]
+
+
+def test_what_cannot_be_opened_is_said_in_one_line(tmp_path):
+    file = photograph(tmp_path / "a.png", 20, 20)
+    for options, said in (
+        ({"split": "val"}, "'val'"),
+        ({"split": "train"}, "no train images"),
+        ({"size": 7}, "8 or more"),
+        ({"resize": "squash"}, "shorter, gifd, gias, ggl"),
+        ({"ids": ["same", "same"]}, "2 images called same"),
+    ):
+        with pytest.raises(InputError, match=said) as error:
+            Files([file, file] if "ids" in options else [file], **options)
+        assert "\n" not in str(error.value)
+
+
+def test_classes_without_images_are_named_in_one_notice(tmp_path):
+    for name in ("a", "b", "f"):
+        (tmp_path / name).mkdir()
+    photograph(tmp_path / "b" / "1.png", 20, 20)
+    with pytest.warns(Notice, match=r"^data has no images in .* of a, c, d and 2 more\.$") as notices:
+        found = by_class("data", tmp_path, {name: label for label, name in enumerate("abcdef")})
+    assert found == {tmp_path / "b" / "1.png": 1}
+    assert len(notices) == 1

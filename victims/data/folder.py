@@ -1,0 +1,52 @@
+"""`folder:PATH`: anyone's images, in class folders."""
+
+from pathlib import Path
+
+from victims.data.files import ImageFiles, Resize, by_class
+from victims.errors import InputError
+
+
+class Folder(ImageFiles):
+    """Images in `PATH/<class>/`, parted into the splits by hash, or in `PATH/{train,tune,test}/<class>/`.
+
+    A label is the class folder's place in the order of their names, those of all splits together. Without a folder
+    for it `tune` is an eighth of `train`.
+    """
+
+    name = "folder"
+    mean = (0.5, 0.5, 0.5)
+    std = (0.5, 0.5, 0.5)
+
+    def __init__(self, path: Path, *, split: str = "test", size: int = 64, resize: Resize = "shorter") -> None:
+        """
+        Args:
+            path: the folder.
+            split: train, tune or test.
+            size: side of the images in pixels.
+            resize: how images come to their size.
+
+        Raises:
+            InputError: the split or the rule is unknown, the size below 8, or there are no such images.
+        """
+        super().__init__(split=split, size=size, resize=resize)
+        path = Path(path)
+        given = [name for name in self.splits if folders_in(path / name)]
+        if not given:
+            root, parted, prefix = path, self.splits, ""
+            self.classes = folders_in(path)
+        else:
+            part = "train" if split == "tune" and "tune" not in given else split
+            root, prefix = path / part, f"{part}-"
+            parted = ("train", "tune") if part == "train" and "tune" not in given else (part,)
+            self.classes = sorted({folder for name in given for folder in folders_in(path / name)})
+        labels = {folder: label for label, folder in enumerate(self.classes)}
+        found = by_class(self.name, root, labels)
+        if not found:
+            raise InputError(f"folder has no {split} images in {root}/<class>; put them there, or give another PATH.")
+        ids = [f"{prefix}{file.parent.name}-{file.name}" for file in found]
+        self.take(list(found), ids, list(found.values()), root=root, parted=parted)
+
+
+def folders_in(path: Path) -> list[str]:
+    """Names, in order, without hidden ones; none where there is no such folder."""
+    return sorted(child.name for child in path.glob("[!.]*") if child.is_dir())
