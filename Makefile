@@ -13,10 +13,10 @@ OUT    ?= results
 WANDB  ?= offline
 
 # VARIABLE=value on the command line of make becomes --option value of `python -m benchmark run`
-OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size VICTIM:victim \
+OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size RESIZE:resize VICTIM:victim \
            VICTIM_WEIGHTS:victim_weights MODE:victim_mode ROUNDS:rounds BETWEEN:between \
            PRIOR:prior DEFENSE:defense ADAPT:adapt LABELS:labels BN:bn CONTROL:control \
-           BATCH:batch TASKS:tasks PRECISION:precision RESTARTS:restarts STEPS:steps GROUP:group \
+           BATCH:batch BATCHES:batches TASKS:tasks PRECISION:precision RESTARTS:restarts STEPS:steps GROUP:group \
            CHUNK:chunk DEVICES:devices SEED:seed WEIGHTS:weights_dir CONFIG:config
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
 ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')

@@ -21,6 +21,7 @@ from priors import catalogue
 from priors.base import Prior
 from victims.client import Level, calibrate
 from victims.data.base import ImageData
+from victims.data.files import Resize
 from victims.errors import InputError
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
@@ -36,9 +37,10 @@ class Config:
         attack: the method.
         preset: the method's options: `default`, or as its `paper` or its authors' `code` has them.
         set: single options of the method, KEY=VALUE, on top of the preset.
-        data: the data set.
+        data: the data set; NAME:ARGUMENT where it takes one (pacs:sketch, folder:PATH).
         split: whose images are attacked; settings are chosen on `tune`, results come from `test`.
         size: side of the images in pixels.
+        resize: how images that come as files get that size: the shorter side to it, bicubic; or as the code of a paper.
         data_dir: the folder that holds the data set's own, for data sets that come as files.
         victim: the model.
         victim_weights: `random`, or `calibrated`: random, with batch-norm running statistics of training images.
@@ -55,6 +57,8 @@ class Config:
         control: `none`; `mean_image` scores the mean training image, `shuffled_update` shows the attack an
             update of other images.
         batch: images per task.
+        batches: which images go together: `random`; `distinct`, no label twice; `unbalanced`, half of one class and a
+            quarter of another; or a file with the ids of one task's images on each line.
         tasks: how many private batches are attacked; more of them extend the same run.
         restarts: independent starts per task; by default the preset's, or 2.
         steps: in total per task; by default the preset's.
@@ -74,6 +78,7 @@ class Config:
     data: str = "photos"
     split: str = "test"
     size: int = 32
+    resize: Resize = "shorter"
     data_dir: Path = Path("data")
     victim: str = "convnet"
     victim_weights: Literal["random", "calibrated"] = "random"
@@ -87,6 +92,7 @@ class Config:
     bn: Level = "none"
     control: Control = "none"
     batch: int = 4
+    batches: str = "random"
     tasks: int = 6
     restarts: int | None = None
     steps: int | None = None
@@ -111,7 +117,7 @@ class Config:
         parts = [
             self.attack,
             self.preset,
-            self.data,
+            Path(self.data).name,
             self.victim,
             f"b{self.batch}",
             self.defense,
@@ -121,7 +127,11 @@ class Config:
 
     def make_data(self, split: str | None = None) -> ImageData:
         """The attacked split, or another one."""
-        return open_data(self.data, split or self.split, self.size, self.data_dir)
+        return open_data(self.data, split or self.split, self.size, self.data_dir, self.resize)
+
+    def images(self, split: str) -> str:
+        """What the images are, for the names of tasks."""
+        return f"{self.data}-{split}-{self.size}px" + (f"-{self.resize}" if self.resize != "shorter" else "")
 
     def make_victim(self, data: ImageData) -> Victim:
         models = self.make_models(data, self.seed)
@@ -138,7 +148,7 @@ class Config:
         make = partial(
             build,
             find("victim", self.victim),
-            image_shape=tuple(data[0][0].shape),
+            image_shape=data.image_shape,
             num_classes=len(data.classes),
         )
         others = self.make_data("train") if self.between else data
@@ -188,11 +198,23 @@ class Config:
         return chosen
 
 
-def open_data(name: str, split: str, size: int, data_dir: Path) -> ImageData:
-    """A split of the named data set; those that come as files are told where."""
+def open_data(text: str, split: str, size: int, data_dir: Path, resize: Resize = "shorter") -> ImageData:
+    """A split of the data set `name` or `name:argument`; those that come as files are told where, and how to resize.
+
+    Raises:
+        InputError: the argument is missing or not taken, or another resize is asked of a data set that takes none.
+    """
+    name, _, argument = text.partition(":")
     make = find("data", name)
-    place = {"data_dir": data_dir} if "data_dir" in inspect.signature(make).parameters else {}
-    return make(split=split, size=size, **place)
+    parameters = inspect.signature(make).parameters
+    own = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if (argument and not own) or (not argument and any(p.default is p.empty for p in own)):
+        raise InputError(f"data '{text}' does not fit; write {':'.join([name, *(p.name.upper() for p in own)])}.")
+    if resize != "shorter" and "resize" not in parameters:
+        raise InputError(f"{name} has one way to come to its size; leave --resize out.")
+    files = {"data_dir": data_dir, "resize": resize}
+    options = {option: value for option, value in files.items() if option in parameters}
+    return make(*([argument] if argument else []), split=split, size=size, **options)
 
 
 def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:

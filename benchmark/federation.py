@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from benchmark.batches import draw_batches
 from benchmark.config import Config
-from benchmark.tasks import GradientDataModule, draw_batches
+from benchmark.tasks import GradientDataModule
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
@@ -25,13 +26,14 @@ def simulate(
         InputError: an option cannot be used, or the data's images are not of `image_shape`.
     """
     data, defense = config.make_data("train"), config.make_defense()
-    if (shape := tuple(data[0][0].shape)) != image_shape:
+    if (shape := data.image_shape) != image_shape:
         raise InputError(
             f"the generator makes {image_shape} images, {config.data} has {shape}; choose another data set."
         )
     models = config.make_models(data, seed_of(config.seed, "rounds"))  # no victim that `run` attacks
-    prefix = f"{config.data}-train-{config.size}px"
-    batches = draw_batches(data, prefix, batch_size=config.batch, tasks=config.rounds * clients)
+    batches = draw_batches(
+        data, config.images("train"), rule=config.batches, batch_size=config.batch, tasks=config.rounds * clients
+    )
     servers = [
         GradientDataModule(
             data,

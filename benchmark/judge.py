@@ -37,9 +37,14 @@ class Judge(Callback):
         self.store = RowStore(folder)
 
     @cached_property
-    def gallery(self) -> Tensor:
-        """All images of the split, (N, C, H, W) uint8: nothing is lost, for images are whole multiples of 1/255."""
-        return torch.stack([(self.data[i][0] * 255).round().byte() for i in range(len(self.data))])
+    def gallery(self) -> tuple[list[str], Tensor]:
+        """Ids and images (N, C, H, W) of the split, those that can be read.
+
+        As uint8: nothing is lost, for images are whole multiples of 1/255.
+        """
+        readable = self.data.readable(range(len(self.data)))
+        images = torch.stack([(self.data[i][0] * 255).round().byte() for i in readable])
+        return [self.data.ids[i] for i in readable], images
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: Attack) -> None:
         if pl_module.device.type == "cuda":
@@ -62,8 +67,9 @@ class Judge(Callback):
         """Score images (B, C, H, W) of one task and keep its pictures and rows."""
         with torch.no_grad():
             aligned, scores = score(pixels, task.images, self.lpips)
-            places = torch.tensor([self.data.ids.index(sample_id) for sample_id in task.sample_ids])
-            scores["iip"] = identified(aligned, self.gallery, places).tolist()
+            ids, gallery = self.gallery
+            places = torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids])
+            scores["iip"] = identified(aligned, gallery, places).tolist()
         memory = peak_memory(task.observation.victim.mean.device)
         pictures = self.folder / "reconstructions"
         pictures.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,9 @@ def distance(real: Tensor, fake: Tensor) -> Distance:
 
 
 def photographs(data: ImageData) -> Iterator[Tensor]:
-    """All images of a split, in batches (N, 3, H, W)."""
+    """All images of a split that can be read, in batches (N, 3, H, W)."""
     for start in range(0, len(data), BATCH):
-        yield data.batch(range(start, min(start + BATCH, len(data))))[0]
+        yield data.batch(data.readable(range(start, min(start + BATCH, len(data)))))[0]
 
 
 def samples(prior: Prior, count: int, seed: int) -> Iterator[Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-PROTOCOL = 2  # raised whenever a number computed by older code can no longer stand beside a new one
+PROTOCOL = 3  # raised whenever a number computed by older code can no longer stand beside a new one
 
 Control = Literal["none", "mean_image", "shuffled_update"]
 
@@ -68,6 +68,8 @@ class Row:
     code: str
     rounds: int = 1
     between: int = 0
+    batches: str = "random"
+    resize: str = "shorter"
 
 
 # name -> higher is better

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from attacks.base import Attack
+from benchmark.batches import draw_batches
 from benchmark.config import Config, dump
 from benchmark.judge import Judge, RowMaker, picture_path
 from benchmark.lpips_backbone import Lpips
@@ -26,7 +27,7 @@ from benchmark.picture import draw
 from benchmark.progress import TaskProgress
 from benchmark.rows import METRICS, PROTOCOL, Row, RowStore, write_atomically
 from benchmark.strategy import ShareTasks
-from benchmark.tasks import GradientDataModule, draw_batches, mean_image
+from benchmark.tasks import GradientDataModule, mean_image
 from leaderboard.board import entries
 from leaderboard.table import as_text
 from victims.data.base import ImageData
@@ -46,8 +47,9 @@ def run(config: Config) -> Path:
     data = config.make_data()
     victim, defense = config.make_victim(data), config.make_defense()
     attack = config.make_attack()
-    prefix = f"{config.data}-{config.split}-{config.size}px"
-    batches = draw_batches(data, prefix, batch_size=config.batch, tasks=config.tasks)
+    batches = draw_batches(
+        data, config.images(config.split), rule=config.batches, batch_size=config.batch, tasks=config.tasks
+    )
     lpips = Lpips.find(config.weights_dir)
     folder = config.folder(lpips.available)
     order = [batch.task for batch in batches]
@@ -138,6 +140,8 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         split=config.split,
         size=config.size,
         batch_size=config.batch,
+        batches=config.batches,
+        resize=config.resize,
         labels=attack.labels,
         bn=config.bn,
         defense=config.defense,

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from benchmark.batches import Batch
 from benchmark.rows import Control
 from defenses.base import Defense
 from victims.client import Level, fed_sgd, known_statistics
@@ -17,14 +18,6 @@ from victims.errors import InputError, Notice
 from victims.observation import Knowledge, Observation
 from victims.seeds import seed_of
 from victims.victim import Victim
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Which images make up a task; the id names the rule that drew them."""
-
-    task: str
-    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -37,27 +30,6 @@ class Task:
     sample_ids: tuple[str, ...]
 
 
-def draw_batches(data: ImageData, prefix: str, *, batch_size: int, tasks: int) -> list[Batch]:
-    """Random batches without replacement, reshuffled when the images are used up; the same in every run.
-
-    Raises:
-        InputError: a count below 1, or more images in a batch than there are.
-    """
-    for name, count in {"batch": batch_size, "tasks": tasks}.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}; give 1 or more.")
-    if batch_size > len(data):
-        raise InputError(f"batch is {batch_size}, but {prefix} has {len(data)} images; give at most that many.")
-    generator = torch.Generator().manual_seed(seed_of(prefix, batch_size))
-    batches: list[Batch] = []
-    while len(batches) < tasks:
-        for indices in torch.randperm(len(data), generator=generator).split(batch_size):
-            if len(indices) == batch_size and len(batches) < tasks:
-                task = f"{prefix}-b{batch_size}-{len(batches):04d}"
-                batches.append(Batch(task, tuple(indices.tolist())))
-    return batches
-
-
 def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
     """For every image of the batch another one of the same class, or of any class where there is none.
 
@@ -68,9 +40,11 @@ def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
     for index in batch.indices:
         others = [i for i in range(len(data)) if i not in batch.indices and i not in chosen]
         others = [i for i in others if data.labels[i] == data.labels[index]] or others
-        if not others:
+        first = int(torch.randint(max(1, len(others)), (1,), generator=generator))
+        stranger = next((i for i in others[first:] + others[:first] if data.readable([i])), None)
+        if stranger is None:
             raise InputError("the shuffled-update control needs more images than a batch holds; lower --batch.")
-        chosen.append(others[int(torch.randint(len(others), (1,), generator=generator))])
+        chosen.append(stranger)
     return tuple(chosen)
 
 
@@ -159,5 +133,5 @@ class GradientDataModule(LightningDataModule):
 
 def mean_image(data: ImageData) -> Tensor:
     """(C, H, W): the pixel-wise mean of up to 1024 evenly spaced images."""
-    images, _ = data.batch(range(0, len(data), max(1, len(data) // 1024)))
+    images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // 1024))))
     return images.mean(0)

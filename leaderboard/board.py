@@ -16,12 +16,14 @@ SETTING = (
     "data",
     "split",
     "size",
+    "resize",
     "victim",
     "victim_weights",
     "victim_mode",
     "rounds",
     "between",
     "batch_size",
+    "batches",
     "defense",
     "adapt",
     "precision",
@@ -29,7 +31,7 @@ SETTING = (
 KNOWLEDGE = ("prior", "prior_trained_on", "labels", "bn")
 IDENTITY = (*SETTING, "attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options", "protocol")
 # All that the score of a mean image can depend on, whichever attack's run wrote it.
-MEAN_IMAGE = ("data", "split", "size", "victim", "batch_size", "control", "protocol")
+MEAN_IMAGE = ("data", "split", "size", "resize", "victim", "batch_size", "batches", "control", "protocol")
 
 
 class Score(NamedTuple):
@@ -53,12 +55,14 @@ class Entry:
     data: str
     split: str
     size: int
+    resize: str
     victim: str
     victim_weights: str | None
     victim_mode: str | None
     rounds: int | None
     between: int | None
     batch_size: int
+    batches: str
     defense: str | None
     adapt: bool | None
     precision: str | None

@@ -98,7 +98,7 @@ def train(
         InputError: the data's images are not 32 or 64 px in colour, or the state beside `out` is another
             training's, or of more steps than are asked for.
     """
-    shape = tuple(data[0][0].shape)
+    shape = data.image_shape
     if shape not in ((3, 32, 32), (3, 64, 64)):
         raise InputError(f"dcgan makes 3x32x32 and 3x64x64 images, the data has {shape}; use --size 32 or 64.")
     options = {"size": shape[-1], "classes": len(data.classes) if conditional else None}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.tasks import Batch, GradientDataModule, Task
+from benchmark.batches import Batch
+from benchmark.tasks import GradientDataModule, Task
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
 from victims.client import Level

@@ -34,7 +34,7 @@ def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 6
         raise InputError(
             f"{type(model).__name__} keeps no running statistics to calibrate; use --victim-weights random."
         )
-    images, _ = data.batch(range(0, len(data), max(1, len(data) // (batches * size))))
+    images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // (batches * size)))))
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     with torch.no_grad():
         update_bn(((images - mean) / std).split(size), model)

@@ -10,8 +10,9 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.optim.lr_scheduler import MultiStepLR
 
 from attacks.ig import IG
+from benchmark.batches import draw_batches
 from benchmark.metrics import assign, psnr
-from benchmark.tasks import GradientDataModule, draw_batches
+from benchmark.tasks import GradientDataModule
 from tests.conftest import SHARED
 from victims.data.cifar10 import CIFAR10
 from victims.models.convnet import ConvNet

@@ -191,7 +191,7 @@ def test_wandb_offline_is_a_run_that_can_be_synced(run, tmp_path):
     run("--wandb=offline")
     (folder,) = tmp_path.glob("*/wandb/offline-run-*")
     (record,) = folder.glob("run-*.wandb")
-    assert all(name in record.read_bytes() for name in (b"cost/photos-test-32px-b2-0000", b"psnr", b"victim"))
+    assert all(name in record.read_bytes() for name in (b"cost/photos-test-32px-random-b2-0000", b"psnr", b"victim"))
     (table,) = folder.glob("files/media/table/*.json")
     table = json.loads(table.read_text())
     assert {"truth", "reconstruction", "psnr", "lpips"} <= set(table["columns"])

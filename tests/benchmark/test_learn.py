@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from attacks.giml import GIML
+from benchmark.batches import draw_batches
 from benchmark.config import Config
 from benchmark.federation import simulate
 from benchmark.learn import learn
-from benchmark.tasks import draw_batches
 from defenses.sparsification import Sparsification
 from priors import weights
 from victims.client import fed_sgd

@@ -1,9 +1,8 @@
-import itertools
-
 import pytest
 import torch
 
-from benchmark.tasks import Batch, GradientDataModule, draw_batches, mean_image, strangers
+from benchmark.batches import Batch, draw_batches
+from benchmark.tasks import GradientDataModule, mean_image, strangers
 from defenses.sparsification import Sparsification
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
@@ -21,32 +20,6 @@ def make_module(data, batches=(), **changes):
     victim = changes.pop("victim", None) or Victim(model, mean=data.mean, std=data.std)
     options = {"defense": None, "adapt": True, "give_labels": True, "control": "none", "seed": 0, "steps": 1}
     return GradientDataModule(data, victim, batches, **{**options, **changes})
-
-
-def test_batches_use_every_image_once_before_any_twice(data):
-    batches = draw_batches(data, "p", batch_size=10, tasks=12)
-    first_pass = list(itertools.chain(*(batch.indices for batch in batches[:9])))  # 96 images: nine whole batches
-    assert len(set(first_pass)) == 90
-    assert len({batch.task for batch in batches}) == 12
-    assert all(len(set(batch.indices)) == 10 for batch in batches)
-
-
-def test_batches_are_the_same_every_time_and_more_tasks_only_add(data):
-    few, many = (draw_batches(data, "p", batch_size=4, tasks=tasks) for tasks in (5, 40))
-    torch.rand(10)
-    assert draw_batches(data, "p", batch_size=4, tasks=5) == few == many[:5]
-    assert draw_batches(data, "q", batch_size=4, tasks=5) != few
-
-
-@pytest.mark.parametrize(("batch_size", "tasks"), [(0, 1), (1, 0), (97, 1), (-1, 1)])
-def test_impossible_batches_are_refused(data, batch_size, tasks):
-    with pytest.raises(InputError):
-        draw_batches(data, "p", batch_size=batch_size, tasks=tasks)
-
-
-def test_the_default_tasks_are_pinned():
-    (batch,) = draw_batches(Photos(split="test"), "photos-test-32px", batch_size=4, tasks=1)
-    assert batch == Batch("photos-test-32px-b4-0000", (64, 84, 51, 24))
 
 
 def test_strangers_share_the_labels_and_no_image(data):
