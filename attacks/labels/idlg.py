@@ -2,12 +2,20 @@
 
 from torch import Tensor
 
+from attacks.labels.base import method
 from victims.errors import InputError
+from victims.observation import Observation
 from victims.victim import Gradient
 
 
+@method("one image", "non-negative features")
+def idlg(observation: Observation) -> Tensor:
+    """The label of a single image: the row of the classifier's weight gradient with the least sum, (1,) long."""
+    return idlg_label(observation.update, observation.victim.classifier())
+
+
 def idlg_label(update: Gradient, classifier: str) -> Tensor:
-    """The label of a single image: the row of the classifier's weight gradient with the least sum, (1,) long.
+    """The row of the classifier's weight gradient with the least sum, (1,) long.
 
     Row i is (p_i - [i is the label]) h for features h, and only the label's factor is negative. So the rule is
     exact where the features sum to more than zero, as behind a sigmoid or ReLU; then no other row sums to less

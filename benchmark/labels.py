@@ -1,0 +1,177 @@
+"""`python -m benchmark labels`: how many of a batch's labels its update gives away, and the two scores for it."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from attacks.labels import find
+from attacks.labels import methods as known_methods
+from benchmark.config import Config
+from benchmark.run import reproducible
+from benchmark.tasks import Batch, GradientDataModule, draw_batches
+from leaderboard.statistics import clustered_interval
+from leaderboard.table import NOTHING, Table
+from victims.data.base import ImageData
+from victims.errors import InputError
+from victims.seeds import seed_of
+
+HEADINGS = {
+    "counts": "Labels recovered, sum_i min(n_i, found n_i) / B: the label reconstruction accuracy of IGIMS, table 2",
+    "existence": "Classes recovered: share of the classes in the batch that were found at least once",
+}
+
+
+def label_accuracies(found: Tensor, truth: Tensor, *, parity: bool = False) -> dict[str, float]:
+    """How well the labels that an attack used agree with the batch's, as multisets; 1 is best.
+
+    - `counts`: sum_i min(n_i, found n_i) / B, with n_i images of class i. The published accuracies of ZLR in the IGIMS
+      paper (6/16, 10/32, 17/64 ...) are this one. iLRG's authors call it IRec.
+    - `existence`: the share of the classes in the batch that were found at least once. Classes found that are not in
+      the batch cost nothing here; each of them costs one in `counts`.
+
+    Args:
+        found: classes (B,), or probabilities (B, N), of which the likeliest class counts.
+        truth: classes (B,).
+        parity: the victim has one logit, which tells odd classes from even ones; so do the scores then.
+    """
+    found = found.argmax(-1) if found.ndim > 1 else found
+    found, truth = (Counter((y % 2 if parity else y).tolist()) for y in (found, truth))
+    return {
+        "counts": (found & truth).total() / truth.total(),
+        "existence": len(found.keys() & truth.keys()) / len(truth),
+    }
+
+
+def labels(
+    *,
+    data: str = "photos",
+    split: str = "test",
+    size: int = 32,
+    data_dir: Path = Path("data"),
+    victim: str = "convnet",
+    victim_weights: Literal["random", "calibrated"] = "random",
+    victim_mode: Literal["eval", "train"] = "eval",
+    weights_dir: Path = Path("weights"),
+    methods: str = ",".join(sorted(known_methods())),
+    batch: str = "1,4,16,64",
+    batches: Literal["random", "distinct", "unbalanced"] = "random",
+    trials: int = 20,
+    defense: str = "none",
+    seed: int = 0,
+) -> None:
+    """How many of a batch's labels the update gives away, by method and batch size.
+
+    Args:
+        data: the data set.
+        split: whose images are in the batches.
+        size: side of the images in pixels.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        victim: the model.
+        victim_weights: `random`, or `calibrated`: random, with batch-norm running statistics of training images.
+        victim_mode: whether the client computes its update in eval or in train mode.
+        weights_dir: folder with weights that are not shipped.
+        methods: of label recovery, with commas between them; dotted paths to functions of your own too.
+        batch: images per update, several with commas between them.
+        batches: how they are drawn: `random`; `distinct`, no class twice; `unbalanced`, half of the batch of one class,
+            a quarter of another, the rest of distinct other classes.
+        trials: batches per size.
+        defense: what the client does to its update: none, or name:parameter.
+        seed: of the victim's weights and the defence.
+    """
+    if trials < 1:
+        raise InputError(f"trials is {trials}; give 1 or more.")
+    reproducible()
+    chosen = {name: find(name) for name in methods.split(",")}
+    setting = {"data": data, "split": split, "size": size, "victim": victim, "victim_weights": victim_weights}
+    setting |= {"victim_mode": victim_mode, "defense": defense, "seed": seed}
+    config = Config(data_dir=data_dir, weights_dir=weights_dir, **setting)
+    images = config.make_data()
+    model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
+    client = GradientDataModule(
+        images,
+        model,
+        [],
+        defense=config.make_defense(),
+        adapt=True,
+        give_labels=False,
+        control="none",
+        seed=seed,
+        steps=1,
+    )
+    drawn = {B: draw(images, f"{data}-{split}-{size}px", batches, B, trials) for B in whole_numbers("batch", batch)}
+    scores = {name: defaultdict(list) for name in HEADINGS}
+    refused: dict[str, str] = {}
+    bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
+    for B, task in bar:
+        captured = client.capture(task)
+        for name, method in chosen.items():
+            try:
+                accuracies = label_accuracies(method(captured.observation), captured.labels)
+            except InputError as error:
+                refused.setdefault(name, f"{NOTHING} {error}")
+            else:
+                for score, value in accuracies.items():
+                    scores[score][name, B].append(value)
+    needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]
+    where = ", ".join(f"{key} {value}" for key, value in setting.items())
+    where += f", {len(images.classes)} classes; {trials} {batches} batches of each size, 95 % intervals over them."
+    for score, heading in HEADINGS.items():
+        columns = {f"B = {B}": [cell(scores[score][name, B]) for name in chosen] for B in drawn}
+        print(Table(f"{heading}.", {"method": list(chosen), **columns, "needs": needs}).text())
+    print("\n".join([where, *refused.values()]))
+
+
+def cell(values: list[float]) -> str:
+    """Mean and interval of one method at one batch size; a dash where it refused."""
+    if not values:
+        return NOTHING
+    mean, low, high = clustered_interval(values, list(map(str, range(len(values)))))
+    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """`4,16` as numbers.
+
+    Raises:
+        InputError: one is none, or below 1.
+    """
+    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
+        raise InputError(f"{option} takes whole numbers from 1 with commas between them, not '{text}'.")
+    return [int(part) for part in text.split(",")]
+
+
+def draw(data: ImageData, prefix: str, rule: str, batch_size: int, trials: int) -> list[Batch]:
+    """Batches by a rule; the same in every run."""
+    if rule == "random":
+        return draw_batches(data, prefix, batch_size=batch_size, tasks=trials)
+    large = [n for n in (batch_size // 2, batch_size // 4) if n] if rule == "unbalanced" else []
+    sizes = [*large, *[1] * (batch_size - sum(large))]
+    generator = torch.Generator().manual_seed(seed_of(prefix, rule, batch_size))
+    return [
+        Batch(f"{prefix}-{rule}-b{batch_size}-{trial:04d}", tuple(of_classes(data, sizes, generator)))
+        for trial in range(trials)
+    ]
+
+
+def of_classes(data: ImageData, sizes: list[int], generator: torch.Generator) -> list[int]:
+    """Random images: sizes[k] of one class, for every k of another one.
+
+    Raises:
+        InputError: no class that is left has so many images.
+    """
+    free, indices = torch.randperm(len(data.classes), generator=generator).tolist(), []
+    for size in sizes:
+        pools = ((c, (data.labels == c).nonzero().flatten()) for c in free)
+        c, pool = next(((c, pool) for c, pool in pools if len(pool) >= size), (None, None))
+        if c is None:
+            raise InputError(
+                f"such a batch of {sum(sizes)} needs {len(sizes)} classes, one of them with {max(sizes)} images, and "
+                "the data has not so many; lower --batch or choose other --batches, --data or --split."
+            )
+        free.remove(c)
+        indices += pool[torch.randperm(len(pool), generator=generator)[:size]].tolist()
+    return indices
