@@ -1,16 +1,16 @@
-"""`python -m benchmark labels`: how many of a batch's labels its update gives away, and the two scores for it."""
+"""`python -m benchmark labels`: how many of a batch's labels its update gives away."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from attacks.labels import find
 from attacks.labels import methods as known_methods
 from benchmark.config import Config
+from benchmark.label_accuracy import label_accuracies
 from benchmark.run import reproducible
 from benchmark.tasks import Batch, GradientDataModule, draw_batches
 from leaderboard.statistics import clustered_interval
@@ -23,27 +23,6 @@ HEADINGS = {
     "counts": "Labels recovered, sum_i min(n_i, found n_i) / B: the label reconstruction accuracy of IGIMS, table 2",
     "existence": "Classes recovered: share of the classes in the batch that were found at least once",
 }
-
-
-def label_accuracies(found: Tensor, truth: Tensor, *, parity: bool = False) -> dict[str, float]:
-    """How well the labels that an attack used agree with the batch's, as multisets; 1 is best.
-
-    - `counts`: sum_i min(n_i, found n_i) / B, with n_i images of class i. The published accuracies of ZLR in the IGIMS
-      paper (6/16, 10/32, 17/64 ...) are this one. iLRG's authors call it IRec.
-    - `existence`: the share of the classes in the batch that were found at least once. Classes found that are not in
-      the batch cost nothing here; each of them costs one in `counts`.
-
-    Args:
-        found: classes (B,), or probabilities (B, N), of which the likeliest class counts.
-        truth: classes (B,).
-        parity: the victim has one logit, which tells odd classes from even ones; so do the scores then.
-    """
-    found = found.argmax(-1) if found.ndim > 1 else found
-    found, truth = (Counter((y % 2 if parity else y).tolist()) for y in (found, truth))
-    return {
-        "counts": (found & truth).total() / truth.total(),
-        "existence": len(found.keys() & truth.keys()) / len(truth),
-    }
 
 
 def labels(

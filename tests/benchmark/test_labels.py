@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from benchmark.labels import draw, label_accuracies, labels
+from benchmark.label_accuracy import label_accuracies
+from benchmark.labels import draw, labels
 from victims.data.base import ImageData
 from victims.data.photos import Photos
 from victims.errors import InputError
