@@ -1,16 +1,19 @@
 """What holds for every method of label recovery. A method is tested by being in the folder."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
 
 from attacks.ig import IG
 from attacks.labels import find, infer, methods
 from attacks.labels.base import Need
-from tests.attacks.labels.conftest import N, Normed, Small
+from tests.attacks.labels.conftest import SHAPE, N, Normed, Small
 from victims.errors import InputError
 from victims.models.lenet import LeNet
 from victims.observation import Knowledge
@@ -97,6 +100,24 @@ def test_the_scale_of_the_victims_precision_does_not_matter(name, observe):
     observation.victim.to("cpu", torch.float32)
     single = replace(observation, update={key: tensor.float() for key, tensor in observation.update.items()})
     assert torch.equal(METHODS[name](single), labels)
+
+
+@every_method
+def test_the_average_of_small_local_steps_is_read_as_a_gradient_is(name, observe):
+    """FedAvg: (theta_0 - theta_T) / (lr T)."""
+    labels, lr, T = batch(name, 9), 1e-3, 3
+    observation = observe(labels)
+    images = torch.rand(len(labels), *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    net = deepcopy(observation.victim.model).requires_grad_()
+    sgd = SGD(net.parameters(), lr=lr)
+    for _ in range(T):
+        sgd.zero_grad()
+        cross_entropy(net(images), torch.tensor(labels)).backward()
+        sgd.step()
+    before = observation.victim.parameters
+    average = {key: (before[key] - after.detach()) / (lr * T) for key, after in net.named_parameters()}
+    assert not torch.equal(average["3.weight"], observation.update["3.weight"])
+    assert torch.equal(METHODS[name](replace(observation, update=average)), METHODS[name](observation))
 
 
 class Signed(nn.Identity):
