@@ -15,6 +15,7 @@ from torch import Tensor
 
 from attacks.distances import cosine
 from attacks.engine import vectorises, victim_statistics
+from attacks.labels import find, infer
 from attacks.objective import Objective
 from attacks.regularisers import statistics_distance
 from attacks.stage import Reconstruction, Search, Stage, Variables, share_out
@@ -33,6 +34,7 @@ class Common(TypedDict, total=False):
     steps: int | None
     seed: int
     chunk: int | None
+    label_method: str | None
 
 
 class Attack(LightningModule):
@@ -63,6 +65,7 @@ class Attack(LightningModule):
         steps: int | None = None,
         seed: int = 0,
         chunk: int | None = None,
+        label_method: str | None = None,
     ) -> None:
         """
         Args:
@@ -72,10 +75,11 @@ class Attack(LightningModule):
             steps: in total; the plan's stages keep their proportions.
             seed: of the starting points.
             chunk: how many runs are evaluated at once, see `Objective`.
+            label_method: of `attacks.labels`, by which an attack that needs labels reads them from the update.
 
         Raises:
-            InputError: a count below 1, fewer steps than stages, steps for a closed form, or no prior where one is
-                needed.
+            InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior where one is
+                needed, or a label method that is unknown or that an attack with its own labels has no use for.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -86,6 +90,9 @@ class Attack(LightningModule):
             raise InputError(f"{self.name} is solved in closed form and has no steps to choose; leave --steps out.")
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} searches a generator; give one with --prior.")
+        if label_method is not None and find(label_method) and "labels" not in self.needs:
+            raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
+        self.label_method = label_method
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
         self.prior, self.restarts, self.seed, self.chunk = prior, restarts, seed, chunk
 
@@ -180,6 +187,17 @@ class Attack(LightningModule):
         if self.prior is not None:
             self.check_prior(self.prior, observation)
 
+    def admit(self, observation: Observation) -> Observation:
+        """The observation as the attack takes it up: with the labels that its label method reads, checked.
+
+        Raises:
+            InputError: as `check` does, and the label method.
+        """
+        if self.label_method is not None:
+            observation = infer(observation, self.label_method)
+        self.check(observation)
+        return observation
+
     def check_prior(self, prior: Prior, observation: Observation) -> None:
         """Refuse a prior whose images are no whole multiple of the task's, or that has other classes."""
         (channels, side, _), wanted = prior.image_shape, observation.image_shape
@@ -199,9 +217,7 @@ class Attack(LightningModule):
         Raises:
             InputError: as `check` does.
         """
-        for observation in observations:
-            self.check(observation)
-        self.observations = list(observations)
+        self.observations = [self.admit(observation) for observation in observations]
         if getattr(self, "victim", None) is not observations[0].victim:
             self.victim = observations[0].victim
             self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size)

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 from attacks.dlg import DLG
-from attacks.labels.idlg import idlg_label
+from attacks.labels.idlg import idlg
 from attacks.stage import Search
+from victims.observation import Observation
 
 
 class IDLG(DLG):
@@ -14,10 +15,14 @@ class IDLG(DLG):
     made_for = {"batch": 1}
     presets = {"code": {"steps_x": 6_000, "restarts": 1}}  # 300 calls of L-BFGS, as in DLG's code
 
+    def check(self, observation: Observation) -> None:
+        """As the base, and refuse a victim that the label rule cannot work on."""
+        super().check(observation)
+        idlg(observation)
+
     def search(self) -> Search:
         (dlg,) = super().search()
-        classifier = self.victim.classifier()
-        y = self.for_runs([idlg_label(o.update, classifier) for o in self.observations])  # (R, 1)
+        y = self.for_runs([idlg(o) for o in self.observations])  # (R, 1)
         yield replace(
             dlg,
             variables={"x": dlg.variables["x"]},

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark import prior
 from benchmark.config import Config
+from benchmark.labels import labels
 from benchmark.run import run
 from victims.errors import InputError, Notice
 
@@ -24,6 +25,9 @@ def build_parser() -> ArgumentParser:
     run_parser.add_argument("--config", action="config", help="options as YAML, such as a result's config.yaml")
     run_parser.add_class_arguments(Config)
     commands.add_subcommand("run", run_parser, help="attack a number of private batches and score the result")
+    labels_parser = ArgumentParser(exit_on_error=False, description=labels.__doc__.splitlines()[0])
+    labels_parser.add_function_arguments(labels)
+    commands.add_subcommand("labels", labels_parser, help=labels.__doc__.splitlines()[0])
     prior_parser = ArgumentParser(exit_on_error=False, description="Generators.")
     commands.add_subcommand("prior", prior_parser, help="generators")
     prior_commands = prior_parser.add_subcommands()
@@ -63,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
             options = chosen.run.as_dict()
             options.pop("config", None)
             run(Config(**options))
+        elif chosen.subcommand == "labels":
+            labels(**chosen.labels.as_dict())
         else:
             name = chosen.prior.subcommand
             prior.COMMANDS[name](**chosen.prior[name].as_dict())

@@ -51,7 +51,8 @@ class Config:
             layout; a .safetensors file of this suite; or, untrained, ARCHITECTURE or ARCHITECTURE:SIZE.
         defense: what the client does to its update: none, or name:parameter.
         adapt: whether the attacker knows which defence is used, and copies it from what it received.
-        labels: whether the attacker is given the batch's labels.
+        labels: whether the attacker is `given` the batch's labels, has `none`, or reads them from the update by one of
+            the methods of `attacks/labels`, such as `alr`.
         bn: the batch-norm statistics that the attacker has: `none`; the model's own `running` ones; those of the
             batch `unmixed` from the running ones that the client shares; or the batch's `exact` ones.
         control: `none`; `mean_image` scores the mean training image, `shuffled_update` shows the attack an
@@ -88,7 +89,7 @@ class Config:
     prior: str = "dcgan-photos32"
     defense: str = "sparsification:0.5"
     adapt: bool = True
-    labels: Literal["given", "none"] = "given"
+    labels: str = "given"
     bn: Level = "none"
     control: Control = "none"
     batch: int = 4
@@ -174,6 +175,8 @@ class Config:
         method: type[Attack] = find("attack", self.attack)
         common = {"restarts": self.restarts, "steps": self.steps, "chunk": self.chunk, "seed": self.seed}
         options = self.method_options(method)
+        if self.labels not in ("given", "none"):
+            common["label_method"] = self.labels
         options |= {name: value for name, value in common.items() if value is not None}
         if "prior" in method.needs:
             options["prior"] = self.make_prior().to(getattr(torch, self.precision))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from attacks.base import Attack, Reconstruction
+from benchmark.label_accuracy import label_accuracies
 from benchmark.layers import layer_errors, write_layers
 from benchmark.lpips_backbone import Lpips
 from benchmark.metrics import identified, score
@@ -61,11 +62,25 @@ class Judge(Callback):
             if result.layers:
                 errors = layer_errors(module.victim, task.images[0], result.layers[index])
                 write_layers(self.folder, task.observation.task, result.layers[index], errors)
-            self.write(task, pixels, float(result.cost[index]), result.gradient_evaluations, seconds)
+            cost, evaluations = float(result.cost[index]), result.gradient_evaluations
+            self.write(task, pixels, cost, evaluations, seconds, result.labels[index])
 
-    def write(self, task: Task, pixels: Tensor, cost: float, evaluations: int, seconds: float) -> None:
-        """Score images (B, C, H, W) of one task and keep its pictures and rows."""
+    def write(
+        self,
+        task: Task,
+        pixels: Tensor,
+        cost: float,
+        evaluations: int,
+        seconds: float,
+        labels: Tensor | None = None,
+    ) -> None:
+        """Score images (B, C, H, W) of one task, and what the attack labelled them with; keep its pictures and rows."""
+        accuracies: dict[str, float] = {}
         with torch.no_grad():
+            if labels is not None:
+                victim = task.observation.victim
+                one_logit = victim.logits(victim.parameters, task.images[:1].to(victim.mean)).shape[-1] == 1
+                accuracies = label_accuracies(labels, task.labels, parity=one_logit)
             aligned, scores = score(pixels, task.images, self.lpips)
             ids, gallery = self.gallery
             places = torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids])
@@ -85,6 +100,7 @@ class Judge(Callback):
                 gradient_evaluations=evaluations,
                 seconds=round(seconds, 3),
                 memory=memory,
+                **{f"label_{name}": value for name, value in accuracies.items()},
                 **{name: values[k] for name, values in scores.items()},
             )
             for k, (sample_id, label) in enumerate(zip(task.sample_ids, task.labels, strict=True))

@@ -23,6 +23,8 @@ class Row:
     where its backbone's weights cannot be had, and `lpips_backbone` then says why. `iip` is 1 where no image of the
     split is nearer to the reconstruction than the true one, else 0: its mean is the share of images identified.
     `cost` is the attacker's own matching cost, null where no start ever had a finite one (`status` = "diverged").
+    `label_method` is what read the labels from the update, where that was asked for; `label_counts` and
+    `label_existence` are `label_accuracy`'s scores of the labels that the attack used, null where nothing was attacked.
     `seconds` is the time of the task. `memory` is the most that the process had taken when the task was done, in
     MiB: on a GPU that of tensors since the task's group began, on a CPU all of the process since its start.
     """
@@ -70,6 +72,9 @@ class Row:
     between: int = 0
     batches: str = "random"
     resize: str = "shorter"
+    label_method: str = ""
+    label_counts: float | None = None
+    label_existence: float | None = None
 
 
 # name -> higher is better

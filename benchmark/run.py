@@ -66,7 +66,7 @@ def run(config: Config) -> Path:
         steps=sum(attack.plan.values()),
         group=config.group,
     )
-    attack.check(module.capture(batches[0]).observation)  # refused here, not in every process
+    attack.admit(module.capture(batches[0]).observation)  # refused here, not in every process
     prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
     judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
     store = RowStore(folder)
@@ -142,7 +142,8 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         batch_size=config.batch,
         batches=config.batches,
         resize=config.resize,
-        labels=attack.labels,
+        labels="inferred" if attack.label_method else attack.labels,
+        label_method=attack.label_method or "",
         bn=config.bn,
         defense=config.defense,
         adapt=config.adapt and config.defense != "none",

@@ -28,7 +28,7 @@ SETTING = (
     "adapt",
     "precision",
 )
-KNOWLEDGE = ("prior", "prior_trained_on", "labels", "bn")
+KNOWLEDGE = ("prior", "prior_trained_on", "labels", "label_method", "bn")
 IDENTITY = (*SETTING, "attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options", "protocol")
 # All that the score of a mean image can depend on, whichever attack's run wrote it.
 MEAN_IMAGE = ("data", "split", "size", "resize", "victim", "batch_size", "batches", "control", "protocol")
@@ -72,6 +72,7 @@ class Entry:
     prior: str | None
     prior_trained_on: str | None
     labels: str | None
+    label_method: str | None
     bn: str | None
     restarts: int | None
     steps: int | None

@@ -173,6 +173,19 @@ def test_a_row_says_where_labels_and_batch_norm_statistics_came_from(run, tmp_pa
     }
 
 
+def test_a_row_says_how_good_the_labels_were_that_the_attack_used(run, tmp_path):
+    run()
+    run("--labels=alr")
+    run("--control=mean_image")
+    lines = [json.loads(file.read_text().splitlines()[0]) for file in tmp_path.glob("*/rows.jsonl")]
+    keys = ("control", "labels", "label_method", "label_counts", "label_existence")
+    assert {tuple(line[key] for key in keys) for line in lines} == {
+        ("none", "given", "", 1.0, 1.0),
+        ("none", "inferred", "alr", 1.0, 1.0),
+        ("mean_image", "given", "", None, None),
+    }
+
+
 def test_a_victim_whose_gradient_is_not_finite_gives_diverged_rows(run, tmp_path, monkeypatch):
     (tmp_path / "broken_victim.py").write_text(
         "import torch\nfrom victims.models.lenet import LeNet\n\n\nclass Broken(LeNet):\n"
@@ -239,6 +252,9 @@ BAD = {
     "--size=24 --attack=gias": "prior makes",
     "--split=validation": "no split",
     "--labels=none": "labels",
+    "--labels=arl": "did you mean 'alr'",
+    "--labels=idlg": "single image",
+    "--attack=dlg --labels=alr": "finds labels by itself",
     "--victim-mode=asleep": "eval or train",
     "--bogus=1": "bogus",
     "--config=nowhere.yaml": "nowhere.yaml",

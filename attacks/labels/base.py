@@ -1,0 +1,132 @@
+"""What the methods are made of: the classifier's gradient, features of dummy images, whole counts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from victims.errors import InputError
+from victims.observation import Observation
+
+DUMMIES = 32
+
+Method = Callable[[Observation], Tensor]
+"""An observation, whose given labels are not looked at -> the batch's labels, (B,) long, sorted."""
+
+Need = Literal["one image", "distinct labels", "non-negative features", "bias"]
+"""What a method rests on. Whether labels are distinct no attacker can check, so this one never refuses."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The victim's last linear layer, l = W a + b of N classes on F features, and its gradient; float64.
+
+    Attributes:
+        W, dW: (N, F).
+        b: (N,), zeros where the layer has no bias.
+        db: (N,), or None where it has none.
+    """
+
+    W: Tensor
+    b: Tensor
+    dW: Tensor
+    db: Tensor | None
+
+    def probabilities(self, a: Tensor) -> Tensor:
+        """Of features (..., F): (..., N)."""
+        return (a @ self.W.T + self.b).softmax(-1)
+
+
+def method(*needs: Need) -> Callable[[Method], Method]:
+    """Declare what a method needs: it refuses an observation that lacks it, and has it as its attribute `needs`."""
+
+    def declare(read: Method) -> Method:
+        @wraps(read)
+        def checked(observation: Observation) -> Tensor:
+            check(observation, read.__name__, frozenset(needs))
+            return read(observation).sort().values
+
+        checked.needs = frozenset(needs)
+        return checked
+
+    return declare
+
+
+def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
+    """Refuse an observation on which the method cannot work.
+
+    Raises:
+        InputError: the classifier has no row for every class, or what the method needs is not there.
+    """
+    layer = classifier(observation)
+    if len(layer.W) != observation.num_classes:
+        rows = "one logit" if len(layer.W) == 1 else f"{len(layer.W)} logits"
+        raise InputError(
+            f"{name} reads one row of the classifier per class, and this victim has {rows} for "
+            f"{observation.num_classes} classes; choose another --victim."
+        )
+    if "one image" in needs and observation.batch_size > 1:
+        raise InputError(
+            f"{name} reads the label of a single image, and this update is of {observation.batch_size}; "
+            "choose alr, ilrg or llg, or run with --batch 1."
+        )
+    if "bias" in needs and layer.db is None:
+        raise InputError(
+            f"{name} reads the gradient of the classifier's bias, and this victim's has none; choose llg or zlr."
+        )
+    if "non-negative features" in needs and (least := float(dummy_features(observation, 2).min())) < 0:
+        raise InputError(
+            f"{name} needs features that are never negative, as behind ReLU or sigmoid, and this victim's go down "
+            f"to {least:.2g}; choose alr or ilrg."
+        )
+
+
+def classifier(observation: Observation) -> Classifier:
+    """The layer as the update shows it; an entry that is not finite says nothing and counts as zero."""
+    victim = observation.victim
+    weight = victim.classifier()
+    bias = weight.removesuffix("weight") + "bias"
+    W, dW = victim.parameters[weight].double(), finite(observation.update[weight]).flatten(1)
+    if bias not in victim.parameters:
+        return Classifier(W, W.new_zeros(len(W)), dW, None)
+    return Classifier(W, victim.parameters[bias].double(), dW, finite(observation.update[bias]))
+
+
+def finite(tensor: Tensor) -> Tensor:
+    """In float64, with zeros where it is not finite."""
+    return tensor.double().nan_to_num(0.0, 0.0, 0.0)
+
+
+@torch.no_grad()
+def dummy_features(observation: Observation, count: int = DUMMIES) -> Tensor:
+    """What standard normal images, in the victim's normalised space, send into its classifier: (count, F), float64.
+
+    The victim is in its own mode: in train mode batch norm normalises them by their own batch.
+    """
+    victim, features = observation.victim, []
+    layer = victim.model.get_submodule(victim.classifier().rpartition(".")[0])
+    images = torch.randn((count, *observation.image_shape), generator=torch.Generator().manual_seed(0))
+    hook = layer.register_forward_pre_hook(lambda _, given: features.append(given[0]))
+    try:
+        victim.logits(victim.parameters, images.to(victim.mean))
+    finally:
+        hook.remove()
+    return features[-1].double()
+
+
+def lowest(scores: Tensor, count: int) -> Tensor:
+    """The `count` classes of lowest score (N,); where there are fewer, all of them, and again from the lowest."""
+    return scores.argsort(stable=True).repeat(-(-count // len(scores)))[:count]
+
+
+def nearest_counts(estimates: Tensor, total: int) -> Tensor:
+    """The labels (total,) whose counts n are nearest to estimates (N,), min |n - estimates|_2 with sum n = total.
+
+    Each further image of a class is worth its estimate less what it already has; the most worthy are taken. Where
+    no estimate is negative and their sum is `total`, that is rounding by largest remainder.
+    """
+    worth = estimates[:, None] - torch.arange(total, device=estimates.device)
+    return worth.flatten().sort(descending=True, stable=True).indices[:total] // total

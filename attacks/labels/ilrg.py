@@ -1,0 +1,25 @@
+"""iLRG: Ma et al., *Instance-wise Batch Label Restoration via Gradients in Federated Learning*, ICLR 2023."""
+
+import torch
+from torch import Tensor
+
+from attacks.labels.base import classifier, method, nearest_counts
+from victims.observation import Observation
+
+
+@method("bias")
+def ilrg(observation: Observation) -> Tensor:
+    """Least squares for the counts n, with every class's probabilities read off its own row of the gradient.
+
+    Row i divided by its bias gradient, dW_i / db_i, is about the mean feature of class i, for its own images weigh most
+    in both; p_i are the probabilities there. Then sum_j n_j p_ji - n_i = B db_i for every class i, and sum_j n_j = B.
+
+    Assumed: a class whose bias gradient is zero has the feature 0. The authors round every count and drop negative
+    ones; here the counts must also add up to B, see `nearest_counts`.
+    """
+    layer, B = classifier(observation), observation.batch_size
+    a = (layer.dW / layer.db[:, None]).nan_to_num(0.0, 0.0, 0.0)
+    p = layer.probabilities(a)  # (N, N): of the images of class j in row j
+    system = torch.cat([p.T - torch.eye(len(p)).to(p), torch.ones_like(p[:1])])
+    values = torch.cat([B * layer.db, layer.db.new_tensor([B])])
+    return nearest_counts(torch.linalg.pinv(system) @ values, B)

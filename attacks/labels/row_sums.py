@@ -1,0 +1,19 @@
+"""GGL's label rule: Li et al., *Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage*, 2022.
+
+Its authors' code takes the least row sums of the classifier's weight gradient: iDLG's rule for several images.
+"""
+
+from torch import Tensor
+
+from attacks.labels.base import classifier, lowest, method
+from victims.observation import Observation
+
+
+@method("distinct labels", "non-negative features")
+def row_sums(observation: Observation) -> Tensor:
+    """The B classes whose rows of the weight gradient have the least sums.
+
+    A sum over features averages noise out, so under additive noise it tells more than ZLR's minimum. Where there are
+    more images than classes all are taken, and again from the least (assumed).
+    """
+    return lowest(classifier(observation).dW.sum(1), observation.batch_size)

@@ -1,0 +1,122 @@
+"""`python -m benchmark labels`: how many of a batch's labels its update gives away."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tqdm import tqdm
+
+from attacks.labels import find
+from attacks.labels import methods as known_methods
+from benchmark.batches import draw_batches
+from benchmark.config import Config
+from benchmark.label_accuracy import label_accuracies
+from benchmark.run import reproducible
+from benchmark.tasks import GradientDataModule
+from leaderboard.statistics import clustered_interval
+from leaderboard.table import NOTHING, Table
+from victims.errors import InputError
+
+HEADINGS = {
+    "counts": "Labels recovered, sum_i min(n_i, found n_i) / B: the label reconstruction accuracy of IGIMS, table 2",
+    "existence": "Classes recovered: share of the classes in the batch that were found at least once",
+}
+
+
+def labels(
+    *,
+    data: str = "photos",
+    split: str = "test",
+    size: int = 32,
+    data_dir: Path = Path("data"),
+    victim: str = "convnet",
+    victim_weights: Literal["random", "calibrated"] = "random",
+    victim_mode: Literal["eval", "train"] = "eval",
+    weights_dir: Path = Path("weights"),
+    methods: str = ",".join(sorted(known_methods())),
+    batch: str = "1,4,16,64",
+    batches: str = "random",
+    trials: int = 20,
+    defense: str = "none",
+    seed: int = 0,
+) -> None:
+    """How many of a batch's labels the update gives away, by method and batch size.
+
+    Args:
+        data: the data set.
+        split: whose images are in the batches.
+        size: side of the images in pixels.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        victim: the model.
+        victim_weights: `random`, or `calibrated`: random, with batch-norm running statistics of training images.
+        victim_mode: whether the client computes its update in eval or in train mode.
+        weights_dir: folder with weights that are not shipped.
+        methods: of label recovery, with commas between them; dotted paths to functions of your own too.
+        batch: images per update, several with commas between them.
+        batches: how they are drawn, as `run --batches` takes it.
+        trials: batches per size.
+        defense: what the client does to its update: none, or name:parameter.
+        seed: of the victim's weights and the defence.
+    """
+    if trials < 1:
+        raise InputError(f"trials is {trials}; give 1 or more.")
+    reproducible()
+    chosen = {name: find(name) for name in methods.split(",")}
+    setting = {"data": data, "split": split, "size": size, "victim": victim, "victim_weights": victim_weights}
+    setting |= {"victim_mode": victim_mode, "defense": defense, "seed": seed}
+    config = Config(data_dir=data_dir, weights_dir=weights_dir, **setting)
+    images = config.make_data()
+    model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
+    client = GradientDataModule(
+        images,
+        model,
+        [],
+        defense=config.make_defense(),
+        adapt=True,
+        give_labels=False,
+        control="none",
+        seed=seed,
+        steps=1,
+    )
+    sizes, prefix = whole_numbers("batch", batch), config.images(split)
+    drawn = {B: draw_batches(images, prefix, rule=batches, batch_size=B, tasks=trials) for B in sizes}
+    scores = {name: defaultdict(list) for name in HEADINGS}
+    refused: dict[str, str] = {}
+    bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
+    for B, task in bar:
+        captured = client.capture(task)
+        for name, method in chosen.items():
+            try:
+                accuracies = label_accuracies(method(captured.observation), captured.labels)
+            except InputError as error:
+                refused.setdefault(name, f"{NOTHING} {error}")
+            else:
+                for score, value in accuracies.items():
+                    scores[score][name, B].append(value)
+    needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]
+    where = ", ".join(f"{key} {value}" for key, value in setting.items())
+    where += f", {len(images.classes)} classes; {trials} {batches} batches of each size, 95 % intervals over them."
+    for score, heading in HEADINGS.items():
+        columns = {f"B = {B}": [cell(scores[score][name, B]) for name in chosen] for B in drawn}
+        print(Table(f"{heading}.", {"method": list(chosen), **columns, "needs": needs}).text())
+    print("\n".join([where, *refused.values()]))
+
+
+def cell(values: list[float]) -> str:
+    """Mean and interval of one method at one batch size; a dash where it refused."""
+    if not values:
+        return NOTHING
+    mean, low, high = clustered_interval(values, list(map(str, range(len(values)))))
+    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """`4,16` as numbers.
+
+    Raises:
+        InputError: one is none, or below 1.
+    """
+    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
+        raise InputError(f"{option} takes whole numbers from 1 with commas between them, not '{text}'.")
+    return [int(part) for part in text.split(",")]

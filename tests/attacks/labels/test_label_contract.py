@@ -1,0 +1,179 @@
+"""What holds for every method of label recovery. A method is tested by being in the folder."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
+
+from attacks.ig import IG
+from attacks.labels import find, infer, methods
+from attacks.labels.base import Need
+from tests.attacks.labels.conftest import SHAPE, N, Normed, Small
+from victims.errors import InputError
+from victims.models.lenet import LeNet
+from victims.observation import Knowledge
+from victims.victim import build
+
+METHODS = methods()
+every_method = pytest.mark.parametrize("name", METHODS)
+
+
+def batch(name, size):
+    """Labels with repeats, of as many images as the method takes."""
+    labels = torch.randint(N, (size,), generator=torch.Generator().manual_seed(size)).tolist()
+    return labels[:1] if "one image" in METHODS[name].needs else labels
+
+
+def is_an_answer(labels, observation):
+    assert labels.dtype == torch.long
+    assert labels.shape == (observation.batch_size,)
+    assert torch.equal(labels, labels.sort().values)
+    assert 0 <= labels.min() <= labels.max() < N
+
+
+def test_the_folder_is_the_registry():
+    assert set(METHODS) == {"idlg", "row_sums", "zlr", "llg", "ilrg", "alr"}
+
+
+@every_method
+@pytest.mark.parametrize("size", [1, 5, 3 * N])
+@pytest.mark.parametrize("training", [False, True])
+def test_there_is_one_sorted_label_for_every_image(name, size, training, observe):
+    observation = observe(batch(name, size), build(Normed, seed=1), training=training)
+    is_an_answer(METHODS[name](observation), observation)
+
+
+@every_method
+def test_a_single_image_is_told_exactly(name, observe):
+    for label in range(N):
+        assert METHODS[name](observe([label], seed=label)).tolist() == [label]
+
+
+@every_method
+@pytest.mark.parametrize("damage", [0.0, torch.nan, torch.inf, -1.0, 1e30])
+def test_an_update_that_says_nothing_or_too_much_still_gets_an_answer(name, damage, observe):
+    observation = observe(batch(name, 9))
+    for tensor in observation.update.values():
+        tensor.mul_(damage)
+    is_an_answer(METHODS[name](observation), observation)
+
+
+@every_method
+def test_noise_and_zeros_still_get_an_answer(name, observe):
+    observation = observe(batch(name, 9))
+    noise = torch.Generator().manual_seed(0)
+    for tensor in observation.update.values():
+        tensor.add_(torch.randn(tensor.shape, generator=noise, dtype=tensor.dtype))
+        tensor.mul_(torch.rand(tensor.shape, generator=noise, dtype=tensor.dtype) < 0.2)  # whole rows may be gone
+    is_an_answer(METHODS[name](observation), observation)
+
+
+@every_method
+def test_same_update_same_labels_and_nothing_is_moved(name, observe):
+    observation = observe(batch(name, 9))
+    before = {key: tensor.clone() for key, tensor in observation.update.items()}
+    first, second = (METHODS[name](observation) for _ in range(2))
+    assert torch.equal(first, second)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in observation.update.items())
+
+
+@every_method
+def test_labels_that_are_given_are_not_looked_at(name, observe):
+    observation = observe(batch(name, 9))
+    wrong = (METHODS[name](observation) + 1) % N
+    told = replace(observation, knowledge=Knowledge(labels=wrong))
+    assert torch.equal(METHODS[name](told), METHODS[name](observation))
+    completed = infer(told, name)
+    assert torch.equal(completed.knowledge.labels, METHODS[name](observation))
+    assert torch.equal(told.knowledge.labels, wrong)
+
+
+@every_method
+def test_the_scale_of_the_victims_precision_does_not_matter(name, observe):
+    observation = observe(batch(name, 9))
+    labels = METHODS[name](observation)
+    observation.victim.to("cpu", torch.float32)
+    single = replace(observation, update={key: tensor.float() for key, tensor in observation.update.items()})
+    assert torch.equal(METHODS[name](single), labels)
+
+
+@every_method
+def test_the_average_of_small_local_steps_is_read_as_a_gradient_is(name, observe):
+    """FedAvg: (theta_0 - theta_T) / (lr T)."""
+    labels, lr, T = batch(name, 9), 1e-3, 3
+    observation = observe(labels)
+    images = torch.rand(len(labels), *SHAPE, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    net = deepcopy(observation.victim.model).requires_grad_()
+    sgd = SGD(net.parameters(), lr=lr)
+    for _ in range(T):
+        sgd.zero_grad()
+        cross_entropy(net(images), torch.tensor(labels)).backward()
+        sgd.step()
+    before = observation.victim.parameters
+    average = {key: (before[key] - after.detach()) / (lr * T) for key, after in net.named_parameters()}
+    assert not torch.equal(average["3.weight"], observation.update["3.weight"])
+    assert torch.equal(METHODS[name](replace(observation, update=average)), METHODS[name](observation))
+
+
+class Signed(nn.Identity):
+    """Features of both signs."""
+
+
+CANNOT = {
+    "one logit": (None, build(Small, classes=1, seed=0)),
+    "single image": ("one image", build(Small, seed=0)),
+    "bias": ("bias", build(Small, bias=False, seed=0)),
+    "never negative": ("non-negative features", build(Small, activation=Signed, seed=0)),
+}
+
+
+@every_method
+@pytest.mark.parametrize("reason", CANNOT)
+def test_what_it_cannot_work_on_is_refused_in_one_line_that_says_what_would_do(name, reason, observe):
+    need, net = CANNOT[reason]
+    single = "one image" in METHODS[name].needs and need != "one image"
+    observation = observe([1] if single else [1, 1, 0], net)
+    if need is not None and need not in METHODS[name].needs:
+        is_an_answer(METHODS[name](observation), observation)
+        return
+    with pytest.raises(InputError, match=reason) as refusal:
+        METHODS[name](observation)
+    assert str(refusal.value).startswith(f"{name} ")
+    assert "\n" not in str(refusal.value)
+    assert "choose" in str(refusal.value)
+
+
+@every_method
+def test_a_method_says_what_it_needs_and_what_it_is(name):
+    assert METHODS[name].needs <= set(get_args(Need))
+    assert METHODS[name].__doc__
+
+
+# How attacks get them.
+
+
+def test_an_attack_runs_on_labels_that_were_recovered(capture):
+    observation = capture((3, 50, 90), give_labels=False, rate=None, model=LeNet).observation
+    attack = IG(steps=2, restarts=1)
+    with pytest.raises(InputError, match="labels"):
+        attack.check(observation)
+    given = capture((3, 50, 90), rate=None, model=LeNet).observation
+    completed = infer(observation, "alr")
+    assert torch.equal(completed.knowledge.labels, given.knowledge.labels)
+    assert torch.equal(attack.run([completed]).images, IG(steps=2, restarts=1).run([given]).images)
+
+
+def test_names():
+    with pytest.raises(InputError, match="did you mean 'alr'") as refusal:
+        find("arl")
+    assert all(name in str(refusal.value) for name in METHODS)
+    assert find("attacks.labels.alr.alr") is METHODS["alr"]
+    for wrong in ("nowhere.at_all", "attacks.labels.alr.nothing"):
+        with pytest.raises(InputError, match="cannot import") as refusal:
+            find(wrong)
+        assert "\n" not in str(refusal.value)

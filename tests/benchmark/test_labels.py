@@ -1,0 +1,107 @@
+"""The scores of label recovery against oracles, the batches it is measured on, and its table."""
+
+import re
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from benchmark.batches import draw_batches
+from benchmark.label_accuracy import label_accuracies
+from benchmark.labels import labels
+from victims.data.photos import Photos
+from victims.errors import InputError
+
+LABELS = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(torch.tensor)
+
+
+# The scores.
+
+
+@given(LABELS, LABELS)
+def test_counts_are_the_share_of_images_that_can_be_matched_with_one_of_their_label(found, truth):
+    alike = (found[:, None] == truth[None]).numpy()
+    rows, columns = linear_sum_assignment(alike, maximize=True)
+    assert label_accuracies(found, truth)["counts"] == pytest.approx(alike[rows, columns].mean())
+
+
+@given(LABELS, LABELS)
+def test_existence_is_the_share_of_the_true_classes_that_are_somewhere_in_the_answer(found, truth):
+    present = truth.unique()
+    assert label_accuracies(found, truth)["existence"] == pytest.approx(torch.isin(present, found).double().mean())
+
+
+@pytest.mark.parametrize(("B", "published"), [(16, 0.375), (32, 0.313), (64, 0.281)])
+def test_distinct_classes_all_right_score_as_zlr_does_in_the_igims_paper(B, published):
+    """Table 2: 64 is ImageNet's column. Half of one class, a quarter of another: ZLR can only find each once."""
+    truth = torch.tensor([0] * (B // 2) + [1] * (B // 4) + list(range(2, 2 + B // 4)))
+    accuracies = label_accuracies(torch.arange(B), truth)
+    assert accuracies["counts"] == pytest.approx(published, abs=6e-4)
+    assert accuracies["existence"] == 1
+
+
+def test_a_class_that_is_not_there_costs_counts_alone():
+    assert label_accuracies(torch.tensor([0, 0, 1, 7]), torch.tensor([0, 0, 1, 1])) == {"counts": 0.75, "existence": 1}
+    assert label_accuracies(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 1, 1])) == {"counts": 0.5, "existence": 0.5}
+
+
+def test_of_probabilities_the_likeliest_class_counts():
+    soft = torch.tensor([[0.2, 0.5, 0.3], [0.9, 0.1, 0.0]])
+    assert label_accuracies(soft, torch.tensor([0, 1])) == {"counts": 1, "existence": 1}
+
+
+def test_a_victim_with_one_logit_is_asked_for_odd_or_even_alone():
+    assert label_accuracies(torch.tensor([1]), torch.tensor([7]), parity=True) == {"counts": 1, "existence": 1}
+    assert label_accuracies(torch.tensor([1]), torch.tensor([6]), parity=True) == {"counts": 0, "existence": 0}
+
+
+# The table.
+
+SMALL = {"victim": "lenet", "size": 8, "trials": 2}
+
+
+def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys):
+    labels(**SMALL, batch="1,3", methods="alr,idlg,zlr")
+    printed = capsys.readouterr().out
+    exact = r"1\.000 \[1\.000, 1\.000\]"
+    assert len(re.findall(rf"alr +{exact} +{exact} +bias\n", printed)) == 2  # counts, existence
+    assert len(re.findall(rf"idlg +{exact} +- +non-negative features, one image\n", printed)) == 2
+    assert "B = 1" in printed
+    assert "B = 3" in printed
+    assert "- idlg reads the label of a single image" in printed
+    for fact in ("victim lenet", "victim_mode eval", "defense none", "10 classes", "2 random batches"):
+        assert fact in printed
+
+
+def test_what_it_measures_is_the_defended_update_of_the_batches_drawn(capsys):
+    data = Photos(split="test", size=8)
+    (batch,) = draw_batches(data, "photos-test-8px", rule="unbalanced", batch_size=8, tasks=1)
+    assert sorted(Counter(data.labels[list(batch.indices)].tolist()).values()) == [1, 1, 2, 4]
+    once = {**SMALL, "trials": 1, "batch": "8", "batches": "unbalanced"}
+    labels(**once, methods="zlr,alr")
+    assert re.findall(r"(?:zlr|alr) +(\d\.\d+)", capsys.readouterr().out)[:2] == ["0.500", "1.000"]
+    labels(**once, methods="alr", defense="sparsification:0.99")  # every bias gradient is gone
+    assert float(re.findall(r"alr +(\d\.\d+)", capsys.readouterr().out)[0]) < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"batch": "4,x"}, "batch takes whole numbers"),
+        ({"batch": "0"}, "batch takes whole numbers"),
+        ({"batch": ""}, "batch takes whole numbers"),
+        ({"batch": "97"}, "96 images"),
+        ({"trials": 0}, "trials is 0"),
+        ({"methods": "arl"}, "did you mean 'alr'"),
+        ({"victim": "lenett"}, "did you mean 'lenet'"),
+        ({"defense": "sparsification"}, "write sparsification:RATE"),
+        ({"batches": "distinct", "batch": "11"}, "11 needs 11 classes"),
+    ],
+)
+def test_bad_input_is_one_line(options, expected):
+    with pytest.raises(InputError, match=expected) as refusal:
+        labels(**{**SMALL, "batch": "2", **options})
+    assert "\n" not in str(refusal.value)
