@@ -8,29 +8,39 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from victims.client import LocalTraining, Slope, gradient_at, mean_gradient
 from victims.errors import Notice
-from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient
+from victims.victim import Gradient, Statistics, Victim, batch_statistics
 
 AGREE = 1e-6  # relative, in float64
 
 
-def victim_gradients(victim: Victim, images: Tensor, labels: Tensor, *, vectorised: bool = True) -> Gradient:
-    """d loss / d theta for every run.
+def victim_gradients(
+    victim: Victim, images: Tensor, labels: Tensor, *, local: LocalTraining | None = None, vectorised: bool = True
+) -> Gradient:
+    """d loss / d theta for every run, or (theta_0 - theta_T) / (lr T), the mean of those that local training takes.
 
     Args:
         images: (R, B, C, H, W), normalised.
         labels: (R, B) classes, or (R, B, K) probabilities.
+        local: with its learning rate; the result is differentiable through all of its steps. Clients and mini-batches
+            are cut from the batch in its order.
         vectorised: all runs as one `torch.func` computation; otherwise one after another by plain autograd,
             which works for every victim. Both agree to rounding.
 
     Returns:
         (R, *shape) per parameter.
     """
+
+    def of_run(slope: Slope, x: Tensor, y: Tensor) -> Gradient:
+        theta = victim.parameters
+        return mean_gradient(slope, theta, x, y, local) if local else slope(theta, x, y)
+
     if vectorised:
-        return vmap(grad(victim.loss), in_dims=(None, 0, 0))(victim.parameters, images, labels)
-    differentiable = torch.is_grad_enabled()
+        return vmap(partial(of_run, grad(victim.loss)))(images, labels)
+    slope = partial(gradient_at, victim, create_graph=torch.is_grad_enabled())
     with torch.enable_grad():
-        runs = [gradient(victim, x, y, create_graph=differentiable) for x, y in zip(images, labels, strict=True)]
+        runs = [of_run(slope, x, y) for x, y in zip(images, labels, strict=True)]
     return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
 
 
@@ -42,11 +52,16 @@ def victim_statistics(victim: Victim, images: Tensor, *, vectorised: bool = True
     return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
 
 
-def vectorises(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> bool:
+def vectorises(
+    victim: Victim, image_shape: tuple[int, int, int], batch_size: int, local: LocalTraining | None = None
+) -> bool:
     """Whether `torch.func` runs this victim and agrees with plain autograd; where not, a warning says why.
 
     The slopes of a gradient's norm in two random batches are compared in float64: some layers, such as torch's
     layer norm, are silently wrong under `vmap` when they are differentiated twice.
+
+    Args:
+        local: training that is to be repeated, in which every run comes to weights of its own.
     """
     double = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
     generator = torch.Generator().manual_seed(0)
@@ -55,7 +70,7 @@ def vectorises(victim: Victim, image_shape: tuple[int, int, int], batch_size: in
     labels = torch.zeros(2, batch_size, dtype=torch.long, device=images.device)
 
     def slopes(vectorised: bool) -> Tensor:
-        dummy = victim_gradients(double, images, labels, vectorised=vectorised)
+        dummy = victim_gradients(double, images, labels, local=local, vectorised=vectorised)
         return torch.autograd.grad(sum(g.square().sum() for g in dummy.values()), images)[0]
 
     try:

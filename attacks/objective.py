@@ -2,15 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from attacks.engine import victim_gradients
 from attacks.stage import Stage, Variables
+from victims.errors import InputError
 from victims.observation import Observation, Transform
 from victims.rounds import by_round
 from victims.victim import Gradient
+
+Match = Literal["aga", "fa"]
+"""How an update after local training is matched.
+
+- `aga`: as if the mean gradient of its steps were one gradient of the whole batch at theta_0 (average gradient
+  approximation; IGIMS, eqs. 12 and 13). It costs as much as FedSGD, however the clients trained.
+- `fa`: by the mean gradient of the same training on the dummy batch, differentiable through all of its steps
+  (Geiping et al., 2020). Clients and mini-batches are cut from the dummy batch in its order. Where labels are given
+  that is their sorted order, and not the clients', which the attacker does not know.
+"""
 
 CPU_IMAGES = 4  # measured: beyond, grouped convolutions of many runs are slower than the runs one by one
 
@@ -21,7 +33,7 @@ class Chunk:
 
     Attributes:
         rows: their places among all.
-        received: (n, *shape) per parameter.
+        received: (n, *shape) per parameter, in units of a gradient.
         labels: those given, (n, B).
         statistics: the batch-norm statistics given, (n, 2, C), as `bn <layer>`; handed to stages with what is fixed.
     """
@@ -42,6 +54,13 @@ class Objective:
         runs: of each task.
         chunk: how many batches are evaluated at once; None is all of them on a GPU, and on a CPU as many as make
             up `CPU_IMAGES` images.
+        match: see `Match`; without local training there is nothing to choose.
+
+    Attributes:
+        gradients: victim gradients that one dummy batch costs: of every round, client and local step that is repeated.
+
+    Raises:
+        InputError: the learning rate of the clients is needed and not known.
     """
 
     def __init__(
@@ -53,13 +72,21 @@ class Objective:
         population: int,
         chunk: int | None,
         vectorised: bool,
+        match: Match = "aga",
     ) -> None:
         self.observations, self.distance, self.vectorised = observations, distance, vectorised
         self.victim, self.population = observations[0].victim, population
+        local = observations[0].knowledge.local
+        if local and local.lr is None:
+            refuse_unknown_scale(distance, by_round(self.victim, observations[0].update)[0], match)
+        self.local = local if match == "fa" else None
+        steps = sum(map(len, self.local.schedule(observations[0].batch_size))) if self.local else 1
         self.rounds = len(by_round(self.victim, self.victim.parameters))
+        self.gradients = self.rounds * steps
         task_of = [task for task in range(len(observations)) for _ in range(runs * population)]
         on_cpu = self.victim.mean.device.type == "cpu"
         size = chunk or (max(1, CPU_IMAGES // observations[0].batch_size) if on_cpu else len(task_of))
+        self._sent = [o.gradient() for o in observations]
         alike: dict[tuple[int, ...], Chunk] = {}
         self.chunks: list[Chunk] = []
         for start in range(0, len(task_of), size):
@@ -76,7 +103,7 @@ class Objective:
             return torch.stack([tensors[task] for task in tasks])
 
         first = self.observations[0].knowledge
-        received = {name: gather([o.update[name] for o in self.observations]) for name in self.observations[0].update}
+        received = {name: gather([sent[name] for sent in self._sent]) for name in self._sent[0]}
         given = [o.knowledge.statistics or {} for o in self.observations]
         return Chunk(
             rows,
@@ -125,6 +152,30 @@ class Objective:
         return tensor[torch.arange(rows.start, rows.stop, device=tensor.device) // self.population]
 
     def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor) -> Tensor:
-        dummy = chunk.transform(victim_gradients(self.victim, images, labels, vectorised=self.vectorised))
+        dummy = victim_gradients(self.victim, images, labels, local=self.local, vectorised=self.vectorised)
+        dummy = chunk.transform(dummy)
         rounds = zip(by_round(self.victim, dummy), by_round(self.victim, chunk.received), strict=True)
         return sum(self.distance(of_round, received) for of_round, received in rounds)
+
+
+def refuse_unknown_scale(distance: Callable[[Gradient, Gradient], Tensor], update: Gradient, match: Match) -> None:
+    """Refuse what needs a learning rate that the attacker does not know.
+
+    Args:
+        update: not stacked; for its shapes alone.
+
+    Raises:
+        InputError: the training would have to be repeated, or the distance changes with a gradient's length.
+    """
+    if match == "fa":
+        raise InputError(
+            "fa repeats the clients' training and needs their learning rate; run with --know-lr true, or --match aga."
+        )
+    generator = torch.Generator().manual_seed(0)
+    one, other = ({n: torch.randn(1, *g.shape, generator=generator).to(g) for n, g in update.items()} for _ in "ab")
+    longer = {name: 2 * g for name, g in one.items()}
+    if not torch.allclose(distance(longer, other), distance(one, other), rtol=1e-3):
+        raise InputError(
+            "this distance depends on the length of the gradient, which an unknown learning rate hides; take an attack "
+            "that compares directions (cosine), or run with --know-lr true."
+        )

@@ -1,5 +1,9 @@
 """What a client computes from its private batch."""
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,6 +17,63 @@ from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradi
 Level = Literal["none", "running", "unmixed", "exact"]
 MOMENTUM = 0.1  # of torch's batch norm
 
+Slope = Callable[[Gradient, Tensor, Tensor], Gradient]
+"""Weights, normalised images (b, C, H, W) and their labels -> d loss / d theta."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalTraining:
+    """Plain SGD of every client on its own images, before the server averages their weights (FedAvg).
+
+    McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS 2017,
+    algorithm 1. A client cuts its images, in the order in which they lie in the batch, into mini-batches, and these
+    are the same in every epoch, as in the attack of Geiping et al., 2020. Of B images it takes
+    T = epochs * ceil(B / clients / mini_batch) steps.
+
+    Attributes:
+        epochs: passes over a client's images.
+        mini_batch: images per step; the last step of an epoch takes what is left. None is all of the client's.
+        clients: each has an equal share of the batch, and the server sees only the mean of what they send.
+        lr: the learning rate; None where an attacker does not know it.
+
+    Raises:
+        InputError: a count below 1, or a learning rate that is not above 0.
+    """
+
+    epochs: int = 1
+    mini_batch: int | None = None
+    clients: int = 1
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, count in {"epochs": self.epochs, "mini_batch": self.mini_batch, "clients": self.clients}.items():
+            if count is not None and count < 1:
+                raise InputError(f"{name} is {count}; give 1 or more.")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise InputError(f"lr is {self.lr}; give a learning rate above 0.")
+
+    def schedule(self, batch_size: int) -> list[list[slice]]:
+        """For every client the images of each of its T steps.
+
+        Raises:
+            InputError: the clients cannot have equal shares.
+        """
+        share, left = divmod(batch_size, self.clients)
+        if left or not share:
+            raise InputError(
+                f"{batch_size} images cannot be shared out evenly over {self.clients} clients; give a batch that is a "
+                "multiple of them."
+            )
+        size = self.mini_batch or share
+        return [
+            [slice(at, min(at + size, first + share)) for at in range(first, first + share, size)] * self.epochs
+            for first in range(0, batch_size, share)
+        ]
+
+    def steps(self, batch_size: int) -> int:
+        """T, the steps of one client."""
+        return len(self.schedule(batch_size)[0])
+
 
 def fed_sgd(victim: Victim, images: Tensor, labels: Tensor) -> Gradient:
     """FedSGD: the gradient of the mean loss over the batch, one step, nothing else.
@@ -22,6 +83,57 @@ def fed_sgd(victim: Victim, images: Tensor, labels: Tensor) -> Gradient:
         labels: (B,).
     """
     return {name: g.detach() for name, g in gradient(victim, victim.normalise(images), labels).items()}
+
+
+def fed_avg(victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining) -> Gradient:
+    """FedAvg: theta_0 - theta_T, of the mean theta_T that the clients send. It points as a gradient does.
+
+    It is lr times the sum of T gradients. What the weights' rounding swallows of it never reaches the server.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,).
+
+    Raises:
+        InputError: the clients cannot have equal shares.
+    """
+    theta = victim.parameters
+    mean = mean_gradient(partial(gradient_at, victim), theta, victim.normalise(images), labels, local)
+    moved = local.lr * local.steps(len(images))
+    return {name: p - (p - moved * mean[name]) for name, p in theta.items()}
+
+
+def mean_gradient(slope: Slope, theta: Gradient, images: Tensor, labels: Tensor, local: LocalTraining) -> Gradient:
+    """(theta_0 - theta_T) / (lr T), the mean over the clients: the mean of all gradients that they step along.
+
+    Args:
+        theta: theta_0.
+        images: (B, C, H, W), normalised.
+        labels: (B,) classes, or (B, num_classes) probabilities.
+    """
+    found = []
+    for steps in local.schedule(len(images)):
+        total = {name: torch.zeros_like(p) for name, p in theta.items()}
+        for part in steps:
+            g = slope({name: p - local.lr * total[name] for name, p in theta.items()}, images[part], labels[part])
+            total = {name: so_far + g[name] for name, so_far in total.items()}
+        found.append({name: of_steps / len(steps) for name, of_steps in total.items()})
+    return {name: sum(of_client[name] for of_client in found) / local.clients for name in theta}
+
+
+def gradient_at(
+    victim: Victim, theta: Gradient, images: Tensor, labels: Tensor, *, create_graph: bool = False
+) -> Gradient:
+    """d loss / d theta on normalised images (B, C, H, W), by plain autograd: works for every victim.
+
+    Args:
+        theta: weights of the caller's own, for they are made to require gradients. With `create_graph` they may be
+            functions of the images, and the result is differentiable through them.
+    """
+    theta = {name: p.requires_grad_() for name, p in theta.items()}
+    loss = victim.loss(theta, images, labels)
+    grads = torch.autograd.grad(loss, list(theta.values()), create_graph=create_graph, materialize_grads=True)
+    return dict(zip(theta, grads, strict=True))
 
 
 def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 64) -> None:
@@ -40,7 +152,9 @@ def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 6
         update_bn(((images - mean) / std).split(size), model)
 
 
-def known_statistics(victim: Victim, images: Tensor, level: Level) -> Statistics | None:
+def known_statistics(
+    victim: Victim, images: Tensor, level: Level, local: LocalTraining | None = None
+) -> Statistics | None:
     """The batch-norm statistics that an attacker of this level knows.
 
     - `none`: nothing.
@@ -51,9 +165,10 @@ def known_statistics(victim: Victim, images: Tensor, level: Level) -> Statistics
 
     Args:
         images: (B, C, H, W) in [0, 1].
+        local: the clients' training, under FedAvg. `exact` ones are still of the whole batch before it.
 
     Raises:
-        InputError: the victim has no such statistics.
+        InputError: the victim has no such statistics, or they cannot be told apart.
     """
     if level == "none":
         return None
@@ -65,6 +180,11 @@ def known_statistics(victim: Victim, images: Tensor, level: Level) -> Statistics
         return {name: s.detach() for name, s in batch_statistics(victim, victim.normalise(images)).items()}
     if not victim.training:
         raise InputError("in eval mode no running statistics move, so none can be unmixed; add --victim-mode train.")
+    if local and local.schedule(len(images)) != [[slice(0, len(images))]]:
+        raise InputError(
+            "running statistics of several local steps or clients mix those of several batches and weights, which "
+            "cannot be told apart; give one client one step on all its images, or another --bn."
+        )
     return unmix(victim, running_after(victim, images), tuple(images.shape))
 
 

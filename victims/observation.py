@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.victim import Gradient, Statistics, Victim
 
@@ -23,11 +24,14 @@ class Knowledge:
         labels: (B,) the batch's labels as a sorted multiset, or None where they are not given.
         estimate: how an attacker who knows *which* defence was used (never its parameters) copies it, or None.
         statistics: of the batch, for the victim's batch-norm layers, as its level allows; None where not given.
+        local: how the clients trained, under FedAvg; None under FedSGD. Without a learning rate the scale of the update
+            is not known. The order of the batch is not part of it: which labels shared a mini-batch is not known.
     """
 
     labels: Tensor | None = None
     estimate: Estimate | None = None
     statistics: Statistics | None = None
+    local: LocalTraining | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Observation:
     Attributes:
         task: the stable id of the task.
         victim: model, weights, mode, preprocessing.
-        update: what the client sent, after its defence.
+        update: what the client sent, after its defence: a gradient, or under FedAvg theta_0 - theta_T.
         image_shape: (C, H, W).
     """
 
@@ -48,6 +52,18 @@ class Observation:
     image_shape: tuple[int, int, int]
     num_classes: int
     knowledge: Knowledge
+
+    def gradient(self) -> Gradient:
+        """The update in units of a gradient: as it is, or after local training (theta_0 - theta_T) / (lr T).
+
+        This is the average gradient approximation (IGIMS, eq. 12). Where the attacker does not know lr, it is the
+        update as it is: right up to a factor.
+        """
+        local = self.knowledge.local
+        if local is None or local.lr is None:
+            return self.update
+        moved = local.lr * local.steps(self.batch_size)
+        return {name: difference / moved for name, difference in self.update.items()}
 
     def require(self, needs: frozenset[str], who: str) -> None:
         """Refuse an attack that needs to know more than is declared.
