@@ -14,10 +14,11 @@ from torch.autograd import gradcheck
 
 from attacks import objective
 from attacks.base import Attack
+from benchmark.batches import Batch
 from benchmark.lpips_backbone import Lpips
 from benchmark.metrics import score
 from benchmark.registry import KINDS, find, registered
-from benchmark.tasks import Batch, GradientDataModule, Task
+from benchmark.tasks import GradientDataModule, Task
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError
