@@ -63,7 +63,8 @@ def test_a_victim_with_one_logit_is_asked_for_odd_or_even_alone():
 SMALL = {"victim": "lenet", "size": 8, "trials": 2}
 
 
-def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys):
+def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     labels(**SMALL, batch="1,3", methods="alr,idlg,zlr")
     printed = capsys.readouterr().out
     exact = r"1\.000 \[1\.000, 1\.000\]"
@@ -98,7 +99,7 @@ def test_what_it_measures_is_the_defended_update_of_the_batches_drawn(capsys):
         ({"methods": "arl"}, "did you mean 'alr'"),
         ({"victim": "lenett"}, "did you mean 'lenet'"),
         ({"defense": "sparsification"}, "write sparsification:RATE"),
-        ({"batches": "distinct", "batch": "11"}, "11 needs 11 classes"),
+        ({"batches": "distinct", "batch": "11"}, "11 need 11 classes"),
     ],
 )
 def test_bad_input_is_one_line(options, expected):
