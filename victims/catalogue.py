@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import relu6
 
 from victims.errors import InputError, Notice
 
@@ -66,12 +67,11 @@ def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int,
     """The model in its mode, after it has classified two images of noise. A warning says of which pixels it sees none.
 
     Raises:
-        InputError: it cannot, gives no logits, or draws random numbers as dropout does, so that its gradient can be
-            repeated by nobody.
+        InputError: it cannot, has no second derivative, gives no logits, or draws random numbers as dropout does, so
+            that its gradient can be repeated by nobody.
     """
-    elementary_attention()
     try:
-        model = make(image_shape=image_shape, num_classes=num_classes).train(training)
+        model = elementary(make(image_shape=image_shape, num_classes=num_classes)).train(training)
         given, seen, drew = probe(model, image_shape)
     except InputError:
         raise
@@ -102,6 +102,9 @@ def probe(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[in
     Returns:
         shape of what the model gives, empty where that is no tensor; on how many rows and columns of the images it
         depends; whether random numbers were drawn.
+
+    Raises:
+        Exception: the model's own, for whatever it cannot do; of torch, where it has no second derivative.
     """
     images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -111,13 +114,30 @@ def probe(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[in
         drew = not torch.equal(before, torch.get_rng_state())
     if not isinstance(logits, Tensor):
         return (), (0, 0), drew
-    (slopes,) = torch.autograd.grad(logits.sum(), images)
+    (slopes,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    if slopes.requires_grad:  # raises where an operation cannot be differentiated twice
+        torch.autograd.grad(slopes.square().sum(), images, allow_unused=True)
     seen = slopes.abs().sum((0, 1)) > 0
     return tuple(logits.shape), (int(seen.any(1).sum()), int(seen.any(0).sum())), drew
 
 
-def elementary_attention() -> None:
-    """From here on torch computes attention step by step: its fused kernels, CPU's too, have no second derivative."""
-    torch.backends.cuda.enable_flash_sdp(False)
+def elementary(model: nn.Module) -> nn.Module:
+    """The model without what torch has no second derivative of, of the same outputs: parts are replaced, in place.
+
+    From here on torch also computes attention step by step, wherever it is, and not in fused kernels.
+    """
+    torch.backends.cuda.enable_flash_sdp(False)  # these bind CPUs too
     torch.backends.cuda.enable_mem_efficient_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(module, name, Hardsigmoid())
+    return model
+
+
+class Hardsigmoid(nn.Module):
+    """torch's, in operations that can be differentiated twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu6(x + 3) / 6

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from timm.models.vision_transformer import VisionTransformer as TimmViT
 from torch import nn
-from torch.nn.functional import dropout
+from torch.nn.functional import dropout, hardsigmoid
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 from torchvision.ops import StochasticDepth
 
@@ -154,6 +154,13 @@ class Deep(Flat):
         return self.depth(super().forward(x))
 
 
+class Once(Flat):
+    """torch has no second derivative of this."""
+
+    def forward(self, x):
+        return super().forward(hardsigmoid(x))
+
+
 class Always(Flat):
     def forward(self, x):
         return super().forward(x) + torch.randn(())
@@ -172,6 +179,7 @@ class NoDropout(Flat):
     ("model", "training", "expected"),
     [
         (Broken, False, "KeyError"),
+        (Once, False, "hardsigmoid_backward is not implemented"),
         (Pair, False, "no logits for 10 classes"),
         (Pixels, True, "no logits for 10 classes"),
         (Functional, True, "--victim-mode eval"),
@@ -273,3 +281,14 @@ def test_attention_is_differentiated_twice(make, fused_attention):
     assert (slope * direction).sum().item() == pytest.approx(difference, rel=1e-6)
     with pytest.warns(Notice, match="going on run by run"):
         assert not vectorises(victim, (3, 16, 16), 2)
+
+
+def test_hard_sigmoids_are_replaced_by_equal_ones_with_a_second_derivative():
+    x = torch.linspace(-5, 5, 201, dtype=torch.float64)
+    torch.testing.assert_close(catalogue.Hardsigmoid()(x), nn.Hardsigmoid()(x))
+    plain = build(torchvision.models.mobilenet_v3_small, num_classes=10, seed=0).eval()
+    taken = make_one("torchvision:mobilenet_v3_small")
+    assert any(isinstance(m, nn.Hardsigmoid) for m in plain.modules())
+    assert not any(isinstance(m, nn.Hardsigmoid) for m in taken.modules())
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(taken(images), plain(images))
