@@ -19,6 +19,8 @@ from benchmark.rows import PROTOCOL, Control
 from defenses.base import Defense
 from priors import catalogue
 from priors.base import Prior
+from victims import catalogue as victims_by_name
+from victims import checkpoints
 from victims.client import Level, calibrate
 from victims.data.base import ImageData
 from victims.data.files import Resize
@@ -42,8 +44,9 @@ class Config:
         size: side of the images in pixels.
         resize: how images that come as files get that size: the shorter side to it, bicubic; or as the code of a paper.
         data_dir: the folder that holds the data set's own, for data sets that come as files.
-        victim: the model.
-        victim_weights: `random`, or `calibrated`: random, with batch-norm running statistics of training images.
+        victim: the model: a name, `torchvision:NAME` or `timm:NAME`.
+        victim_weights: `random`; `calibrated`: random, with batch-norm running statistics of training images; or a
+            file of trained ones (.th, .pt, .pth, .safetensors), as a path or below the weights folder.
         rounds: of federated learning in which the client shares an update of the same images.
         between: steps of training by other clients from one round to the next; with 0 every round has new weights.
         victim_mode: whether the client computes its update in eval or in train mode.
@@ -82,7 +85,7 @@ class Config:
     resize: Resize = "shorter"
     data_dir: Path = Path("data")
     victim: str = "convnet"
-    victim_weights: Literal["random", "calibrated"] = "random"
+    victim_weights: str = "random"
     victim_mode: Literal["eval", "train"] = "eval"
     rounds: int = 1
     between: int = 0
@@ -109,7 +112,17 @@ class Config:
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""
         options = {name: value for name, value in asdict(self).items() if name not in NOT_THE_RESULT}
-        return {**options, "protocol": PROTOCOL}
+        return {**options, "victim_weights": self.weights_label(), "protocol": PROTOCOL}
+
+    def weights_file(self) -> Path | None:
+        """Of the victim's trained weights."""
+        named = self.victim_weights not in ("random", "calibrated")
+        return checkpoints.find(self.victim_weights, self.weights_dir) if named else None
+
+    def weights_label(self) -> str:
+        """What a row calls the victim's weights; of a file it holds the beginning of its SHA-256."""
+        file = self.weights_file()
+        return checkpoints.label(file) if file else self.victim_weights
 
     def folder(self, lpips: bool) -> Path:
         """Where the results go: the same options, the same folder."""
@@ -146,12 +159,18 @@ class Config:
         """The victim's model in every round, for images such as those of `data`."""
         if self.rounds < 1 or self.between < 0:
             raise InputError(f"rounds is {self.rounds} and between {self.between}; give 1 or more, and 0 or more.")
-        make = partial(
-            build,
-            find("victim", self.victim),
-            image_shape=data.image_shape,
-            num_classes=len(data.classes),
-        )
+        file = self.weights_file()
+        if file and self.rounds > 1 and not self.between:
+            raise InputError("trained weights are the same in every round; add --between, or run with --rounds 1.")
+        own = partial(find, "victim")
+        model = victims_by_name.find(self.victim, own, training=self.victim_mode == "train")
+
+        def make(seed: int) -> nn.Module:
+            made = build(model, image_shape=data.image_shape, num_classes=len(data.classes), seed=seed)
+            if file:
+                checkpoints.load(made, file, self.victim)
+            return made
+
         others = self.make_data("train") if self.between else data
         return models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=seed)
 

@@ -134,7 +134,7 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         prior=config.prior if prior else "none",
         prior_trained_on=prior.trained_on if prior else "none",
         victim=config.victim,
-        victim_weights=config.victim_weights,
+        victim_weights=config.weights_label(),
         victim_mode=config.victim_mode,
         data=config.data,
         split=config.split,

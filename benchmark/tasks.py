@@ -15,6 +15,7 @@ from defenses.base import Defense
 from victims.client import Level, fed_sgd, known_statistics
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
+from victims.faint import faint
 from victims.observation import Knowledge, Observation
 from victims.seeds import seed_of
 from victims.victim import Victim
@@ -112,6 +113,8 @@ class GradientDataModule(LightningDataModule):
         device = self.victim.mean.device
         private = seen[0].to(device, self.victim.mean.dtype)
         update = fed_sgd(self.victim, private, seen[1].to(device))
+        if said := faint(self.victim, private, seen[1].to(device)):
+            warnings.warn(f"{batch.task}: {said}", Notice, stacklevel=2)
         if self.defense:
             update = self.defense(update, torch.Generator().manual_seed(seed_of(self.seed, "defense", batch.task)))
         norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5

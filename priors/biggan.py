@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from priors.base import Prior, State
-from priors.public import expected, tensors
+from victims.checkpoints import expected, tensors
 from victims.errors import InputError
 
 WIDTHS = {  # channels at 4x4, 8x8, ..., in multiples of the base width

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from priors.public import tensors
+from victims.checkpoints import tensors
 from victims.errors import InputError
 
 

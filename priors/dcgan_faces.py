@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from priors.base import Prior
-from priors.public import expected, tensors
+from victims.checkpoints import expected, tensors
 
 NZ = 100  # length of the latent
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from priors.base import Prior, State
-from priors.public import expected, tensors
+from victims.checkpoints import expected, tensors
 from victims.errors import InputError
 
 SIZES = (32, 64, 128, 256, 512, 1024)

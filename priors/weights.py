@@ -5,7 +5,6 @@ The file's metadata holds `prior` (the name of the architecture), `options` (its
 of others may have such a record too.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from priors.biggan import BigGAN
 from priors.dcgan import DCGAN
 from priors.dcgan_faces import DCGANFaces
 from priors.stylegan2 import StyleGAN2
+from victims.checkpoints import sha256
 from victims.errors import InputError
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -28,11 +28,6 @@ ARCHITECTURES: Mapping[str, type[Prior]] = {
     "dcgan_faces": DCGANFaces,
     "stylegan2": StyleGAN2,
 }
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shipped() -> list[str]:

@@ -15,13 +15,16 @@ class BatchNorm(nn.Module):
     def __init__(self, layer: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
+        self.after = nn.Sequential(*layer.children())  # timm's layers also activate what they normalised
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...)."""
         over, channels = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
         centred = x - x.mean(over, keepdim=True)
         y = centred * (centred.square().mean(over, keepdim=True) + self.eps).rsqrt()
-        return y if self.weight is None else torch.addcmul(self.bias.view(channels), y, self.weight.view(channels))
+        if self.weight is not None:
+            y = torch.addcmul(self.bias.view(channels), y, self.weight.view(channels))
+        return self.after(y)
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:

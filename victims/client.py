@@ -148,7 +148,8 @@ def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 6
         )
     images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // (batches * size)))))
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for models with dropout
         update_bn(((images - mean) / std).split(size), model)
 
 

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -48,6 +49,15 @@ def test_replacing_keeps_names_and_outputs(model, pixels):
     assert list(batch_norms(replaced)) == list(batch_norms(model))
     assert not any(isinstance(m, nn.BatchNorm2d) for m in replaced.modules())
     torch.testing.assert_close(replaced(pixels), model.train()(pixels))
+
+
+def test_timms_layers_go_on_activating():
+    model = build(timm.create_model, model_name="test_efficientnet", seed=0).double().train()
+    replaced = copy.deepcopy(model)
+    use_batch_statistics(replaced)
+    assert list(dict(replaced.named_parameters())) == list(dict(model.named_parameters()))
+    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(replaced(images), model(images))
 
 
 def test_statistics_are_those_of_every_layers_input(model, pixels):
