@@ -15,6 +15,7 @@ WANDB  ?= offline
 # VARIABLE=value on the command line of make becomes --option value of `python -m benchmark run`
 OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size RESIZE:resize VICTIM:victim \
            VICTIM_WEIGHTS:victim_weights MODE:victim_mode ROUNDS:rounds BETWEEN:between \
+           LR:lr EPOCHS:epochs MINI_BATCH:mini_batch CLIENTS:clients KNOW_LR:know_lr MATCH:match \
            PRIOR:prior DEFENSE:defense ADAPT:adapt LABELS:labels BN:bn CONTROL:control \
            BATCH:batch BATCHES:batches TASKS:tasks PRECISION:precision RESTARTS:restarts STEPS:steps GROUP:group \
            CHUNK:chunk DEVICES:devices SEED:seed WEIGHTS:weights_dir CONFIG:config

@@ -16,12 +16,14 @@ from torch import Tensor
 from attacks.distances import cosine
 from attacks.engine import vectorises, victim_statistics
 from attacks.labels import find, infer
-from attacks.objective import Objective
+from attacks.objective import Match, Objective, refuse_unknown_scale
 from attacks.regularisers import statistics_distance
 from attacks.stage import Reconstruction, Search, Stage, Variables, share_out
 from priors.base import Prior, shrink
+from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.observation import Observation
+from victims.rounds import by_round
 from victims.seeds import seed_of
 from victims.victim import Gradient
 
@@ -35,6 +37,7 @@ class Common(TypedDict, total=False):
     seed: int
     chunk: int | None
     label_method: str | None
+    match: Match
 
 
 class Attack(LightningModule):
@@ -66,6 +69,7 @@ class Attack(LightningModule):
         seed: int = 0,
         chunk: int | None = None,
         label_method: str | None = None,
+        match: Match = "aga",
     ) -> None:
         """
         Args:
@@ -76,6 +80,7 @@ class Attack(LightningModule):
             seed: of the starting points.
             chunk: how many runs are evaluated at once, see `Objective`.
             label_method: of `attacks.labels`, by which an attack that needs labels reads them from the update.
+            match: how an update after local training is matched, see `attacks.objective`.
 
         Raises:
             InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior where one is
@@ -92,7 +97,7 @@ class Attack(LightningModule):
             raise InputError(f"{self.name} searches a generator; give one with --prior.")
         if label_method is not None and find(label_method) and "labels" not in self.needs:
             raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
-        self.label_method = label_method
+        self.label_method, self.match = label_method, match
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
         self.prior, self.restarts, self.seed, self.chunk = prior, restarts, seed, chunk
 
@@ -182,6 +187,8 @@ class Attack(LightningModule):
             raise InputError(
                 f"{self.name} works on batches of {only}, not {observation.batch_size}; run with --batch {only}."
             )
+        if observation.knowledge.local:
+            self.check_local(observation, observation.knowledge.local)
         if self.made_for.get("defense") == "none" and observation.knowledge.estimate:
             raise InputError(f"{self.name} has no answer to a defence; run with --defense none, or --adapt false.")
         if self.prior is not None:
@@ -197,6 +204,13 @@ class Attack(LightningModule):
             observation = infer(observation, self.label_method)
         self.check(observation)
         return observation
+
+    def check_local(self, observation: Observation, local: LocalTraining) -> None:
+        """Refuse local training that is not one step for a closed form, and an unknown scale where it matters."""
+        if self.analytic and local.steps(observation.batch_size) * local.clients > 1:
+            raise InputError(f"{self.name} solves for one gradient; run with one local step, or without --lr.")
+        if local.lr is None:
+            refuse_unknown_scale(self.distance, by_round(observation.victim, observation.update)[0], self.match)
 
     def check_prior(self, prior: Prior, observation: Observation) -> None:
         """Refuse a prior whose images are no whole multiple of the task's, or that has other classes."""
@@ -219,8 +233,9 @@ class Attack(LightningModule):
         """
         self.observations = [self.admit(observation) for observation in observations]
         if getattr(self, "victim", None) is not observations[0].victim:
-            self.victim = observations[0].victim
-            self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size)
+            self.victim, local = observations[0].victim, observations[0].knowledge.local
+            repeated = local if self.match == "fa" else None
+            self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size, repeated)
         self.curve: list[tuple[str, Tensor]] = []
         self.gradient_evaluations = 0
         self._alive = self.restarts
@@ -308,6 +323,7 @@ class Attack(LightningModule):
             population=population,
             chunk=self.chunk,
             vectorised=self.vectorised,
+            match=self.match,
         )
 
     def _move_by_slopes(self, stage: Stage) -> None:
@@ -332,7 +348,7 @@ class Attack(LightningModule):
         """Keep every run's image and variables of least cost, as they were when the cost was measured."""
         cost = cost.where(self._matchable.repeat_interleave(self._alive), torch.inf)
         self.curve.append((self._stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
-        self.gradient_evaluations += self._alive * self._stage.population * self._objective.rounds
+        self.gradient_evaluations += self._alive * self._stage.population * self._objective.gradients
         if self._best_labels is None:
             self._best_labels = labels.clone()
         if self._stage.latest:

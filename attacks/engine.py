@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from victims.client import LocalTraining, Slope, gradient_at, mean_gradient
+from victims.client import LocalTraining, Slope, mean_gradient
 from victims.errors import Notice
-from victims.victim import Gradient, Statistics, Victim, batch_statistics
+from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
 AGREE = 1e-6  # relative, in float64
 

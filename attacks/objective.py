@@ -58,9 +58,6 @@ class Objective:
 
     Attributes:
         gradients: victim gradients that one dummy batch costs: of every round, client and local step that is repeated.
-
-    Raises:
-        InputError: the learning rate of the clients is needed and not known.
     """
 
     def __init__(
@@ -77,12 +74,9 @@ class Objective:
         self.observations, self.distance, self.vectorised = observations, distance, vectorised
         self.victim, self.population = observations[0].victim, population
         local = observations[0].knowledge.local
-        if local and local.lr is None:
-            refuse_unknown_scale(distance, by_round(self.victim, observations[0].update)[0], match)
         self.local = local if match == "fa" else None
         steps = sum(map(len, self.local.schedule(observations[0].batch_size))) if self.local else 1
-        self.rounds = len(by_round(self.victim, self.victim.parameters))
-        self.gradients = self.rounds * steps
+        self.gradients = steps * len(by_round(self.victim, self.victim.parameters))
         task_of = [task for task in range(len(observations)) for _ in range(runs * population)]
         on_cpu = self.victim.mean.device.type == "cpu"
         size = chunk or (max(1, CPU_IMAGES // observations[0].batch_size) if on_cpu else len(task_of))

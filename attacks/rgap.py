@@ -110,7 +110,7 @@ class RGAP(Attack):
     def reading(self, observation: Observation, likely: bool) -> Reading:
         """Under the likely label, or the other."""
         nothing = torch.zeros(observation.image_shape, dtype=torch.float64)
-        g = in_double(observation.update)
+        g = in_double(observation.gradient())
         if not 0 < sum(float(tensor.square().sum()) for tensor in g.values()) < math.inf:
             return Reading(nothing, 0, [], [])
         links = chain(observation.victim, observation.image_shape)

@@ -68,7 +68,7 @@ class RGAPg(RGAP):
         if all(map(determined, plain.layers)):
             return plain
         observation = self.observations[run // self.restarts]
-        links, g = chain(observation.victim, observation.image_shape), in_double(observation.update)
+        links, g = chain(observation.victim, observation.image_shape), in_double(observation.gradient())
         state = {name: s[run : run + 1] for name, s in self.latents().items()}
         w = {name: p[None, None] for name, p in self.prior.named_parameters()}
         v: dict[str, Tensor] = {**state, **w}

@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
+from attacks.objective import Match
 from benchmark.registry import find
 from benchmark.rows import PROTOCOL, Control
 from defenses.base import Defense
@@ -21,7 +22,7 @@ from priors import catalogue
 from priors.base import Prior
 from victims import catalogue as victims_by_name
 from victims import checkpoints
-from victims.client import Level, calibrate
+from victims.client import Level, LocalTraining, calibrate
 from victims.data.base import ImageData
 from victims.data.files import Resize
 from victims.errors import InputError
@@ -47,6 +48,12 @@ class Config:
         victim: the model: a name, `torchvision:NAME` or `timm:NAME`.
         victim_weights: `random`; `calibrated`: random, with batch-norm running statistics of training images; or a
             file of trained ones (.th, .pt, .pth, .safetensors), as a path or below the weights folder.
+        lr: learning rate of local training (FedAvg); without it a client shares the gradient of its batch (FedSGD).
+        epochs: of local training.
+        mini_batch: images per local step; by default all of a client's.
+        clients: that train locally, each on an equal share of the batch; the server sees the mean of their updates.
+        know_lr: whether the attacker knows the learning rate.
+        match: how the attack matches local training: `aga`, as one gradient; or `fa`, by repeating it.
         rounds: of federated learning in which the client shares an update of the same images.
         between: steps of training by other clients from one round to the next; with 0 every round has new weights.
         victim_mode: whether the client computes its update in eval or in train mode.
@@ -87,6 +94,12 @@ class Config:
     victim: str = "convnet"
     victim_weights: str = "random"
     victim_mode: Literal["eval", "train"] = "eval"
+    lr: float | None = None
+    epochs: int = 1
+    mini_batch: int | None = None
+    clients: int = 1
+    know_lr: bool = True
+    match: Match = "aga"
     rounds: int = 1
     between: int = 0
     prior: str = "dcgan-photos32"
@@ -174,6 +187,20 @@ class Config:
         others = self.make_data("train") if self.between else data
         return models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=seed)
 
+    def local_training(self) -> LocalTraining | None:
+        """What the clients do before they share; None is FedSGD.
+
+        Raises:
+            InputError: a count below 1, no learning rate for what needs one, or no equal shares of the batch.
+        """
+        if self.lr is None:
+            if (self.epochs, self.mini_batch, self.clients) != (1, None, 1):
+                raise InputError("local epochs, mini-batches and several clients need a learning rate; add --lr.")
+            return None
+        local = LocalTraining(lr=self.lr, epochs=self.epochs, mini_batch=self.mini_batch, clients=self.clients)
+        local.schedule(self.batch)
+        return local
+
     def make_defense(self) -> Defense | None:
         """None, or the defence of `name` or `name:parameter`."""
         if self.defense == "none":
@@ -193,6 +220,7 @@ class Config:
         """The method with its preset, the single options on top, and what every attack takes."""
         method: type[Attack] = find("attack", self.attack)
         common = {"restarts": self.restarts, "steps": self.steps, "chunk": self.chunk, "seed": self.seed}
+        common["match"] = self.match
         options = self.method_options(method)
         if self.labels not in ("given", "none"):
             common["label_method"] = self.labels

@@ -31,7 +31,7 @@ def labels(
     size: int = 32,
     data_dir: Path = Path("data"),
     victim: str = "convnet",
-    victim_weights: Literal["random", "calibrated"] = "random",
+    victim_weights: str = "random",
     victim_mode: Literal["eval", "train"] = "eval",
     weights_dir: Path = Path("weights"),
     methods: str = ",".join(sorted(known_methods())),
@@ -49,7 +49,7 @@ def labels(
         size: side of the images in pixels.
         data_dir: the folder that holds the data set's own, for data sets that come as files.
         victim: the model.
-        victim_weights: `random`, or `calibrated`: random, with batch-norm running statistics of training images.
+        victim_weights: `random`, `calibrated` or a file, as `run --victim-weights` takes it.
         victim_mode: whether the client computes its update in eval or in train mode.
         weights_dir: folder with weights that are not shipped.
         methods: of label recovery, with commas between them; dotted paths to functions of your own too.

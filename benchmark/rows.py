@@ -72,6 +72,12 @@ class Row:
     between: int = 0
     batches: str = "random"
     resize: str = "shorter"
+    lr: float | None = None
+    epochs: int = 1
+    mini_batch: int | None = None
+    clients: int = 1
+    know_lr: bool = True
+    match: str = "aga"
     label_method: str = ""
     label_counts: float | None = None
     label_existence: float | None = None

@@ -65,6 +65,8 @@ def run(config: Config) -> Path:
         seed=config.seed,
         steps=sum(attack.plan.values()),
         group=config.group,
+        local=config.local_training(),
+        know_lr=config.know_lr,
     )
     attack.admit(module.capture(batches[0]).observation)  # refused here, not in every process
     prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
@@ -155,6 +157,12 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         device=device,
         precision=config.precision,
         code=code_version(),
+        lr=config.lr,
+        epochs=config.epochs,
+        mini_batch=config.mini_batch,
+        clients=config.clients,
+        know_lr=config.know_lr,
+        match=config.match,
         rounds=config.rounds,
         between=config.between,
     )

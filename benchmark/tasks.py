@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from benchmark.batches import Batch
 from benchmark.rows import Control
 from defenses.base import Defense
-from victims.client import Level, fed_sgd, known_statistics
+from victims.client import Level, LocalTraining, fed_avg, fed_sgd, known_statistics
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.faint import faint
@@ -60,6 +60,8 @@ class GradientDataModule(LightningDataModule):
         bn: which batch-norm statistics of the batch it is told.
         group: how many tasks go together.
         steps: how often an attack steps on each group.
+        local: how the clients train before they share; None is FedSGD.
+        know_lr: whether the attacker is told their learning rate.
     """
 
     def __init__(
@@ -76,11 +78,13 @@ class GradientDataModule(LightningDataModule):
         seed: int,
         steps: int,
         group: int = 1,
+        local: LocalTraining | None = None,
+        know_lr: bool = True,
     ) -> None:
         super().__init__()
         self.data, self.victim, self.defense = data, victim, defense
         self.adapt, self.give_labels, self.bn, self.control = adapt, give_labels, bn, control
-        self.seed, self.steps = seed, steps
+        self.seed, self.steps, self.local, self.know_lr = seed, steps, local, know_lr
         if group < 1:
             raise InputError(f"group is {group}; give 1 or more.")
         self.groups = [batches[start : start + group] for start in range(0, len(batches), group)]
@@ -112,8 +116,12 @@ class GradientDataModule(LightningDataModule):
         seen = self.data.batch(strangers(self.data, batch)) if self.control == "shuffled_update" else (images, labels)
         device = self.victim.mean.device
         private = seen[0].to(device, self.victim.mean.dtype)
-        update = fed_sgd(self.victim, private, seen[1].to(device))
-        if said := faint(self.victim, private, seen[1].to(device)):
+        batch_labels, local = seen[1].to(device), self.local
+        if local:
+            update = fed_avg(self.victim, private, batch_labels, local)
+        else:
+            update = fed_sgd(self.victim, private, batch_labels)
+        if said := faint(self.victim, private, batch_labels):
             warnings.warn(f"{batch.task}: {said}", Notice, stacklevel=2)
         if self.defense:
             update = self.defense(update, torch.Generator().manual_seed(seed_of(self.seed, "defense", batch.task)))
@@ -125,7 +133,8 @@ class GradientDataModule(LightningDataModule):
         knowledge = Knowledge(
             labels=seen[1].sort().values.to(device) if self.give_labels else None,  # a multiset, without order
             estimate=type(self.defense).estimate if self.defense and self.adapt else None,
-            statistics=known_statistics(self.victim, private, self.bn),
+            statistics=known_statistics(self.victim, private, self.bn, local),
+            local=local if local is None or self.know_lr else replace(local, lr=None),
         )
         shape = tuple(images.shape[1:])
         observation = Observation(

@@ -20,6 +20,10 @@ SETTING = (
     "victim",
     "victim_weights",
     "victim_mode",
+    "lr",
+    "epochs",
+    "mini_batch",
+    "clients",
     "rounds",
     "between",
     "batch_size",
@@ -28,7 +32,7 @@ SETTING = (
     "adapt",
     "precision",
 )
-KNOWLEDGE = ("prior", "prior_trained_on", "labels", "label_method", "bn")
+KNOWLEDGE = ("prior", "prior_trained_on", "labels", "label_method", "bn", "know_lr", "match")
 IDENTITY = (*SETTING, "attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options", "protocol")
 # All that the score of a mean image can depend on, whichever attack's run wrote it.
 MEAN_IMAGE = ("data", "split", "size", "resize", "victim", "batch_size", "batches", "control", "protocol")
@@ -59,6 +63,10 @@ class Entry:
     victim: str
     victim_weights: str | None
     victim_mode: str | None
+    lr: float | None
+    epochs: int | None
+    mini_batch: int | None
+    clients: int | None
     rounds: int | None
     between: int | None
     batch_size: int
@@ -73,6 +81,8 @@ class Entry:
     prior_trained_on: str | None
     labels: str | None
     label_method: str | None
+    know_lr: bool | None
+    match: str | None
     bn: str | None
     restarts: int | None
     steps: int | None

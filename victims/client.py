@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient
+from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient, gradient_at
 
 Level = Literal["none", "running", "unmixed", "exact"]
 MOMENTUM = 0.1  # of torch's batch norm
@@ -119,21 +119,6 @@ def mean_gradient(slope: Slope, theta: Gradient, images: Tensor, labels: Tensor,
             total = {name: so_far + g[name] for name, so_far in total.items()}
         found.append({name: of_steps / len(steps) for name, of_steps in total.items()})
     return {name: sum(of_client[name] for of_client in found) / local.clients for name in theta}
-
-
-def gradient_at(
-    victim: Victim, theta: Gradient, images: Tensor, labels: Tensor, *, create_graph: bool = False
-) -> Gradient:
-    """d loss / d theta on normalised images (B, C, H, W), by plain autograd: works for every victim.
-
-    Args:
-        theta: weights of the caller's own, for they are made to require gradients. With `create_graph` they may be
-            functions of the images, and the result is differentiable through them.
-    """
-    theta = {name: p.requires_grad_() for name, p in theta.items()}
-    loss = victim.loss(theta, images, labels)
-    grads = torch.autograd.grad(loss, list(theta.values()), create_graph=create_graph, materialize_grads=True)
-    return dict(zip(theta, grads, strict=True))
 
 
 def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 64) -> None:

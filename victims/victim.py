@@ -125,7 +125,19 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def gradient(victim: Victim, images: Tensor, labels: Tensor, *, create_graph: bool = False) -> Gradient:
     """d loss / d theta on normalised images (B, C, H, W), by plain autograd: works for every victim."""
-    theta = {name: p.requires_grad_() for name, p in victim.parameters.items()}
+    return gradient_at(victim, victim.parameters, images, labels, create_graph=create_graph)
+
+
+def gradient_at(
+    victim: Victim, theta: Gradient, images: Tensor, labels: Tensor, *, create_graph: bool = False
+) -> Gradient:
+    """d loss / d theta on normalised images (B, C, H, W), by plain autograd: works for every victim.
+
+    Args:
+        theta: weights of the caller's own, for they are made to require gradients. With `create_graph` they may be
+            functions of the images, and the result is differentiable through them.
+    """
+    theta = {name: p.requires_grad_() for name, p in theta.items()}
     loss = victim.loss(theta, images, labels)
     grads = torch.autograd.grad(loss, list(theta.values()), create_graph=create_graph, materialize_grads=True)
     return dict(zip(theta, grads, strict=True))

@@ -8,7 +8,7 @@ from attacks.labels.base import classifier, dummy_features, method, nearest_coun
 from victims.observation import Observation
 
 
-@method("bias")
+@method("bias", "scale")
 def alr(observation: Observation) -> Tensor:
     """n_i = sum_k p_ik - B db_i, exactly; the mean of p is estimated on dummy images.
 

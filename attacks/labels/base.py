@@ -16,8 +16,11 @@ DUMMIES = 32
 Method = Callable[[Observation], Tensor]
 """An observation, whose given labels are not looked at -> the batch's labels, (B,) long, sorted."""
 
-Need = Literal["one image", "distinct labels", "non-negative features", "bias"]
-"""What a method rests on. Whether labels are distinct no attacker can check, so this one never refuses."""
+Need = Literal["one image", "distinct labels", "non-negative features", "bias", "scale"]
+"""What a method rests on. Whether labels are distinct no attacker can check, so this one never refuses.
+
+`scale` is the gradient's length, which after local training only those know who know the learning rate.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,11 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
             f"{name} reads one row of the classifier per class, and this victim has {rows} for "
             f"{observation.num_classes} classes; choose another --victim."
         )
+    if "scale" in needs and (local := observation.knowledge.local) and local.lr is None:
+        raise InputError(
+            f"{name} counts by the length of the gradient, which an unknown learning rate hides; choose row_sums or "
+            "zlr, or run with --know-lr true."
+        )
     if "one image" in needs and observation.batch_size > 1:
         raise InputError(
             f"{name} reads the label of a single image, and this update is of {observation.batch_size}; "
@@ -89,10 +97,11 @@ def classifier(observation: Observation) -> Classifier:
     victim = observation.victim
     weight = victim.classifier()
     bias = weight.removesuffix("weight") + "bias"
-    W, dW = victim.parameters[weight].double(), finite(observation.update[weight]).flatten(1)
+    sent = observation.gradient()
+    W, dW = victim.parameters[weight].double(), finite(sent[weight]).flatten(1)
     if bias not in victim.parameters:
         return Classifier(W, W.new_zeros(len(W)), dW, None)
-    return Classifier(W, victim.parameters[bias].double(), dW, finite(observation.update[bias]))
+    return Classifier(W, victim.parameters[bias].double(), dW, finite(sent[bias]))
 
 
 def finite(tensor: Tensor) -> Tensor:

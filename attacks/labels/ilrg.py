@@ -7,7 +7,7 @@ from attacks.labels.base import classifier, method, nearest_counts
 from victims.observation import Observation
 
 
-@method("bias")
+@method("bias", "scale")
 def ilrg(observation: Observation) -> Tensor:
     """Least squares for the counts n, with every class's probabilities read off its own row of the gradient.
 

@@ -11,7 +11,7 @@ from attacks.labels.base import classifier, dummy_features, method
 from victims.observation import Observation
 
 
-@method("non-negative features")
+@method("non-negative features", "scale")
 def llg(observation: Observation) -> Tensor:
     """From the row sums g of the weight gradient, take the impact m of one image after the other.
 
