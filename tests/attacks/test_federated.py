@@ -16,6 +16,7 @@ from attacks.engine import vectorises, victim_gradients
 from attacks.gi import GI
 from attacks.ig import IG
 from attacks.objective import Objective
+from attacks.rgap import RGAP
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError
@@ -220,17 +221,27 @@ def test_without_the_learning_rate_directions_are_matched_all_the_same(distance)
     torch.testing.assert_close(*costs)
 
 
-@pytest.mark.parametrize("distance", [DLG().distance, GI().distance, distances.squared_l2])
-def test_a_distance_that_needs_the_scale_is_refused_without_the_learning_rate(distance):
+@pytest.mark.parametrize("attack", [DLG(), GI()], ids=lambda attack: attack.name)
+def test_a_distance_that_needs_the_scale_is_refused_without_the_learning_rate(attack):
     with pytest.raises(InputError, match="--know-lr true") as refusal:
-        cost(observe(make_victim(), SCHEDULES[0], know_lr=False), distance=distance, match="aga")
+        attack.check(observe(make_victim(), SCHEDULES[0], know_lr=False))
     assert "\n" not in str(refusal.value)
-    cost(observe(make_victim(), SCHEDULES[0]), distance=distance, match="aga")
+    attack.check(observe(make_victim(), SCHEDULES[0]))
 
 
 def test_training_cannot_be_repeated_without_the_learning_rate():
+    unknown = observe(make_victim(), SCHEDULES[0], know_lr=False)
     with pytest.raises(InputError, match="--match aga") as refusal:
-        cost(observe(make_victim(), SCHEDULES[0], know_lr=False))
+        IG(match="fa").check(unknown)
+    assert "\n" not in str(refusal.value)
+    IG(match="aga").check(unknown)
+
+
+def test_a_closed_form_takes_one_local_step_and_no_more():
+    attack, observation = RGAP(), observe(make_victim(), SCHEDULES[0])
+    attack.check_local(observation, LocalTraining(lr=0.1))
+    with pytest.raises(InputError, match="one gradient") as refusal:
+        attack.check_local(observation, SCHEDULES[0])
     assert "\n" not in str(refusal.value)
 
 

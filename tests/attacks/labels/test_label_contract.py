@@ -14,6 +14,7 @@ from attacks.ig import IG
 from attacks.labels import find, infer, methods
 from attacks.labels.base import Need
 from tests.attacks.labels.conftest import SHAPE, N, Normed, Small
+from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.models.lenet import LeNet
 from victims.observation import Knowledge
@@ -52,6 +53,21 @@ def test_there_is_one_sorted_label_for_every_image(name, size, training, observe
 def test_a_single_image_is_told_exactly(name, observe):
     for label in range(N):
         assert METHODS[name](observe([label], seed=label)).tolist() == [label]
+
+
+@every_method
+def test_after_local_training_the_update_counts_in_units_of_a_gradient(name, observe):
+    """One step of it at any learning rate is the gradient; without the rate its length is not known."""
+    sgd = observe(batch(name, 5))
+    update = {parameter: 0.3 * g for parameter, g in sgd.update.items()}
+    avg = replace(sgd, update=update, knowledge=Knowledge(local=LocalTraining(lr=0.3)))
+    assert torch.equal(METHODS[name](avg), METHODS[name](sgd))
+    blind = replace(avg, knowledge=Knowledge(local=LocalTraining()))
+    if "scale" not in METHODS[name].needs:
+        return is_an_answer(METHODS[name](blind), blind)
+    with pytest.raises(InputError, match="unknown learning rate") as refusal:
+        METHODS[name](blind)
+    assert "\n" not in str(refusal.value)
 
 
 @every_method
