@@ -65,6 +65,8 @@ class DCGAN(Prior):
                 nn.init.normal_(module.weight, 0.0, 0.02)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
+            elif isinstance(module, nn.Embedding):  # as long as a one-hot code: longer, and G forgets the latent
+                nn.init.normal_(module.weight, 0.0, nz**-0.5)
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         return {"z": torch.randn(count, self.nz, generator=generator)}
