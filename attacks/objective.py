@@ -104,7 +104,7 @@ class Objective:
             received,
             None if first.labels is None else gather([o.knowledge.labels for o in self.observations]),
             {f"bn {layer}": gather([statistics[layer] for statistics in given]) for layer in given[0]},
-            first.estimate(received) if first.estimate else lambda dummy: dummy,
+            first.estimate(received, self.victim) if first.estimate else lambda dummy: dummy,
         )
 
     def cost(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -17,6 +17,7 @@ from attacks.base import Attack, Common
 from attacks.objective import Match
 from benchmark.registry import find
 from benchmark.rows import PROTOCOL, Control
+from benchmark.spec import open_data, open_defense, parse
 from defenses.base import Defense
 from priors import catalogue
 from priors.base import Prior
@@ -59,7 +60,7 @@ class Config:
         victim_mode: whether the client computes its update in eval or in train mode.
         prior: the generator for attacks that need one: a name from `prior list`; ARCHITECTURE:FILE in its authors'
             layout; a .safetensors file of this suite; or, untrained, ARCHITECTURE or ARCHITECTURE:SIZE.
-        defense: what the client does to its update: none, or name:parameter.
+        defense: what the client does against leakage: none, or name:parameter:..., several in their order with +.
         adapt: whether the attacker knows which defence is used, and copies it from what it received.
         labels: whether the attacker is `given` the batch's labels, has `none`, or reads them from the update by one of
             the methods of `attacks/labels`, such as `alr`.
@@ -178,8 +179,13 @@ class Config:
         own = partial(find, "victim")
         model = victims_by_name.find(self.victim, own, training=self.victim_mode == "train")
 
+        defense = self.make_defense()
+
+        def defended(**options: Any) -> nn.Module:
+            return defense.model(model(**options)) if defense else model(**options)
+
         def make(seed: int) -> nn.Module:
-            made = build(model, image_shape=data.image_shape, num_classes=len(data.classes), seed=seed)
+            made = build(defended, image_shape=data.image_shape, num_classes=len(data.classes), seed=seed)
             if file:
                 checkpoints.load(made, file, self.victim)
             return made
@@ -202,16 +208,7 @@ class Config:
         return local
 
     def make_defense(self) -> Defense | None:
-        """None, or the defence of `name` or `name:parameter`."""
-        if self.defense == "none":
-            return None
-        name, _, parameter = self.defense.partition(":")
-        make = find("defense", name)
-        wanted = list(inspect.signature(make).parameters.values())
-        if len(wanted) != bool(parameter):
-            names = ":".join([name, *(p.name.upper() for p in wanted)])
-            raise InputError(f"defense '{self.defense}' does not fit; write {names}.")
-        return make(*(parse(p, parameter, f"defense {name}") for p in wanted))
+        return open_defense(self.defense)
 
     def make_prior(self) -> Prior:
         return catalogue.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
@@ -246,44 +243,6 @@ class Config:
                 raise InputError(f"{self.attack} has no option '{text}'; it takes KEY=VALUE of {', '.join(known)}.")
             chosen[name] = parse(known[name], value, f"{self.attack} option")
         return chosen
-
-
-def open_data(text: str, split: str, size: int, data_dir: Path, resize: Resize = "shorter") -> ImageData:
-    """A split of the data set `name` or `name:argument`; those that come as files are told where, and how to resize.
-
-    Raises:
-        InputError: the argument is missing or not taken, or another resize is asked of a data set that takes none.
-    """
-    name, _, argument = text.partition(":")
-    make = find("data", name)
-    parameters = inspect.signature(make).parameters
-    own = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    if (argument and not own) or (not argument and any(p.default is p.empty for p in own)):
-        raise InputError(f"data '{text}' does not fit; write {':'.join([name, *(p.name.upper() for p in own)])}.")
-    if resize != "shorter" and "resize" not in parameters:
-        raise InputError(f"{name} has one way to come to its size; leave --resize out.")
-    files = {"data_dir": data_dir, "resize": resize}
-    options = {option: value for option, value in files.items() if option in parameters}
-    return make(*([argument] if argument else []), split=split, size=size, **options)
-
-
-def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
-    """`text` as the parameter's annotated type.
-
-    Raises:
-        InputError: it is none; says what was expected.
-    """
-    wanted = parameter.annotation
-    if get_origin(wanted) is Literal:
-        if text in get_args(wanted):
-            return text
-        raise InputError(f"{what} {parameter.name} is one of {', '.join(get_args(wanted))}, not '{text}'.")
-    try:
-        if wanted is bool:
-            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
-        return wanted(text)
-    except (KeyError, ValueError):
-        raise InputError(f"{what} {parameter.name} is a {wanted.__name__}, not '{text}'.") from None
 
 
 def dump(config: Config, resolved: Mapping[str, Any]) -> str:

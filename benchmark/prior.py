@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from benchmark.config import open_data
 from benchmark.learn import learn
 from benchmark.lpips_backbone import Lpips
 from benchmark.quality import LEAST, NET, Features, distance, features, photographs, samples
+from benchmark.spec import open_data
 from leaderboard.table import Table
 from priors import weights
 from priors.catalogue import CATALOGUE, find

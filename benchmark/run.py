@@ -7,6 +7,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,45 +128,24 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
     idle = config.control == "mean_image"
     prior = None if idle else attack.prior
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return partial(
-        Row,
-        protocol=PROTOCOL,
-        attack=config.attack,
-        preset=config.preset,
-        control=config.control,
-        prior=config.prior if prior else "none",
-        prior_trained_on=prior.trained_on if prior else "none",
-        victim=config.victim,
-        victim_weights=config.weights_label(),
-        victim_mode=config.victim_mode,
-        data=config.data,
-        split=config.split,
-        size=config.size,
-        batch_size=config.batch,
-        batches=config.batches,
-        resize=config.resize,
-        labels="inferred" if attack.label_method else attack.labels,
-        label_method=attack.label_method or "",
-        bn=config.bn,
-        defense=config.defense,
-        adapt=config.adapt and config.defense != "none",
-        restarts=0 if idle else attack.restarts,
-        steps=0 if idle else sum(attack.plan.values()),
-        seed=config.seed,
-        options={"plan": attack.plan, **dict(text.split("=", 1) for text in config.set)},
-        lpips_backbone=lpips.backbone,
-        device=device,
-        precision=config.precision,
-        code=code_version(),
-        lr=config.lr,
-        epochs=config.epochs,
-        mini_batch=config.mini_batch,
-        clients=config.clients,
-        know_lr=config.know_lr,
-        match=config.match,
-        rounds=config.rounds,
-        between=config.between,
-    )
+    alike = {field.name for field in fields(Row)} & {field.name for field in fields(Config)}
+    differing = {
+        "protocol": PROTOCOL,
+        "prior": config.prior if prior else "none",
+        "prior_trained_on": prior.trained_on if prior else "none",
+        "victim_weights": config.weights_label(),
+        "batch_size": config.batch,
+        "labels": "inferred" if attack.label_method else attack.labels,
+        "label_method": attack.label_method or "",
+        "adapt": config.adapt and config.defense != "none",
+        "restarts": 0 if idle else attack.restarts,
+        "steps": 0 if idle else sum(attack.plan.values()),
+        "options": {"plan": attack.plan, **dict(text.split("=", 1) for text in config.set)},
+        "lpips_backbone": lpips.backbone,
+        "device": device,
+        "code": code_version(),
+    }
+    return partial(Row, **{name: getattr(config, name) for name in alike} | differing)
 
 
 def code_version() -> str:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -18,7 +19,7 @@ from victims.errors import InputError, Notice
 from victims.faint import faint
 from victims.observation import Knowledge, Observation
 from victims.seeds import seed_of
-from victims.victim import Victim
+from victims.victim import Victim, gradient_at
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,18 @@ class GradientDataModule(LightningDataModule):
         device = self.victim.mean.device
         private = seen[0].to(device, self.victim.mean.dtype)
         batch_labels, local = seen[1].to(device), self.local
+        chance = torch.Generator().manual_seed(seed_of(self.seed, "defense", batch.task))
+        slope = partial(gradient_at, self.victim)
+        if self.defense:
+            slope = self.defense.slope(slope, self.victim, chance)
         if local:
-            update = fed_avg(self.victim, private, batch_labels, local)
+            update = fed_avg(self.victim, private, batch_labels, local, slope)
         else:
-            update = fed_sgd(self.victim, private, batch_labels)
+            update = fed_sgd(self.victim, private, batch_labels, slope)
         if said := faint(self.victim, private, batch_labels):
             warnings.warn(f"{batch.task}: {said}", Notice, stacklevel=2)
         if self.defense:
-            update = self.defense(update, torch.Generator().manual_seed(seed_of(self.seed, "defense", batch.task)))
+            update = self.defense(update, chance)
         norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
         if not 0 < norm < torch.inf:
             warnings.warn(
@@ -132,7 +137,7 @@ class GradientDataModule(LightningDataModule):
             )
         knowledge = Knowledge(
             labels=seen[1].sort().values.to(device) if self.give_labels else None,  # a multiset, without order
-            estimate=type(self.defense).estimate if self.defense and self.adapt else None,
+            estimate=self.defense.copied() if self.defense and self.adapt else None,
             statistics=known_statistics(self.victim, private, self.bn, local),
             local=local if local is None or self.know_lr else replace(local, lr=None),
         )

@@ -1,27 +1,90 @@
-"""What every defence provides."""
+"""What every defence provides, and defences one after another."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
+from torch import nn
 
-from victims.observation import Transform
-from victims.victim import Gradient
+from victims.client import Slope
+from victims.observation import Estimate, Transform
+from victims.victim import Gradient, Victim
 
 
 class Defense(ABC):
-    """A map update -> update on the client, and the copy that an adapting attacker makes of it."""
+    """What a client does against leakage, and the copy that an adapting attacker makes of it.
 
-    @abstractmethod
+    A client can act at three places, and a defence overrides those at which it does: the model that it trains, the
+    gradient that it computes from its images, the update that it sends. All randomness comes from the generators
+    handed in.
+    """
+
+    def model(self, model: nn.Module) -> nn.Module:
+        """The model that server and client share, which everybody knows."""
+        return model
+
+    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+        """How the client computes a gradient, in every step of its training, from how it would without defence."""
+        return slope
+
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
-        """The defended update. All randomness comes from `generator`."""
+        """The update that the client sends instead of this one."""
+        return update
 
     @staticmethod
     @abstractmethod
-    def estimate(received: Gradient) -> Transform:
-        """The attacker's differentiable copy of the defence, from the received updates alone.
+    def estimate(received: Gradient, victim: Victim) -> Transform:
+        """The attacker's differentiable copy of the defence, from what it received alone.
 
         It is static so that it cannot see the parameters the client used.
 
         Args:
-            received: (R, *shape) per parameter: one received update for each run.
+            received: (R, *shape) per parameter: one received update for each run, in units of a gradient.
+            victim: as the attacker has it.
         """
+
+    def copied(self) -> Estimate:
+        """What an attacker who knows which defence is used, and not its parameters, works with."""
+        return type(self).estimate
+
+
+class Chain(Defense):
+    """Defences in their order, as `DEFENSE=clipping:4+noise:0.01` has them."""
+
+    def __init__(self, parts: Sequence[Defense]) -> None:
+        self.parts = tuple(parts)
+
+    def model(self, model: nn.Module) -> nn.Module:
+        for part in self.parts:
+            model = part.model(model)
+        return model
+
+    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+        for part in self.parts:
+            slope = part.slope(slope, victim, generator)
+        return slope
+
+    def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
+        for part in self.parts:
+            update = part(update, generator)
+        return update
+
+    @staticmethod
+    def estimate(received: Gradient, victim: Victim) -> Transform:
+        raise TypeError("what a chain does depends on its parts; call `copied`")
+
+    def copied(self) -> Estimate:
+        """Each part estimated from what came out at the end, applied in their order."""
+        estimates = [part.copied() for part in self.parts]
+
+        def estimate(received: Gradient, victim: Victim) -> Transform:
+            transforms = [of_part(received, victim) for of_part in estimates]
+
+            def transform(gradient: Gradient) -> Gradient:
+                for of_part in transforms:
+                    gradient = of_part(gradient)
+                return gradient
+
+            return transform
+
+        return estimate

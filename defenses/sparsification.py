@@ -7,7 +7,7 @@ import torch
 from defenses.base import Defense
 from victims.errors import InputError
 from victims.observation import Transform
-from victims.victim import Gradient
+from victims.victim import Gradient, Victim
 
 
 class Sparsification(Defense):
@@ -30,7 +30,7 @@ class Sparsification(Defense):
         return {name: keep_largest(g, g.numel() - int(rate * g.numel())) for name, g in update.items()}
 
     @staticmethod
-    def estimate(received: Gradient) -> Transform:
+    def estimate(received: Gradient, victim: Victim) -> Transform:
         """Entries that arrived as zero are masked in the dummy gradient too."""
         masks = {name: g != 0 for name, g in received.items()}
         return lambda gradient: {name: torch.where(masks[name], g, 0) for name, g in gradient.items()}

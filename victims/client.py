@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient, gradient_at
+from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
 Level = Literal["none", "running", "unmixed", "exact"]
 MOMENTUM = 0.1  # of torch's batch norm
@@ -75,17 +75,21 @@ class LocalTraining:
         return len(self.schedule(batch_size)[0])
 
 
-def fed_sgd(victim: Victim, images: Tensor, labels: Tensor) -> Gradient:
+def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, slope: Slope | None = None) -> Gradient:
     """FedSGD: the gradient of the mean loss over the batch, one step, nothing else.
 
     Args:
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
+        slope: how the client computes a gradient; plainly, where none is given.
     """
-    return {name: g.detach() for name, g in gradient(victim, victim.normalise(images), labels).items()}
+    slope = slope or partial(gradient_at, victim)
+    return {name: g.detach() for name, g in slope(victim.parameters, victim.normalise(images), labels).items()}
 
 
-def fed_avg(victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining) -> Gradient:
+def fed_avg(
+    victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining, slope: Slope | None = None
+) -> Gradient:
     """FedAvg: theta_0 - theta_T, of the mean theta_T that the clients send. It points as a gradient does.
 
     It is lr times the sum of T gradients. What the weights' rounding swallows of it never reaches the server.
@@ -93,12 +97,13 @@ def fed_avg(victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining
     Args:
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
+        slope: how a client computes a gradient; plainly, where none is given.
 
     Raises:
         InputError: the clients cannot have equal shares.
     """
     theta = victim.parameters
-    mean = mean_gradient(partial(gradient_at, victim), theta, victim.normalise(images), labels, local)
+    mean = mean_gradient(slope or partial(gradient_at, victim), theta, victim.normalise(images), labels, local)
     moved = local.lr * local.steps(len(images))
     return {name: p - (p - moved * mean[name]) for name, p in theta.items()}
 

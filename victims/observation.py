@@ -12,8 +12,8 @@ from victims.victim import Gradient, Statistics, Victim
 Transform = Callable[[Gradient], Gradient]
 """Maps dummy gradients to what the client would have sent; every tensor is (R, *shape)."""
 
-Estimate = Callable[[Gradient], Transform]
-"""Builds a `Transform` from the received updates alone; every tensor is (R, *shape)."""
+Estimate = Callable[[Gradient, Victim], Transform]
+"""Builds a `Transform` from the received updates, every tensor (R, *shape), and the victim alone."""
 
 
 @dataclass(frozen=True)

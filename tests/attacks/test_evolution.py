@@ -112,7 +112,7 @@ def test_ggl_is_cma_es_on_the_squared_distance_one_candidate_after_another(obser
         theta = {name: p.requires_grad_() for name, p in observation.victim.parameters.items()}
         loss = observation.victim.loss(theta, x, labels[0])
         dummy = dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
-        dummy = observation.knowledge.estimate({n: u[None] for n, u in observation.update.items()})(
+        dummy = observation.knowledge.estimate({n: u[None] for n, u in observation.update.items()}, observation.victim)(
             {n: g[None] for n, g in dummy.items()}
         )
         return sum((dummy[n][0] - u).square().sum() for n, u in observation.update.items()).item() / len(theta)

@@ -59,7 +59,7 @@ def observe(victim, local, *, defense=None, know_lr=True):
     update = fed_avg(victim, PIXELS, LABELS, local) if local else fed_sgd(victim, PIXELS, LABELS)
     update = defense(update, torch.Generator()) if defense else update
     told = local if know_lr else replace(local, lr=None)
-    knowledge = Knowledge(LABELS.sort().values, type(defense).estimate if defense else None, local=told)
+    knowledge = Knowledge(LABELS.sort().values, defense.copied() if defense else None, local=told)
     return Observation("t", victim, update, B, SHAPE, 5, knowledge)
 
 

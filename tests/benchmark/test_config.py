@@ -5,8 +5,10 @@ from typing import Literal
 import pytest
 import torch
 
-from benchmark.config import Config, options_of, parse
+from benchmark.config import Config, options_of
 from benchmark.registry import KINDS, registered
+from benchmark.spec import open_defense, parse
+from defenses.base import Chain
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
 from victims.errors import InputError
@@ -46,13 +48,21 @@ def test_a_value_of_the_wrong_type_says_what_was_expected():
 
 
 def test_defences_by_name_and_parameter():
-    assert Config(defense="none").make_defense() is None
+    assert open_defense("none") is None
     defense = Config(defense="sparsification:0.25").make_defense()
     assert isinstance(defense, Sparsification)
     assert defense.rate == 0.25
-    for wrong in ("sparsification", "sparsification:", "sparsification:much", "none:3"):
+    for wrong in ("sparsification", "sparsification:", "sparsification:much", "sparsification:0.5:0.5", "none:3"):
         with pytest.raises(InputError):
-            Config(defense=wrong).make_defense()
+            open_defense(wrong)
+
+
+def test_several_defences_come_in_their_order():
+    chain = open_defense("sparsification:0.25+sparsification:0.5")
+    assert isinstance(chain, Chain)
+    assert [part.rate for part in chain.parts] == [0.25, 0.5]
+    with pytest.raises(InputError, match="no"):
+        open_defense("sparsification:0.25+none")
 
 
 def test_a_prior_by_dotted_path():

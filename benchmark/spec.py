@@ -1,0 +1,78 @@
+"""What options of the form NAME:ARGUMENT:... mean."""
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from benchmark.registry import find
+from defenses.base import Chain, Defense
+from victims.data.base import ImageData
+from victims.data.files import Resize
+from victims.errors import InputError
+
+
+def open_data(text: str, split: str, size: int, data_dir: Path, resize: Resize = "shorter") -> ImageData:
+    """A split of the data set `name` or `name:argument`; those that come as files are told where, and how to resize.
+
+    Raises:
+        InputError: the argument is missing or not taken, or another resize is asked of a data set that takes none.
+    """
+    name, _, argument = text.partition(":")
+    make = find("data", name)
+    parameters = inspect.signature(make).parameters
+    own = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if (argument and not own) or (not argument and any(p.default is p.empty for p in own)):
+        raise InputError(f"data '{text}' does not fit; write {':'.join([name, *(p.name.upper() for p in own)])}.")
+    if resize != "shorter" and "resize" not in parameters:
+        raise InputError(f"{name} has one way to come to its size; leave --resize out.")
+    files = {"data_dir": data_dir, "resize": resize}
+    options = {option: value for option, value in files.items() if option in parameters}
+    return make(*([argument] if argument else []), split=split, size=size, **options)
+
+
+def open_defense(text: str) -> Defense | None:
+    """None, or what `name:parameter:...` means; several have + between them and come in this order.
+
+    Raises:
+        InputError: as `one_defense` does.
+    """
+    if text == "none":
+        return None
+    parts = [one_defense(part) for part in text.split("+")]
+    return parts[0] if len(parts) == 1 else Chain(parts)
+
+
+def one_defense(text: str) -> Defense:
+    """The defence of `name` or `name:parameter:...`; parameters that have defaults can be left out from the end.
+
+    Raises:
+        InputError: there is none of this name, or the parameters do not fit it.
+    """
+    name, *values = text.split(":")
+    make = find("defense", name)
+    known = list(inspect.signature(make).parameters.values())
+    needed = [p for p in known if p.default is p.empty]
+    if not len(needed) <= len(values) <= len(known):
+        optional = "".join(f"[:{p.name.upper()}]" for p in known if p not in needed)
+        names = ":".join([name, *(p.name.upper() for p in needed)])
+        raise InputError(f"defense '{text}' does not fit; write {names}{optional}.")
+    return make(*(parse(p, value, f"defense {name}") for p, value in zip(known, values, strict=False)))
+
+
+def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
+    """`text` as the parameter's annotated type.
+
+    Raises:
+        InputError: it is none; says what was expected.
+    """
+    wanted = parameter.annotation
+    if get_origin(wanted) is Literal:
+        if text in get_args(wanted):
+            return text
+        raise InputError(f"{what} {parameter.name} is one of {', '.join(get_args(wanted))}, not '{text}'.")
+    try:
+        if wanted is bool:
+            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+        return wanted(text)
+    except (KeyError, ValueError):
+        raise InputError(f"{what} {parameter.name} is a {wanted.__name__}, not '{text}'.") from None

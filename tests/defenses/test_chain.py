@@ -1,0 +1,67 @@
+"""Defences one after another, on the client and in the attacker's copy."""
+
+import pytest
+import torch
+from torch import nn
+
+from defenses.base import Chain, Defense
+from victims.client import fed_sgd
+
+
+class Affine(Defense):
+    """g -> scale g + shift at each of the three places; any order but the right one gives another result."""
+
+    def __init__(self, scale, shift):
+        self.scale, self.shift = scale, shift
+
+    def model(self, model):
+        return nn.Sequential(model, nn.Identity()) if self.scale > 1 else nn.Sequential(nn.Identity(), model)
+
+    def slope(self, slope, victim, generator):
+        return lambda *given: self(slope(*given), generator)
+
+    def __call__(self, update, generator):
+        return {name: self.scale * g + self.shift for name, g in update.items()}
+
+    @staticmethod
+    def estimate(received, victim):
+        return lambda gradient: {name: 2 * g + received[name] for name, g in gradient.items()}
+
+
+FIRST, SECOND = Affine(2, 1), Affine(-3, 5)
+G = {"w": torch.tensor([[1.0, -2.0]])}
+
+
+def test_updates_pass_the_first_one_first():
+    sent = Chain([FIRST, SECOND])(G, torch.Generator())
+    assert torch.equal(sent["w"], -3 * (2 * G["w"] + 1) + 5)
+
+
+def test_gradients_pass_the_first_one_first(capture):
+    victim = capture().observation.victim
+    images, labels = torch.rand(2, 3, 32, 32), torch.tensor([1, 4])
+    plain = fed_sgd(victim, images, labels)
+
+    def slope(theta, x, y):
+        return plain
+
+    sent = fed_sgd(victim, images, labels, Chain([FIRST, SECOND]).slope(slope, victim, torch.Generator()))
+    assert all(torch.equal(sent[name], -3 * (2 * g + 1) + 5) for name, g in plain.items())
+
+
+def test_models_are_wrapped_by_the_first_one_first():
+    inner = nn.Linear(1, 1)
+    outer = Chain([FIRST, SECOND]).model(inner)
+    assert isinstance(outer[0], nn.Identity)
+    assert outer[1][0] is inner
+
+
+def test_the_copies_of_the_parts_are_applied_in_order():
+    received = {"w": torch.tensor([[10.0, 20.0]])}
+    seen = Chain([FIRST, SECOND]).copied()(received, None)(G)
+    assert torch.equal(seen["w"], 2 * (2 * G["w"] + received["w"]) + received["w"])
+
+
+def test_a_chain_alone_cannot_be_estimated():
+    with pytest.raises(TypeError, match="copied"):
+        Chain.estimate(G, None)
