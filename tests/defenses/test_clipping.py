@@ -1,0 +1,167 @@
+"""Clipping against norms in numpy, and the attacker's copy of it on captured updates."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.distances import cosine, squared_l2
+from benchmark.spec import open_defense
+from defenses.clipping import Clipping
+from victims.errors import InputError
+
+VICTIM = None  # norms are looked at in what was received alone
+
+
+def lengths(update):
+    return {name: float(np.sqrt((g.double().numpy().ravel() ** 2).sum())) for name, g in update.items()}
+
+
+def total(update):
+    return math.sqrt(sum(n**2 for n in lengths(update).values()))
+
+
+def clip(update, *parameters):
+    return Clipping(*parameters)(update, torch.Generator())
+
+
+def one(update):
+    return {name: g[None] for name, g in update.items()}
+
+
+@pytest.fixture
+def update(capture):
+    """Of a LeNet on photographs, undefended; eight tensors."""
+    return capture(rate=None).observation.update
+
+
+# On the client.
+
+
+def test_every_tensor_is_held_against_the_bound_alone(update):
+    bound = sorted(lengths(update).values())[4]
+    sent = clip(update, bound)
+    for name, g in update.items():
+        shortened = g.numpy() * min(bound / lengths(update)[name], 1)
+        assert np.allclose(sent[name].numpy(), shortened, rtol=1e-5, atol=0)
+    assert sum(n == pytest.approx(bound, rel=1e-5) for n in lengths(sent).values()) == 4
+
+
+def test_or_all_of_them_together(update):
+    sent = clip(update, total(update) / 3, "global")
+    for name, g in update.items():
+        assert np.allclose(sent[name].numpy(), g.numpy() / 3, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("by", ["layer", "global"])
+def test_what_is_short_enough_stays_as_it_is(update, by):
+    sent = clip(update, 1.01 * total(update), by)
+    assert all(torch.equal(sent[name], g) for name, g in update.items())
+
+
+@pytest.mark.parametrize("by", ["layer", "global"])
+def test_zeros_stay_zeros(by):
+    assert not clip({"w": torch.zeros(3), "b": torch.zeros(())}, 1.0, by)["w"].any()
+
+
+@pytest.mark.parametrize("bound", [0, -1, math.nan, math.inf])
+def test_a_bound_that_means_nothing_is_refused_in_one_line(bound):
+    with pytest.raises(InputError, match=str(bound)) as error:
+        Clipping(bound)
+    assert "\n" not in str(error.value)
+
+
+def test_the_command_line_takes_both_forms():
+    assert vars(open_defense("clipping:4")) == {"bound": 4.0, "by": "layer"}
+    assert vars(open_defense("clipping:4:global")) == {"bound": 4.0, "by": "global"}
+
+
+# The attacker's copy.
+
+
+def defended(update):
+    """Every case: all tensors clipped, some, one, none; all together, and none of them."""
+    sizes = sorted(lengths(update).values())
+    bounds = [0.5 * sizes[0], 0.5 * (sizes[3] + sizes[4]), 0.5 * (sizes[-1] + sizes[-2]), 2 * sizes[-1]]
+    whole = [0.01 * total(update), 0.7 * total(update), 2 * total(update)]
+    return [clip(update, b) for b in bounds] + [clip(update, b, "global") for b in whole]
+
+
+def test_at_the_truth_the_copy_is_what_was_received_in_every_case(update):
+    for sent in defended(update):
+        seen = Clipping.estimate(one(sent), VICTIM)(one(update))
+        for name, g in sent.items():
+            assert torch.allclose(seen[name][0], g, rtol=1e-5, atol=0)
+
+
+def test_who_clips_each_tensor_hides_the_truth_from_the_blind_alone(update):
+    sent = one(clip(update, sorted(lengths(update).values())[4]))
+    adapting = Clipping.estimate(sent, VICTIM)(one(update))
+    for distance in (cosine, squared_l2):
+        assert distance(adapting, sent) < 1e-5 * distance(one(update), sent)
+
+
+def test_no_tensor_is_seen_longer_than_the_longest_received(update):
+    generator = torch.Generator().manual_seed(0)
+    dummy = {name: torch.randn(g.shape, generator=generator) for name, g in update.items()}
+    sent = clip(update, sorted(lengths(update).values())[4])
+    seen = Clipping.estimate(one(sent), VICTIM)(one(dummy))
+    assert max(lengths(seen).values()) == pytest.approx(max(lengths(sent).values()), rel=1e-5)
+    for name, g in dummy.items():  # directions stay
+        assert cosine({name: seen[name]}, one({name: g})) < 1e-5
+
+
+def test_the_length_of_the_dummy_does_not_matter(update):
+    """Where a tensor below the bound tells the scale, an unknown learning rate changes nothing."""
+    for sent in defended(update)[1:]:
+        seen = Clipping.estimate(one(sent), VICTIM)(one({name: 50 * g for name, g in update.items()}))
+        assert all(torch.allclose(seen[name][0], g, rtol=1e-5, atol=0) for name, g in sent.items())
+
+
+def test_runs_do_not_touch_each_other(update):
+    cases = defended(update)
+    received = {name: torch.stack([sent[name] for sent in cases]) for name in update}
+    dummy = {name: torch.stack([g] * len(cases)) for name, g in update.items()}
+    seen = Clipping.estimate(received, VICTIM)(dummy)
+    for name in update:
+        assert torch.allclose(seen[name], received[name], rtol=1e-5, atol=0)
+
+
+def test_its_slopes_are_those_of_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    sizes = [((3,), 0.5), ((2, 2), 4), ((), 0.1), ((4,), 6)]
+    g = {str(i): f * torch.randn(2, *s, generator=generator).double() for i, (s, f) in enumerate(sizes)}
+    received = {name: torch.stack(list(pair)) for name, pair in g.items()}
+    halves = [clip({name: t[run] for name, t in received.items()}, 2.0) for run in range(2)]
+    transform = Clipping.estimate({name: torch.stack([h[name] for h in halves]) for name in g}, VICTIM)
+    dummy = [(1.3 * t).requires_grad_() for t in g.values()]
+
+    def seen(*tensors):
+        return tuple(transform(dict(zip(g, tensors, strict=True))).values())
+
+    assert torch.autograd.gradcheck(seen, dummy)
+    assert torch.autograd.gradgradcheck(seen, dummy)
+
+
+@pytest.mark.parametrize("zero", ["dummy", "received", "both", "one tensor of each"])
+def test_zeros_have_finite_slopes(update, zero):
+    sent, dummy = one(clip(update, sorted(lengths(update).values())[4])), one(update)
+    nothing = {name: torch.zeros_like(g) for name, g in dummy.items()}
+    if zero in ("received", "both"):
+        sent = nothing
+    if zero in ("dummy", "both"):
+        dummy = nothing
+    if zero == "one tensor of each":
+        shortest = min(update, key=lengths(update).get)
+        sent, dummy = {**sent, shortest: nothing[shortest]}, {**dummy, shortest: nothing[shortest]}
+    dummy = {name: g.clone().requires_grad_() for name, g in dummy.items()}
+    seen = Clipping.estimate(sent, VICTIM)(dummy)
+    slopes = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
+    assert all(g.isfinite().all() for g in (*seen.values(), *slopes))
+
+
+def test_estimate_needs_no_instance():
+    """So it cannot see the client's bound, nor what it was held against."""
+    assert isinstance(inspect.getattr_static(Clipping, "estimate"), staticmethod)
