@@ -11,8 +11,7 @@ from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient, Victim
 
-SHARED = 1 - 1e-5  # norms clipped to one bound differ by rounding, in float32 by some 1e-7 of it
-TINY = 1e-30  # a dummy gradient whose shorter tensors are all zero has no length to bring to another
+TINY = 1e-30  # a tensor of zeros stays one, with finite slopes
 
 
 class Clipping(Defense):
@@ -39,33 +38,20 @@ class Clipping(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """The dummy gradient brought to the received length, then every tensor clipped to the largest received norm c.
+        """Every tensor of the dummy gradient clipped to the norm with which it arrived (GIFD supplement F).
 
-        Whether the bound held for each tensor or for all together is not known, and need not be. A tensor that
-        arrived shorter than c was left alone (bound for each), or shortened by the factor that all were shortened by
-        (for all). So the dummy times N / |dummy|, both norms over these tensors alone, is the client's update up to
-        clipping, and c clips: it is the bound that each tensor had, or the norm of a tensor that keeps it. At the
-        private batch the result is the received update in both cases. Where all tensors share c, none tells the
-        scale, and it is left as it is.
+        Whether the bound held for each tensor or for all together is not known, and need not be. A clipped tensor
+        arrived with its direction and its norm, whatever shortened it, and one that was left alone is not longer than
+        it arrived. So at the private batch the result is the received update in every case. A bound that several
+        norms share would tell more, but not after noise or another defence, which shift them apart.
         """
         norms = {name: squares(g).sqrt() for name, g in received.items()}
-        c = torch.stack(list(norms.values())).amax(0)  # (R,)
-        shorter = {name: norm < SHARED * c for name, norm in norms.items()}
-        N2 = sum(norm.square().where(shorter[name], 0) for name, norm in norms.items())
 
-        def transform(gradient: Gradient) -> Gradient:
-            dummy2 = {name: squares(g) for name, g in gradient.items()}
-            rest2 = sum(norm2.where(shorter[name], 0) for name, norm2 in dummy2.items())
-            known = (N2 > TINY) & (rest2 > TINY)
-            scale2 = N2.where(known, 1) / rest2.where(known, 1)
-            clipped = {}
-            for name, g in gradient.items():
-                # s min(c / s|g|, 1) of squares, because the root's slope at |g| = 0 is infinite
-                factor = c * (scale2 / (scale2 * dummy2[name]).clamp_min(TINY).maximum(c.square())).sqrt()
-                clipped[name] = g * factor.view(-1, *[1] * (g.ndim - 1))
-            return clipped
+        def clipped(g: Tensor, norm: Tensor) -> Tensor:
+            longest = squares(g).maximum(norm.square().clamp_min(TINY)).sqrt()  # no root is taken at zero
+            return g * (norm / longest).view(-1, *[1] * (g.ndim - 1))
 
-        return transform
+        return lambda gradient: {name: clipped(g, norms[name]) for name, g in gradient.items()}
 
 
 def squares(g: Tensor) -> Tensor:

@@ -96,28 +96,41 @@ def test_at_the_truth_the_copy_is_what_was_received_in_every_case(update):
             assert torch.allclose(seen[name][0], g, rtol=1e-5, atol=0)
 
 
-def test_who_clips_each_tensor_hides_the_truth_from_the_blind_alone(update):
+def test_clipping_each_tensor_hides_the_truth_from_the_blind_alone(update):
     sent = one(clip(update, sorted(lengths(update).values())[4]))
     adapting = Clipping.estimate(sent, VICTIM)(one(update))
     for distance in (cosine, squared_l2):
         assert distance(adapting, sent) < 1e-5 * distance(one(update), sent)
 
 
-def test_no_tensor_is_seen_longer_than_the_longest_received(update):
+def test_every_tensor_is_held_against_the_norm_with_which_it_arrived(update):
     generator = torch.Generator().manual_seed(0)
-    dummy = {name: torch.randn(g.shape, generator=generator) for name, g in update.items()}
+    dummy = {
+        name: 10.0 ** (i - 4) * torch.randn(g.shape, generator=generator) for i, (name, g) in enumerate(update.items())
+    }
     sent = clip(update, sorted(lengths(update).values())[4])
-    seen = Clipping.estimate(one(sent), VICTIM)(one(dummy))
-    assert max(lengths(seen).values()) == pytest.approx(max(lengths(sent).values()), rel=1e-5)
-    for name, g in dummy.items():  # directions stay
-        assert cosine({name: seen[name]}, one({name: g})) < 1e-5
+    seen = {name: g[0] for name, g in Clipping.estimate(one(sent), VICTIM)(one(dummy)).items()}
+    shortened = {name: lengths(dummy)[name] > lengths(sent)[name] for name in dummy}
+    assert set(shortened.values()) == {True, False}
+    for name, g in dummy.items():
+        factor = lengths(sent)[name] / lengths(dummy)[name] if shortened[name] else 1
+        assert np.allclose(seen[name].numpy(), g.numpy() * factor, rtol=1e-5, atol=0)
 
 
-def test_the_length_of_the_dummy_does_not_matter(update):
-    """Where a tensor below the bound tells the scale, an unknown learning rate changes nothing."""
-    for sent in defended(update)[1:]:
+def test_a_longer_dummy_is_brought_to_what_was_received(update):
+    """So little is lost where the learning rate of an update is not known, and what was received is too short."""
+    for sent in defended(update):
         seen = Clipping.estimate(one(sent), VICTIM)(one({name: 50 * g for name, g in update.items()}))
         assert all(torch.allclose(seen[name][0], g, rtol=1e-5, atol=0) for name, g in sent.items())
+
+
+@pytest.mark.parametrize("after", ["noise:0.0001", "sparsification:0.5"])
+def test_it_holds_where_another_defence_follows(update, after):
+    bound = sorted(lengths(update).values())[4]
+    both, other = open_defense(f"clipping:{bound}+{after}"), open_defense(after)
+    sent = one(both(update, torch.Generator().manual_seed(0)))
+    adapting, blind = both.copied()(sent, VICTIM), other.copied()(sent, VICTIM)
+    assert cosine(adapting(one(update)), sent) < 0.1 * cosine(blind(one(update)), sent)
 
 
 def test_runs_do_not_touch_each_other(update):
