@@ -1,4 +1,4 @@
-"""Additive noise: Geyer, Klein, Nabi, 2017 and Wei et al., 2020 (Gaussian); Dwork et al., TCC 2006 (Laplacian)."""
+"""Additive noise, Gaussian or Laplacian: Zhu, Liu, Han, Deep Leakage from Gradients, NeurIPS 2019, section 5.1."""
 
 import math
 from typing import Literal

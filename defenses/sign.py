@@ -1,12 +1,13 @@
 """Signs alone: Bernstein, Wang, Azizzadenesheli, Anandkumar, signSGD, ICML 2018, algorithm 1."""
 
 import torch
+from torch import Tensor
 
 from defenses.base import Defense
 from victims.observation import Transform
 from victims.victim import Gradient, Victim
 
-TINY = 1e-30  # a tensor of zeros stays one, with finite slopes
+TINY = 1e-30  # a tensor of zeros has no magnitude to go by: it stays one, and its slopes small
 
 
 class Sign(Defense):
@@ -24,8 +25,8 @@ class Sign(Defense):
         length. The result depends on no length, so the magnitudes that were not sent are not missed.
         """
 
-        def soft(g: torch.Tensor) -> torch.Tensor:
-            mean = g.abs().reshape(len(g), -1).mean(1).clamp_min(TINY)
-            return g / (g.abs() + mean.view(-1, *[1] * (g.ndim - 1)))
+        def soft(g: Tensor) -> Tensor:
+            m = g.abs().reshape(len(g), -1).mean(1)
+            return g / (g.abs() + m.where(m > TINY, 1).view(-1, *[1] * (g.ndim - 1)))
 
         return lambda gradient: {name: soft(g) for name, g in gradient.items()}

@@ -82,11 +82,11 @@ def test_its_slopes_are_those_of_finite_differences():
     assert torch.autograd.gradgradcheck(seen, dummy)
 
 
-def test_zeros_have_finite_slopes():
+def test_zeros_stay_zeros_and_their_slopes_small():
     dummy = {"w": torch.zeros(2, 3, requires_grad=True), "b": torch.zeros(2, requires_grad=True)}
     seen = Sign.estimate(dummy, None)(dummy)
     slopes = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
-    assert all(g.isfinite().all() for g in (*seen.values(), *slopes))
+    assert all((g.abs() <= 1).all() for g in slopes)  # which NaN is not
     assert not any(g.any() for g in seen.values())
 
 
