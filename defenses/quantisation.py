@@ -41,7 +41,8 @@ class Quantisation(Defense):
     def estimate(received: Gradient, victim: Victim) -> Transform:
         """The mean over the rounding, which is the dummy gradient itself.
 
-        The grid's step can be read off what was received, but rounding the dummy to the nearest level on it rebuilds
-        less: most entries lie far below one step, and what chance sent of them is then matched by zeros.
+        The grid's step can be read off what was received. But where there are levels enough to rebuild anything,
+        rounding the dummy to the nearest of them rebuilds less: most entries lie far below one step, and what chance
+        sent of them is then matched by zeros.
         """
         return lambda gradient: gradient
