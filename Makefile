@@ -1,5 +1,6 @@
 # make bench METHOD=gias            the default run: embedded photographs, no download, no account, no GPU
 # make bench METHOD=ig BATCH=1 ...  any option in capitals; see make help
+# make bench METHOD=ig,gias DEFENSE=none,sparsification:0.9 ADAPT=both   every pair, and their matrix
 
 PYTHON ?= python3
 VENV   := .venv
@@ -29,6 +30,7 @@ help:  ## this list
 	@echo
 	@echo 'bench takes METHOD= OUT= WANDB=online|offline|off SET="key=value ..." and'
 	@echo '      $(foreach option,$(OPTIONS),$(word 1,$(subst :, ,$(option)))=)' | fold -s -w 100
+	@echo 'METHOD and DEFENSE take several with commas between them, and ADAPT both: every pair is run'
 	@echo 'Every option is explained by: $(RUN) benchmark run --help'
 
 $(READY): pyproject.toml
@@ -41,8 +43,8 @@ $(READY): pyproject.toml
 bench: $(READY)  ## attack private batches and score the reconstructions: make bench METHOD=gias
 	@$(RUN) benchmark run --attack='$(METHOD)' --out='$(OUT)' --wandb=$(WANDB) $(ARGS)
 
-leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences
-	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)')
+leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences; METRIC=ssim for defences
+	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)') $(if $(METRIC),--metric='$(METRIC)')
 
 priors: $(READY)  ## the generators there are, and where those that are not here can be had
 	@$(RUN) benchmark prior list $(call flag,WEIGHTS:weights_dir)

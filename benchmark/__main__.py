@@ -1,17 +1,25 @@
-"""`python -m benchmark run ...` and `python -m benchmark prior list|quality|train|learn ...`."""
+"""`python -m benchmark run|labels|utility ...` and `python -m benchmark prior list|quality|train|learn ...`."""
 
 import re
 import sys
 import warnings
 from typing import get_args, get_type_hints
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from benchmark import prior
 from benchmark.config import Config
 from benchmark.labels import labels
+from benchmark.matrix import expanded, run_matrix
 from benchmark.run import run
+from benchmark.utility import utility
 from victims.errors import InputError, Notice
+
+TABLES = {"labels": labels, "utility": utility}
+MATRIX = (
+    "Several attacks or defences with commas between them on the command line, or --adapt=both, are run one after "
+    "another, every attack under every defence, and end with their matrix."
+)
 
 
 def build_parser() -> ArgumentParser:
@@ -21,13 +29,15 @@ def build_parser() -> ArgumentParser:
         exit_on_error=False,
     )
     commands = parser.add_subcommands()
-    run_parser = ArgumentParser(exit_on_error=False, description=run.__doc__.splitlines()[0])
+    run_parser = ArgumentParser(exit_on_error=False, description=f"{run.__doc__.splitlines()[0]} {MATRIX}")
     run_parser.add_argument("--config", action="config", help="options as YAML, such as a result's config.yaml")
     run_parser.add_class_arguments(Config)
     commands.add_subcommand("run", run_parser, help="attack a number of private batches and score the result")
-    labels_parser = ArgumentParser(exit_on_error=False, description=labels.__doc__.splitlines()[0])
-    labels_parser.add_function_arguments(labels)
-    commands.add_subcommand("labels", labels_parser, help=labels.__doc__.splitlines()[0])
+    for name, command in TABLES.items():
+        summary = command.__doc__.splitlines()[0]
+        command_parser = ArgumentParser(exit_on_error=False, description=summary)
+        command_parser.add_function_arguments(command)
+        commands.add_subcommand(name, command_parser, help=summary)
     prior_parser = ArgumentParser(exit_on_error=False, description="Generators.")
     commands.add_subcommand("prior", prior_parser, help="generators")
     prior_commands = prior_parser.add_subcommands()
@@ -45,6 +55,13 @@ def underscored(argument: str) -> str:
     return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
 
 
+def config_of(options: Namespace) -> Config:
+    """Of a run."""
+    chosen = options.as_dict()
+    chosen.pop("config", None)
+    return Config(**chosen)
+
+
 def explain(error: ArgumentError) -> str:
     """The parser's complaint as one line."""
     text = " ".join(str(error).split())
@@ -57,18 +74,20 @@ def explain(error: ArgumentError) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0, or 2 with one line on what the user can mend."""
+    """The exit code: 0, or 2 with one line on what the user can mend; of a matrix see `run_matrix`."""
     warnings.simplefilter("ignore")  # what libraries say to each other
     warnings.simplefilter("always", Notice)
     warnings.showwarning = lambda message, *_: print(f"benchmark: {message}", file=sys.stderr)
     try:
-        chosen = build_parser().parse_args([underscored(a) for a in arguments or sys.argv[1:]])
+        given = [underscored(a) for a in arguments or sys.argv[1:]]
+        parser = build_parser()
+        if given[:1] == ["run"] and len(cells := expanded(given)) > 1:
+            return run_matrix([(cell, config_of(parser.parse_args(cell).run)) for cell in cells])
+        chosen = parser.parse_args(given)
         if chosen.subcommand == "run":
-            options = chosen.run.as_dict()
-            options.pop("config", None)
-            run(Config(**options))
-        elif chosen.subcommand == "labels":
-            labels(**chosen.labels.as_dict())
+            run(config_of(chosen.run))
+        elif chosen.subcommand in TABLES:
+            TABLES[chosen.subcommand](**chosen[chosen.subcommand].as_dict())
         else:
             name = chosen.prior.subcommand
             prior.COMMANDS[name](**chosen.prior[name].as_dict())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmark.rows import METRICS, read_rows, write_atomically
 from leaderboard.board import Entry, Row, comparable, entries, paired
+from leaderboard.matrix import matrices, write
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from victims.errors import InputError
 
@@ -16,25 +17,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="leaderboard", description="The board of every run under a folder.")
     parser.add_argument("out", type=Path, help="folder of runs, or one run")
     parser.add_argument("--against", metavar="ATTACK", help="also show paired differences to this attack")
+    parser.add_argument("--metric", choices=METRICS, default="psnr", help="of attacks by defences, where there are any")
     options = parser.parse_args(arguments)
     try:
-        report(options.out, options.against)
+        report(options.out, options.against, options.metric)
     except (InputError, OSError) as error:
         print(f"leaderboard: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def report(out: Path, against: str | None) -> None:
-    """Print the board, and write it into `out` as Markdown and CSV."""
+def report(out: Path, against: str | None, metric: str) -> None:
+    """Print the board, and write it into `out` as Markdown and CSV; with several defences their matrix too."""
     rows = gather(out)
     board = entries(rows)
     tables = difference_tables(rows, board, against) if against is not None else []
-    print(as_text(board), *(table.text() for table in tables), sep="\n")
+    found = matrices(rows, metric)
+    crossed = [table for matrix in found for table in matrix.tables()]
+    print(as_text(board), *(table.text() for table in (*crossed, *tables)), sep="\n")
     markdown, sheet = out / "leaderboard.md", out / "leaderboard.csv"
     write_atomically(markdown, "\n".join([as_markdown(board), *(table.markdown() for table in tables)]))
     write_atomically(sheet, as_csv(board))
-    print(markdown, sheet, sep="\n")
+    print(*write(found, out), markdown, sheet, sep="\n")
 
 
 def gather(out: Path) -> list[Row]:

@@ -1,0 +1,92 @@
+"""`python -m benchmark run` with several attacks or defences: every pair of them, a run each."""
+
+import itertools
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from benchmark.config import Config
+from benchmark.lpips_backbone import Lpips
+from benchmark.registry import find
+from benchmark.rows import read_rows
+from leaderboard.board import entries
+from leaderboard.matrix import matrices, write
+from leaderboard.table import as_text
+
+LISTED = ("--attack", "--defense", "--adapt")
+
+
+def expanded(arguments: Sequence[str]) -> list[list[str]]:
+    """The arguments of every cell: one for each attack and defence between commas, and two for `--adapt=both`.
+
+    What is not a list stays where it is, and so do the values of lists: an option given later still wins.
+    """
+    choices = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in LISTED:
+            argument += f"={next(rest, '')}"
+        option, _, value = argument.partition("=")
+        if option not in LISTED:
+            choices.append([argument])
+        elif option == "--adapt":
+            choices.append([f"{option}={one}" for one in (("true", "false") if value == "both" else (value,))])
+        else:
+            choices.append([f"{option}={one}" for one in value.split(",")])
+    return [list(cell) for cell in itertools.product(*choices)]
+
+
+def run_matrix(cells: Sequence[tuple[list[str], Config]]) -> int:
+    """Run the cells one after another, and print the board of all that have a result.
+
+    Each is a process of its own, for Lightning starts the command line again in every process of a run.
+
+    Args:
+        cells: command line and what it means. Without a defence there is nothing to adapt to, so of cells that then
+            mean the same the first is run.
+
+    Returns:
+        the exit code: 0; 2 where a cell was refused; 1 where one failed otherwise; 130 after Ctrl-C.
+
+    Raises:
+        InputError: there is no such attack or defence; nothing has been run then.
+    """
+    named: dict[str, tuple[list[str], Config]] = {}
+    for arguments, config in cells:
+        find("attack", config.attack)
+        attacker = "" if config.make_defense() is None else ", adapting" if config.adapt else ", blind"
+        named.setdefault(f"{config.attack}, {config.defense}{attacker}", (arguments, config))
+    failed: dict[str, str] = {}
+    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)  # must not leave a cell running either
+    try:
+        for number, (name, (arguments, _)) in enumerate(named.items(), start=1):
+            print(f"\ncell {number} of {len(named)}: {name}", flush=True)
+            code = subprocess.run([sys.executable, "-m", "benchmark", *arguments], check=False).returncode
+            if code:
+                failed[name] = "refused" if code == 2 else f"exit code {code}"
+    except KeyboardInterrupt:
+        print(f"benchmark: stopped at {name}; the same command goes on there.", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, terminated)
+    report([config for name, (_, config) in named.items() if name not in failed])
+    if failed:
+        list_of_them = "; ".join(f"{name} ({why})" for name, why in failed.items())
+        print(f"benchmark: no result from {len(failed)} of {len(named)} cells: {list_of_them}.", file=sys.stderr)
+    return 2 if "refused" in failed.values() else 1 if failed else 0
+
+
+def report(finished: Sequence[Config]) -> None:
+    """Print the board of finished runs, and their matrix, which is also written into the folder of results."""
+    rows = []
+    for config in finished:
+        folder = config.folder(Lpips.find(config.weights_dir).available)
+        lines, _ = read_rows(folder / "rows.jsonl")
+        rows += lines[: config.tasks * config.batch]  # what a longer run left stands behind
+    if not rows:
+        return
+    found = matrices(rows)
+    print(as_text(entries(rows)), *(table.text() for matrix in found for table in matrix.tables()), sep="\n")
+    for path in write(found, finished[0].out):
+        print(f"matrix   {path}")

@@ -1,0 +1,162 @@
+"""`python -m benchmark utility`: what a defence costs the client that uses it."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+from tqdm import tqdm
+
+from benchmark.batches import Batch, draw_batches
+from benchmark.config import Config
+from benchmark.labels import cell
+from benchmark.run import reproducible
+from defenses.base import Defense
+from leaderboard.table import NOTHING, Table
+from victims.data.base import ImageData
+from victims.errors import InputError
+from victims.seeds import seed_of
+from victims.victim import Gradient, Victim, gradient_at
+
+DELTA = 1e-5
+AT_ONCE = 256  # test images
+
+
+def utility(
+    *,
+    defense: str = "none,sparsification:0.5,sparsification:0.9",
+    data: str = "photos",
+    size: int = 32,
+    data_dir: Path = Path("data"),
+    victim: str = "convnet",
+    victim_weights: str = "random",
+    victim_mode: Literal["eval", "train"] = "eval",
+    weights_dir: Path = Path("weights"),
+    batch: int = 16,
+    trials: int = 20,
+    lr: float = 0.05,
+    steps: int = 200,
+    seeds: int = 3,
+) -> None:
+    """What defences cost: the error of the update, the accuracy after training, and the privacy budget spent.
+
+    Args:
+        defense: what the client does to its update, several with commas between them; none, or name:parameter:...
+        data: the data set; its train split trains, its test split tests.
+        size: side of the images in pixels.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        victim: the model.
+        victim_weights: `random`, `calibrated` or a file, as `run --victim-weights` takes it.
+        victim_mode: whether the client computes its update in eval or in train mode.
+        weights_dir: folder with weights that are not shipped.
+        batch: images per update.
+        trials: batches on which an update is held against the undefended one, at the first weights.
+        lr: learning rate of the training, plain SGD: every step is one client's update.
+        steps: of the training.
+        seeds: how often it is done, each time from other first weights.
+    """
+    for name, count in {"trials": trials, "steps": steps, "seeds": seeds}.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}; give 1 or more.")
+    if not 0 < lr < math.inf:
+        raise InputError(f"lr is {lr}; give a learning rate above 0.")
+    reproducible()
+    setting = {"data": data, "size": size, "victim": victim, "victim_weights": victim_weights}
+    setting |= {"victim_mode": victim_mode}
+    config = partial(Config, data_dir=data_dir, weights_dir=weights_dir, **setting)
+    chosen = {text: config(defense=text).make_defense() for text in defense.split(",")}
+    train, test = config().make_data("train"), config().make_data("test")
+    batches = draw_batches(train, config().images("train"), rule="random", batch_size=batch, tasks=max(steps, trials))
+    tested = test.readable(range(len(test)))
+    lines = []
+    bar = tqdm(total=len(chosen) * seeds, desc="utility", leave=False)
+    for text, client in chosen.items():
+        accuracies = []
+        for seed in range(seeds):
+            model = config(defense=text, seed=seed).make_victim(train)
+            model.to("cuda" if torch.cuda.is_available() else "cpu")
+            if seed == 0:
+                errors = [update_error(model, client, train, of_trial) for of_trial in batches[:trials]]
+            theta = train_defended(model, client, train, batches[:steps], lr, seed)
+            accuracies.append(accuracy(model, theta, test, tested))
+            bar.update()
+        spent = budget(client)
+        epsilon = f"{spent(steps, batch / len(train), DELTA):.3g}" if spent else NOTHING
+        spread = f" ± {stdev(accuracies):.3f}" if seeds > 1 else ""
+        norms, cosines = zip(*errors, strict=True)
+        lines.append([text, cell(list(norms)), cell(list(cosines)), f"{mean(accuracies):.3f}{spread}", epsilon])
+    bar.close()
+    headings = ("defense", "norm", "cosine", "accuracy", "epsilon")
+    where = ", ".join(f"{key} {value}" for key, value in setting.items())
+    above = (
+        f"{where}. Norm over that of the undefended update, and cosine to it: {trials} batches of {batch} at the first "
+        f"weights, 95 % intervals over them. Accuracy on the {len(tested)} test images after {steps} steps of SGD with "
+        f"learning rate {lr}, mean ± standard deviation of {seeds} first weights."
+    )
+    below = f"epsilon: of this training, at delta {DELTA:g}, as if each step drew its batch by Poisson sampling."
+    columns = dict(zip(headings, map(list, zip(*lines, strict=True)), strict=True))
+    if set(columns["epsilon"]) == {NOTHING}:
+        del columns["epsilon"]
+        below = ""
+    print(Table(above, columns, below).text())
+
+
+def sent(
+    victim: Victim, theta: Gradient, images: Tensor, labels: Tensor, defense: Defense | None, chance: torch.Generator
+) -> Gradient:
+    """What a client with weights `theta` sends for images (B, C, H, W) in [0, 1] and labels (B,)."""
+    device = victim.mean.device
+    slope = partial(gradient_at, victim)
+    if defense:
+        slope = defense.slope(slope, victim, chance)
+    update = slope(theta, victim.normalise(images.to(victim.mean)), labels.to(device))
+    update = {name: g.detach() for name, g in update.items()}
+    return defense(update, chance) if defense else update
+
+
+def update_error(victim: Victim, defense: Defense | None, data: ImageData, batch: Batch) -> tuple[float, float]:
+    """Norm of the sent update over that of the undefended one of the same model, and their cosine."""
+    chance = torch.Generator().manual_seed(seed_of("utility", batch.task))
+    images, labels = data.batch(batch.indices)
+    plain, defended = (
+        torch.cat([g.flatten().double() for g in sent(victim, victim.parameters, images, labels, by, chance).values()])
+        for by in (None, defense)
+    )
+    return float(defended.norm() / plain.norm()), float(cosine_similarity(defended, plain, dim=0))
+
+
+def train_defended(
+    victim: Victim, defense: Defense | None, data: ImageData, batches: Sequence[Batch], lr: float, seed: int
+) -> Gradient:
+    """The weights after a step along the update of every batch in turn."""
+    chance = torch.Generator().manual_seed(seed_of("utility", seed))
+    theta = victim.parameters
+    for batch in batches:
+        update = sent(victim, theta, *data.batch(batch.indices), defense, chance)
+        theta = {name: p.detach() - lr * update[name] for name, p in theta.items()}
+    return theta
+
+
+@torch.no_grad()
+def accuracy(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence[int]) -> float:
+    """Share of these images whose class is found; with one logit, whether the class is odd."""
+    right = 0
+    for start in range(0, len(indices), AT_ONCE):
+        images, labels = data.batch(indices[start : start + AT_ONCE])
+        logits = victim.logits(theta, victim.normalise(images.to(victim.mean))).cpu()
+        parity = logits.shape[1] == 1
+        found, truth = (logits[:, 0] > 0, labels % 2) if parity else (logits.argmax(1), labels)
+        right += int((found == truth).sum())
+    return right / len(indices)
+
+
+def budget(defense: Defense | None) -> Callable[[int, float, float], float] | None:
+    """`epsilon` of a defence that has it, or of the part of a chain behind which no other sees the images."""
+    parts = getattr(defense, "parts", (defense,))
+    looking = [part for part in parts if part is not None and type(part).slope is not Defense.slope]
+    return getattr(looking[-1], "epsilon", None) if looking else None

@@ -1,0 +1,230 @@
+"""Rows -> matrices: for every setting with more than one defence, its attacks by its defences."""
+
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
+
+from benchmark.rows import METRICS, write_atomically
+from leaderboard.board import KNOWLEDGE, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, paired
+from leaderboard.table import NOTHING, Table, _common, _interval, verdict
+
+SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "adapt"))
+ATTACKER = ("attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options")
+KINDS = {True: "adapting", False: "blind"}
+
+Scores = dict[str, dict[str, Score]]
+"""By line, then by defence; where a pair was not run there is none."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The attacks of one setting by its defences.
+
+    An attack has a line for the attacker who adapts to the defence and one for who does not, where both were run;
+    without a defence there is nothing to adapt to, and both have the same score.
+
+    Attributes:
+        defenses: in the order in which the rows have them, `none` first.
+        lines: the best in the first column first, controls last.
+        controls: those lines that are controls.
+        gains: adapting - blind, paired over the images that both have.
+    """
+
+    setting: str
+    metric: str
+    defenses: tuple[str, ...]
+    lines: Scores
+    controls: frozenset[str]
+    gains: Scores
+
+    def best(self, defense: str) -> float:
+        """The score of the strongest attack on a defence; nan where there is none but controls."""
+        attacks = (line for name, line in self.lines.items() if name not in self.controls)
+        means = [line[defense].mean for line in attacks if defense in line]
+        return (max if METRICS[self.metric] else min)(means, default=nan)
+
+    @property
+    def most(self) -> int:
+        """Images in the pair that has most of them."""
+        return max(score.n for line in self.lines.values() for score in line.values())
+
+    def tables(self) -> list[Table]:
+        """The scores, and what adapting gains where both attackers were run."""
+        columns = {"attack": list(self.lines)}
+        for defense in self.defenses:
+            best = self.best(defense)
+            columns[defense] = [
+                _interval(line.get(defense), self.most)
+                + (" (best)" if name not in self.controls and defense in line and line[defense].mean == best else "")
+                for name, line in self.lines.items()
+            ]
+        above = (
+            f"{self.metric.upper()} by attack and defence, n = {self.most} where nothing else is said: {self.setting}"
+        )
+        tables = [Table(above, columns)]
+        if self.gains:
+            columns = {"attack": list(self.gains)}
+            for defense in self.defenses:
+                if any(defense in line for line in self.gains.values()):
+                    columns[defense] = [self._gain(line.get(defense)) for line in self.gains.values()]
+            tables.append(
+                Table(f"{self.metric.upper()}, adapting - blind: paired over the images that both have", columns)
+            )
+        return tables
+
+    def _gain(self, difference: Score | None) -> str:
+        shown = f"{_interval(difference, self.most, signed=True)} {verdict(difference, METRICS[self.metric])}"
+        return shown.removesuffix(f" {NOTHING}")
+
+
+def matrices(rows: Iterable[Row], metric: str = "psnr") -> list[Matrix]:
+    """One for every setting in which attacks met more than one defence."""
+    rows = list(rows)
+    board = entries(rows)
+    order = list(dict.fromkeys(["none", *(row["defense"] for row in rows)]))
+    settings = dict.fromkeys(_setting(entry) for entry in board if entry.control != "mean_image")
+    found = []
+    for setting in settings:
+        attacks = [entry for entry in board if entry.control != "mean_image" and _setting(entry) == setting]
+        defenses = tuple(defense for defense in order if any(entry.defense == defense for entry in attacks))
+        if len(defenses) > 1:
+            means = [entry for entry in board if entry.control == "mean_image" and _of_images(entry, attacks[0])]
+            found.append(_matrix(rows, attacks, means, defenses, metric))
+    return [matrix for matrix in found if matrix.lines]  # of LPIPS there may be no value at all
+
+
+def _matrix(
+    rows: Sequence[Row], attacks: Sequence[Entry], means: Sequence[Entry], defenses: tuple[str, ...], metric: str
+) -> Matrix:
+    by_attacker = defaultdict(list)
+    for entry in attacks:
+        by_attacker[tuple(getattr(entry, key) for key in ATTACKER)].append(entry)
+    kinds = {entry.adapt for entry in attacks if entry.defense != "none"}
+    lines: Scores = {}
+    gains: Scores = {}
+    controls = {entry.attack for entry in means}
+    for name, alike in zip(_names(list(by_attacker)), by_attacker.values(), strict=True):
+        plain = {entry.defense: entry for entry in alike if entry.defense == "none"}
+        defended = {
+            kind: {entry.defense: entry for entry in alike if entry.defense != "none" and entry.adapt is kind}
+            for kind in KINDS
+        }
+        for kind, of_kind in defended.items():
+            label = f"{name}, {KINDS[kind]}" if len(kinds) > 1 and of_kind else name
+            if of_kind or (kind and not any(defended.values())):
+                lines[label] = _scores(plain | of_kind, metric)
+                controls |= {label} if alike[0].control != "none" else set()
+        for defense in defended[True].keys() & defended[False].keys():
+            if score := paired(rows, defended[True][defense], defended[False][defense], metric):
+                gains.setdefault(name, {})[defense] = score
+    for entry in means:
+        lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it knows of no defence
+    sign = -1 if METRICS[metric] else 1
+
+    def rank(label: str) -> tuple[bool, float]:
+        first = next((lines[label][defense].mean for defense in defenses if defense in lines[label]), nan)
+        return label in controls, sign * first
+
+    lines = {label: lines[label] for label in sorted(lines, key=rank) if lines[label]}
+    attacker = f", {KINDS[kinds.pop()]} attackers" if len(kinds) == 1 else ""
+    if metric != "lpips":
+        attacks = [replace(entry, lpips_backbone=None) for entry in attacks]
+    return Matrix(_common(attacks) + attacker, metric, defenses, lines, frozenset(controls), gains)
+
+
+def _scores(by_defense: dict[str, Entry], metric: str) -> dict[str, Score]:
+    return {defense: entry.scores[metric] for defense, entry in by_defense.items() if entry.scores[metric]}
+
+
+def _setting(entry: Entry) -> tuple[Any, ...]:
+    return tuple(getattr(entry, key) for key in SHARED)
+
+
+def _of_images(mean_image: Entry, attack: Entry) -> bool:
+    """Whether a mean image was scored on the images of an attack."""
+    return all(getattr(mean_image, key) == getattr(attack, key) for key in MEAN_IMAGE if key != "control")
+
+
+def _names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The attack, and of attackers with the same one what tells them apart."""
+    fields = [dict(zip(ATTACKER, values, strict=True)) for values in attackers]
+    names = []
+    for own in fields:
+        alike = [other for other in fields if other["attack"] == own["attack"]]
+        differing = [key for key in ATTACKER if len({other[key] for other in alike}) > 1]
+        common = set.intersection(*(set(other["options"]) for other in alike))
+        own = own | {"options": " ".join(option for option in own["options"] if option not in common) or NOTHING}
+        names.append(", ".join([own["attack"], *(f"{key} {own[key]}" for key in differing)]))
+    return names
+
+
+def write(found: Sequence[Matrix], out: Path) -> list[Path]:
+    """`matrix.md` and `matrix.png` in `out`, or nothing where there is no matrix; the files written."""
+    if not found:
+        return []
+    document, picture = out / "matrix.md", out / "matrix.png"
+    write_atomically(document, "\n".join(table.markdown() for matrix in found for table in matrix.tables()))
+    draw(found, picture)
+    return [document, picture]
+
+
+def draw(found: Sequence[Matrix], path: Path) -> None:
+    """A heat map of every setting, one below the other: mean, half its 95 % interval, the best of a column framed."""
+    from matplotlib.figure import Figure  # here, for it takes longer to import than a board to be printed
+
+    width = max(_left(matrix) + sum(map(_wide, matrix.defenses)) for matrix in found) + 1.1
+    heights = [0.45 * len(matrix.lines) + 1.2 for matrix in found]
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, matrix in zip(panels, found, strict=True):
+        _draw_panel(panel, matrix, characters=int(width * 15))
+    figure.savefig(path, dpi=160)
+
+
+def _draw_panel(axis: Any, matrix: Matrix, characters: int) -> None:
+    cells = [[line.get(defense) for defense in matrix.defenses] for line in matrix.lines.values()]
+    values = [[score.mean if score else nan for score in line] for line in cells]
+    colours = "cividis" if METRICS[matrix.metric] else "cividis_r"  # bright is what leaks most, for every metric
+    image = axis.imshow(values, cmap=colours, aspect="auto")
+    for i, (name, line) in enumerate(zip(matrix.lines, cells, strict=True)):
+        for j, score in enumerate(line):
+            if score is None:
+                axis.text(j, i, NOTHING, ha="center", va="center", fontsize=8)
+                continue
+            red, green, blue, _ = image.to_rgba(score.mean)
+            ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+            half = "" if isnan(score.low) else f"\n± {(score.high - score.low) / 2:#.2g}"
+            best = name not in matrix.controls and score.mean == matrix.best(matrix.defenses[j])
+            axis.text(j, i, f"{score.mean:#.3g}{half}", ha="center", va="center", fontsize=8, color=ink,
+                      weight="bold" if best else "normal")  # fmt: skip
+            if best:
+                axis.add_patch(_frame(j, i, ink))
+    axis.set_xticks(range(len(matrix.defenses)), [defense.replace("+", "+\n") for defense in matrix.defenses])
+    axis.set_yticks(range(len(matrix.lines)), list(matrix.lines))
+    axis.tick_params(labelsize=8, length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
+    said = f"Mean ± half of its 95 % interval, n = {matrix.most}, best attack framed: {matrix.setting}"
+    axis.set_title(textwrap.fill(said, characters), fontsize=7, loc="left")
+    axis.spines[:].set_visible(False)
+    unit = " (dB)" if matrix.metric == "psnr" else ""
+    bar = axis.figure.colorbar(image, ax=axis)
+    bar.set_label(f"{matrix.metric.upper()}{unit}", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def _frame(column: int, line: int, ink: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.46, line - 0.44), 0.92, 0.88, fill=False, edgecolor=ink, linewidth=1.2)
+
+
+def _wide(defense: str) -> float:
+    """Of a column, in inches: its heading at 8 points must fit."""
+    return max(0.9, 0.075 * max(map(len, defense.split("+"))) + 0.1)
+
+
+def _left(matrix: Matrix) -> float:
+    return 0.075 * max(map(len, matrix.lines)) + 0.2

@@ -1,0 +1,159 @@
+"""What a defence costs: errors of updates against hand calculation, training against plain SGD, and the table."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmark.batches import Batch
+from benchmark.utility import accuracy, budget, train_defended, update_error, utility
+from defenses.base import Chain, Defense
+from defenses.sparsification import Sparsification
+from victims.data.photos import Photos
+from victims.errors import InputError
+from victims.models.lenet import LeNet
+from victims.victim import Victim, build
+
+BATCHES = [Batch("a", (0, 5, 9)), Batch("b", (2, 3, 4))]
+
+
+class Scaled(Defense):
+    """Twice the gradient in every step, minus three times that in the end: -6 times the gradient is sent."""
+
+    def slope(self, slope, victim, generator):
+        return lambda *given: {name: 2 * g for name, g in slope(*given).items()}
+
+    def __call__(self, update, generator):
+        return {name: -3 * g for name, g in update.items()}
+
+    @staticmethod
+    def estimate(received, victim):
+        return lambda gradient: gradient
+
+
+class Private(Scaled):
+    def epsilon(self, steps, sample_rate, delta=1e-5):
+        return steps * sample_rate
+
+
+@pytest.fixture
+def data():
+    return Photos(split="train", size=8)
+
+
+@pytest.fixture
+def victim(data):
+    net = build(LeNet, image_shape=(3, 8, 8), num_classes=10, seed=0)
+    return Victim(net, mean=data.mean, std=data.std)
+
+
+def test_a_scaled_update_has_its_factor_and_direction(victim, data):
+    assert update_error(victim, None, data, BATCHES[0]) == pytest.approx((1, 1))
+    assert update_error(victim, Scaled(), data, BATCHES[0]) == pytest.approx((6, -1))
+
+
+def test_the_largest_half_keeps_its_share_of_the_norm(victim, data):
+    """Of a projection norm and cosine are the same: <Pg, g> = |Pg|^2."""
+    norm, cosine = update_error(victim, Sparsification(0.9), data, BATCHES[0])
+    assert norm == pytest.approx(cosine)
+    images, labels = data.batch(BATCHES[0].indices)
+    net = build(LeNet, image_shape=(3, 8, 8), num_classes=10, seed=0)
+    cross_entropy(net(victim.normalise(images)), labels).backward()
+    squares = [p.grad.square().flatten().sort(descending=True).values for p in net.parameters()]
+    kept = sum(s[: len(s) - int(len(s) * 9 / 10)].sum() for s in squares)
+    assert norm == pytest.approx(float((kept / sum(s.sum() for s in squares)).sqrt()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("defense", "factor"), [(None, 1), (Scaled(), -6)])
+def test_training_is_sgd_on_what_is_sent(defense, factor, victim, data):
+    before = {name: p.clone() for name, p in victim.parameters.items()}
+    theta = train_defended(victim, defense, data, BATCHES, 0.1, seed=0)
+    net = build(LeNet, image_shape=(3, 8, 8), num_classes=10, seed=0)
+    optimiser = torch.optim.SGD(net.parameters(), lr=abs(0.1 * factor), maximize=factor < 0)
+    for batch in BATCHES:
+        images, labels = data.batch(batch.indices)
+        optimiser.zero_grad()
+        cross_entropy(net(victim.normalise(images)), labels).backward()
+        optimiser.step()
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(theta[name], p.detach(), rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(p, before[name]) for name, p in victim.parameters.items())
+
+
+@pytest.mark.parametrize("classes", [10, 1])
+def test_accuracy_is_the_share_found(classes, data):
+    """A classifier whose logits are known: the class is always 3, or odd."""
+
+    class Stubborn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(classes))
+
+        def forward(self, x):
+            return self.bias.expand(len(x), classes)
+
+    victim = Victim(Stubborn(), mean=data.mean, std=data.std)
+    logits = torch.ones(1) if classes == 1 else torch.eye(10)[3]
+    indices = list(range(len(data)))
+    right = (data.labels % 2 == 1) if classes == 1 else (data.labels == 3)
+    assert accuracy(victim, {"bias": logits}, data, indices) == pytest.approx(float(right.double().mean()))
+
+
+def test_a_budget_is_spent_by_the_last_part_that_sees_the_images():
+    private = Private()
+    assert budget(None) is None
+    assert budget(Sparsification(0.5)) is None
+    assert budget(private)(10, 0.5, 1e-5) == 5
+    assert budget(Chain([Scaled(), private, Sparsification(0.5)])) == private.epsilon
+    assert budget(Chain([private, Scaled()])) is None  # its slope sees the images after the noise
+
+
+# The table.
+
+SMALL = {"victim": "lenet", "size": 8, "trials": 2, "steps": 2, "seeds": 2, "batch": 4}
+
+
+def test_the_table_has_a_line_for_every_defence(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    utility(**SMALL, defense="none,sparsification:0.99")
+    printed = capsys.readouterr().out
+    share = r"\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]"
+    assert re.search(
+        r"^none +1\.000 \[1\.000, 1\.000\] +1\.000 \[1\.000, 1\.000\] +\d\.\d{3} ± \d\.\d{3}$", printed, re.M
+    )
+    assert re.search(rf"^sparsification:0\.99 +{share} +{share} +\d\.\d{{3}} ± \d\.\d{{3}}$", printed, re.M)
+    assert "epsilon" not in printed
+    for fact in ("data photos", "victim lenet", "2 batches of 4", "96 test images", "2 steps", "learning rate 0.05"):
+        assert fact in " ".join(printed.split())
+
+
+def test_a_defence_with_a_budget_has_it_in_the_table(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("benchmark.config.open_defense", lambda text: None if text == "none" else Private())
+    utility(**SMALL | {"seeds": 1}, defense="none,private")
+    printed = capsys.readouterr().out
+    spent = 2 * 4 / len(Photos(split="train", size=8))
+    assert re.search(rf"^private .* {spent:.3g}$", printed, re.M)
+    assert re.search(r"^none .* -$", printed, re.M)
+    assert "at delta 1e-05" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"trials": 0}, "trials is 0"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"lr": 0}, "lr is 0"),
+        ({"batch": 0}, "batch is 0"),
+        ({"defense": "none,sparsify:1"}, "did you mean 'sparsification'"),
+        ({"defense": "sparsification"}, "write sparsification:RATE"),
+        ({"victim": "lenett"}, "did you mean 'lenet'"),
+    ],
+)
+def test_bad_input_is_one_line(options, expected):
+    with pytest.raises(InputError, match=expected) as refusal:
+        utility(**{**SMALL, **options})
+    assert "\n" not in str(refusal.value)
