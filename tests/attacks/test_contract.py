@@ -14,17 +14,37 @@ from torch.autograd import gradcheck
 
 from attacks import objective
 from attacks.base import Attack
+from attacks.distances import cosine
+from attacks.ig import IG
+from attacks.objective import Objective
 from benchmark.batches import Batch
 from benchmark.lpips_backbone import Lpips
 from benchmark.metrics import score
 from benchmark.registry import KINDS, find, registered
+from benchmark.spec import open_defense
 from benchmark.tasks import GradientDataModule, Task
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError
+from victims.models.lenet import LeNet
+from victims.victim import Victim, build, gradient
 
 ATTACKS = registered(KINDS["attack"])
 STEPS = 6
+DEFENSES = registered(KINDS["defense"])
+EXAMPLES = {  # of every defence two uses, of other parameters where it has any; all together come in this order
+    "precode": ("precode:16", "precode:8:0.1"),
+    "label_confusion": ("label_confusion:1", "label_confusion:2"),
+    "dp_sgd": ("dp_sgd:1:0.001", "dp_sgd:0.5:0.01"),
+    "soteria": ("soteria:0.3", "soteria:0.6"),
+    "clipping": ("clipping:0.1", "clipping:0.1:global"),
+    "sparsification": ("sparsification:0.5", "sparsification:0.9"),
+    "quantisation": ("quantisation:16", "quantisation:4"),
+    "sign": ("sign", "sign"),
+    "noise": ("noise:0.001", "noise:0.01:laplacian"),
+}
+USES = {name: uses for name, uses in EXAMPLES.items() if name in DEFENSES}
+ALL = "+".join(mild for mild, _ in USES.values())
 every_attack = pytest.mark.parametrize("method", ATTACKS.values(), ids=ATTACKS.keys())
 
 
@@ -291,3 +311,91 @@ def test_no_private_image_is_reachable(method, make, capture):
     )  # fmt: skip
     trainer.fit(make(method), module)
     assert verdicts == [False, True]
+
+
+# Under every defence.
+
+
+@pytest.fixture
+def defended() -> Callable[..., Task]:
+    """Tasks of an adapting attacker on a LeNet."""
+
+    def take(text: str, indices: tuple[int, ...] = (3, 50, 90)) -> Task:
+        data, defense = Photos(split="tune"), open_defense(text)
+        net = build(
+            lambda **options: defense.model(LeNet(**options)), image_shape=data.image_shape, num_classes=10, seed=0
+        )
+        module = GradientDataModule(
+            data, Victim(net, mean=data.mean, std=data.std), [], defense=defense, adapt=True, give_labels=True,
+            control="none", seed=0, steps=1,
+        )  # fmt: skip
+        return module.capture(Batch("t", indices))
+
+    return take
+
+
+def test_every_defence_has_an_example():
+    missing = ", ".join(sorted(DEFENSES.keys() - EXAMPLES.keys()))
+    assert not missing, f"add two uses of {missing} to EXAMPLES at the top of this file"
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [
+        *(pytest.param(method, ALL, id=f"{name}-all") for name, method in ATTACKS.items() if not method.analytic),
+        *(pytest.param(IG, use, id=f"ig-{use}") for uses in USES.values() for use in dict.fromkeys(uses)),
+    ],
+)
+def test_steps_go_on_under_a_defence(method, text, make, defended, monkeypatch):
+    seen = []
+
+    def watch(name):
+        real = getattr(Objective, name)
+
+        def watched(self, stage, variables):
+            found = real(self, stage, variables)
+            seen.append(({n: v.detach().clone() for n, v in variables.items()}, found))
+            return found
+
+        monkeypatch.setattr(Objective, name, watched)
+
+    watch("slopes")
+    watch("values")
+    attack = make(method, steps=8 * STEPS)  # so that the first stage has two
+    attack.begin([defended(text, (3, 50, 90)[: method.made_for.get("batch")]).observation])
+    attack.advance()
+    attack.advance()
+    (before, _), (after, _) = seen
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    for _, (cost, *_, last) in seen:
+        assert cost.isfinite().all()
+        assert all(tensor.isfinite().all() for tensor in (last.values() if isinstance(last, dict) else [last]))
+
+
+@pytest.mark.parametrize("name", USES)
+def test_a_copy_is_made_of_what_was_sent_alone(name, defended):
+    """Two clients of other images and parameters who had sent the same are copied alike."""
+    (mild, strong), victim = USES[name], defended(USES[name][0]).observation.victim
+    received = {n: g[None] for n, g in defended(mild).observation.update.items()}
+    estimates = [defended(mild).observation.knowledge.estimate]
+    estimates.append(defended(strong, (8, 30, 77)).observation.knowledge.estimate)
+    generator = torch.Generator().manual_seed(0)
+    dummy = {n: torch.randn(g.shape, generator=generator) for n, g in received.items()}
+    one, other = (estimate(received, victim)(dummy) for estimate in estimates)
+    assert all(torch.equal(one[n], other[n]) for n in dummy)
+
+
+@pytest.mark.parametrize("text", [use for uses in USES.values() for use in dict.fromkeys(uses)])
+def test_a_copy_takes_the_true_gradient_no_further_from_what_was_sent(text, defended):
+    task = defended(text)
+    victim, update = task.observation.victim, task.observation.update
+    received = {n: g[None] for n, g in update.items()}
+    true = {n: g[None] for n, g in gradient(victim, victim.normalise(task.images), task.labels).items()}
+    copied = task.observation.knowledge.estimate(received, victim)(true)
+    # A tensor that is left out of the matching only adds what is the same for every dummy batch.
+    matched = [n for n, g in copied.items() if g.any()]
+    assert matched
+    adapting, blind = (
+        cosine({n: dummy[n] for n in matched}, {n: received[n] for n in matched}) for dummy in (copied, true)
+    )
+    assert adapting <= blind + 1e-6
