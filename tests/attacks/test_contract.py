@@ -44,7 +44,14 @@ EXAMPLES = {  # of every defence two uses, of other parameters where it has any;
     "noise": ("noise:0.001", "noise:0.01:laplacian"),
 }
 USES = {name: uses for name, uses in EXAMPLES.items() if name in DEFENSES}
-ALL = "+".join(mild for mild, _ in USES.values())
+REFUSES = {"idlg": "precode"}  # it reads labels from features that are never negative; a bottleneck's can be
+
+
+def together(attack: str) -> str:
+    """All defences that the attack takes, one behind the other."""
+    return "+".join(mild for name, (mild, _) in USES.items() if name != REFUSES.get(attack))
+
+
 every_attack = pytest.mark.parametrize("method", ATTACKS.values(), ids=ATTACKS.keys())
 
 
@@ -342,7 +349,7 @@ def test_every_defence_has_an_example():
 @pytest.mark.parametrize(
     ("method", "text"),
     [
-        *(pytest.param(method, ALL, id=f"{name}-all") for name, method in ATTACKS.items() if not method.analytic),
+        *(pytest.param(m, together(name), id=f"{name}-all") for name, m in ATTACKS.items() if not m.analytic),
         *(pytest.param(IG, use, id=f"ig-{use}") for uses in USES.values() for use in dict.fromkeys(uses)),
     ],
 )
