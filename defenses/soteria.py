@@ -1,0 +1,137 @@
+"""Soteria: Sun et al., *Provable Defense Against Privacy Leakage from Representation Perspective*, CVPR 2021."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+
+from defenses.base import Defense
+from victims.client import Slope
+from victims.errors import InputError
+from victims.observation import Transform
+from victims.rounds import Rounds
+from victims.victim import Gradient, Victim
+
+EPS = 1e-8  # assumed; where a feature is zero in one image, its slope there is zero too, and 0 / EPS is 0
+VALUES = 2**20  # slopes in the pixels that are computed at once, which bounds memory for any size and batch
+
+
+class Soteria(Defense):
+    """The weight gradient of one linear layer is zero for the features that tell most of the image.
+
+    Features are those that enter the layer. It needs their slopes in the images, a backward pass for each. The paper
+    reports that accuracy is maintained.
+
+    Paper and code agree at one image, in two ways of writing: the paper prunes the largest r_f / |dr_f / dX|, the code
+    (`thresh = percentile(ratio, rate)`, `mask = ratio >= thresh`) the smallest |dr_f / dX| / r_f. Over a batch the code
+    adds up its ratios, which is done here; the paper's would rank otherwise. They part at features that are zero
+    in the whole batch, which send nothing: pruned, they take nothing from anyone. In the paper's formula they
+    come last; in the code 0 / 0 makes the threshold NaN, and nothing is masked. Here they are not counted.
+    """
+
+    def __init__(self, rate: float, layer: str = "") -> None:
+        """
+        Args:
+            rate: share that is pruned of the features which are not zero in the whole batch, in [0, 1).
+            layer: name of a linear layer of the victim; by default its classifier.
+
+        Raises:
+            InputError: the rate is outside [0, 1).
+        """
+        if not 0 <= rate < 1:
+            raise InputError(f"soteria takes a rate from 0 up to but not including 1, not {rate}.")
+        self.rate, self.layer = rate, layer
+
+    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+        """
+        Raises:
+            InputError: the victim is of several rounds, or has no such linear layer.
+        """
+        if isinstance(victim.model, Rounds):
+            raise InputError("soteria defends a layer of one model; leave --rounds at 1.")
+        weight = f"{self.layer}.weight" if self.layer else victim.classifier()
+        known = list(linear_weights(victim))
+        if weight not in known:
+            layers = ", ".join(name.removesuffix(".weight") for name in known)
+            raise InputError(f"soteria: '{self.layer}' is no linear layer of this victim; choose one of {layers}.")
+
+        def defended(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
+            gradient = slope(theta, images, labels)
+            kept = ~pruned(*sensitivities(victim, theta, weight, images), self.rate)
+            return {**gradient, weight: gradient[weight].where(kept, 0)}
+
+        return defended
+
+    @staticmethod
+    def estimate(received: Gradient, victim: Victim) -> Transform:
+        """Columns of linear layers that arrived as zero are masked in the dummy gradient too.
+
+        A feature that was zero by itself cannot be told from one that was pruned; it is masked like it.
+        """
+        kept = {name: (received[name] != 0).any(1, keepdim=True) for name in linear_weights(victim)}
+        return lambda gradient: {name: g.where(kept[name], 0) if name in kept else g for name, g in gradient.items()}
+
+
+def linear_weights(victim: Victim) -> Iterator[str]:
+    """The names of the weights, (outputs, features), of all linear layers."""
+    layers = {id(m.weight) for m in victim.model.modules() if isinstance(m, nn.Linear)}
+    return (name for name, parameter in victim.model.named_parameters() if id(parameter) in layers)
+
+
+def pruned(ratios: Tensor, live: Tensor, rate: float) -> Tensor:
+    """(F,) bool: the `rate` of the live features (F,) whose ratios (F,) are smallest."""
+    count = int(Fraction(str(rate)) * int(live.sum()))
+    smallest = ratios.where(live, torch.inf).argsort(stable=True)[:count]
+    return torch.zeros_like(live).index_fill(0, smallest, True)
+
+
+def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """How much the features that enter a linear layer move with the images, against how large they are.
+
+    Args:
+        theta: the weights.
+        weight: the name of the layer's.
+        images: (B, C, H, W), normalised.
+
+    Returns:
+        (F,): sum over the images of |dr_f / dX|_2 / (|r_f| + EPS), and over positions where the layer sees several, as
+        tokens; (F,) bool: whether r_f is other than zero anywhere.
+
+    Raises:
+        InputError: the model uses the weight without calling the layer.
+    """
+    seen: list[Tensor] = []
+    layer = victim.model.get_submodule(weight.removesuffix("weight").removesuffix("."))
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    images = images.detach().requires_grad_()
+    try:
+        with torch.enable_grad():
+            victim.logits({name: p.detach() for name, p in theta.items()}, images)
+    finally:
+        hook.remove()
+    if not seen:
+        name = weight.removesuffix(".weight")
+        raise InputError(f"soteria: the victim never calls '{name}' as a layer, as inside attention; choose another.")
+    r = seen[-1].reshape(len(images), -1)  # (B, P F): what enters at every position
+    slopes = slope_norms(r, images)
+    r = r.detach()
+    ratios = slopes / (r.abs() + EPS)
+    F = seen[-1].shape[-1]
+    return ratios.view(-1, F).sum(0), (r != 0).view(-1, F).any(0)
+
+
+def slope_norms(r: Tensor, images: Tensor) -> Tensor:
+    """|dr_f / dX|_2 of features (B, F) in every image (B, C, H, W): (B, F).
+
+    As in the code, an image's slope is that of the feature's sum over the batch, so the images of a batch that batch
+    norm mixes share their effects.
+    """
+    norms = torch.zeros_like(r)
+    live = r.detach().any(0).nonzero().flatten()  # behind a ReLU half of them are not, and have no slope
+    for some in live.split(max(1, VALUES // images.numel())):
+        chosen = torch.zeros(len(some), *r.shape, dtype=r.dtype, device=r.device)
+        chosen[torch.arange(len(some)), :, some] = 1
+        (slopes,) = torch.autograd.grad(r, images, chosen, retain_graph=True, is_grads_batched=True)
+        norms[:, some] = slopes.flatten(2).norm(dim=2).T
+    return norms
