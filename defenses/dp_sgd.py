@@ -1,0 +1,123 @@
+"""DP-SGD: Abadi et al., *Deep Learning with Differential Privacy*, CCS 2016, algorithm 1."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from defenses.base import Defense
+from victims.batch_norm import batch_norms
+from victims.client import Slope
+from victims.errors import InputError
+from victims.observation import Transform
+from victims.rounds import by_round
+from victims.victim import Gradient, Victim
+
+TINY = 1e-30  # a received update of zeros has no length
+
+
+class DPSGD(Defense):
+    """Every image's gradient is clipped to a bound C, and Gaussian noise of std sigma C is added to their sum.
+
+    It costs utility: at epsilon 8 and delta 1e-5 the paper reports 97 % on MNIST against 98.3 % without, and 73 % on
+    CIFAR-10 against 80 %. Under FedAvg every local step is made private by itself, and in several rounds every round's
+    gradient.
+    """
+
+    def __init__(self, bound: float, noise: float) -> None:
+        """
+        Args:
+            bound: C, of the l2 norm of one image's gradient over all parameters; above 0.
+            noise: sigma, the noise multiplier, 0 or more; of B images the mean gets noise of std sigma C / B.
+
+        Raises:
+            InputError: the bound is not above 0, the noise is below 0, or one of them is not finite.
+        """
+        if not 0 < bound < math.inf:
+            raise InputError(f"dp_sgd takes a bound above 0, such as 1, not {bound}.")
+        if not 0 <= noise < math.inf:
+            raise InputError(f"dp_sgd takes noise of 0 or more, such as 0.1, not {noise}.")
+        self.bound, self.noise = bound, noise
+
+    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+        """One image after the other: that works for every victim, and for what earlier defences do to `slope`.
+
+        Raises:
+            InputError: batch norm mixes the images.
+        """
+        if not all(getattr(layer, "track_running_stats", False) for layer in batch_norms(victim.model).values()):
+            raise InputError(
+                "dp_sgd clips the gradient of every single image, and batch norm mixes those of a batch here; use "
+                "--victim-mode eval, or a --victim without."
+            )
+        bounds = [torch.tensor(self.bound).to(victim.mean)] * len(by_round(victim, victim.parameters))
+
+        def private(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
+            total = {
+                name: self.noise * self.bound * torch.randn(p.shape, generator=generator).to(p)
+                for name, p in theta.items()
+            }
+            for x, y in zip(images.split(1), labels.split(1), strict=True):
+                of_image = {name: g[None] for name, g in slope(theta, x, y).items()}
+                total = {name: total[name] + g[0] for name, g in clip(of_image, bounds, victim).items()}
+            return {name: g / len(images) for name, g in total.items()}
+
+        return private
+
+    def epsilon(self, steps: int, sample_rate: float, delta: float = 1e-5) -> float:
+        """What the presence of one image changes at most, (epsilon, delta); infinite without noise.
+
+        By Opacus' RDP accountant, an upper bound: 8 % above the exact value of one step with sigma = 1 on all images,
+        and never below 0.1 at delta = 1e-5. Its PRV accountant is tighter, but its grid grows with epsilon, and with
+        the little noise that attacks see through (100 steps at sigma = 0.1) 12 GB are not enough for it.
+
+        Args:
+            steps: clipped and noised gradients, of all rounds and local steps.
+            sample_rate: share of all images that a batch has, in (0, 1]; they count as drawn by independent coins.
+
+        Raises:
+            InputError: a count, rate or delta outside its range.
+        """
+        if steps < 1 or not 0 < sample_rate <= 1 or not 0 < delta < 1:
+            raise InputError(
+                f"epsilon takes steps from 1, a sample rate in (0, 1] and a delta in (0, 1), not {steps}, "
+                f"{sample_rate} and {delta}."
+            )
+        if self.noise == 0:
+            return math.inf
+        from opacus.accountants import RDPAccountant  # it takes seconds to load, and attacks do without it
+
+        accountant = RDPAccountant()
+        accountant.history = [(self.noise, sample_rate, steps)]
+        return accountant.get_epsilon(delta)
+
+    @staticmethod
+    def estimate(received: Gradient, victim: Victim) -> Transform:
+        """The dummy gradient shortened to the received norm, as global clipping would; its direction is kept.
+
+        So an attacker who compares lengths is not misled by the clipping of one image: without noise it is undone
+        exactly, and with noise the received norm N is still a bound, N^2 = |clipped|^2 + d (sigma C / B)^2 in the mean
+        of d parameters. Of several images each was shortened by itself, which no map of their mean can repeat. The
+        noise has mean zero, so nothing stands for it.
+        """
+        bounds = [square(part).clamp_min(TINY).sqrt() for part in by_round(victim, received)]
+        return lambda gradient: clip(gradient, bounds, victim)
+
+
+def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradient:
+    """Every run's gradient (R, *shape), of each round by itself, shortened to its bound in l2 norm.
+
+    Args:
+        bounds: (R,) or () for each round, above 0.
+    """
+    tensors = []
+    for part, c in zip(by_round(victim, gradient), bounds, strict=True):
+        factor = c / square(part).maximum(c.square()).sqrt()  # of squares: the root has no slope at 0
+        tensors += [g * factor.view(-1, *[1] * (g.ndim - 1)) for g in part.values()]
+    return dict(zip(gradient, tensors, strict=True))  # one round's after another's, as parameters are
+
+
+def square(gradient: Gradient) -> Tensor:
+    """The squared l2 norm over all parameters, (R, *shape) each: (R,)."""
+    return sum(g.reshape(len(g), -1).square().sum(1) for g in gradient.values())
