@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from victims.data.base import ImageData
-from victims.victim import Gradient, Victim, classification_loss
+from victims.victim import Gradient, Victim, client_loss
 
 BATCH = 64
 
@@ -66,5 +66,6 @@ def train(model: nn.Module, data: ImageData, steps: int, draws: torch.Generator,
     for _ in range(steps):
         images, labels = data.augmented(BATCH, draws)
         sgd.zero_grad()
-        classification_loss(model((images - mean) / std), labels).backward()
+        tensors = dict([*model.named_parameters(), *model.named_buffers()])
+        client_loss(model, tensors, (images - mean) / std, labels).backward()
         sgd.step()

@@ -19,6 +19,18 @@ Statistics = dict[str, Tensor]
 """Per batch-norm layer (2, C): the mean of what enters it, and the variance."""
 
 
+class Penalised(nn.Module):
+    """A layer whose `penalty`, a buffer that it sets in every forward, is added to the client's loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("penalty", torch.zeros(()), persistent=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy: torch copies no tensor that has a history."""
+        return {**self.__dict__, "_buffers": {**self._buffers, "penalty": self.penalty.detach()}}
+
+
 class Victim:
     """A model with its weights, its mode and its public preprocessing.
 
@@ -65,10 +77,7 @@ class Victim:
         Raises:
             InputError: there is no linear layer.
         """
-        linear = [name for name, module in self.model.named_modules() if isinstance(module, nn.Linear)]
-        if not linear:
-            raise InputError(f"{type(self.model).__name__} has no linear layer to read labels from.")
-        return f"{linear[-1]}.weight".lstrip(".")
+        return f"{last_linear(self.model)}.weight".lstrip(".")
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Images in [0, 1] -> the victim's input space; any leading dimensions."""
@@ -79,13 +88,15 @@ class Victim:
         return images * self.std + self.mean
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Of normalised images (B, C, H, W)."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        return functional_call(self.model, (dict(parameters), buffers), (images,))
+        """Of normalised images (B, C, H, W). A buffer among the parameters takes the place of the model's own."""
+        return functional_call(self.model, self._tensors(parameters), (images,))
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        """The client's loss on normalised images (B, C, H, W), see `classification_loss`."""
-        return classification_loss(self.logits(parameters, images), labels)
+        """The client's loss on normalised images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
+        return client_loss(self.model, self._tensors(parameters), images, labels)
+
+    def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}
 
     def batch_norm_inputs(self, images: Tensor) -> dict[str, Tensor]:
         """What normalised images (B, C, H, W) send into every batch-norm layer, (B, C, ...) each."""
@@ -106,6 +117,31 @@ def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Sta
     """Mean and variance, over batch and positions, of what enters every batch-norm layer; 1 corrects its bias."""
     inputs = {name: x.transpose(0, 1).flatten(1) for name, x in victim.batch_norm_inputs(images).items()}
     return {name: torch.stack([x.mean(1), x.var(1, correction=correction)]) for name, x in inputs.items()}
+
+
+def last_linear(model: nn.Module) -> str:
+    """The name of a model's last linear layer; empty where it is the model itself.
+
+    Raises:
+        InputError: there is none.
+    """
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError(f"{type(model).__name__} has no linear layer, which the classifier should be.")
+    return linear[-1]
+
+
+def client_loss(model: nn.Module, tensors: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """`classification_loss` of a model, and the penalties of its layers.
+
+    Args:
+        tensors: all parameters and buffers by name; buffers that the model sets are set here, and not in the model.
+        images: (B, C, H, W), normalised.
+        labels: as `classification_loss` takes them.
+    """
+    loss = classification_loss(functional_call(model, tensors, (images,)), labels)
+    penalised = [name for name, module in model.named_modules() if isinstance(module, Penalised)]
+    return sum((tensors[f"{name}.penalty".lstrip(".")] for name in penalised), loss)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
+from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 
+from victims.data.photos import Photos
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
-from victims.victim import Victim, build, gradient
+from victims.rounds import train
+from victims.victim import Penalised, Victim, build, gradient
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
 LABELS = torch.tensor([3, 1, 3])
@@ -125,6 +128,50 @@ def test_frozen_parameters_have_a_gradient_too(images):
     model = build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0).double()
     expected = backward(model, images, LABELS, training=False)
     all_close(gradient(Victim(model.requires_grad_(False), mean=MEAN, std=STD), images, LABELS), expected)
+
+
+class Decay(Penalised):
+    """A linear classifier of images (B, 3, 16, 16) that wants its weights to be small."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3 * 16 * 16, 10)
+
+    def forward(self, x):
+        self.penalty = 0.5 * self.linear.weight.square().sum()
+        return self.linear(x.flatten(1))
+
+
+def test_what_a_layer_asks_for_is_added_to_the_loss(images):
+    model = build(Decay, seed=0).double()
+    for wrapped, prefix in ((model, ""), (nn.Sequential(model), "0.")):
+        victim = Victim(wrapped, mean=MEAN, std=STD)
+        expected = backward(wrapped, images, LABELS, training=False)
+        expected[f"{prefix}linear.weight"] += model.linear.weight.detach()
+        all_close(gradient(victim, images, LABELS), expected)
+        many = vmap(grad(victim.loss), (None, 0, None))(victim.parameters, images[None], LABELS)
+        all_close({name: g[0] for name, g in many.items()}, expected)
+        assert not any(penalty.any() for penalty in victim.model.buffers())
+
+
+def test_others_train_for_what_a_layer_asks_for_too():
+    data, model = Photos(split="tune", size=16), build(Decay, seed=0)
+    start = deepcopy(model)
+    train(model, data, 1, torch.Generator().manual_seed(0), lr=0.5)
+    images, labels = data.augmented(64, torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    slopes = backward(start, (images - mean) / std, labels, training=True)
+    expected = start.linear.weight - 0.5 * (slopes["linear.weight"] + start.linear.weight)
+    torch.testing.assert_close(model.linear.weight, expected)
+    Victim(model, mean=MEAN, std=STD)  # a copy can be made of what has been trained
+
+
+def test_a_buffer_among_the_parameters_takes_the_place_of_the_models(images):
+    model = warm_up(build(ResNet18, image_shape=(3, 16, 16), num_classes=5, seed=0).double())
+    victim, other = Victim(model, mean=MEAN, std=STD), deepcopy(model).eval()
+    moved = {"bn1.running_mean": other.bn1.running_mean + 1}
+    other.load_state_dict(moved, strict=False)
+    torch.testing.assert_close(victim.logits({**victim.parameters, **moved}, images), other(images))
 
 
 # The original.

@@ -1,0 +1,107 @@
+"""PRECODE: Scheliga, Mäder, Seeland, *PRECODE - A Generic Model Extension to Prevent Deep Gradient Leakage*, WACV 2022.
+
+The attacker's side: the same, *Combining Variational Modeling with Partial Gradient Perturbation to Prevent Deep
+Gradient Leakage*, 2022.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from defenses.base import Defense
+from victims.client import Slope
+from victims.errors import InputError
+from victims.observation import Transform
+from victims.victim import Gradient, Penalised, Victim, last_linear
+
+
+class Precode(Defense):
+    """A variational bottleneck in front of the classifier, whose noise is in every gradient that a client computes.
+
+    It costs every participant 3 k F + 2 k + F further parameters for F features, which for small victims are most of
+    the model (convnet: 3.2 of 3.3 million), and a classifier that learns from noisy features.
+    """
+
+    def __init__(self, size: int = 256, beta: float = 1e-3) -> None:
+        """
+        Args:
+            size: k, units of the bottleneck.
+            beta: weight in the client's loss of the divergence from a standard normal distribution.
+
+        Raises:
+            InputError: the size is below 1, or beta is negative or not finite.
+        """
+        if size < 1:
+            raise InputError(f"precode takes a bottleneck of 1 unit or more, not {size}.")
+        if not 0 <= beta < math.inf:
+            raise InputError(f"precode takes a beta of 0 or more, not {beta}.")
+        self.size, self.beta = size, beta
+
+    def model(self, model: nn.Module) -> nn.Module:
+        """In place; the classifier's parameters come to lie one level deeper, all others keep their names.
+
+        Raises:
+            InputError: there is no linear layer.
+        """
+        name = last_linear(model)
+        classifier = model.get_submodule(name)
+        guarded = Guarded(Bottleneck(classifier.in_features, self.size, self.beta), classifier)
+        if not name:
+            return guarded
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, guarded)
+        return model
+
+    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+        """Every image of every step has noise of its own, which the victim itself never holds."""
+        sizes = {f"{name}.noise": m.size for name, m in victim.model.named_modules() if isinstance(m, Bottleneck)}
+
+        def noisy(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
+            noise = {
+                name: torch.randn(len(images), size, generator=generator).to(images) for name, size in sizes.items()
+            }
+            gradient = slope({**theta, **noise}, images, labels)
+            return {name: gradient[name] for name in theta}
+
+        return noisy
+
+    @staticmethod
+    def estimate(received: Gradient, victim: Victim) -> Transform:
+        """Leaves the bottleneck and the classifier behind it out of the matching: zeros in the dummy gradient.
+
+        Their gradients are products with the client's noise, or with what it has become. In front of the bottleneck
+        the noise is in the backward signal alone, for which its mean, zero, stands in. What was received for the
+        zeros stays; it is a constant in a squared distance, and a constant factor in a cosine.
+        """
+        guarded = tuple(f"{name}.".lstrip(".") for name, m in victim.model.named_modules() if isinstance(m, Guarded))
+        return lambda gradient: {
+            name: torch.zeros_like(g) if name.startswith(guarded) else g for name, g in gradient.items()
+        }
+
+
+class Bottleneck(Penalised):
+    """Features (B, F) -> z = mu + sigma noise (B, k) -> features (B, F).
+
+    The penalty is beta KL(N(mu, sigma^2) || N(0, 1)): the sum over units, the mean over images (assumed).
+
+    Attributes:
+        noise: (B, k), standard normal on the client; zero, which makes z its mean, for everybody else.
+    """
+
+    def __init__(self, features: int, size: int, beta: float) -> None:
+        super().__init__()
+        self.size, self.beta = size, beta
+        self.encoder = nn.Linear(features, 2 * size)
+        self.decoder = nn.Linear(size, features)
+        self.register_buffer("noise", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mu, log_sigma = self.encoder(x).chunk(2, -1)
+        divergence = (mu.square() + (2 * log_sigma).exp() - 1) / 2 - log_sigma
+        self.penalty = self.beta * divergence.sum(-1).mean()
+        return self.decoder(mu + log_sigma.exp() * self.noise)
+
+
+class Guarded(nn.Sequential):
+    """A bottleneck and the classifier behind it."""

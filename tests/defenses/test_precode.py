@@ -1,0 +1,251 @@
+"""PRECODE's gradient against a bottleneck written down by hand, and what the attacker leaves out."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear
+
+from attacks.engine import vectorises, victim_gradients
+from attacks.labels.alr import alr
+from benchmark.batches import Batch
+from benchmark.spec import open_defense
+from benchmark.tasks import GradientDataModule
+from defenses.base import Chain
+from defenses.precode import Bottleneck, Precode
+from defenses.sparsification import Sparsification
+from victims.client import LocalTraining, fed_avg, fed_sgd
+from victims.data.photos import Photos
+from victims.errors import InputError
+from victims.models.cnn6 import CNN6
+from victims.models.lenet import LeNet
+from victims.rounds import Rounds, by_round
+from victims.victim import Victim, build, gradient, gradient_at
+
+K, BETA, CLASSES = 6, 0.3, 10
+PLAIN = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
+LABELS = torch.tensor([3, 1, 3])
+GUARDED = {f"classifier.{part}" for part in ("0.encoder.weight", "0.encoder.bias", "0.decoder.weight")}
+GUARDED |= {f"classifier.{part}" for part in ("0.decoder.bias", "1.weight", "1.bias")}
+
+
+def defended(seed=0, kind=LeNet):
+    """In float64, with a bottleneck whose deviations are far from 1 and different from each other."""
+
+    def make(**options):
+        return Precode(K, BETA).model(kind(**options))
+
+    return build(make, image_shape=(3, 8, 8), num_classes=CLASSES, seed=seed).double()
+
+
+@pytest.fixture
+def victim():
+    return Victim(defended(), **PLAIN)
+
+
+@pytest.fixture
+def images():
+    return torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def by_hand(victim, images, labels, noise):
+    """Of LeNet with a bottleneck; images in [0, 1], noise (B, K)."""
+    theta = {name: p.clone().requires_grad_() for name, p in victim.parameters.items()}
+    convolutions = {name.removeprefix("body."): p for name, p in theta.items() if name.startswith("body.")}
+    features = torch.func.functional_call(victim.model.body, convolutions, victim.normalise(images)).flatten(1)
+    layers = ("classifier.0.encoder", "classifier.0.decoder", "classifier.1")
+    encoder, decoder, last = ([theta[f"{layer}.weight"], theta[f"{layer}.bias"]] for layer in layers)
+    statistics = linear(features, *encoder)
+    posterior = Normal(statistics[:, :K], statistics[:, K:].exp())
+    z = posterior.mean + posterior.stddev * noise
+    divergence = kl_divergence(posterior, Normal(torch.zeros_like(z), torch.ones_like(z))).sum(1).mean()
+    loss = cross_entropy(linear(linear(z, *decoder), *last), labels) + BETA * divergence
+    return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+
+
+def all_close(actual, expected):
+    assert list(actual) == list(expected)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], msg=lambda m, n=name: n + m)
+
+
+def noisy(victim, seed=5):
+    return Precode(K, BETA).slope(partial(gradient_at, victim), victim, torch.Generator().manual_seed(seed))
+
+
+# On the client.
+
+
+def test_the_client_computes_its_gradient_with_noise_of_every_image(victim, images):
+    noise = torch.randn(3, K, generator=torch.Generator().manual_seed(5)).double()
+    all_close(fed_sgd(victim, images, LABELS, noisy(victim)), by_hand(victim, images, LABELS, noise))
+
+
+def test_everybody_else_computes_it_at_the_mean(victim, images):
+    expected = by_hand(victim, images, LABELS, torch.zeros(3, K).double())
+    all_close(gradient(victim, victim.normalise(images), LABELS), expected)
+    assert vectorises(victim, (3, 8, 8), 3)
+    many = victim_gradients(victim, victim.normalise(images).expand(2, -1, -1, -1, -1), LABELS.expand(2, -1))
+    all_close({name: g[1] for name, g in many.items()}, expected)
+
+
+def test_every_local_step_has_noise_of_its_own_and_the_same_seed_the_same(victim, images):
+    drawn = []
+
+    def slope(theta, x, y):
+        drawn.append(theta["classifier.0.noise"])
+        return gradient_at(victim, theta, x, y)
+
+    local = LocalTraining(lr=0.1, epochs=2, mini_batch=2)
+    defense, draws = Precode(K, BETA), torch.Generator().manual_seed(5)
+    update = fed_avg(victim, images, LABELS, local, defense.slope(slope, victim, draws))
+    assert [tuple(noise.shape) for noise in drawn] == [(2, K), (1, K), (2, K), (1, K)]
+    assert len(torch.cat(drawn).unique()) == 6 * K
+    again = fed_avg(victim, images, LABELS, local, noisy(victim))
+    assert all(torch.equal(update[name], again[name]) for name in victim.parameters)
+    assert list(update) == list(victim.parameters)
+
+
+def test_nothing_of_the_noise_is_left_in_the_victim(victim, images):
+    before = {name: tensor.clone() for name, tensor in victim.model.named_buffers()}
+    fed_sgd(victim, images, LABELS, noisy(victim))
+    after = dict(victim.model.named_buffers())
+    assert list(before) == list(after)
+    assert all(torch.equal(after[name], tensor) and not after[name].any() for name, tensor in before.items())
+
+
+def test_the_update_of_a_task_is_the_same_again_and_hides_the_noise():
+    data = Photos(split="tune", size=8)
+    options = {"adapt": True, "give_labels": True, "control": "none", "seed": 0, "steps": 1}
+    client = GradientDataModule(data, Victim(defended(), **PLAIN), [], defense=Precode(K, BETA), **options)
+    one, again, other = (client.capture(Batch(task, (3,))).observation for task in "aab")
+    assert list(one.update) == list(one.victim.parameters)
+    assert all(torch.equal(one.update[name], again.update[name]) for name in one.update)
+    assert not torch.equal(one.update["body.0.weight"], other.update["body.0.weight"])
+    assert not one.victim.model.classifier[0].noise.any()
+    assert alr(one).tolist() == [int(data.labels[3])]
+
+
+# The model.
+
+
+def test_only_the_classifier_is_renamed_and_the_weights_in_front_are_those_without():
+    model, plain = defended(), build(LeNet, image_shape=(3, 8, 8), num_classes=CLASSES, seed=0).double()
+    names = [name for name, _ in model.named_parameters()]
+    assert set(names) - GUARDED == {name for name, _ in plain.named_parameters()} - {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    assert all(torch.equal(model.get_parameter(name), plain.get_parameter(name)) for name in set(names) - GUARDED)
+    assert torch.equal(model.classifier[1].weight, plain.classifier.weight)
+
+
+@pytest.mark.parametrize("kind", [LeNet, CNN6], ids=["a child", "the last of a chain"])
+def test_the_classifier_is_found_with_the_features_that_enter_it(kind, images):
+    victim = Victim(defended(kind=kind), **PLAIN)
+    seen = []
+    layer = victim.model.get_submodule(victim.classifier().removesuffix(".weight"))
+    layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    logits = victim.logits(victim.parameters, images)
+    torch.testing.assert_close(linear(seen[0], layer.weight, layer.bias), logits)
+    assert logits.shape == (3, 1 if kind is CNN6 else CLASSES)
+
+
+def test_a_lone_linear_layer_is_wrapped_too():
+    model = Precode(2, BETA).model(nn.Linear(4, 3))
+    assert model(torch.rand(5, 4)).shape == (5, 3)
+    assert Victim(model, **PLAIN).classifier() == "1.weight"
+
+
+def test_one_logit_has_the_divergence_in_its_loss_too(images):
+    victim = Victim(defended(kind=CNN6), **PLAIN)
+    statistics = []
+    encoder = next(m for m in victim.model.modules() if isinstance(m, Bottleneck)).encoder
+    encoder.register_forward_hook(lambda _, given, out: statistics.append(out))
+    loss = victim.loss(victim.parameters, images, LABELS)
+    mu, sigma = statistics[0][:, :K], statistics[0][:, K:].exp()
+    divergence = kl_divergence(Normal(mu, sigma), Normal(torch.zeros_like(mu), torch.ones_like(mu))).sum(1).mean()
+    logits = victim.logits(victim.parameters, images)
+    expected = binary_cross_entropy_with_logits(logits[:, 0], (LABELS % 2).double()) + BETA * divergence
+    torch.testing.assert_close(loss, expected)
+
+
+def test_every_round_has_a_bottleneck_of_its_own(images):
+    models = [defended(seed) for seed in (0, 1)]
+    together = Victim(Rounds(models), **PLAIN)
+    update = fed_sgd(together, images, LABELS, noisy(together))
+    draws = torch.Generator().manual_seed(5)
+    for model, part in zip(models, by_round(together, update), strict=True):
+        noise = torch.randn(3, K, generator=draws).double()
+        all_close(part, by_hand(Victim(model, **PLAIN), images, LABELS, noise))
+
+
+# The attacker's copy.
+
+
+def dummies(victim):
+    draws = torch.Generator().manual_seed(2)
+    return {
+        name: torch.randn(2, *p.shape, generator=draws, dtype=p.dtype).requires_grad_()
+        for name, p in victim.parameters.items()
+    }
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_estimate_leaves_out_the_bottleneck_and_what_is_behind_it(rounds):
+    prefixes = [f"rounds.{t}." for t in range(rounds)] if rounds > 1 else [""]
+    model = Rounds([defended(t) for t in range(rounds)]) if rounds > 1 else defended()
+    victim = Victim(model, **PLAIN)
+    dummy = dummies(victim)
+    seen = Precode.estimate(dummy, victim)(dummy)
+    assert list(seen) == list(dummy)
+    left_out = {name for name, g in seen.items() if not g.any()}
+    assert left_out == {prefix + name for prefix in prefixes for name in GUARDED}
+    assert all(seen[name] is dummy[name] for name in dummy.keys() - left_out)
+
+
+def test_estimate_without_a_bottleneck_changes_nothing():
+    victim = Victim(build(LeNet, image_shape=(3, 8, 8), num_classes=CLASSES, seed=0), **PLAIN)
+    dummy = dummies(victim)
+    assert all(g is dummy[name] for name, g in Precode.estimate(dummy, victim)(dummy).items())
+
+
+def test_in_a_chain_the_model_the_noise_and_the_zeros_are_all_there(images):
+    chain = Chain([Precode(K, BETA), Sparsification(0.5)])
+    victim = Victim(defended(), **PLAIN)
+    slope = chain.slope(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
+    sent = chain(fed_sgd(victim, images, LABELS, slope), torch.Generator())
+    noise = torch.randn(3, K, generator=torch.Generator().manual_seed(5)).double()
+    all_close(sent, Sparsification(0.5)(by_hand(victim, images, LABELS, noise), torch.Generator()))
+
+
+# What cannot be.
+
+
+def test_parameters_can_be_left_out_and_are_as_the_paper_has_them():
+    defense = open_defense("precode")
+    assert (defense.size, defense.beta) == (256, 1e-3)
+    defense = open_defense("precode:32:0.01")
+    assert (defense.size, defense.beta) == (32, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("0", "1 unit or more, not 0"),
+        ("8:-1", "beta of 0 or more, not -1.0"),
+        ("8:nan", "not nan"),
+        ("8:inf", "not inf"),
+    ],
+)
+def test_bad_parameters_are_one_line(given, said):
+    with pytest.raises(InputError, match=said) as error:
+        open_defense(f"precode:{given}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_without_a_linear_layer_is_refused():
+    with pytest.raises(InputError, match="Conv2d has no linear layer"):
+        Precode().model(nn.Conv2d(3, 4, 1))
