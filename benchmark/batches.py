@@ -23,7 +23,9 @@ class Batch:
     indices: tuple[int, ...]
 
 
-def draw_batches(data: ImageData, prefix: str, *, rule: str = "random", batch_size: int, tasks: int) -> list[Batch]:
+def draw_batches(
+    data: ImageData, prefix: str, *, rule: str = "random", counts: Sequence[int] = (), batch_size: int, tasks: int
+) -> list[Batch]:
     """The same batches in every run, and more tasks only add to them.
 
     Images come in the order of the data set's manifest, then in that of their hashes. None is used again before the
@@ -34,15 +36,20 @@ def draw_batches(data: ImageData, prefix: str, *, rule: str = "random", batch_si
         rule: `random`: whatever comes, labels repeat as they do. `distinct`: no label twice. `unbalanced`: half of
             the batch of one class, a quarter of another, both rounded down, and every other image of a class of its
             own (IGIMS). Or a file: on each line the ids of one task's images.
+        counts: of images of each class, as a defence makes its batches, none larger than the one before.
 
     Raises:
-        InputError: a count is below 1, the images do not make such batches, or the rule is neither one nor a file.
+        InputError: a count is below 1, the images do not make such batches, the rule is neither one nor a file, or
+            there are counts beside another rule than `random`.
     """
     for name, count in {"batch": batch_size, "tasks": tasks}.items():
         if count < 1:
             raise InputError(f"{name} is {count}; give 1 or more.")
+    if counts and rule != "random":
+        raise InputError(f"the defence makes the batches, of {len(counts)} labels each; leave --batches {rule} out.")
     if rule in RULES:
-        drawn = list(itertools.islice(by_rule(data, prefix, rule, batch_size), tasks))
+        counts, rule = (counts, f"{len(counts)}-label") if counts else (class_counts(rule, batch_size), rule)
+        drawn = list(itertools.islice(by_rule(data, prefix, rule, batch_size, counts), tasks))
         notice_unlisted(data, prefix, [index for indices in drawn for index in indices])
     else:
         drawn = from_file(data, prefix, Path(rule), batch_size)[:tasks]
@@ -56,13 +63,17 @@ def draw_batches(data: ImageData, prefix: str, *, rule: str = "random", batch_si
     ]
 
 
-def by_rule(data: ImageData, prefix: str, rule: str, size: int) -> Iterator[tuple[int, ...]]:
+def by_rule(data: ImageData, prefix: str, rule: str, size: int, counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Batches without end. Where an image cannot be read the next one takes its place.
+
+    Args:
+        rule: the name of what gave the counts.
+        counts: as `pick` takes them; empty where any images go together.
 
     Raises:
         InputError: not even all images make one.
     """
-    labels, counts = data.labels.tolist(), class_counts(rule, size)
+    labels = data.labels.tolist()
     broken: set[int] = set()
     for turn in itertools.count():
         left = {index: labels[index] for index in in_order(data, turn) if index not in broken}
@@ -133,9 +144,10 @@ def impossible(prefix: str, rule: str, size: int, counts: Sequence[int], left: M
     """Why not one batch can be made of the images that can be read."""
     if not counts:
         return f"batch is {size}, but {prefix} has {len(left)} images; give at most that many."
-    most = [count for _, count in Counter(left.values()).most_common(2)]
-    sizes = f", with {counts[0]} images in one and {counts[1]} in another" if counts[0] > 1 else ""
-    has = f", with at most {' and '.join(map(str, most))}" if counts[0] > 1 and most else ""
+    several = [count for count in counts if count > 1]
+    most = [str(count) for _, count in Counter(left.values()).most_common(len(several))]
+    sizes = " and ".join(f"{n} in another" if place else f", with {n} images in one" for place, n in enumerate(several))
+    has = f", with at most {' and '.join(most)}" if most else ""
     return f"{rule} batches of {size} need {len(counts)} classes{sizes}; {prefix} has {len(set(left.values()))}{has}."
 
 

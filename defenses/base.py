@@ -14,14 +14,18 @@ from victims.victim import Gradient, Victim
 class Defense(ABC):
     """What a client does against leakage, and the copy that an adapting attacker makes of it.
 
-    A client can act at three places, and a defence overrides those at which it does: the model that it trains, the
-    gradient that it computes from its images, the update that it sends. All randomness comes from the generators
-    handed in.
+    A client can act at four places, and a defence overrides those at which it does: the model that it trains, the
+    images that it takes together, the gradient that it computes from them, the update that it sends. All randomness
+    comes from the generators handed in.
     """
 
     def model(self, model: nn.Module) -> nn.Module:
         """The model that server and client share, which everybody knows."""
         return model
+
+    def class_counts(self, batch_size: int) -> list[int]:
+        """How many images of each class make up a batch, the largest class first; empty where it does not matter."""
+        return []
 
     def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
         """How the client computes a gradient, in every step of its training, from how it would without defence."""
@@ -58,6 +62,10 @@ class Chain(Defense):
         for part in self.parts:
             model = part.model(model)
         return model
+
+    def class_counts(self, batch_size: int) -> list[int]:
+        """Those of the first part to which they matter."""
+        return next(filter(None, (part.class_counts(batch_size) for part in self.parts)), [])
 
     def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
         for part in self.parts:

@@ -188,6 +188,18 @@ def test_an_unbalanced_batch_is_found_wherever_there_is_one():
     assert len(draw_batches(Plain([1, 2, 4, 1]), "p", rule="unbalanced", batch_size=8, tasks=3)) == 3
 
 
+@quiet
+@pytest.mark.parametrize("counts", [[3, 3, 2], [4, 4], [8]])
+def test_a_defence_can_say_how_many_images_of_each_class_go_together(counts):
+    data = Plain([9, 30, 14, 25, 9, 12, 8, 8, 40])
+    many = draw_batches(data, "p", counts=counts, batch_size=8, tasks=40)
+    for batch in many:
+        assert len(set(batch.indices)) == 8
+        assert sorted(Counter(data.labels[list(batch.indices)].tolist()).values(), reverse=True) == counts
+        assert batch.task.startswith(f"p-{len(counts)}-label-b8-")
+    assert draw_batches(data, "p", counts=counts, batch_size=8, tasks=5) == many[:5]
+
+
 # Names.
 
 
@@ -273,6 +285,14 @@ def test_a_list_that_cannot_be_used_is_one_line(tmp_path, content, said):
             "16 need 6 classes, with 8 images in one and 4 in another; p has 4, with at most 9 and 5.",
         ),
         ({"rule": "unbalanced", "batch_size": 20}, "with 10 images in one and 5 in another; .* at most 9 and 5."),
+        (
+            {"counts": [6, 6, 6], "batch_size": 18},
+            "3-label batches of 18 need 3 classes, with 6 images in one and 6 in another and 6 in another; p has 4, "
+            "with at most 9 and 5 and 4.",
+        ),
+        ({"counts": [10], "batch_size": 10}, "need 1 classes, with 10 images in one; p has 4, with at most 9."),
+        ({"counts": [1, 1], "rule": "distinct"}, "the defence makes the batches, of 2 labels each; leave --batches d"),
+        ({"counts": [1, 1], "rule": "mine.txt"}, "leave --batches mine.txt out"),
         ({"rule": "balanced"}, "batches is 'balanced'; give random, distinct, unbalanced, or a file"),
     ],
 )
