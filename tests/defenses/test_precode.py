@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear
 
+from attacks.distances import cosine
 from attacks.engine import vectorises, victim_gradients
 from attacks.labels.alr import alr
 from benchmark.batches import Batch
@@ -20,6 +21,7 @@ from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.cnn6 import CNN6
+from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.rounds import Rounds, by_round
 from victims.victim import Victim, build, gradient, gradient_at
@@ -210,6 +212,28 @@ def test_estimate_without_a_bottleneck_changes_nothing():
     victim = Victim(build(LeNet, image_shape=(3, 8, 8), num_classes=CLASSES, seed=0), **PLAIN)
     dummy = dummies(victim)
     assert all(g is dummy[name] for name, g in Precode.estimate(dummy, victim)(dummy).items())
+
+
+def test_what_is_left_tells_the_image_from_others_and_the_whole_update_does_not():
+    """Cosine distances to the update: how much farther another photograph's dummy gradient is than the true one's."""
+    data, defense = Photos(split="tune", size=16), Precode()
+    model = build(lambda: defense.model(ConvNet(image_shape=(3, 16, 16), num_classes=CLASSES)), seed=0)
+    victim = Victim(model, mean=data.mean, std=data.std)
+    images, labels = data.batch(range(0, 80, 10))
+    slope = defense.slope(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
+    blind, adapting = [], []
+    for image, stranger, label in zip(images, images.roll(1, 0), labels, strict=True):
+        received = stacked(fed_sgd(victim, image[None], label[None], slope))
+        left = Precode.estimate(received, victim)
+        near, far = (stacked(fed_sgd(victim, x[None], label[None])) for x in (image, stranger))
+        blind.append(cosine(far, received) - cosine(near, received))
+        adapting.append(cosine(left(far), left(received)) - cosine(left(near), left(received)))
+    assert torch.cat(adapting).min() > 0
+    assert torch.cat(adapting).mean() > 10 * torch.cat(blind).mean().abs()
+
+
+def stacked(update):
+    return {name: g[None] for name, g in update.items()}
 
 
 def test_in_a_chain_the_model_the_noise_and_the_zeros_are_all_there(images):
