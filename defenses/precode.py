@@ -19,6 +19,9 @@ from victims.victim import Gradient, Penalised, Victim, last_linear
 class Precode(Defense):
     """A variational bottleneck in front of the classifier, whose noise is in every gradient that a client computes.
 
+    Assumed: the defaults, that the encoder gives log sigma, and the initial weights, which are torch's for linear
+    layers; how strong the noise is depends on them.
+
     It costs every participant 3 k F + 2 k + F further parameters for F features, which for small victims are most of
     the model (convnet: 3.2 of 3.3 million), and a classifier that learns from noisy features.
     """

@@ -248,7 +248,7 @@ def test_in_a_chain_the_model_the_noise_and_the_zeros_are_all_there(images):
 # What cannot be.
 
 
-def test_parameters_can_be_left_out_and_are_as_the_paper_has_them():
+def test_parameters_can_be_left_out():
     defense = open_defense("precode")
     assert (defense.size, defense.beta) == (256, 1e-3)
     defense = open_defense("precode:32:0.01")
