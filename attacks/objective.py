@@ -149,7 +149,7 @@ class Objective:
         dummy = victim_gradients(self.victim, images, labels, local=self.local, vectorised=self.vectorised)
         dummy = chunk.transform(dummy)
         rounds = zip(by_round(self.victim, dummy), by_round(self.victim, chunk.received), strict=True)
-        return sum(self.distance(of_round, received) for of_round, received in rounds)
+        return sum(self.distance(part, {name: received[name] for name in part}) for part, received in rounds)
 
 
 def refuse_unknown_scale(distance: Callable[[Gradient, Gradient], Tensor], update: Gradient, match: Match) -> None:

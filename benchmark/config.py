@@ -15,6 +15,7 @@ from torch import nn
 
 from attacks.base import Attack, Common
 from attacks.objective import Match
+from benchmark.batches import Batch, draw_batches
 from benchmark.registry import find
 from benchmark.rows import PROTOCOL, Control
 from benchmark.spec import open_data, open_defense, parse
@@ -38,7 +39,7 @@ class Config:
     """Options of a run. Names may be dotted paths to classes of your own.
 
     Args:
-        attack: the method.
+        attack: the method; several with commas between them.
         preset: the method's options: `default`, or as its `paper` or its authors' `code` has them.
         set: single options of the method, KEY=VALUE, on top of the preset.
         data: the data set; NAME:ARGUMENT where it takes one (pacs:sketch, folder:PATH).
@@ -60,8 +61,9 @@ class Config:
         victim_mode: whether the client computes its update in eval or in train mode.
         prior: the generator for attacks that need one: a name from `prior list`; ARCHITECTURE:FILE in its authors'
             layout; a .safetensors file of this suite; or, untrained, ARCHITECTURE or ARCHITECTURE:SIZE.
-        defense: what the client does against leakage: none, or name:parameter:..., several in their order with +.
-        adapt: whether the attacker knows which defence is used, and copies it from what it received.
+        defense: what the client does against leakage: none, or name:parameter:..., several in their order with +; runs
+            with one after the other have commas between them.
+        adapt: whether the attacker knows which defence is used, and copies it from what it received; yes, no or both.
         labels: whether the attacker is `given` the batch's labels, has `none`, or reads them from the update by one of
             the methods of `attacks/labels`, such as `alr`.
         bn: the batch-norm statistics that the attacker has: `none`; the model's own `running` ones; those of the
@@ -157,9 +159,17 @@ class Config:
         """The attacked split, or another one."""
         return open_data(self.data, split or self.split, self.size, self.data_dir, self.resize)
 
-    def images(self, split: str) -> str:
-        """What the images are, for the names of tasks."""
-        return f"{self.data}-{split}-{self.size}px" + (f"-{self.resize}" if self.resize != "shorter" else "")
+    def make_batches(self, data: ImageData, tasks: int) -> list[Batch]:
+        """The first `tasks` batches of a split."""
+        defense = self.make_defense()
+        return draw_batches(
+            data,
+            f"{self.data}-{data.split}-{self.size}px" + (f"-{self.resize}" if self.resize != "shorter" else ""),
+            rule=self.batches,
+            counts=defense.class_counts(self.batch) if defense else [],
+            batch_size=self.batch,
+            tasks=tasks,
+        )
 
     def make_victim(self, data: ImageData) -> Victim:
         models = self.make_models(data, self.seed)
@@ -182,7 +192,17 @@ class Config:
         defense = self.make_defense()
 
         def defended(**options: Any) -> nn.Module:
-            return defense.model(model(**options)) if defense else model(**options)
+            plain = model(**options)
+            if defense is None:
+                return plain
+            before = set(plain.state_dict())
+            made = defense.model(plain)
+            if file and set(made.state_dict()) != before:
+                raise InputError(
+                    f"{self.defense} adds to the model, and {file.name} has no weights for that; run with "
+                    "--victim-weights random."
+                )
+            return made
 
         def make(seed: int) -> nn.Module:
             made = build(defended, image_shape=data.image_shape, num_classes=len(data.classes), seed=seed)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from benchmark.batches import draw_batches
 from benchmark.config import Config
 from benchmark.tasks import GradientDataModule
 from victims.errors import InputError
@@ -31,9 +30,7 @@ def simulate(
             f"the generator makes {image_shape} images, {config.data} has {shape}; choose another data set."
         )
     models = config.make_models(data, seed_of(config.seed, "rounds"))  # no victim that `run` attacks
-    batches = draw_batches(
-        data, config.images("train"), rule=config.batches, batch_size=config.batch, tasks=config.rounds * clients
-    )
+    batches = config.make_batches(data, config.rounds * clients)
     servers = [
         GradientDataModule(
             data,

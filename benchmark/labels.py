@@ -1,6 +1,7 @@
 """`python -m benchmark labels`: how many of a batch's labels its update gives away."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,6 @@ from tqdm import tqdm
 
 from attacks.labels import find
 from attacks.labels import methods as known_methods
-from benchmark.batches import draw_batches
 from benchmark.config import Config
 from benchmark.label_accuracy import label_accuracies
 from benchmark.run import reproducible
@@ -65,7 +65,7 @@ def labels(
     chosen = {name: find(name) for name in methods.split(",")}
     setting = {"data": data, "split": split, "size": size, "victim": victim, "victim_weights": victim_weights}
     setting |= {"victim_mode": victim_mode, "defense": defense, "seed": seed}
-    config = Config(data_dir=data_dir, weights_dir=weights_dir, **setting)
+    config = Config(data_dir=data_dir, weights_dir=weights_dir, batches=batches, **setting)
     images = config.make_data()
     model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
     client = GradientDataModule(
@@ -79,8 +79,8 @@ def labels(
         seed=seed,
         steps=1,
     )
-    sizes, prefix = whole_numbers("batch", batch), config.images(split)
-    drawn = {B: draw_batches(images, prefix, rule=batches, batch_size=B, tasks=trials) for B in sizes}
+    sizes = whole_numbers("batch", batch)
+    drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
     scores = {name: defaultdict(list) for name in HEADINGS}
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)

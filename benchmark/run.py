@@ -20,7 +20,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from attacks.base import Attack
-from benchmark.batches import draw_batches
 from benchmark.config import Config, dump
 from benchmark.judge import Judge, RowMaker, picture_path
 from benchmark.lpips_backbone import Lpips
@@ -48,9 +47,7 @@ def run(config: Config) -> Path:
     data = config.make_data()
     victim, defense = config.make_victim(data), config.make_defense()
     attack = config.make_attack()
-    batches = draw_batches(
-        data, config.images(config.split), rule=config.batches, batch_size=config.batch, tasks=config.tasks
-    )
+    batches = config.make_batches(data, config.tasks)
     lpips = Lpips.find(config.weights_dir)
     folder = config.folder(lpips.available)
     order = [batch.task for batch in batches]

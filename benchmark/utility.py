@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-from benchmark.batches import Batch, draw_batches
+from benchmark.batches import Batch
 from benchmark.config import Config
 from benchmark.labels import cell
 from benchmark.run import reproducible
@@ -71,12 +71,12 @@ def utility(
     config = partial(Config, data_dir=data_dir, weights_dir=weights_dir, **setting)
     chosen = {text: config(defense=text).make_defense() for text in defense.split(",")}
     train, test = config().make_data("train"), config().make_data("test")
-    batches = draw_batches(train, config().images("train"), rule="random", batch_size=batch, tasks=max(steps, trials))
     tested = test.readable(range(len(test)))
     lines = []
     bar = tqdm(total=len(chosen) * seeds, desc="utility", leave=False)
     for text, client in chosen.items():
         accuracies = []
+        batches = config(defense=text, batch=batch).make_batches(train, max(steps, trials))
         for seed in range(seeds):
             model = config(defense=text, seed=seed).make_victim(train)
             model.to("cuda" if torch.cuda.is_available() else "cpu")

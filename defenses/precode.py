@@ -71,18 +71,17 @@ class Precode(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """Leaves the bottleneck and the classifier behind it out of the matching: zeros in the dummy gradient.
+        """Leaves the bottleneck and the classifier behind it out of the matching.
 
         Their gradients are products with the client's noise, or with what it has become. In front of the bottleneck
         the noise is in the backward signal alone, for which its mean, zero, stands in: no more than an approximation.
 
-        What was received has to go through it too: else it stays in the length of a cosine, of which the rest is so
-        little (measured: 0.05 and less in lenet, 0.01 and less in convnet) that any penalty outweighs the matching.
+        Zeros in their place would not do: what was received of them would stay in the length of a cosine, of which
+        the rest is so little (measured: 0.05 and less in lenet, 0.01 and less in convnet) that any penalty outweighs
+        the matching.
         """
         guarded = tuple(f"{name}.".lstrip(".") for name, m in victim.model.named_modules() if isinstance(m, Guarded))
-        return lambda gradient: {
-            name: torch.zeros_like(g) if name.startswith(guarded) else g for name, g in gradient.items()
-        }
+        return lambda gradient: {name: g for name, g in gradient.items() if not name.startswith(guarded)}
 
 
 class Bottleneck(Penalised):

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.rows import METRICS, write_atomically
 from leaderboard.board import KNOWLEDGE, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, paired
-from leaderboard.table import NOTHING, Table, _common, _interval, verdict
+from leaderboard.table import NOTHING, Table, common, interval, verdict
 
 SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "adapt"))
 ATTACKER = ("attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options")
@@ -58,7 +58,7 @@ class Matrix:
         for defense in self.defenses:
             best = self.best(defense)
             columns[defense] = [
-                _interval(line.get(defense), self.most)
+                interval(line.get(defense), self.most)
                 + (" (best)" if name not in self.controls and defense in line and line[defense].mean == best else "")
                 for name, line in self.lines.items()
             ]
@@ -77,7 +77,7 @@ class Matrix:
         return tables
 
     def _gain(self, difference: Score | None) -> str:
-        shown = f"{_interval(difference, self.most, signed=True)} {verdict(difference, METRICS[self.metric])}"
+        shown = f"{interval(difference, self.most, signed=True)} {verdict(difference, METRICS[self.metric])}"
         return shown.removesuffix(f" {NOTHING}")
 
 
@@ -133,7 +133,7 @@ def _matrix(
     attacker = f", {KINDS[kinds.pop()]} attackers" if len(kinds) == 1 else ""
     if metric != "lpips":
         attacks = [replace(entry, lpips_backbone=None) for entry in attacks]
-    return Matrix(_common(attacks) + attacker, metric, defenses, lines, frozenset(controls), gains)
+    return Matrix(common(attacks) + attacker, metric, defenses, lines, frozenset(controls), gains)
 
 
 def _scores(by_defense: dict[str, Entry], metric: str) -> dict[str, Score]:

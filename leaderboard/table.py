@@ -82,13 +82,13 @@ def as_csv(entries: Sequence[Entry]) -> str:
 
 def board_table(entries: Sequence[Entry]) -> Table:
     """The common setting above; attack, what varies, counts, metrics and budget as columns."""
-    scores = {_heading(metric): [_interval(e.scores[metric], e.n) for e in entries] for metric in METRICS}
+    scores = {_heading(metric): [interval(e.scores[metric], e.n) for e in entries] for metric in METRICS}
     counts = {key: [str(getattr(entry, key)) for entry in entries] for key in ("n", "tasks", "diverged")}
     budget = {
         "s/task": [f"{entry.seconds:.3g}" for entry in entries],
         "gradients": [f"{entry.gradient_evaluations:.0f}" for entry in entries],
     }
-    return Table(_common(entries), _names(entries) | counts | scores | budget, _footnote(entries))
+    return Table(common(entries), _names(entries) | counts | scores | budget, _footnote(entries))
 
 
 def difference_table(
@@ -101,7 +101,7 @@ def difference_table(
     columns["n"] = [str(max((score.n for score in scores.values() if score), default=0)) for _, scores in differences]
     for metric, higher in METRICS.items():
         columns[_heading(metric)] = [
-            f"{_interval(scores[metric], int(n), signed=True)} {verdict(scores[metric], higher)}".removesuffix(" -")
+            f"{interval(scores[metric], int(n), signed=True)} {verdict(scores[metric], higher)}".removesuffix(" -")
             for n, (_, scores) in zip(columns["n"], differences, strict=True)
         ]
     named = ", ".join(f"{key} {cells[board.index(base)]}" for key, cells in names.items())
@@ -135,7 +135,7 @@ def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
     return columns | ({"options": [_cell(cell) for cell in options]} if any(options) else {})
 
 
-def _common(entries: Sequence[Entry]) -> str:
+def common(entries: Sequence[Entry]) -> str:
     common = {key: _values(entries, key) for key in SETTING_COLUMNS}
     return ", ".join(f"{key} {_cell(values.pop())}" for key, values in common.items() if len(values) == 1)
 
@@ -162,7 +162,7 @@ def _escaped(text: str) -> str:
     return re.sub(r"([|*])", r"\\\1", text)
 
 
-def _interval(score: Score | None, images: int = 0, *, signed: bool = False) -> str:
+def interval(score: Score | None, images: int = 0, *, signed: bool = False) -> str:
     """`15.32 [14.9, 15.8]`, and n where it is not that of the entry's images."""
     if score is None:
         return NOTHING

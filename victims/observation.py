@@ -10,7 +10,8 @@ from victims.errors import InputError
 from victims.victim import Gradient, Statistics, Victim
 
 Transform = Callable[[Gradient], Gradient]
-"""Maps dummy gradients to what the client would have sent; every tensor is (R, *shape)."""
+"""Maps dummy gradients to what the client would have sent; every tensor is (R, *shape). What it leaves out is not
+matched."""
 
 Estimate = Callable[[Gradient, Victim], Transform]
 """Builds a `Transform` from the received updates, every tensor (R, *shape), and the victim alone."""
