@@ -50,7 +50,9 @@ def draw_batches(
     if rule in RULES:
         counts, rule = (counts, f"{len(counts)}-label") if counts else (class_counts(rule, batch_size), rule)
         drawn = list(itertools.islice(by_rule(data, prefix, rule, batch_size, counts), tasks))
-        notice_unlisted(data, prefix, [index for indices in drawn for index in indices])
+        used = [index for indices in drawn for index in indices]
+        notice_unlisted(data, prefix, used)
+        notice_repeated(data, prefix, used)
     else:
         drawn = from_file(data, prefix, Path(rule), batch_size)[:tasks]
         if len(drawn) < tasks:
@@ -162,6 +164,14 @@ def notice_unlisted(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
         here = sum(data.key(image_id) in keys for image_id in data.ids)
         what = f"{here} of the {len(keys)} images of its list are here; {len(outside)} others come after them by hash."
     warnings.warn(f"{prefix}: {what}", Notice, stacklevel=3)
+
+
+def notice_repeated(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
+    """Say where images are in several batches: intervals count these as independent. Nobody is scored on `train`."""
+    different = len(set(drawn))
+    if different < len(drawn) and data.split != "train":
+        what = f"{len(drawn)} images are asked for and {different} are used, some in several batches"
+        warnings.warn(f"{prefix}: {what}, which intervals do not know.", Notice, stacklevel=3)
 
 
 def from_file(data: ImageData, prefix: str, file: Path, size: int) -> list[tuple[int, ...]]:

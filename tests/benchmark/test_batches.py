@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import re
+import warnings
 from collections import Counter
 
 import pytest
@@ -104,6 +105,15 @@ def test_what_is_not_there_is_skipped_and_what_is_not_listed_comes_last(tmp_path
     assert len(said) == 1
     by_hash = sorted((f"cat-test-{place:05d}" for place in others), key=lambda name: sha(name.removeprefix("cat-")))
     assert [data.ids[batch.indices[0]] for batch in many] == expected + by_hash
+
+
+def test_images_that_are_in_several_batches_are_said():
+    data = Plain([20, 20])
+    with warnings.catch_warnings(record=True) as once:
+        draw_batches(data, "p", batch_size=4, tasks=10)
+    assert not [said for said in once if "several batches" in str(said.message)]
+    with pytest.warns(Notice, match="p: 44 images are asked for and 40 are used, some in several batches"):
+        draw_batches(data, "p", batch_size=4, tasks=11)
 
 
 def test_without_a_list_images_come_by_hash_and_that_is_said():
