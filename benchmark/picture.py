@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -58,7 +59,7 @@ def draw_images(folder: Path, rows: list[dict[str, Any]], data: ImageData) -> Pa
     columns = min(COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
     figure = Figure(figsize=(1.35 * columns, 3.1 * lines + 0.4), layout="constrained")
-    figure.suptitle(folder.name, fontsize=9)
+    figure.suptitle(fill(folder.name, 20 * columns), fontsize=9)
     axes = figure.subplots(2 * lines, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)

@@ -7,6 +7,8 @@ from typing import Any
 
 from pytorch_lightning.strategies import DDPStrategy
 
+STARTER = "GIBENCH_STARTER"  # process id, in the environment of the processes that it starts
+
 
 class ShareTasks(DDPStrategy):
     """Lightning's launching and ranks, without a process group.
@@ -16,10 +18,16 @@ class ShareTasks(DDPStrategy):
     collectives do nothing where no process group exists.
     """
 
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        if "LOCAL_RANK" not in os.environ:  # the process that starts the others
+            os.environ[STARTER] = str(os.getpid())
+
     def setup_distributed(self) -> None:
         self.set_world_ranks()
         if self.local_rank > 0:
-            threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+            # Not asked of the system here: a parent that is gone by now would never be missed.
+            threading.Thread(target=end_with_parent, args=(int(os.environ[STARTER]),), daemon=True).start()
 
     def configure_ddp(self) -> None:
         pass
@@ -31,7 +39,7 @@ class ShareTasks(DDPStrategy):
         """Take back what the launcher wrote into the environment: the next run here would take itself for a rank."""
         super().teardown()
         if self.launcher.procs or self.world_size == 1:
-            for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK"):
+            for name in (STARTER, "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK"):
                 os.environ.pop(name, None)
 
     def wait_for_others(self) -> None:
