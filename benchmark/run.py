@@ -6,31 +6,30 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-import wandb
+import yaml
 from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
-from benchmark.judge import Judge, RowMaker, picture_path
+from benchmark.judge import Judge, RowMaker
 from benchmark.lpips_backbone import Lpips
 from benchmark.picture import draw
 from benchmark.progress import TaskProgress
-from benchmark.rows import METRICS, PROTOCOL, Row, RowStore, write_atomically
+from benchmark.rows import PROTOCOL, Row, RowStore, write_atomically
 from benchmark.strategy import ShareTasks
 from benchmark.tasks import GradientDataModule, mean_image
+from benchmark.wandb_log import log_run
 from leaderboard.board import entries
 from leaderboard.table import as_text
-from victims.data.base import ImageData
+from leaderboard.wandb_board import need_key
 from victims.errors import InputError, Notice
 
 
@@ -44,6 +43,8 @@ def run(config: Config) -> Path:
         InputError: an option cannot be used; nothing has been computed then.
     """
     reproducible()
+    if config.wandb == "online":
+        need_key()
     data = config.make_data()
     victim, defense = config.make_victim(data), config.make_defense()
     attack = config.make_attack()
@@ -67,18 +68,17 @@ def run(config: Config) -> Path:
         know_lr=config.know_lr,
     )
     attack.admit(module.capture(batches[0]).observation)  # refused here, not in every process
-    prepare(folder, dump(config, {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}))
+    resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
+    prepare(folder, dump(config, resolved))
     judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
     store = RowStore(folder)
     done, complaints = store.read()
     for complaint in complaints:
         warnings.warn(complaint, Notice, stacklevel=1)
-    loggers: list[Logger] = []
     if config.control == "mean_image":
         score_mean_image(module, judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
-        loggers = make_loggers(config, folder)
-        trainer = make_trainer(config, len(module.groups), folder, loggers, judge)
+        trainer = make_trainer(config, len(module.groups), folder, judge)
         module.take(trainer.global_rank, trainer.world_size, frozenset(done))
         trainer.fit_loop.max_epochs = len(module.groups)
         trainer.fit(attack, module)
@@ -89,11 +89,12 @@ def run(config: Config) -> Path:
             time.sleep(1)
     rows = store.merge(order)
     pictures = draw(folder, rows, data, order)
-    for logger in loggers:
-        log_results(logger, rows, folder, data, pictures)
     print(as_text(entries(rows)) + "\n")
     for name, path in {"rows": store.file, **pictures}.items():
         print(f"{name:8} {path}")
+    if config.wandb != "off" and rank_zero_only.rank == 0:
+        settings = {**yaml.safe_load((folder / "config.yaml").read_text()), **config.identity(), **resolved}
+        log_run(folder, rows, data, pictures, config=settings, mode=config.wandb)
     return folder
 
 
@@ -154,29 +155,7 @@ def code_version() -> str:
     return f"{version}+{commit}" if commit else version
 
 
-def make_loggers(config: Config, folder: Path) -> list[Logger]:
-    """CSV always, W&B as asked for; what several processes do, the first one logs.
-
-    Raises:
-        InputError: W&B online without an API key.
-    """
-    loggers: list[Logger] = [CSVLogger(folder, name="log")]
-    if config.wandb != "off" and rank_zero_only.rank == 0:
-        if config.wandb == "online" and not wandb.api.api_key:
-            raise InputError("W&B online needs an API key; run `wandb login`, or choose WANDB=offline.")
-        experiment = wandb.init(
-            project="gibench",
-            name=folder.name,
-            dir=folder,
-            mode=config.wandb,
-            config=config.identity(),
-            settings=wandb.Settings(silent=True),
-        )
-        loggers.append(WandbLogger(experiment=experiment))
-    return loggers
-
-
-def make_trainer(config: Config, groups: int, folder: Path, loggers: list[Logger], judge: Judge) -> Trainer:
+def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Trainer:
     """A Trainer whose processes share the groups of tasks; never more processes than groups."""
     gpus = torch.cuda.device_count()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -189,7 +168,7 @@ def make_trainer(config: Config, groups: int, folder: Path, loggers: list[Logger
         devices=min(config.devices or gpus or cores, groups),
         strategy=ShareTasks(),
         max_epochs=1,
-        logger=loggers,
+        logger=CSVLogger(folder, name="log"),
         callbacks=[judge, TaskProgress()],
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,  # the DataModule deals out the tasks
@@ -206,25 +185,3 @@ def score_mean_image(module: GradientDataModule, judge: Judge, mean: Tensor) -> 
         for batch in group:
             task = module.capture(batch)
             judge.write(task, mean.expand_as(task.images), 0.0, 0, 0.0)
-
-
-def log_results(
-    logger: Logger, rows: list[dict[str, Any]], folder: Path, data: ImageData, drawn: Mapping[str, Path]
-) -> None:
-    """To W&B: one line per image with truth and reconstruction, the pictures, and the means as summary."""
-    if not isinstance(logger, WandbLogger):
-        return
-    columns = ["task", "image", "truth", "reconstruction", "status", "cost", *METRICS]
-    table = wandb.Table(columns=columns)
-    for row in rows:
-        truth = data[data.ids.index(row["image"])][0]
-        pictures = [wandb.Image(truth), wandb.Image(str(picture_path(folder, row["task"], row["image"])))]
-        table.add_data(row["task"], row["image"], *pictures, row["status"], row["cost"], *(row[m] for m in METRICS))
-    experiment = logger.experiment
-    experiment.log({"images": table, **{name: wandb.Image(str(path)) for name, path in drawn.items()}})
-    for metric in METRICS:
-        values = [row[metric] for row in rows if row[metric] is not None]
-        if values:
-            experiment.summary[metric] = sum(values) / len(values)
-    experiment.summary["n"] = len(rows)
-    experiment.finish()

@@ -9,6 +9,7 @@ from benchmark.rows import METRICS, read_rows, write_atomically
 from leaderboard.board import Entry, Row, comparable, entries, paired
 from leaderboard.matrix import matrices, write
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
+from leaderboard.wandb_board import download, upload
 from victims.errors import InputError
 
 
@@ -18,9 +19,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder of runs, or one run")
     parser.add_argument("--against", metavar="ATTACK", help="also show paired differences to this attack")
     parser.add_argument("--metric", choices=METRICS, default="psnr", help="of attacks by defences, where there are any")
+    parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT", help="first download the runs of this W&B project")
+    parser.add_argument("--to-wandb", metavar="ENTITY/PROJECT", help="log the board to this W&B project")
+    parser.add_argument("--group", help="of W&B runs: which to download (all), and the board's (OUT's name)")
     options = parser.parse_args(arguments)
     try:
+        if options.from_wandb is not None:
+            download(options.from_wandb, options.group, options.out)
         report(options.out, options.against, options.metric)
+        if options.to_wandb is not None:
+            upload(options.to_wandb, options.group, options.out)
     except (InputError, OSError) as error:
         print(f"leaderboard: {error}", file=sys.stderr)
         return 2

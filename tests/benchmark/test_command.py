@@ -200,25 +200,6 @@ def test_a_victim_whose_gradient_is_not_finite_gives_diverged_rows(run, tmp_path
     assert all(torch.isfinite(torch.tensor(line["psnr"])) for line in lines)
 
 
-def test_wandb_offline_is_a_run_that_can_be_synced(run, tmp_path):
-    run("--wandb=offline")
-    (folder,) = tmp_path.glob("*/wandb/offline-run-*")
-    (record,) = folder.glob("run-*.wandb")
-    assert all(name in record.read_bytes() for name in (b"cost/photos-test-32px-random-b2-0000", b"psnr", b"victim"))
-    (table,) = folder.glob("files/media/table/*.json")
-    table = json.loads(table.read_text())
-    assert {"truth", "reconstruction", "psnr", "lpips"} <= set(table["columns"])
-    assert len(table["data"]) == 4
-    assert {cell for line in table["data"] for cell in line[2:4]} == {"Image"}  # the pixels are in an artifact
-    assert len(list(folder.glob("files/media/images/picture*.png"))) == 1
-
-
-def test_wandb_online_without_a_key_is_refused(run, monkeypatch, tmp_path):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    assert "wandb login" in run("--wandb=online", code=2).err
-
-
 BAD = {
     "--attack=gais": "did you mean 'gias'",
     "--attack=rgap --defense=none": "closed form and has no steps",

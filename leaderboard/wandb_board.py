@@ -1,0 +1,140 @@
+"""Boards in W&B: rows of every run of a project to disk, and a board as a run of its own.
+
+W&B is imported where it is used: a board without it must not wait for it.
+"""
+
+import csv
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from victims.errors import InputError
+
+if TYPE_CHECKING:
+    import wandb
+
+RESULT = "result"  # type of the artifact that holds a run's folder, rows.jsonl and config.yaml among them
+BOARD = "leaderboard"
+
+
+def download(project: str, group: str | None, out: Path) -> None:
+    """Write every run's result into `out`, a folder named by its id each; runs without one go to stderr.
+
+    Args:
+        project: ENTITY/PROJECT.
+        group: only the runs of this one.
+        out: made where it is missing.
+
+    Raises:
+        InputError: no API key, no such project, no connection, or no run has rows.
+    """
+    import wandb
+
+    split(project)
+    need_key()
+    found = False
+    try:
+        for run in wandb.Api().runs(project, filters={"group": group} if group else None):
+            logged = list(run.logged_artifacts())
+            results = [artifact for artifact in logged if artifact.type == RESULT]
+            if results:  # one more each time that tasks were added
+                last = max(results, key=lambda artifact: int(artifact.version.removeprefix("v")))
+                last.download(root=str(out / re.sub(r"[^\w-]", "_", run.id)))
+                found = True
+            elif not any(artifact.type == BOARD for artifact in logged):
+                print(f"leaderboard: W&B run {run.name} ({run.id}) has no rows; left out.", file=sys.stderr)
+    except (wandb.Error, ValueError, OSError) as error:
+        raise InputError(f"cannot read {project} from W&B ({one_line(error)}); check its name and the key.") from None
+    if not found:
+        raise InputError(f"no run of {project}{f' in group {group}' if group else ''} has rows in W&B.")
+
+
+def upload(project: str, group: str | None, out: Path) -> None:
+    """Log the board that was written into `out`: its CSV as a table, its files and the page as an artifact.
+
+    Args:
+        project: ENTITY/PROJECT.
+        group: the board's; by default the name of `out`.
+        out: holds `leaderboard.csv` and others of that name.
+
+    Raises:
+        InputError: no API key, or W&B cannot be reached or refuses.
+    """
+    import wandb
+
+    entity, name = split(project)
+    if os.environ.get("WANDB_MODE") != "offline":
+        need_key()
+    group = group or out.resolve().name
+    try:
+        with start(out, entity=entity, project=name, group=group, name=BOARD, kind=BOARD) as run:
+            heading, *lines = csv.reader((out / "leaderboard.csv").read_text().splitlines())
+            cells = [[number(cell) for cell in line] for line in lines]
+            run.log({BOARD: wandb.Table(columns=heading, data=cells, allow_mixed_types=True)})
+            artifact = wandb.Artifact(f"{BOARD}-{run.id}", type=BOARD)
+            for path in sorted(out.glob("leaderboard.*")):
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
+    except wandb.Error as error:
+        raise InputError(f"cannot log to {project} in W&B ({one_line(error)}); check its name and the key.") from None
+
+
+def start(
+    folder: Path, *, project: str, group: str, name: str, kind: str, config: Mapping[str, Any] | None = None, **how: Any
+) -> "wandb.Run":
+    """A W&B run that is the same one whenever `group` and `name` are; `how` are further arguments of `wandb.init`."""
+    import wandb
+
+    # What waits for a sync would lie in the home otherwise, where nobody who deletes results looks for it.
+    os.environ["WANDB_DATA_DIR"] = str(folder.resolve() / "wandb")
+    return wandb.init(
+        project=project,
+        group=group,
+        name=name,
+        job_type=kind,
+        id=hashlib.sha256(f"{group}/{name}".encode()).hexdigest()[:16],
+        resume="allow",
+        dir=folder,
+        config=dict(config or {}),
+        settings=wandb.Settings(silent=True, console="off"),
+        **how,
+    )
+
+
+def need_key() -> None:
+    """
+    Raises:
+        InputError: there is no API key.
+    """
+    import wandb
+
+    if not wandb.api.api_key:
+        raise InputError("W&B online needs an API key; run `wandb login`, or set WANDB_API_KEY.")
+
+
+def split(project: str) -> tuple[str, str]:
+    """ENTITY and PROJECT.
+
+    Raises:
+        InputError: it is not of this form.
+    """
+    entity, _, name = project.partition("/")
+    if not entity or not name or "/" in name:
+        raise InputError(f"'{project}' is no W&B project; write ENTITY/PROJECT.")
+    return entity, name
+
+
+def number(cell: str) -> float | str | None:
+    """What a cell of CSV means; an empty one is None."""
+    try:
+        return float(cell)
+    except ValueError:
+        return cell or None
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
