@@ -108,11 +108,16 @@ def start(
 def need_key() -> None:
     """
     Raises:
-        InputError: there is no API key.
+        InputError: there is no API key, or what there is cannot be one.
     """
     import wandb
 
-    if not wandb.api.api_key:
+    wandb.setup(settings=wandb.Settings(silent=True))
+    try:
+        found = wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        raise InputError(f"W&B online needs an API key ({one_line(error)}); run `wandb login`.") from None
+    if not found:
         raise InputError("W&B online needs an API key; run `wandb login`, or set WANDB_API_KEY.")
 
 

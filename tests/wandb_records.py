@@ -4,13 +4,15 @@ import json
 import struct
 from pathlib import Path
 
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 BLOCK, HEADER = 32768, struct.Struct("<IHB")  # checksum, length, and whole / first / middle / last
 
 
 def records(path: Path) -> list[Record]:
-    """Of the one offline run whose folder is `path`."""
+    """Of the finished offline run whose folder is `path`."""
+    wandb.teardown()  # waits for the process that writes the file
     (file,) = path.glob("run-*.wandb")
     content, place, parts, found = file.read_bytes(), 7, b"", []  # W&B's own header comes first
     while place + HEADER.size <= len(content):

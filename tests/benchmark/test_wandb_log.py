@@ -133,7 +133,7 @@ def test_a_failure_of_wandb_is_one_line_and_the_next_command_tries_again(tmp_pat
         raise CommError("no route\nto host")
 
     monkeypatch.setenv("WANDB_DATA_DIR", "restored at the end")
-    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
     monkeypatch.setattr(wandb, "init", fail)
     command = ["run", *SMALL, "--tasks=1", "--control=mean_image", "--wandb=online", f"--out={tmp_path}"]
     for times in (1, 2):
@@ -146,8 +146,7 @@ def test_a_failure_of_wandb_is_one_line_and_the_next_command_tries_again(tmp_pat
 
 
 def test_online_without_a_key_is_refused_before_anything_is_done(tmp_path, monkeypatch, capsys):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
     assert main(["run", *SMALL, "--wandb=online", f"--out={tmp_path / 'out'}"]) == 2
     assert "wandb login" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,185 @@
+"""Boards from and to W&B, without a network: its API is a stand-in, and what is logged is read back from disk."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+from wandb.errors import CommError
+
+from leaderboard.__main__ import gather, main
+from leaderboard.board import entries
+from tests import wandb_records
+
+
+class Artifact:
+    """As `wandb.Artifact` of the public API: `version` is v and a number, `download` writes its files below `root`."""
+
+    def __init__(self, kind, version, files):
+        self.type, self.version, self.files = kind, version, files
+
+    def download(self, root):
+        for name, text in self.files.items():
+            path = Path(root) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return root
+
+
+class Run:
+    def __init__(self, id, *artifacts, group="board"):
+        self.id, self.name, self.group, self.artifacts = id, f"named-{id}", group, artifacts
+
+    def logged_artifacts(self):
+        return iter(self.artifacts)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """The runs that the API's stand-in knows; an exception among them is raised when it is come to."""
+    runs = []
+
+    class Api:
+        def runs(self, path, filters=None):
+            assert path == "me/project"
+            for run in runs:
+                if isinstance(run, Exception):
+                    raise run
+                if not filters or run.group == filters["group"]:
+                    yield run
+
+    monkeypatch.setattr(wandb, "Api", Api)
+    monkeypatch.setattr(wandb, "login", lambda **_: True)
+    return runs
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_the_board_from_wandb_is_the_board_from_disk(recorded, row, tmp_path):
+    ig = lines(*(row(task=t, psnr=p) for t, p in (("t0", 10.125), ("t1", 12.5))))
+    gias = lines(*(row(attack="gias", task=t, psnr=p, lpips=None) for t, p in (("t0", 15.1), ("t1", 16.7))))
+    disk = tmp_path / "disk"
+    for name, text in (("ig", ig), ("gias", gias)):
+        (disk / name).mkdir(parents=True)
+        (disk / name / "rows.jsonl").write_text(text)
+    extra = {"config.yaml": "attack: gias\n", "curves/t0.csv": "step,stage,cost\n"}
+    old = Artifact("result", "v9", {"rows.jsonl": lines(row(attack="gias", psnr=1.0))})
+    recorded += [
+        Run("a1", Artifact("run_table", "v0", {}), Artifact("result", "v0", {"rows.jsonl": ig})),
+        Run("a2", Artifact("result", "v10", {"rows.jsonl": gias, **extra}), old),
+    ]
+    out = tmp_path / "out"
+    assert main(["--from-wandb", "me/project", str(out)]) == 0
+    assert entries(gather(out)) == entries(gather(disk))
+    assert (out / "a2" / "config.yaml").read_text() == extra["config.yaml"]
+    assert (out / "a2" / "curves" / "t0.csv").is_file()
+    assert main([str(disk)]) == 0
+    assert (out / "leaderboard.csv").read_bytes() == (disk / "leaderboard.csv").read_bytes()
+
+
+def test_only_the_runs_of_a_group_are_taken(recorded, row, tmp_path):
+    for group in ("one", "two"):
+        recorded.append(Run(group, Artifact("result", "v0", {"rows.jsonl": lines(row(attack=group))}), group=group))
+    assert main(["--from-wandb", "me/project", "--group", "two", str(tmp_path)]) == 0
+    assert [entry.attack for entry in entries(gather(tmp_path))] == ["two"]
+
+
+def test_a_run_without_rows_is_said_and_a_board_is_no_run(recorded, row, tmp_path, capsys):
+    recorded += [
+        Run("empty"),
+        Run("board", Artifact("leaderboard", "v0", {"leaderboard.csv": ""})),
+        Run("../up", Artifact("result", "v0", {"rows.jsonl": lines(row())})),
+    ]
+    out = tmp_path / "out"
+    assert main(["--from-wandb", "me/project", str(out)]) == 0
+    assert capsys.readouterr().err == "leaderboard: W&B run named-empty (empty) has no rows; left out.\n"
+    assert [path.parent.parent for path in tmp_path.rglob("rows.jsonl")] == [out]
+
+
+@pytest.mark.parametrize(
+    ("runs", "named"),
+    [
+        ([], "no run of me/project has rows"),
+        ([ValueError("Could not find project project")], "Could not find project"),
+        ([CommError("401\nunauthorised")], "(401 unauthorised)"),
+        ([ConnectionError("no route to host")], "no route to host"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(recorded, tmp_path, capsys, runs, named):
+    recorded += runs
+    assert main(["--from-wandb", "me/project", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("leaderboard: ")
+    assert said.count("\n") == 1
+    assert named in said
+
+
+@pytest.mark.parametrize("project", ["project", "me/", "/project", "me/project/run"])
+@pytest.mark.parametrize("option", ["--from-wandb", "--to-wandb"])
+def test_a_project_has_two_names(row, tmp_path, capsys, option, project):
+    (tmp_path / "rows.jsonl").write_text(lines(row()))
+    assert main([option, project, str(tmp_path)]) == 2
+    assert "write ENTITY/PROJECT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "named"), [(None, "wandb login"), ("short", "40+ characters")])
+def test_without_a_key_nothing_is_asked(tmp_path, key, named):
+    known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    nowhere = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-m", "leaderboard", "--from-wandb", "me/project", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=known | nowhere | ({"WANDB_API_KEY": key} if key else {}),
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("leaderboard: W&B online needs an API key")
+    assert done.stderr.count("\n") == 1
+    assert named in done.stderr
+
+
+def test_a_board_is_logged_with_its_files(row, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DATA_DIR", "restored at the end")
+    out = tmp_path / "spring"
+    out.mkdir()
+    (out / "rows.jsonl").write_text(lines(row(task="t0"), row(task="t1", psnr=30.0), row(attack="gias", lpips=None)))
+    (out / "leaderboard.html").write_text("<p>a page</p>")
+    assert main([str(out), "--to-wandb", "me/project"]) == 0
+    (folder,) = out.glob("wandb/offline-run-*")
+    kept = wandb_records.records(folder)
+    (run,) = [record.run for record in kept if record.HasField("run")]
+    assert (run.entity, run.project, run.run_group, run.job_type) == ("me", "project", "spring", "leaderboard")
+    (files,) = wandb_records.artifacts(kept, "leaderboard")
+    assert files.keys() == {"leaderboard.csv", "leaderboard.html", "leaderboard.md"}
+    assert all(path.read_bytes() == (out / name).read_bytes() for name, path in files.items())
+    (table,) = folder.glob("files/media/table/*.json")
+    table = json.loads(table.read_text())
+    written = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
+    logged = [dict(zip(table["columns"], cells, strict=True)) for cells in table["data"]]
+    assert [line.keys() for line in logged] == [line.keys() for line in written]
+    assert {line["attack"]: (line["psnr"], line["lpips"], line["n"]) for line in logged} == {
+        "ig": (25.0, 0.25, 2.0),
+        "gias": (20.0, None, 1.0),
+    }
+
+
+def test_a_board_that_cannot_be_logged_is_one_line_and_stays_on_disk(row, tmp_path, monkeypatch, capsys):
+    def fail(**options):
+        raise CommError("no route\nto host")
+
+    monkeypatch.setenv("WANDB_DATA_DIR", "restored at the end")
+    monkeypatch.setattr(wandb, "init", fail)
+    (tmp_path / "rows.jsonl").write_text(lines(row()))
+    assert main([str(tmp_path), "--to-wandb", "me/project"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "no route to host" in said
+    assert (tmp_path / "leaderboard.csv").is_file()
