@@ -19,11 +19,12 @@ OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size RESIZ
            LR:lr EPOCHS:epochs MINI_BATCH:mini_batch CLIENTS:clients KNOW_LR:know_lr MATCH:match \
            PRIOR:prior DEFENSE:defense ADAPT:adapt LABELS:labels BN:bn CONTROL:control \
            BATCH:batch BATCHES:batches TASKS:tasks PRECISION:precision RESTARTS:restarts STEPS:steps GROUP:group \
-           CHUNK:chunk DEVICES:devices SEED:seed WEIGHTS:weights_dir CONFIG:config
+           CHUNK:chunk DEVICES:devices NODES:nodes SEED:seed WEIGHTS:weights_dir CONFIG:config
+JOBS    := CLUSTER:cluster PARTITION:partition GPUS:gpus CPUS:cpus MINUTES:minutes AT_ONCE:at_once
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
 ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
 
-.PHONY: help bench leaderboard priors prior test test-all lint format clean
+.PHONY: help bench submit leaderboard priors prior test test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -42,6 +43,10 @@ $(READY): pyproject.toml
 
 bench: $(READY)  ## attack private batches and score the reconstructions: make bench METHOD=gias
 	@$(RUN) benchmark run --attack='$(METHOD)' --out='$(OUT)' --wandb=$(WANDB) $(ARGS)
+
+submit: $(READY)  ## the same as jobs of a cluster: CLUSTER=slurm|local GPUS= CPUS= PARTITION= MINUTES= AT_ONCE=
+	@$(RUN) benchmark submit --attack='$(METHOD)' --out='$(OUT)' --wandb=$(WANDB) $(ARGS) \
+	  $(foreach option,$(JOBS),$(call flag,$(option)))
 
 leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences; METRIC=ssim for defences
 	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)') $(if $(METRIC),--metric='$(METRIC)')

@@ -1,17 +1,21 @@
-"""`python -m benchmark run|labels|utility ...` and `python -m benchmark prior list|quality|train|learn ...`."""
+"""`python -m benchmark run|submit|labels|utility ...` and `python -m benchmark prior list|quality|train|learn ...`."""
 
 import re
+import signal
 import sys
 import warnings
 from typing import get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from benchmark import prior
 from benchmark.config import Config
 from benchmark.labels import labels
 from benchmark.matrix import expanded, run_matrix
 from benchmark.run import run
+from benchmark.strategy import Unfinished
+from benchmark.submit import Cluster, parted, submit
 from benchmark.utility import utility
 from victims.errors import InputError, Notice
 
@@ -20,6 +24,7 @@ MATRIX = (
     "Several attacks or defences with commas between them on the command line, or --adapt=both, are run one after "
     "another, every attack under every defence, and end with their matrix."
 )
+SUBMIT = "Takes all options of run besides these, and every cell of a matrix is a job."
 
 
 def build_parser() -> ArgumentParser:
@@ -33,6 +38,9 @@ def build_parser() -> ArgumentParser:
     run_parser.add_argument("--config", action="config", help="options as YAML, such as a result's config.yaml")
     run_parser.add_class_arguments(Config)
     commands.add_subcommand("run", run_parser, help="attack a number of private batches and score the result")
+    submit_parser = ArgumentParser(exit_on_error=False, description=f"{submit.__doc__.splitlines()[0]} {SUBMIT}")
+    submit_parser.add_class_arguments(Cluster)
+    commands.add_subcommand("submit", submit_parser, help="runs as jobs of a cluster")
     for name, command in TABLES.items():
         summary = command.__doc__.splitlines()[0]
         command_parser = ArgumentParser(exit_on_error=False, description=summary)
@@ -74,7 +82,10 @@ def explain(error: ArgumentError) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or 2 with one line on what the user can mend; of a matrix see `run_matrix`."""
+    """The exit code: 0, or one line and 2 for what the user can mend, 1 for what processes that died left undone.
+
+    Of a matrix see `run_matrix`.
+    """
     warnings.simplefilter("ignore")  # what libraries say to each other
     warnings.simplefilter("always", Notice)
     warnings.showwarning = lambda message, *_: print(f"benchmark: {message}", file=sys.stderr)
@@ -83,6 +94,12 @@ def main(arguments: list[str] | None = None) -> int:
         parser = build_parser()
         if given[:1] == ["run"] and len(cells := expanded(given)) > 1:
             return run_matrix([(cell, config_of(parser.parse_args(cell).run)) for cell in cells])
+        if given[:1] == ["submit"]:
+            own, others = parted(given[1:])
+            where = Cluster(**parser.parse_args(["submit", *own]).submit.as_dict())
+            return submit(
+                [(cell, config_of(parser.parse_args(cell).run)) for cell in expanded(["run", *others])], where
+            )
         chosen = parser.parse_args(given)
         if chosen.subcommand == "run":
             run(config_of(chosen.run))
@@ -97,6 +114,11 @@ def main(arguments: list[str] | None = None) -> int:
     except ArgumentError as error:
         print(f"benchmark: {explain(error)}", file=sys.stderr)
         return 2
+    except Unfinished as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    except SIGTERMException:  # Lightning's; by itself it would end with 0, as if all were done
+        return 128 + signal.SIGTERM
     return 0
 
 

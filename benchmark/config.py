@@ -31,7 +31,7 @@ from victims.errors import InputError
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
 
-NOT_THE_RESULT = ("tasks", "devices", "data_dir", "out", "weights_dir", "wandb")  # options that change no row
+NOT_THE_RESULT = ("tasks", "devices", "nodes", "data_dir", "out", "weights_dir", "wandb")  # options that change no row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,8 @@ class Config:
         steps: in total per task; by default the preset's.
         group: tasks that are attacked together.
         chunk: runs (tasks times restarts) evaluated at once; by default all on a GPU, few on a CPU.
-        devices: processes on this machine, by default one for each GPU or else for each CPU core.
+        devices: processes on every machine, by default one for each GPU or else for each CPU core.
+        nodes: machines on which this command is started, each with its NODE_RANK; what torchrun and srun start says so.
         precision: of images, victim and attack.
         seed: of the victim's weights, an untrained prior's and the attack's starts.
         out: folder of results.
@@ -119,6 +120,7 @@ class Config:
     group: int = 1
     chunk: int | None = None
     devices: int | None = None
+    nodes: int = 1
     precision: Literal["float32", "float64"] = "float32"
     seed: int = 0
     out: Path = Path("results")

@@ -4,7 +4,6 @@ import importlib.metadata
 import logging
 import os
 import subprocess
-import time
 import warnings
 from dataclasses import fields
 from functools import partial
@@ -24,7 +23,7 @@ from benchmark.lpips_backbone import Lpips
 from benchmark.picture import draw
 from benchmark.progress import TaskProgress
 from benchmark.rows import PROTOCOL, Row, RowStore, write_atomically
-from benchmark.strategy import ShareTasks
+from benchmark.strategy import ShareTasks, SignsOfLife, is_first, processes
 from benchmark.tasks import GradientDataModule, mean_image
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
@@ -41,8 +40,11 @@ def run(config: Config) -> Path:
 
     Raises:
         InputError: an option cannot be used; nothing has been computed then.
+        Unfinished: other processes died before their tasks were done.
     """
     reproducible()
+    first = is_first()
+    rank_zero_only.rank = 0 if first else 1  # the Trainer knows better, but is made late
     if config.wandb == "online":
         need_key()
     data = config.make_data()
@@ -69,24 +71,28 @@ def run(config: Config) -> Path:
     )
     attack.admit(module.capture(batches[0]).observation)  # refused here, not in every process
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
-    prepare(folder, dump(config, resolved))
+    if first:
+        prepare(folder, dump(config, resolved))
     judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
     store = RowStore(folder)
     done, complaints = store.read()
     for complaint in complaints:
         warnings.warn(complaint, Notice, stacklevel=1)
     if config.control == "mean_image":
-        score_mean_image(module, judge, mean_image(config.make_data("train")))
+        if first:
+            score_mean_image(module, judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
         trainer = make_trainer(config, len(module.groups), folder, judge)
         module.take(trainer.global_rank, trainer.world_size, frozenset(done))
         trainer.fit_loop.max_epochs = len(module.groups)
-        trainer.fit(attack, module)
-        if not trainer.is_global_zero:
-            return folder
-        trainer.strategy.wait_for_others()
-        while not store.read()[0].keys() >= set(order):  # processes that torchrun or SLURM started
-            time.sleep(1)
+        trainer.limit_train_batches = 1.0 if module.groups else 0  # a rank without work still starts the others
+        with SignsOfLife(folder, trainer.global_rank, trainer.world_size) as signs:
+            trainer.fit(attack, module)
+            launched = trainer.strategy.wait_for_launched()
+            if first:
+                signs.wait_for(lambda: sorted(set(order) - store.read()[0].keys()), launched)
+    if not first:
+        return folder
     rows = store.merge(order)
     pictures = draw(folder, rows, data, order)
     print(as_text(entries(rows)) + "\n")
@@ -156,16 +162,21 @@ def code_version() -> str:
 
 
 def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Trainer:
-    """A Trainer whose processes share the groups of tasks; never more processes than groups."""
+    """A Trainer whose processes share the groups of tasks.
+
+    Raises:
+        InputError: the processes asked for cannot be had.
+    """
     gpus = torch.cuda.device_count()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if config.devices is not None and config.devices < 1:
-        raise InputError(f"devices is {config.devices}; give 1 or more.")
-    if gpus and (config.devices or 1) > gpus:
-        raise InputError(f"devices is {config.devices}, but there are {gpus} GPUs; give at most that many.")
+    environment, devices, nodes = processes(config.devices, config.nodes, most=gpus or cores, groups=groups)
+    if gpus and devices > gpus:
+        raise InputError(f"devices is {devices}, but this process sees {gpus} GPUs; give at most that many.")
     return Trainer(
         accelerator="gpu" if gpus else "cpu",
-        devices=min(config.devices or gpus or cores, groups),
+        devices=devices,
+        num_nodes=nodes,
+        plugins=[environment],
         strategy=ShareTasks(),
         max_epochs=1,
         logger=CSVLogger(folder, name="log"),
