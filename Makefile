@@ -21,10 +21,12 @@ OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size RESIZ
            BATCH:batch BATCHES:batches TASKS:tasks PRECISION:precision RESTARTS:restarts STEPS:steps GROUP:group \
            CHUNK:chunk DEVICES:devices NODES:nodes SEED:seed WEIGHTS:weights_dir CONFIG:config
 JOBS    := CLUSTER:cluster PARTITION:partition GPUS:gpus CPUS:cpus MINUTES:minutes AT_ONCE:at_once
+AUDIT   := LABELS:labels DEFENSE:defense MINUTES:minutes VICTIM_WEIGHTS:weights MODE:mode PRIOR:prior SIZE:size \
+           BATCH:batch MOST:most SEED:seed WEIGHTS:weights_dir
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
 ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
 
-.PHONY: help bench submit leaderboard priors prior test test-all lint format clean
+.PHONY: help bench submit audit leaderboard priors prior test test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -47,6 +49,10 @@ bench: $(READY)  ## attack private batches and score the reconstructions: make b
 submit: $(READY)  ## the same as jobs of a cluster: CLUSTER=slurm|local GPUS= CPUS= PARTITION= MINUTES= AT_ONCE=
 	@$(RUN) benchmark submit --attack='$(METHOD)' --out='$(OUT)' --wandb=$(WANDB) $(ARGS) \
 	  $(foreach option,$(JOBS),$(call flag,$(option)))
+
+audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder [LABELS=csv DEFENSE=none,noise:0.01 MINUTES=30]
+	@$(RUN) benchmark audit --model='$(MODEL)' --images='$(IMAGES)' \
+	  $(foreach option,$(AUDIT),$(call flag,$(option)))
 
 leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences; METRIC=ssim for defences
 	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)') $(if $(METRIC),--metric='$(METRIC)')

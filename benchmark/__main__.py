@@ -1,4 +1,4 @@
-"""`python -m benchmark run|submit|labels|utility ...` and `python -m benchmark prior list|quality|train|learn ...`."""
+"""`python -m benchmark run|submit|audit|labels|utility ...`, and `... prior list|quality|train|learn ...`."""
 
 import re
 import signal
@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from benchmark import prior
+from benchmark.audit import audit
 from benchmark.config import Config
 from benchmark.labels import labels
 from benchmark.matrix import expanded, run_matrix
@@ -19,7 +20,7 @@ from benchmark.submit import Cluster, parted, submit
 from benchmark.utility import utility
 from victims.errors import InputError, Notice
 
-TABLES = {"labels": labels, "utility": utility}
+TABLES = {"audit": audit, "labels": labels, "utility": utility}
 MATRIX = (
     "Several attacks or defences with commas between them on the command line, or --adapt=both, are run one after "
     "another, every attack under every defence, and end with their matrix."
