@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from benchmark.tasks import GradientDataModule
 from victims.catalogue import LIBRARIES
 from victims.data.base import ImageData
 from victims.data.files import images_in
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 
 ATTACKS: Mapping[str, dict[str, Any]] = {
     "ig, little smoothing": {"attack": "ig", "set": ["tv=1e-4"]},
@@ -93,6 +94,7 @@ def audit(
         InputError: there are no such images, too few of them, or too little time.
     """
     reproducible()
+    warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # nor could there be of one's own
     began = time.monotonic()
     arrange(images, labels, out / "images" / "test")
     module, colon, name = model.partition(":")
