@@ -118,6 +118,7 @@ def audit(
     defenses = defense.split(",")
     cells, left_out = [], {}
     for one in defenses:
+        replace(config, defense=one).make_victim(data)  # what is wrong with it is wrong for every attack
         for name, options in ATTACKS.items():
             asked = replace(config, defense=one, **options)
             try:
