@@ -141,6 +141,8 @@ def audit(
             picture = picture_path(folder, row["task"], row["image"]).read_bytes()
             shown.setdefault((chosen.defense, row["image"]), []).append(Shown(cell.name, row, picture))
     ids = sorted({image for _, image in shown})
+    rows = [result.row for results in shown.values() for result in results]
+    priors = {(row["prior"], row["prior_trained_on"]) for row in rows if row["prior"] != "none"}
     text = page(
         shown,
         controls(data, ids),
@@ -150,9 +152,10 @@ def audit(
         facts={
             "model": f"{model}, weights {config.weights_label()}, {mode} mode",
             "images": f"{len(ids)} of {len(data)} attacked, {size} x {size} pixels, in batches of {batch}",
-            "attacks": f"{steps} steps each, the best of {shown[defenses[0], ids[0]][0].row['restarts']} starts by the "
+            "effort": f"{steps} steps each, the best of {shown[defenses[0], ids[0]][0].row['restarts']} starts by the "
             "attacker's own cost",
             "budget": f"{minutes:g} minutes",
+            "generators": "; ".join(sorted(f"{name}, trained on {what}" for name, what in priors)) or "none",
             "attacker knows": "the model, the labels of the batch, and which defence is used; no batch-norm statistics",
         },
     )
