@@ -98,7 +98,7 @@ def run(config: Config) -> Path:
     print(as_text(entries(rows)) + "\n")
     for name, path in {"rows": store.file, **pictures}.items():
         print(f"{name:8} {path}")
-    if config.wandb != "off" and rank_zero_only.rank == 0:
+    if config.wandb != "off":
         settings = {**yaml.safe_load((folder / "config.yaml").read_text()), **config.identity(), **resolved}
         log_run(folder, rows, data, pictures, config=settings, mode=config.wandb)
     return folder
