@@ -1,0 +1,122 @@
+"""Published numbers from `reported.yaml`, to stand beside measured ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.rows import METRICS, Row
+from victims.errors import InputError
+
+FILE = Path(__file__).with_suffix(".yaml")
+VALUES = frozenset(METRICS) | {"lpips_vgg", "seconds", "cost", "label_counts", "time_ratio"}
+FIELDS = frozenset(field.name for field in fields(Row)) - VALUES - {"attack"}
+TABLE = {"source": str, "setting": dict, "note": str, "by": str, "with": dict, "values": dict}
+OPTIONAL = {"by", "with"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """What one paper prints for one method in one setting.
+
+    Attributes:
+        table: its key in the file, which recipes name.
+        source: paper and table.
+        method: as the paper calls it.
+        attack: this suite's name of it; `labels` for label recovery alone.
+        setting: fields of a row, as far as the paper says; of `options` those that matter.
+        values: by metric.
+        note: how the paper's protocol differs from this suite's.
+    """
+
+    table: str
+    source: str
+    method: str
+    attack: str
+    setting: Mapping[str, Any]
+    values: Mapping[str, float]
+    note: str
+
+
+def reported(path: Path = FILE) -> list[Reported]:
+    """All of them, in the file's order.
+
+    Raises:
+        InputError: the file cannot be read, or a table in it is not as it should be; says where and what.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); mend it.") from None
+    shaped = isinstance(content, dict) and content.keys() == {"methods", "tables"}
+    if not shaped or not all(isinstance(part, dict) for part in content.values()):
+        raise InputError(f"{path} does not hold `methods` and `tables`; mend it.")
+    found = []
+    for name, table in content["tables"].items():
+        try:
+            found += entries_of(name, table, content["methods"])
+        except ValueError as error:
+            raise InputError(f"{path}, table {name}: {error}; mend it.") from None
+    return found
+
+
+def entries_of(name: str, table: Any, methods: Mapping[str, Any]) -> list[Reported]:
+    """One for each method and value of `by`.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if not isinstance(table, dict):
+        raise ValueError("it is no mapping")
+    if wrong := (table.keys() ^ TABLE.keys()) - OPTIONAL:
+        raise ValueError(f"{', '.join(sorted(map(str, wrong)))} is missing or not known")
+    for key, value in table.items():
+        if not isinstance(value, TABLE[key]):
+            raise ValueError(f"{key} is no {TABLE[key].__name__}")
+    by, found = table.get("by"), []
+    for method, values in table["values"].items():
+        if not isinstance(methods.get(method), dict) or "attack" not in methods[method]:
+            raise ValueError(f"method {method} has no attack in `methods`")
+        if not isinstance(values, dict) or not values:
+            raise ValueError(f"{method} has no values by metric")
+        own = {key: value for key, value in methods[method].items() if key != "attack"}
+        for place, numbers in places(values, by).items():
+            setting = {**table["setting"], **own, **({by: place} if by else {}), **table.get("with", {}).get(place, {})}
+            if unknown := setting.keys() - FIELDS:
+                raise ValueError(f"{', '.join(sorted(unknown))} is no field of a row's setting")
+            check(method, numbers)
+            entry = {"attack": methods[method]["attack"], "setting": setting, "values": numbers}
+            found.append(Reported(table=name, source=table["source"], method=method, note=table["note"], **entry))
+    return found
+
+
+def places(values: Mapping[str, Any], by: str | None) -> dict[Any, dict[str, Any]]:
+    """Values by metric, and then by place, the other way round; without `by` there is one place.
+
+    Raises:
+        ValueError: a metric's values have no places where they should.
+    """
+    if by is None:
+        return {None: dict(values)}
+    turned: dict[Any, dict[str, Any]] = {}
+    for metric, column in values.items():
+        if not isinstance(column, dict):
+            raise ValueError(f"{metric} has no values by {by}")
+        for place, number in column.items():
+            turned.setdefault(place, {})[metric] = number
+    return turned
+
+
+def check(method: str, numbers: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: a metric is not known, or a value no number.
+    """
+    for metric, number in numbers.items():
+        if metric not in VALUES:
+            raise ValueError(f"{method} has the metric {metric}, which is none of {', '.join(sorted(VALUES))}")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+            raise ValueError(f"the {metric} of {method} is {number!r}, which is no number")
