@@ -4,7 +4,7 @@ import itertools
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmark.config import Config
 from benchmark.lpips_backbone import Lpips
@@ -57,23 +57,44 @@ def run_matrix(cells: Sequence[tuple[list[str], Config]]) -> int:
         find("attack", config.attack)
         attacker = "" if config.make_defense() is None else ", adapting" if config.adapt else ", blind"
         named.setdefault(f"{config.attack}, {config.defense}{attacker}", (arguments, config))
+    try:
+        failed = run_cells({name: arguments for name, (arguments, _) in named.items()})
+    except KeyboardInterrupt:
+        return 130
+    report([config for name, (_, config) in named.items() if name not in failed])
+    return exit_code(failed, len(named))
+
+
+def run_cells(cells: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Run command lines of `python -m benchmark` by name, one after another, each in a process of its own.
+
+    Returns:
+        why there is no result, by the name of every cell that has none.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; where it stopped has been said, and no cell is left running.
+    """
     failed: dict[str, str] = {}
     terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)  # must not leave a cell running either
     try:
-        for number, (name, (arguments, _)) in enumerate(named.items(), start=1):
-            print(f"\ncell {number} of {len(named)}: {name}", flush=True)
+        for number, (name, arguments) in enumerate(cells.items(), start=1):
+            print(f"\ncell {number} of {len(cells)}: {name}", flush=True)
             code = subprocess.run([sys.executable, "-m", "benchmark", *arguments], check=False).returncode
             if code:
                 failed[name] = "refused" if code == 2 else f"exit code {code}"
     except KeyboardInterrupt:
         print(f"benchmark: stopped at {name}; the same command goes on there.", file=sys.stderr)
-        return 130
+        raise
     finally:
         signal.signal(signal.SIGTERM, terminated)
-    report([config for name, (_, config) in named.items() if name not in failed])
+    return failed
+
+
+def exit_code(failed: Mapping[str, str], cells: int) -> int:
+    """0; 2 where a cell was refused, 1 where one failed otherwise, after one line that names them."""
     if failed:
         list_of_them = "; ".join(f"{name} ({why})" for name, why in failed.items())
-        print(f"benchmark: no result from {len(failed)} of {len(named)} cells: {list_of_them}.", file=sys.stderr)
+        print(f"benchmark: no result from {len(failed)} of {cells} cells: {list_of_them}.", file=sys.stderr)
     return 2 if "refused" in failed.values() else 1 if failed else 0
 
 
