@@ -26,7 +26,7 @@ AUDIT   := LABELS:labels DEFENSE:defense MINUTES:minutes VICTIM_WEIGHTS:weights 
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
 ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
 
-.PHONY: help bench submit audit leaderboard priors prior test test-all lint format clean
+.PHONY: help bench submit reproduce audit leaderboard priors prior test test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -53,6 +53,10 @@ submit: $(READY)  ## the same as jobs of a cluster: CLUSTER=slurm|local GPUS= CP
 audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder [LABELS=csv DEFENSE=none,noise:0.01 MINUTES=30]
 	@$(RUN) benchmark audit --model='$(MODEL)' --images='$(IMAGES)' \
 	  $(foreach option,$(AUDIT),$(call flag,$(option)))
+
+reproduce: $(READY)  ## a published table again beside its numbers: make reproduce RECIPE=gifd-table3a SIZE=small|paper
+	@$(RUN) benchmark reproduce '$(RECIPE)' --out='$(OUT)' --wandb=$(WANDB) \
+	  $(foreach option,SIZE:size DATA_DIR:data_dir WEIGHTS:weights_dir DEVICES:devices,$(call flag,$(option)))
 
 leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences; METRIC=ssim for defences
 	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)') $(if $(METRIC),--metric='$(METRIC)')

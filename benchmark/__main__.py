@@ -1,4 +1,4 @@
-"""`python -m benchmark run|submit|audit|labels|utility ...`, and `... prior list|quality|train|learn ...`."""
+"""`python -m benchmark run|submit|reproduce|audit|labels|utility ...`, `... prior list|quality|train|learn ...`."""
 
 import re
 import signal
@@ -14,6 +14,7 @@ from benchmark.audit import audit
 from benchmark.config import Config
 from benchmark.labels import labels
 from benchmark.matrix import expanded, run_matrix
+from benchmark.reproduce import reproduce
 from benchmark.run import run
 from benchmark.strategy import Unfinished
 from benchmark.submit import Cluster, parted, submit
@@ -42,6 +43,10 @@ def build_parser() -> ArgumentParser:
     submit_parser = ArgumentParser(exit_on_error=False, description=f"{submit.__doc__.splitlines()[0]} {SUBMIT}")
     submit_parser.add_class_arguments(Cluster)
     commands.add_subcommand("submit", submit_parser, help="runs as jobs of a cluster")
+    summary = reproduce.__doc__.splitlines()[0]
+    reproduce_parser = ArgumentParser(exit_on_error=False, description=summary)
+    reproduce_parser.add_function_arguments(reproduce, as_positional=True)
+    commands.add_subcommand("reproduce", reproduce_parser, help=summary)
     for name, command in TABLES.items():
         summary = command.__doc__.splitlines()[0]
         command_parser = ArgumentParser(exit_on_error=False, description=summary)
@@ -85,7 +90,7 @@ def explain(error: ArgumentError) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0, or one line and 2 for what the user can mend, 1 for what processes that died left undone.
 
-    Of a matrix see `run_matrix`.
+    Of several runs see `run_matrix`, `reproduce`.
     """
     warnings.simplefilter("ignore")  # what libraries say to each other
     warnings.simplefilter("always", Notice)
@@ -104,6 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = parser.parse_args(given)
         if chosen.subcommand == "run":
             run(config_of(chosen.run))
+        elif chosen.subcommand == "reproduce":
+            return reproduce(**chosen.reproduce.as_dict())
         elif chosen.subcommand in TABLES:
             TABLES[chosen.subcommand](**chosen[chosen.subcommand].as_dict())
         else:
