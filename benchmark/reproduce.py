@@ -1,70 +1,29 @@
-"""`python -m benchmark reproduce`: a published table, run again, beside its numbers.
+"""`python -m benchmark reproduce`: a published table, run again, beside its numbers."""
 
-A recipe is a YAML file in `recipes/`:
-
-- tables: of `leaderboard/reported.yaml`; none where the paper has but a figure.
-- by: the options whose values tell a method's numbers apart.
-- command: `run`, or `labels` for label recovery alone.
-- cells: each has the method as the paper calls it and options of the command; those of one size stand in `paper` and
-  `small`.
-- defaults, paper, small: options of all cells, and of all of one size. A cell's own go before them.
-
-A list of values is a cell for each of them; `set` is a mapping, which adds to those above it. In `paper` and `small`,
-`with` has what else goes with a value of an option, and `learn` generators that are learned first by `prior learn`,
-which options then call `learned:NAME`.
-"""
-
-import hashlib
-import itertools
-import json
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from typing import Literal
 
 from benchmark.config import Config
-from benchmark.labels import labels
 from benchmark.lpips_backbone import Lpips
 from benchmark.matrix import exit_code, run_cells
+from benchmark.recipe import Cell, expand, learned, loaded, read
 from benchmark.registry import find
 from benchmark.rows import METRICS, read_rows, write_atomically
 from leaderboard.board import Entry, entries
 from leaderboard.reported import Reported, reported
 from leaderboard.table import NOTHING, Table, common, interval
-from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.names import unknown
 
-RECIPES = Path(__file__).parent / "recipes"
 DATA_DIRS, WEIGHTS_DIRS = (Path("data"), Path("../shared/data")), (Path("weights"), Path("../shared/weights"))
-EMBEDDED = {"data": "photos", "size": 32, "prior": "dcgan-photos32"}  # for data that a small recipe does not find
-SIZES = ("paper", "small")
-NEEDED, KNOWN = {"by", "cells", *SIZES}, {"tables", "command", "defaults", "by", "cells", *SIZES}
 AS_IN_ROWS = {"batch": "batch_size"}
+PLACE = {"data", "size", "victim", "batch_size"}  # what of a paper's setting is told
 SHOWN = ("psnr", "ssim", "lpips")  # measured in any case
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One process of a recipe.
-
-    Attributes:
-        method: as the paper calls it; "" for a generator to be learned.
-        name: what tells it from the recipe's others.
-        arguments: its command line.
-        config: what that means; of `labels` that of its largest batches.
-    """
-
-    method: str
-    name: str
-    arguments: list[str]
-    config: Config
 
 
 def reproduce(
@@ -96,10 +55,10 @@ def reproduce(
         InputError: there is no such recipe, or it is not as it should be.
     """
     plan = read(recipe)
-    common = {"data_dir": data_dir or there(DATA_DIRS), "weights_dir": weights_dir or there(WEIGHTS_DIRS)}
+    everywhere = {"data_dir": data_dir or there(DATA_DIRS), "weights_dir": weights_dir or there(WEIGHTS_DIRS)}
     if plan["command"] == "run":
-        common |= {"out": out, "wandb": wandb} | ({} if devices is None else {"devices": devices})
-    cells = expand(plan, size, common, out)
+        everywhere |= {"out": out, "wandb": wandb} | ({} if devices is None else {"devices": devices})
+    cells = expand(plan, size, everywhere, out)
     lines, left_out = check(cells, plan["command"])
     for line, names in lines.items():
         print(f"benchmark: {line} ({'; '.join(names)})", file=sys.stderr)
@@ -128,127 +87,6 @@ def reproduce(
 def there(folders: Sequence[Path]) -> Path:
     """The first that is there, else the first."""
     return next((folder for folder in folders if folder.is_dir()), folders[0])
-
-
-# What a recipe says.
-
-
-def read(recipe: str) -> dict[str, Any]:
-    """The recipe's parts.
-
-    Raises:
-        InputError: no such name or file, or it is no recipe.
-    """
-    known = {path.stem: path for path in RECIPES.glob("*.yaml")}
-    path = Path(recipe) if recipe.endswith(".yaml") else known.get(recipe)
-    if path is None:
-        raise InputError(unknown("recipe", recipe, known).replace("a dotted path to your own", "a .yaml file"))
-    try:
-        plan = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); mend it.") from None
-    if not isinstance(plan, dict) or not NEEDED <= plan.keys() <= KNOWN:
-        raise InputError(f"{path} is no recipe; it has {', '.join(sorted(NEEDED))}, and at most {', '.join(KNOWN)}.")
-    plan = {"tables": [], "command": "run", "defaults": {}} | plan
-    blocks = [plan["defaults"], *(plan[size] for size in SIZES), *plan["cells"]]
-    if plan["command"] not in ("run", "labels") or not all(isinstance(block, dict) for block in blocks):
-        raise InputError(f"{path} is no recipe: its command is run or labels, its parts are mappings; mend it.")
-    if not all("method" in cell for cell in plan["cells"]):
-        raise InputError(f"{path} has a cell without a method; mend it.")
-    return plan
-
-
-def expand(plan: Mapping[str, Any], size: str, common: Mapping[str, Any], out: Path) -> list[Cell]:
-    """The generators to be learned, then every cell of a size; cells that mean the same are one.
-
-    In a small recipe embedded photographs stand in for data that are not there.
-
-    Raises:
-        InputError: an option is not known, or has no such value.
-    """
-    known = {name: generator(name, options, common, out) for name, options in plan[size].get("learn", {}).items()}
-    cells = {cell.name: cell for cell in known.values()}
-    for method, options in combinations(plan, size):
-        options = merged(common, options)
-        name = str(options.get("prior", "")).partition("learned:")[2]
-        if name:
-            if name not in known:
-                raise InputError(f"the recipe learns no generator '{name}' in size {size}; it has {', '.join(known)}.")
-            options["prior"] = learned(known[name])
-        cell = make(method, plan["by"], plan["command"], options)
-        if size == "small" and isinstance(loaded(cell.config), str):
-            stand_in = {key: value for key, value in EMBEDDED.items() if key in options}
-            cell = make(method, plan["by"], plan["command"], merged(options, stand_in))
-        cells.setdefault(cell.name, cell)
-    return list(cells.values())
-
-
-def combinations(plan: Mapping[str, Any], size: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Method and options of every cell."""
-    block = plan[size]
-    whole = {key: value for key, value in block.items() if key not in ("with", "learn")}
-    for cell in plan["cells"]:
-        own = {key: value for key, value in cell.items() if key not in ("method", *SIZES)}
-        options = merged(plan["defaults"], whole, own, cell.get(size, {}))
-        values = [value if isinstance(value, list) else [value] for value in options.values()]
-        for chosen in itertools.product(*values):
-            one = dict(zip(options, chosen, strict=True))
-            for option, others in block.get("with", {}).items():
-                one = merged(one, others.get(one.get(option), {}))
-            yield cell["method"], one
-
-
-def merged(*blocks: Mapping[str, Any]) -> dict[str, Any]:
-    """Later ones win; those in `set` add up."""
-    options = {key: value for block in blocks for key, value in block.items()}
-    single = {key: value for block in blocks for key, value in block.get("set", {}).items()}
-    return options | ({"set": single} if single else {})
-
-
-def make(method: str, by: Sequence[str], command: str, options: Mapping[str, Any]) -> Cell:
-    """
-    Raises:
-        InputError: an option is not known, or has no such value.
-    """
-    name = ", ".join([method, *(f"{option} {options[option]}" for option in by if option in options)])
-    arguments = [f"--{key}={value}" for key, value in options.items() if key != "set"]
-    arguments += [f"--set+={key}={value}" for key, value in options.get("set", {}).items()]
-    parser = parser_of(command)
-    try:
-        chosen = parser.parse_args(arguments).as_dict()
-    except ArgumentError as error:
-        raise InputError(f"{name}: {' '.join(str(error).split()).rstrip('.')}; mend the recipe.") from None
-    if command == "labels":
-        alike = chosen.keys() & Config.__dataclass_fields__.keys() - {"batch"}
-        largest = max(map(int, chosen["batch"].split(",")))
-        chosen = {key: chosen[key] for key in alike} | {"batch": largest, "tasks": chosen["trials"]}
-    return Cell(method=method, name=name, arguments=[command, *arguments], config=Config(**chosen))
-
-
-@cache
-def parser_of(command: str) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    if command == "run":
-        parser.add_class_arguments(Config)
-    else:
-        parser.add_function_arguments(labels)
-    return parser
-
-
-def generator(name: str, options: Mapping[str, Any], common: Mapping[str, Any], out: Path) -> Cell:
-    """What learns a generator; the file's name has a digest of the options, so that other ones learn another."""
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
-    chosen = {"data_dir": common["data_dir"], **options}
-    arguments = [str(out / "priors" / f"{name}-{digest}.safetensors"), *(f"--{k}={v}" for k, v in chosen.items())]
-    seen = {key: chosen[key] for key in ("data", "size", "data_dir", "batch") if key in chosen}
-    return Cell(
-        method="", name=f"prior {name}", arguments=["prior", "learn", *arguments], config=Config(split="train", **seen)
-    )
-
-
-def learned(cell: Cell) -> Path:
-    """The file of a generator to be learned."""
-    return Path(cell.arguments[2])
 
 
 # What is missing.
@@ -306,21 +144,6 @@ def missing(cell: Cell, command: str, files: Mapping[str, str]) -> str | None:
     return None
 
 
-def loaded(config: Config) -> ImageData | str:
-    """The images, or why there are none."""
-    return images(config.data, config.split, config.size, config.data_dir, config.resize)
-
-
-@cache
-def images(data: str, split: str, size: int, data_dir: Path, resize: str) -> ImageData | str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return Config(data=data, split=split, size=size, data_dir=data_dir, resize=resize).make_data()
-        except InputError as error:
-            return str(error)
-
-
 @cache
 def has_prior(prior: str, weights_dir: Path, size: int) -> str | None:
     """None, or why it cannot be loaded."""
@@ -337,9 +160,14 @@ def has_prior(prior: str, weights_dir: Path, size: int) -> str | None:
 def measured(cell: Cell) -> Entry | None:
     """The board's line of a cell; None where it has no rows."""
     config = cell.config
-    rows, _ = read_rows(config.folder(Lpips.find(config.weights_dir).available) / "rows.jsonl")
+    rows, _ = read_rows(config.folder(has_lpips(config.weights_dir)) / "rows.jsonl")
     board = entries(rows[: config.tasks * config.batch])  # what a longer run left stands behind
     return board[0] if board else None
+
+
+@cache
+def has_lpips(weights_dir: Path) -> bool:
+    return Lpips.find(weights_dir).available
 
 
 def beside(
@@ -361,7 +189,7 @@ def beside(
             columns[f"{metric} measured"] = scores
     columns["s/task measured"] = [f"{entry.seconds:.3g}" if entry else NOTHING for entry in found]
     above = f"{title}: reported beside measured. Measured: {common(list(done.values()))}"
-    return Table(above, columns, " ".join(map(told, {entry.table: entry for entry in published}.values())))
+    return Table(above, columns, " ".join(map(told, by_table(published))))
 
 
 def paper(cell: Cell, by: Sequence[str], published: Sequence[Reported]) -> Mapping[str, float]:
@@ -371,20 +199,25 @@ def paper(cell: Cell, by: Sequence[str], published: Sequence[Reported]) -> Mappi
     return next((e.values for e in same if all(e.setting.get(k, v) == v for k, v in place.items())), {})
 
 
-def told(entry: Reported) -> str:
-    setting = {key: value for key, value in entry.setting.items() if key in ("data", "size", "victim", "batch_size")}
-    return f"Reported: {entry.source}; {', '.join(f'{k} {v}' for k, v in setting.items())}. {entry.note}"
+def told(part: Sequence[Reported]) -> str:
+    """Source, setting and note of one table."""
+    alike = set.intersection(*({(k, e.setting[k]) for k in PLACE & e.setting.keys()} for e in part))
+    setting = ", ".join(f"{key} {value}" for key, value in sorted(alike))
+    return f"Reported: {part[0].source}; {setting}. {part[0].note}"
+
+
+def by_table(published: Sequence[Reported]) -> list[list[Reported]]:
+    return [list(part) for _, part in groupby(published, lambda entry: entry.table)]
 
 
 def printed(published: Sequence[Reported]) -> list[Table]:
     """The paper's label recovery, a table each, as `labels` prints its own."""
     tables = []
-    for name in dict.fromkeys(entry.table for entry in published):
-        part = [entry for entry in published if entry.table == name]
+    for part in by_table(published):
         methods = list(dict.fromkeys(entry.method for entry in part))
         columns = {"method": methods}
         for size in dict.fromkeys(entry.setting["batch_size"] for entry in part):
             at = {entry.method: entry for entry in part if entry.setting["batch_size"] == size}
             columns[f"B = {size}"] = [f"{at[method].values['label_counts']:.3f}" for method in methods]
-        tables.append(Table("Labels recovered, as reported:", columns, told(part[0])))
+        tables.append(Table("Labels recovered, as reported:", columns, told(part)))
     return tables
