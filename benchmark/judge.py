@@ -86,10 +86,11 @@ class Judge(Callback):
             places = torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids])
             scores["iip"] = identified(aligned, gallery, places).tolist()
         memory = peak_memory(task.observation.victim.mean.device)
-        pictures = self.folder / "reconstructions"
-        pictures.mkdir(parents=True, exist_ok=True)
-        for sample_id, image in zip(task.sample_ids, aligned, strict=True):
+        for name in ("reconstructions", "truth"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for sample_id, image, truth in zip(task.sample_ids, aligned, task.images, strict=True):
             save_image(image, picture_path(self.folder, task.observation.task, sample_id))
+            save_image(truth, self.folder / "truth" / f"{sample_id}.png")  # the board has result files alone
         rows = [
             self.make_row(
                 task=task.observation.task,

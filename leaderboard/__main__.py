@@ -5,9 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.rows import METRICS, read_rows, write_atomically
+from benchmark.rows import METRICS, write_atomically
 from leaderboard.board import Entry, Row, comparable, entries, paired
+from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
+from leaderboard.page import write_page
+from leaderboard.results import results
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, upload
 from victims.errors import InputError
@@ -36,8 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(out: Path, against: str | None, metric: str) -> None:
-    """Print the board, and write it into `out` as Markdown and CSV; with several defences their matrix too."""
-    rows = gather(out)
+    """Print the board, and write it into `out` as a page, Markdown and CSV; with several defences their matrix too."""
+    rows, folders, complaints = gather(out)
+    for complaint in complaints:
+        print(f"leaderboard: {complaint}", file=sys.stderr)
     board = entries(rows)
     tables = difference_tables(rows, board, against) if against is not None else []
     found = matrices(rows, metric)
@@ -46,22 +51,11 @@ def report(out: Path, against: str | None, metric: str) -> None:
     markdown, sheet = out / "leaderboard.md", out / "leaderboard.csv"
     write_atomically(markdown, "\n".join([as_markdown(board), *(table.markdown() for table in tables)]))
     write_atomically(sheet, as_csv(board))
-    print(*write(found, out), markdown, sheet, sep="\n")
-
-
-def gather(out: Path) -> list[Row]:
-    """The rows of finished and unfinished runs anywhere under `out`; complaints go to stderr."""
-    if not out.is_dir():
-        raise InputError(f"no such folder: {out}. Give the folder that a benchmark run wrote.")
-    rows: list[Row] = []
-    for path in sorted([*out.rglob("rows.jsonl"), *out.rglob("parts/*.jsonl")]):
-        more, complaints = read_rows(path)
-        rows += more
-        for complaint in complaints:
-            print(f"leaderboard: {complaint}", file=sys.stderr)
-    if not rows:
-        raise InputError(f"no rows under {out}: found no whole line in any rows.jsonl or parts/*.jsonl.")
-    return rows
+    shown = results(rows, folders, against=against, metric=metric)
+    for complaint in shown["complaints"]:  # of curves
+        print(f"leaderboard: {complaint}", file=sys.stderr)
+    shown["complaints"] = [complaint.replace(f"{out}/", "") for complaint in (*complaints, *shown["complaints"])]
+    print(*write(found, out), markdown, sheet, write_page(shown, out), sep="\n")
 
 
 def difference_tables(rows: Sequence[Row], board: Sequence[Entry], against: str) -> list[Table]:

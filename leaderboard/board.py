@@ -1,12 +1,12 @@
 """Rows -> entries: one entry per attack and setting, its metrics as means with clustered intervals."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, NamedTuple
 
-from benchmark.rows import METRICS
+from benchmark.rows import METRICS, PROTOCOL
 from leaderboard.statistics import clustered_interval
 
 Row = dict[str, Any]
@@ -52,8 +52,8 @@ class Entry:
     """One line of the board. A field is None where it has no meaning: a mean image has no restarts.
 
     `attack` carries the control's name; `options` are sorted `name=value`. `n` counts images, `tasks` batches
-    per seed; `scores` is by metric, None where no image has a value. `seconds` and `gradient_evaluations` are
-    means over tasks.
+    per seed; `scores` is by metric, None where no image has a value, and `best_in_batch` the PSNR of the best image
+    of every batch. `seconds` and `gradient_evaluations` are means over tasks.
     """
 
     data: str
@@ -93,8 +93,14 @@ class Entry:
     tasks: int
     diverged: int
     scores: dict[str, Score | None]
+    best_in_batch: Score | None
     seconds: float
     gradient_evaluations: float
+
+    @property
+    def stale(self) -> bool:
+        """Whether its numbers cannot stand beside those of the present protocol."""
+        return self.protocol != PROTOCOL
 
 
 def identity(row: Row) -> dict[str, Any]:
@@ -110,18 +116,31 @@ def identity(row: Row) -> dict[str, Any]:
 
 def entries(rows: Iterable[Row]) -> list[Entry]:
     """The board: by setting, then the best PSNR first. Diverged images count like all others."""
+    return [entry for entry, _ in entries_with_rows(rows)]
+
+
+def entries_with_rows(rows: Iterable[Row]) -> list[tuple[Entry, dict[Sample, Row]]]:
+    """The board, and for every entry the rows that count in it, in the order of their samples."""
     groups = defaultdict(list)
     for row in rows:
         groups[tuple(identity(row).values())].append(row)
-    return sorted(map(_entry, groups.values()), key=_rank)
+    return sorted(map(_entry, groups.values()), key=lambda pair: _rank(pair[0]))
 
 
 def paired(rows: Iterable[Row], a: Entry, b: Entry, metric: str) -> Score | None:
     """Mean difference a - b over the (seed, task, image) that both have; None where they share no value."""
-    if metric == "lpips" and a.lpips_backbone != b.lpips_backbone:
-        return None
     rows = list(rows)
     ours, theirs = (_distinct(row for row in rows if _belongs(row, entry)) for entry in (a, b))
+    return difference((a, ours), (b, theirs), metric)
+
+
+def difference(
+    ours: tuple[Entry, dict[Sample, Row]], theirs: tuple[Entry, dict[Sample, Row]], metric: str
+) -> Score | None:
+    """`paired` of two entries whose rows are at hand."""
+    (a, ours), (b, theirs) = ours, theirs
+    if metric == "lpips" and a.lpips_backbone != b.lpips_backbone:
+        return None
     return _score(
         {
             sample: ours[sample][metric] - theirs[sample][metric]
@@ -133,10 +152,40 @@ def paired(rows: Iterable[Row], a: Entry, b: Entry, metric: str) -> Score | None
 
 def comparable(a: Entry, b: Entry) -> bool:
     """Whether two entries attacked under the same setting and were scored under the same protocol."""
-    return all(getattr(a, key) == getattr(b, key) for key in (*SETTING, "protocol"))
+    return _setting(a) == _setting(b)
 
 
-def _entry(group: Sequence[Row]) -> Entry:
+def _setting(entry: Entry) -> tuple[Any, ...]:
+    return tuple(getattr(entry, key) for key in (*SETTING, "protocol"))
+
+
+def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
+    """By entry: 1 + the attacks of its setting whose PSNR's interval lies above its own, and whether others share it.
+
+    None for a control, and where an entry has no interval.
+    """
+    rivals = defaultdict(list)
+    for entry in board:
+        if entry.control == "none" and _has_interval(entry):
+            rivals[_setting(entry)].append(entry)
+
+    def number(entry: Entry) -> int:
+        return 1 + sum(other.scores["psnr"].low > entry.scores["psnr"].high for other in rivals[_setting(entry)])
+
+    numbers = {id(entry): number(entry) for alike in rivals.values() for entry in alike}
+    taken = Counter((_setting(entry), numbers[id(entry)]) for alike in rivals.values() for entry in alike)
+    return [
+        (numbers[id(entry)], taken[_setting(entry), numbers[id(entry)]] > 1) if id(entry) in numbers else None
+        for entry in board
+    ]
+
+
+def _has_interval(entry: Entry) -> bool:
+    psnr = entry.scores["psnr"]
+    return psnr is not None and not isnan(psnr.low)
+
+
+def _entry(group: Sequence[Row]) -> tuple[Entry, dict[Sample, Row]]:
     samples = _distinct(group)
     rows = samples.values()
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
@@ -147,16 +196,22 @@ def _entry(group: Sequence[Row]) -> Entry:
         scores["lpips"] = None
     # A mean image takes the setting of the attacks around it, so that it stands among them by its PSNR.
     setting = {key: _agreed(group, key) for key in SETTING}
-    return Entry(
+    best: dict[Sample, float | None] = {}
+    for (seed, task, _), row in samples.items():
+        known = [value for value in (best.get((seed, task, "")), row["psnr"]) if _known(value)]
+        best[seed, task, ""] = max(known, default=None)
+    entry = Entry(
         **identity(group[0]) | setting,
         lpips_backbone=backbone,
         n=len(samples),
         tasks=len(tasks),
         diverged=sum(row["status"] == "diverged" for row in rows),
         scores=scores,
+        best_in_batch=_score(best),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
     )
+    return entry, dict(sorted(samples.items()))
 
 
 def _distinct(rows: Iterable[Row]) -> dict[Sample, Row]:

@@ -107,7 +107,7 @@ def _matrix(
     lines: Scores = {}
     gains: Scores = {}
     controls = {entry.attack for entry in means}
-    for name, alike in zip(_names(list(by_attacker)), by_attacker.values(), strict=True):
+    for name, alike in zip(names(list(by_attacker)), by_attacker.values(), strict=True):
         plain = {entry.defense: entry for entry in alike if entry.defense == "none"}
         defended = {
             kind: {entry.defense: entry for entry in alike if entry.defense != "none" and entry.adapt is kind}
@@ -133,7 +133,8 @@ def _matrix(
     attacker = f", {KINDS[kinds.pop()]} attackers" if len(kinds) == 1 else ""
     if metric != "lpips":
         attacks = [replace(entry, lpips_backbone=None) for entry in attacks]
-    return Matrix(common(attacks) + attacker, metric, defenses, lines, frozenset(controls), gains)
+    stale = ", older protocol" if attacks[0].stale else ""
+    return Matrix(common(attacks) + attacker + stale, metric, defenses, lines, frozenset(controls), gains)
 
 
 def _scores(by_defense: dict[str, Entry], metric: str) -> dict[str, Score]:
@@ -149,7 +150,7 @@ def _of_images(mean_image: Entry, attack: Entry) -> bool:
     return all(getattr(mean_image, key) == getattr(attack, key) for key in MEAN_IMAGE if key != "control")
 
 
-def _names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
+def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
     """The attack, and of attackers with the same one what tells them apart."""
     fields = [dict(zip(ATTACKER, values, strict=True)) for values in attackers]
     names = []

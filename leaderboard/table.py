@@ -11,8 +11,8 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from benchmark.rows import METRICS, PROTOCOL
-from leaderboard.board import IDENTITY, Entry, Score
+from benchmark.rows import METRICS
+from leaderboard.board import IDENTITY, Entry, Score, places
 
 NOTHING = "-"
 # The attack is always shown, its name says which control it is, and the protocol is a mark on it.
@@ -69,26 +69,29 @@ def as_csv(entries: Sequence[Entry]) -> str:
     """Every field of every entry in full precision; an empty cell where there is no value."""
     sheet = io.StringIO()
     counts = ("lpips_backbone", "n", "tasks", "diverged", "seconds", "gradient_evaluations")
-    parts = [f"{metric}{part}" for metric in METRICS for part in ("", "_low", "_high", "_n")]
+    parts = [f"{metric}{part}" for metric in (*METRICS, "best_in_batch") for part in ("", "_low", "_high", "_n")]
     writer = csv.writer(sheet, lineterminator="\n")
     writer.writerow([*IDENTITY, *counts, *parts])
     for entry in entries:
         fields = vars(entry) | {"options": ", ".join(entry.options or ())}
-        numbers = [number for score in entry.scores.values() for number in score or [None] * 4]
+        numbers = [number for score in (*entry.scores.values(), entry.best_in_batch) for number in score or [None] * 4]
         numbers = [None if number is None or isnan(number) else number for number in numbers]
         writer.writerow([*(fields[key] for key in (*IDENTITY, *counts)), *numbers])
     return sheet.getvalue()
 
 
 def board_table(entries: Sequence[Entry]) -> Table:
-    """The common setting above; attack, what varies, counts, metrics and budget as columns."""
+    """The common setting above; attack, what varies, counts, place by PSNR, metrics and budget as columns."""
     scores = {_heading(metric): [interval(e.scores[metric], e.n) for e in entries] for metric in METRICS}
+    if any(entry.batch_size > 1 for entry in entries):
+        scores["best in batch"] = [interval(entry.best_in_batch) for entry in entries]
+    ranks = {"place": [f"{place[0]}{'=' if place[1] else ''}" if place else NOTHING for place in places(entries)]}
     counts = {key: [str(getattr(entry, key)) for entry in entries] for key in ("n", "tasks", "diverged")}
     budget = {
         "s/task": [f"{entry.seconds:.3g}" for entry in entries],
         "gradients": [f"{entry.gradient_evaluations:.0f}" for entry in entries],
     }
-    return Table(common(entries), _names(entries) | counts | scores | budget, _footnote(entries))
+    return Table(common(entries), _names(entries) | counts | ranks | scores | budget, _footnote(entries))
 
 
 def difference_table(
@@ -120,7 +123,7 @@ def verdict(difference: Score | None, higher_is_better: bool) -> str:
 
 def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """The columns that tell entries apart."""
-    columns = {"attack": [e.attack + ("" if e.protocol == PROTOCOL else "*") for e in entries]}
+    columns = {"attack": [e.attack + ("*" if e.stale else "") for e in entries]}
     for key in SETTING_COLUMNS:
         if len(_values(entries, key)) > 1 and not (key == "prior_trained_on" and "prior" in columns):
             columns[key] = [_cell(getattr(entry, key)) for entry in entries]
@@ -145,7 +148,7 @@ def _values(entries: Sequence[Entry], key: str) -> set[Any]:
 
 
 def _footnote(entries: Sequence[Entry]) -> str:
-    return "" if all(entry.protocol == PROTOCOL for entry in entries) else "* older protocol"
+    return "* older protocol" if any(entry.stale for entry in entries) else ""
 
 
 def _heading(metric: str) -> str:

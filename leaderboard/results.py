@@ -1,0 +1,229 @@
+"""Rows -> all that the page shows, as one plain dictionary: a pure function of result files."""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from benchmark.rows import METRICS, PROTOCOL
+from leaderboard.board import (
+    IDENTITY,
+    SETTING,
+    Entry,
+    Row,
+    Sample,
+    Score,
+    comparable,
+    difference,
+    entries_with_rows,
+    places,
+)
+from leaderboard.command import command, config_of
+from leaderboard.curves import joined
+from leaderboard.gather import read_config
+from leaderboard.matrix import ATTACKER, Matrix, matrices, names
+from leaderboard.settings import knowledge, label, setting_of, stands_in
+from leaderboard.sweeps import Sweep, sweeps
+from leaderboard.table import verdict
+
+Pair = tuple[Entry, dict[Sample, Row]]
+
+SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "cost", *METRICS)
+
+
+def results(
+    rows: Sequence[Row],
+    folders: Sequence[Path],
+    reported: Iterable[Any] = (),
+    *,
+    against: str | None = None,
+    metric: str = "psnr",
+) -> dict[str, Any]:
+    """Entries with their rows, curves, pictures, differences and commands; settings, matrices, sweeps.
+
+    Args:
+        rows: of any number of runs.
+        folders: of the run that wrote each row, as many as rows.
+        reported: published numbers: dataclasses with `source`, `setting` (names and values of an entry's fields),
+            `values` by metric and `note`.
+        against: the attack that others are held against, by default the best of every setting.
+        metric: of the matrices.
+
+    Returns:
+        what JSON can hold, in the order of the board; numbers that are not finite are None. It depends on neither the
+        order of the rows nor the clock.
+    """
+    where = [row | {"folder": folder} for row, folder in zip(rows, folders, strict=True)]
+    where.sort(key=lambda row: str(row["folder"]))
+    board = entries_with_rows(where)
+    alone = [entry for entry, _ in board]
+    settings = list(dict.fromkeys(setting_of(entry) for entry in alone if entry.control != "mean_image")) or [
+        setting_of(entry) for entry in alone
+    ]
+    varying = [key for key in (*SETTING, "protocol") if len({setting[key] for setting in map(dict, settings)}) > 1]
+    variants = _variants(alone)
+    published = [asdict(number) for number in reported]
+    complaints: list[str] = []
+    shown = []
+    for (entry, samples), place in zip(board, places(alone), strict=True):
+        curve, torn = joined(_curve_paths(samples.values()))
+        complaints += torn
+        base = _reference((entry, samples), board, against)
+        shown.append(
+            {
+                "id": _id(entry),
+                "attack": entry.attack,
+                "variant": variants.get(id(entry), ""),
+                "control": entry.control,
+                "stale": entry.stale,
+                "settings": [i for i, setting in enumerate(settings) if stands_in(entry, setting)],
+                "fields": {key: _field(entry, key) for key in (*IDENTITY, "lpips_backbone")},
+                "knowledge": knowledge(entry),
+                "commands": _commands(samples.values()),
+                **{key: getattr(entry, key) for key in ("n", "tasks", "diverged", "seconds", "gradient_evaluations")},
+                "place": place and place[0],
+                "tied": bool(place and place[1]),
+                "scores": _scores(entry.scores | {"best_in_batch": entry.best_in_batch}),
+                "reference": _id(base[0]) if base else None,
+                "differences": _differences((entry, samples), base) if base else {},
+                "reported": [number for number in published if _is_of(number["setting"], entry)],
+                "curve": curve,
+                "rows": [_row(row) for row in samples.values()],
+            }
+        )
+    return _plain(
+        {
+            "protocol": PROTOCOL,
+            "metrics": METRICS,
+            "complaints": complaints,
+            "settings": [label(dict(setting), varying) for setting in settings],
+            "entries": shown,
+            "matrices": [_matrix(found) for found in matrices(where, metric)],
+            "sweeps": [_sweep(found) for found in sweeps(alone)],
+            "reported": published,
+        }
+    )
+
+
+def _reference(pair: Pair, board: Sequence[Pair], against: str | None) -> Pair | None:
+    """The attack that an entry is held against: `against`, or the best of its setting; the board has the best first."""
+    entry = pair[0]
+    attacks = [
+        other
+        for other in board
+        if other[0].control == "none"
+        and against in (None, other[0].attack)
+        and (comparable(other[0], entry) or (entry.control == "mean_image" and stands_in(entry, setting_of(other[0]))))
+    ]
+    return attacks[0] if attacks and attacks[0][0] is not entry else None
+
+
+def _differences(pair: Pair, base: Pair) -> dict[str, Any]:
+    found = {metric: difference(pair, base, metric) for metric in METRICS}
+    return {
+        metric: _score(score) | {"verdict": verdict(score, METRICS[metric])} for metric, score in found.items() if score
+    }
+
+
+def _commands(rows: Iterable[Row]) -> list[str]:
+    """One for each run, in the order of their folders."""
+    runs = defaultdict(list)
+    for row in rows:
+        runs[row["folder"]].append(row)
+    return list(dict.fromkeys(command(read_config(folder) or config_of(runs[folder])) for folder in sorted(runs)))
+
+
+def _curve_paths(rows: Iterable[Row]) -> list[Path]:
+    return list(dict.fromkeys(row["folder"] / "curves" / f"{row['task']}.csv" for row in rows))
+
+
+def _row(row: Row) -> dict[str, Any]:
+    """The scores of one image, and where its pictures lie: null where a file is not there."""
+    files = {
+        "reconstruction": row["folder"] / "reconstructions" / f"{row['task']}--{row['image']}.png",
+        "truth": row["folder"] / "truth" / f"{row['image']}.png",
+    }
+    pictures = {name: str(path) if path.is_file() else None for name, path in files.items()}
+    return {key: row[key] for key in SHOWN_OF_A_ROW} | pictures
+
+
+def _matrix(matrix: Matrix) -> dict[str, Any]:
+    lines = [
+        {"attack": name, "control": name in matrix.controls, "cells": [_score(line.get(d)) for d in matrix.defenses]}
+        for name, line in matrix.lines.items()
+    ]
+    gains = [
+        {"attack": name, "cells": [_score(line.get(d)) for d in matrix.defenses]} for name, line in matrix.gains.items()
+    ]
+    return {
+        "setting": matrix.setting,
+        "metric": matrix.metric,
+        "defenses": matrix.defenses,
+        "lines": lines,
+        "gains": gains,
+    }
+
+
+def _variants(board: Iterable[Entry]) -> dict[int, str]:
+    """What tells an attack from others of its name in the same setting, by the entry's `id()`."""
+    settings = defaultdict(list)
+    for entry in board:
+        if entry.control != "mean_image":
+            settings[setting_of(entry)].append(entry)
+    found = {}
+    for alike in settings.values():
+        attackers = [tuple(getattr(entry, key) for key in ATTACKER) for entry in alike]
+        for entry, name in zip(alike, names(attackers), strict=True):
+            found[id(entry)] = _readable(name.removeprefix(entry.attack).removeprefix(", "))
+    return found
+
+
+def _readable(options: str) -> str:
+    """`plan=z:8,w:8` for `plan={'z': 8, 'w': 8}`."""
+    return re.sub(r"plan=\{([^}]*)\}", lambda plan: "plan=" + re.sub(r"[' ]", "", plan[1]), options)
+
+
+def _sweep(sweep: Sweep) -> dict[str, Any]:
+    lines = [
+        {"attack": along[0][1].attack, "points": [{"x": x, "id": _id(e), **_score(e.scores["psnr"])} for x, e in along]}
+        for along in sweep.lines
+    ]
+    return {"axis": sweep.axis, "setting": sweep.setting, "lines": lines}
+
+
+def _id(entry: Entry) -> str:
+    identity = json.dumps({key: getattr(entry, key) for key in IDENTITY}, sort_keys=True, default=str)
+    return hashlib.sha256(identity.encode()).hexdigest()[:10]
+
+
+def _field(entry: Entry, key: str) -> Any:
+    value = getattr(entry, key)
+    return _readable(" ".join(value)) if isinstance(value, tuple) else value
+
+
+def _is_of(setting: Mapping[str, Any], entry: Entry) -> bool:
+    return all(getattr(entry, key, None) == value for key, value in setting.items()) and entry.control == "none"
+
+
+def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:
+    return {name: _score(score) for name, score in scores.items()}
+
+
+def _score(score: Score | None) -> dict[str, float] | None:
+    return score._asdict() if score else None
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: six digits, and no number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if isfinite(value) else None
+    return value

@@ -1,0 +1,54 @@
+"""Settings and required knowledge of entries, in words."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmark.rows import PROTOCOL
+from leaderboard.board import MEAN_IMAGE, SETTING, Entry
+
+Setting = tuple[tuple[str, Any], ...]
+"""Names and values of all that entries of one setting share."""
+
+ALWAYS_NAMED = ("data", "size", "victim", "batch_size", "defense")
+
+
+def setting_of(entry: Entry) -> Setting:
+    return tuple((key, getattr(entry, key)) for key in (*SETTING, "protocol"))
+
+
+def stands_in(entry: Entry, setting: Setting) -> bool:
+    """Whether an entry belongs to a setting: a mean image to each that has its images."""
+    keys = MEAN_IMAGE if entry.control == "mean_image" else (*SETTING, "protocol")
+    return all(getattr(entry, key) == value for key, value in setting if key in keys)
+
+
+def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
+    """A setting by the fields that matter always and by those that `varying` names, as far as it has them."""
+    named = {"batch_size": "batch {}", "size": "{} px", "defense": "defence {}"}
+    texts = [named.get(key, "{}").format(setting[key]) for key in ALWAYS_NAMED if key in setting]
+    if setting.get("defense", "none") != "none" and "adapt" in varying:
+        texts.append("adapting attacker" if setting["adapt"] else "blind attacker")
+    others = [
+        key for key in varying if setting.get(key) is not None and key not in (*ALWAYS_NAMED, "adapt", "protocol")
+    ]
+    if setting["lr"] is None:  # FedSGD has no local training
+        others = [key for key in others if key not in ("epochs", "clients")]
+    stale = ["older protocol"] if setting["protocol"] != PROTOCOL else []
+    return ", ".join([*texts, *(f"{key.replace('_', ' ')} {setting[key]}" for key in others), *stale])
+
+
+def knowledge(entry: Entry) -> list[str]:
+    """What the attacker needs to have beside the update, in plain words; nothing where nothing was attacked."""
+    if entry.labels is None:
+        return []
+    how = f" by {entry.label_method}" if entry.label_method else ""
+    words = [f"labels {entry.labels}{how}"]
+    if entry.prior not in (None, "none"):
+        words.append(f"generator {entry.prior} (trained on {entry.prior_trained_on or 'nothing'})")
+    if entry.bn != "none":
+        words.append(f"batch-norm statistics: {entry.bn}")
+    if entry.defense != "none":
+        words.append("knows the defence" if entry.adapt else "does not know the defence")
+    if entry.lr is not None:
+        words.append(f"{'knows' if entry.know_lr else 'does not know'} the learning rate")
+    return words
