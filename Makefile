@@ -58,7 +58,7 @@ reproduce: $(READY)  ## a published table again beside its numbers: make reprodu
 	@$(RUN) benchmark reproduce '$(RECIPE)' --out='$(OUT)' --wandb=$(WANDB) \
 	  $(foreach option,SIZE:size DATA_DIR:data_dir WEIGHTS:weights_dir DEVICES:devices,$(call flag,$(option)))
 
-leaderboard: $(READY)  ## all rows under OUT as one table; AGAINST=ig adds paired differences; METRIC=ssim for defences
+leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table; AGAINST=ig: paired differences; METRIC=ssim for defences
 	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)') $(if $(METRIC),--metric='$(METRIC)')
 
 priors: $(READY)  ## the generators there are, and where those that are not here can be had

@@ -157,6 +157,8 @@ def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
     for own in fields:
         alike = [other for other in fields if other["attack"] == own["attack"]]
         differing = [key for key in ATTACKER if len({other[key] for other in alike}) > 1]
+        if "prior" in differing and "prior_trained_on" in differing:
+            differing.remove("prior_trained_on")  # goes with the prior
         common = set.intersection(*(set(other["options"]) for other in alike))
         own = own | {"options": " ".join(option for option in own["options"] if option not in common) or NOTHING}
         names.append(", ".join([own["attack"], *(f"{key} {own[key]}" for key in differing)]))

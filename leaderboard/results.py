@@ -49,8 +49,8 @@ def results(
     Args:
         rows: of any number of runs.
         folders: of the run that wrote each row, as many as rows.
-        reported: published numbers: dataclasses with `source`, `setting` (names and values of an entry's fields),
-            `values` by metric and `note`.
+        reported: published numbers: dataclasses with `source`, `method`, `attack`, `setting` (fields of a row, as far
+            as the paper says), `values` by metric and `note`.
         against: the attack that others are held against, by default the best of every setting.
         metric: of the matrices.
 
@@ -91,7 +91,7 @@ def results(
                 "scores": _scores(entry.scores | {"best_in_batch": entry.best_in_batch}),
                 "reference": _id(base[0]) if base else None,
                 "differences": _differences((entry, samples), base) if base else {},
-                "reported": [number for number in published if _is_of(number["setting"], entry)],
+                "reported": [number for number in published if _is_of(number, samples.values())],
                 "curve": curve,
                 "rows": [_row(row) for row in samples.values()],
             }
@@ -179,7 +179,7 @@ def _variants(board: Iterable[Entry]) -> dict[int, str]:
     for alike in settings.values():
         attackers = [tuple(getattr(entry, key) for key in ATTACKER) for entry in alike]
         for entry, name in zip(alike, names(attackers), strict=True):
-            found[id(entry)] = _readable(name.removeprefix(entry.attack).removeprefix(", "))
+            found[id(entry)] = _readable(name.removeprefix(entry.attack).removeprefix(", ")).replace("options ", "")
     return found
 
 
@@ -206,8 +206,14 @@ def _field(entry: Entry, key: str) -> Any:
     return _readable(" ".join(value)) if isinstance(value, tuple) else value
 
 
-def _is_of(setting: Mapping[str, Any], entry: Entry) -> bool:
-    return all(getattr(entry, key, None) == value for key, value in setting.items()) and entry.control == "none"
+def _is_of(number: Mapping[str, Any], samples: Iterable[Row]) -> bool:
+    """Whether a number was published for the attack and the setting of an entry's rows, as far as its paper says."""
+    row = next(iter(samples))
+    setting = {key: value for key, value in number["setting"].items() if key != "options"}
+    options = {key: str(value) for key, value in row["options"].items()}
+    wanted = {key: str(value) for key, value in number["setting"].get("options", {}).items()}
+    alike = {key: row.get(key) for key in setting} == setting and wanted.items() <= options.items()
+    return alike and number["attack"] == row["attack"] and row["control"] == "none"
 
 
 def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:

@@ -125,7 +125,8 @@ function drawRows() {
 
 // Charts
 
-const LIMITS = { left: 58, right: 12, top: 10, bottom: 44 };
+const MOST = 16;
+const LIMITS = { left: 58, right: 18, top: 10, bottom: 44 };
 const MARKS = ["M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-4-4h8v8h-8z", "M0-5L5 4h-10z", "M0-5L5 0L0 5L-5 0z", "M0 5L5-4h-10z"];
 const DASHES = [null, "7 3", "2 3", "9 3 2 3"];
 const look = i => ({ colour: `var(--c${i % 7})`, mark: MARKS[i % 5], dash: DASHES[Math.floor(i / 7) % 4] });
@@ -212,13 +213,18 @@ function drawCharts() {
   const figures = groups.flatMap(([label, group]) => [
     chart({ title: "Cost against time", caption: `${label}. Median over tasks. Attacks match by different costs: hold their shapes, not their heights, against each other.`,
       x: { label: "time (s)", log: true }, y: { label: "attacker's cost", log: true }, series: costs(group, true), joined: true }),
-    chart({ title: "Quality against budget", caption: `${label}. Bars: 95 % intervals.`, x: { label: "gradients of the victim per task", log: true }, y: { label: "PSNR (dB)" }, marked: true,
-      series: group.map(e => ({ name: name(e), points: [{ x: e.gradient_evaluations, y: e.scores.psnr?.mean, ...bounds(e.scores.psnr) }] })) }),
+    chart({ title: "Quality against budget", caption: `${label}. Bars: 95 % intervals.`, x: { label: budget(group).label, log: true }, y: { label: "PSNR (dB)" }, marked: true,
+      series: group.map(e => ({ name: name(e), points: [{ x: budget(group).value(e), y: e.scores.psnr?.mean, ...bounds(e.scores.psnr) }] })) }),
   ]).concat(board.sweeps.map(sweep => chart({ title: `PSNR by ${sweep.axis}`, caption: `${sweep.setting}. Bars: 95 % intervals.`, x: { label: sweep.axis, log: sweep.axis.startsWith("images") }, y: { label: "PSNR (dB)" },
     series: sweep.lines.map(line => ({ name: name(byId.get(line.points[0].id)), points: line.points.filter(p => ids.has(p.id)).map(p => ({ x: p.x, y: p.mean, ...bounds(p) })) })), joined: true, marked: true })));
-  $("charts").replaceChildren(...figures.filter(Boolean));
-  if (!figures.some(Boolean)) $("charts").append(make("p", { class: "note" }, "Nothing to draw: a chart needs two attacks of one setting, or one attack at two batch sizes or sparsities."));
+  const drawn = figures.filter(Boolean);
+  $("charts").replaceChildren(...drawn.slice(0, MOST));
+  if (drawn.length > MOST) $("charts").append(make("p", { class: "note" }, `${MOST} of ${drawn.length} charts: choose a setting above for the others.`));
+  if (!drawn.length) $("charts").append(make("p", { class: "note" }, "Nothing to draw: a chart needs two attacks of one setting, or one attack at two batch sizes or sparsities."));
 }
+/** Gradients, which are the same on every machine; the time where all took as many. */
+const budget = group => new Set(group.map(e => e.gradient_evaluations)).size > 1
+  ? { label: "gradients of the victim per task", value: e => e.gradient_evaluations } : { label: "time per task (s)", value: e => e.seconds };
 const bounds = score => ({ low: score?.low ?? null, high: score?.high ?? null });
 
 // Attacks by defences: dark is least, bright is most leakage
@@ -268,7 +274,7 @@ function open(entry) {
   const copy = text => make("button", { type: "button", onclick: event => navigator.clipboard.writeText(text).then(() => { event.target.textContent = "Copied"; }, () => { event.target.textContent = "Select it and copy"; }) }, "Copy");
   const curve = chart({ title: "Cost by step", caption: entry.curve ? `The attacker's cost, median and quartiles over ${entry.curve.tasks} tasks. Stages: ${entry.curve.stages.map(([step, stage]) => `${stage} from ${step}`).join(", ")}.` : "",
     x: { label: "step" }, y: { label: "attacker's cost", log: true }, series: costs([entry], false), joined: true });
-  const scores = METRICS.filter(metric => entry.scores[metric]).map(metric => {
+  const scores = METRICS.filter(metric => entry.scores[metric] && (metric !== "best_in_batch" || entry.fields.batch_size > 1)).map(metric => {
     const score = entry.scores[metric], difference = entry.differences[metric];
     return [heading(metric), fixed(score.mean, places(metric)), interval(score, metric), score.n,
       ...(base ? [difference ? `${difference.mean > 0 ? "+" : ""}${fixed(difference.mean, places(metric))} (${interval(difference, metric)}), ${difference.verdict}` : "-"] : [])];
@@ -294,6 +300,8 @@ function open(entry) {
 
 const published = r => [r.source, Object.entries(r.values).map(([metric, value]) => `${heading(metric)} ${value}`).join(", "), r.note ?? ""];
 
+const described = setting => Object.entries(setting).map(([key, value]) => typeof value === "object" && value ? described(value) : `${words(key)} ${value}`).join(", ");
+
 function draw() {
   drawRows();
   drawCharts();
@@ -306,7 +314,7 @@ $("complaints").lastChild.append(...board.complaints.map(text => make("li", {}, 
 $("board").tHead.append(make("tr", {}, COLUMNS.map((column, i) => make("th", { scope: "col", "aria-sort": "none" }, make("button", { type: "button", onclick: () => sortBy(i) }, column.title)))));
 $("reported").hidden = !board.reported.length;
 $("reported").querySelector("summary").textContent = `${board.reported.length} numbers`;
-$("reported").querySelector(".scroll").replaceWith(table(["Setting", "Source", "Values", "Note"], board.reported.map(r => [Object.entries(r.setting).map(([key, value]) => `${words(key)} ${value}`).join(", "), ...published(r)])));
+$("reported").querySelector(".scroll").replaceWith(table(["Method", "Setting", "Source", "Values", "Note"], board.reported.map(r => [r.method, described(r.setting), ...published(r)])));
 $("entry").addEventListener("close", () => history.replaceState(null, "", "#"));
 drawFilters();
 drawMatrices();

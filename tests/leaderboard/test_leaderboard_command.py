@@ -34,7 +34,7 @@ def out(tmp_path, row):
 def test_board_of_finished_and_unfinished_runs(out):
     done = run(out)
     assert done.returncode == 0
-    assert done.stdout.splitlines()[-2:] == [str(out / "leaderboard.md"), str(out / "leaderboard.csv")]
+    assert done.stdout.splitlines()[-3:] == [str(out / f"leaderboard.{kind}") for kind in ("md", "csv", "html")]
     sheet = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
     assert [(line["attack"], line["n"], float(line["psnr"])) for line in sheet] == [
         ("gias", "2", 15.5),

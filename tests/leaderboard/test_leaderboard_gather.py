@@ -1,0 +1,67 @@
+import json
+
+import pytest
+
+from leaderboard.gather import gather
+from victims.errors import InputError
+
+
+def write(folder, rows, tasks=None):
+    folder.mkdir(parents=True)
+    if rows:
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if tasks is not None:
+        (folder / "config.yaml").write_text(f"attack: ig\ntasks: {tasks}\n")
+
+
+def test_every_row_has_the_folder_of_its_run(tmp_path, row):
+    write(tmp_path / "a", [row(), row(image="b")])
+    write(tmp_path / "b" / "parts", [])
+    (tmp_path / "b" / "parts" / "t0.jsonl").write_text(json.dumps(row(attack="gias")) + "\n")
+    rows, folders, complaints = gather(tmp_path)
+    assert [r["attack"] for r in rows] == ["ig", "ig", "gias"]
+    assert folders == [tmp_path / "a", tmp_path / "a", tmp_path / "b"]
+    assert complaints == []
+
+
+def test_a_deleted_row_file_is_reported_and_the_rest_is_there(tmp_path, row):
+    write(tmp_path / "whole", [row()], tasks=1)
+    write(tmp_path / "deleted", [], tasks=4)
+    rows, _, (complaint,) = gather(tmp_path)
+    assert len(rows) == 1
+    assert f"{tmp_path / 'deleted'} has rows of 0 of its 4 tasks" in complaint
+
+
+def test_a_torn_row_file_is_reported_and_the_rest_is_there(tmp_path, row):
+    write(tmp_path / "run", [row(task="t0"), row(task="t1")], tasks=2)
+    path = tmp_path / "run" / "rows.jsonl"
+    path.write_text(path.read_text()[:-40])
+    rows, _, complaints = gather(tmp_path)
+    assert [r["task"] for r in rows] == ["t0"]
+    assert "rows.jsonl:2 is not a whole row" in complaints[0]
+    assert "rows of 1 of its 2 tasks" in complaints[1]
+
+
+def test_a_score_that_is_no_number_is_left_out(tmp_path, row):
+    write(tmp_path / "run", [row(), row(image="b", psnr="high")])
+    rows, folders, (complaint,) = gather(tmp_path)
+    assert len(rows) == len(folders) == 1
+    assert "1 rows have a score that is no number" in complaint
+
+
+@pytest.mark.parametrize("text", ["a: [", "just words", "tasks: many\nattack: ig\n", ""])
+def test_a_configuration_that_is_none_costs_no_row(tmp_path, row, text):
+    write(tmp_path / "run", [row()])
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    assert len(gather(tmp_path).rows) == 1
+
+
+def test_a_row_file_that_is_a_folder_is_reported(tmp_path, row):
+    write(tmp_path / "run", [row()])
+    (tmp_path / "odd" / "rows.jsonl").mkdir(parents=True)
+    assert "cannot be read" in gather(tmp_path).complaints[0]
+
+
+def test_nothing_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="no rows under"):
+        gather(tmp_path)

@@ -1,0 +1,199 @@
+"""The page in a headless Chromium: what a reader does with mouse or keyboard, in light, dark and on a phone."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from leaderboard.page import write_page
+from leaderboard.results import results
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Chromium and its driver: apt-get install chromium chromium-driver"
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path, row):
+    """The page of three attacks, a defence, a control and a torn file, open in the browser; no error may be left."""
+    folder = tmp_path / "run"
+    for name in ("curves", "reconstructions", "truth"):
+        (folder / name).mkdir(parents=True)
+    scores = {"gias": 22, "ig": 9.5, "ggl": 15}
+    rows = [
+        row(attack=attack, defense=defense, task=task, psnr=psnr + extra - 3 * (defense != "none"))
+        for attack, psnr in scores.items()
+        for defense in ("none", "sparsification:0.9")
+        for task, extra in (("t0", 0), ("t1", 1))
+    ]
+    rows += [row(control="mean_image", psnr=11), row(attack="old", protocol=0)]
+    for task in ("t0", "t1"):
+        (folder / "curves" / f"{task}.csv").write_text("step,stage,cost\n0,x,1.5\n1,x,0.5\n2,x,0.1\n")
+        Image.new("RGB", (32, 32), "teal").save(folder / "reconstructions" / f"{task}--a.png")
+    Image.new("RGB", (32, 32), "navy").save(folder / "truth" / "a.png")
+    found = results(rows, [folder] * len(rows)) | {"complaints": ["x/rows.jsonl:3 is not a whole row"]}
+    browser.get(f"file://{write_page(found, tmp_path)}")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+def emulate(browser, width=1280, scheme="light"):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def all_of(browser, selector):
+    return browser.find_elements(By.CSS_SELECTOR, selector)
+
+
+def attacks(browser):
+    return [button.text for button in all_of(browser, "#board tbody tr[data-id] th button")]
+
+
+def head(browser, title):
+    return next(th for th in all_of(browser, "#board thead th") if th.text.startswith(title))
+
+
+def test_sorting(page):
+    psnr = head(page, "PSNR")
+    assert psnr.get_attribute("aria-sort") == "none"
+    psnr.find_element(By.TAG_NAME, "button").click()
+    assert psnr.get_attribute("aria-sort") == "descending"
+    # 22.5, 20, 19.5, 15.5, 12.5, 11, 10, 7
+    best_first = ["gias", "old", "gias", "ggl", "ggl", "mean image (control)", "ig", "ig"]
+    assert attacks(page) == best_first
+    psnr.find_element(By.TAG_NAME, "button").click()
+    assert psnr.get_attribute("aria-sort") == "ascending"
+    assert attacks(page) == best_first[::-1]
+    head(page, "Attack").find_element(By.TAG_NAME, "button").click()
+    assert psnr.get_attribute("aria-sort") == "none"
+    assert attacks(page) == sorted(best_first)
+
+
+def test_filtering_by_text_and_by_select(page):
+    search = page.find_element(By.ID, "search")
+    search.send_keys("gi sparsif")
+    assert attacks(page) == ["gias"]
+    assert page.find_element(By.ID, "count").text == "1 of 8 entries"
+    search.clear()
+    search.send_keys(" ")
+    assert len(attacks(page)) == 8
+    for title, value, left in (("Defence", "none", 5), ("Kind", "attacks", 4), ("Protocol", "present", 3)):
+        label = next(label for label in all_of(page, "#filters label") if label.text.startswith(title))
+        Select(label.find_element(By.TAG_NAME, "select")).select_by_visible_text(value)
+        assert len(attacks(page)) == left
+    assert set(attacks(page)) == {"gias", "ig", "ggl"}
+
+
+def test_a_number_opens_what_it_rests_on(page):
+    page.find_element(By.CSS_SELECTOR, "tr[data-id] td button").click()
+    dialog = page.find_element(By.ID, "entry")
+    assert dialog.get_attribute("open") is not None
+    assert dialog.find_element(By.TAG_NAME, "code").text.startswith("make bench METHOD=gias")
+    (curve,) = dialog.find_elements(By.CSS_SELECTOR, "svg[role=img]")
+    assert "attacker's cost" in curve.text
+    pictures = dialog.find_elements(By.CSS_SELECTOR, ".pictures img")
+    assert len(pictures) == 2 * 4  # truth, reconstruction, and both in the difference
+    assert all(page.execute_script("return arguments[0].naturalWidth", picture) == 32 for picture in pictures)
+    assert "batch size" in dialog.text
+    assert "labels given" in dialog.text
+
+
+def test_a_link_to_an_entry_opens_it(page):
+    entry = all_of(page, "tr[data-id]")[1].get_attribute("data-id")
+    page.get(page.current_url.split("#")[0] + f"#{entry}")
+    page.refresh()
+    assert page.find_element(By.ID, "entry").get_attribute("open") is not None
+
+
+def test_by_keyboard_alone(page):
+    def focused():
+        return page.switch_to.active_element
+
+    def press(*keys):
+        webdriver.ActionChains(page).send_keys(*keys).perform()
+
+    for _ in range(40):
+        press(Keys.TAB)
+        if focused().text.startswith("PSNR"):
+            break
+    outline = page.execute_script("return getComputedStyle(arguments[0]).outlineStyle", focused())
+    assert outline == "solid"  # a visible focus
+    press(Keys.ENTER)
+    assert head(page, "PSNR").get_attribute("aria-sort") == "descending"
+    for _ in range(20):
+        press(Keys.TAB)
+        if focused().text == "gias":
+            break
+    press(Keys.SPACE)
+    dialog = page.find_element(By.ID, "entry")
+    assert dialog.get_attribute("open") is not None
+    assert page.execute_script("return arguments[0].contains(document.activeElement)", dialog)
+    press(Keys.ESCAPE)
+    assert dialog.get_attribute("open") is None
+    assert focused().text == "gias"  # back where it was
+
+
+def test_charts_have_axes_units_and_a_legend(page):
+    shown = {figure.text.split("\n")[0]: figure for figure in all_of(page, "#charts figure")}
+    assert set(shown) == {"Cost against time", "Quality against budget", "PSNR by share of the update that is not sent"}
+    time = shown["Cost against time"].find_element(By.CSS_SELECTOR, "svg[role=img]")
+    assert "time (s)" in time.text
+    assert {li.text for li in shown["Cost against time"].find_elements(By.TAG_NAME, "li")} == {"gias", "ig", "ggl"}
+    assert len(all_of(page, "table.heat tbody tr")) == 4
+    assert [td.text.split("\n")[0] for td in all_of(page, "table.heat td.best")] == ["22.50", "19.50"]
+
+
+def test_what_is_torn_is_said(page):
+    page.find_element(By.CSS_SELECTOR, "#complaints summary").click()
+    assert "x/rows.jsonl:3 is not a whole row" in page.find_element(By.ID, "complaints").text
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_readable_in_light_and_dark_and_no_wider_than_the_screen(page, width, scheme):
+    emulate(page, width, scheme)
+    wide = page.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= width
+    page.find_element(By.CSS_SELECTOR, "tr[data-id] th button").click()
+    dialog = page.find_element(By.ID, "entry")
+    assert page.execute_script("return arguments[0].scrollWidth <= arguments[0].clientWidth", dialog)
+    for selector in ("dialog h2", "dialog dt", "#count", ".note", "thead button", ".interval", ".mark"):
+        style = "const s = getComputedStyle(document.querySelector(arguments[0])); return [s.color, s.backgroundColor]"
+        ink = page.execute_script(style, selector)[0]
+        paper = page.execute_script(style, "body")[1]
+        assert contrast(ink, paper) >= 3.5, selector
+    emulate(page)
+
+
+def contrast(ink, paper):
+    """WCAG 2's ratio of two CSS colours."""
+
+    def luminance(colour):
+        parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(ink), luminance(paper)))
+    return (high + 0.05) / (low + 0.05)

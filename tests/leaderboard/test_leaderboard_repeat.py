@@ -1,0 +1,76 @@
+"""The command that repeats a run: what make would run for it is the run's own configuration."""
+
+import re
+import shlex
+import subprocess
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmark.__main__ import build_parser, config_of
+from benchmark.config import Config, dump
+from leaderboard.command import OPTIONS, command
+from leaderboard.command import config_of as config_of_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+OF_ONE_MACHINE = {"devices", "out", "wandb"}  # they change no row
+
+
+def made(line: str) -> Config:
+    """The configuration that the command line gives to the suite."""
+    program, target, *variables = shlex.split(line)
+    assert (program, target) == ("make", "bench")
+    done = subprocess.run(["make", "-n", "bench", *variables], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    (run,) = (line for line in done.stdout.splitlines() if "benchmark run" in line)
+    _, _, _, *options = shlex.split(run)
+    return config_of(build_parser().parse_args(options).run)
+
+
+def same(a: Config, b: Config) -> bool:
+    keys = {field.name for field in fields(Config)} - OF_ONE_MACHINE
+    return {key: asdict(a)[key] for key in keys} == {key: asdict(b)[key] for key in keys}
+
+
+def test_defaults_and_variables_are_those_of_the_command_line():
+    defaults = {field.name: getattr(Config(), field.name) for field in fields(Config)}
+    assert OPTIONS.keys() == defaults.keys() - OF_ONE_MACHINE - {"set"}
+    for name, (_, default) in OPTIONS.items():
+        assert name == "attack" or default == (
+            str(defaults[name]) if isinstance(defaults[name], Path) else defaults[name]
+        )
+    listed = dict(re.findall(r"([A-Z_]+):([a-z_]+)", (ROOT / "Makefile").read_text()))
+    assert {name: variable for name, (variable, _) in OPTIONS.items() if name != "attack"} == {
+        name: variable for variable, name in listed.items() if name not in ("config", "devices")
+    }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(attack="ig"),
+        Config(attack="gifd", preset="paper", set=["variant=f", "ball=0.5"], data="pacs:sketch", adapt=False, seed=3),
+        Config(attack="gi", lr=0.1, epochs=4, mini_batch=2, know_lr=False, match="fa", steps=30, data_dir=Path("a b")),
+    ],
+)
+def test_make_runs_the_same_configuration(config, tmp_path):
+    text = dump(replace(config, out=tmp_path, devices=7), {"plan": {"x": 3}})
+    line = command(yaml.safe_load(text))
+    assert str(tmp_path) not in line
+    assert same(made(line), config)
+
+
+def test_only_what_differs_from_the_defaults_is_said():
+    assert command(yaml.safe_load(dump(Config(attack="ig", batch=1), {}))) == "make bench METHOD=ig BATCH=1"
+
+
+def test_from_rows_alone(row):
+    rows = [row(task=task, defense="none", options={"plan": {"x": 100}, "tv": "0.1"}) for task in ("t0", "t1")]
+    rows = [r | {"precision": "float32", "preset": "default"} for r in rows]
+    line = command(config_of_rows(rows))
+    assert line == "make bench METHOD=ig DEFENSE=none BATCH=2 TASKS=2 RESTARTS=1 STEPS=100 SET=tv=0.1"
+    inferred = [r | {"labels": "inferred", "label_method": "alr"} for r in rows]
+    assert "LABELS=alr" in command(config_of_rows(inferred)).split()
+    joint = [r | {"labels": "joint"} for r in rows]
+    assert "LABELS=none" in command(config_of_rows(joint)).split()

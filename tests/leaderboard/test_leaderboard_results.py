@@ -1,0 +1,196 @@
+import json
+import random
+from dataclasses import dataclass, field
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.rows import PROTOCOL
+from leaderboard.board import entries, places
+from leaderboard.results import results
+from leaderboard.table import as_csv, as_text
+
+
+@dataclass(frozen=True)
+class Published:
+    """As a loader of published numbers gives them."""
+
+    attack: str = "ig"
+    method: str = "IG"
+    source: str = "a paper, table 1"
+    setting: dict[str, Any] = field(default_factory=lambda: {"data": "photos", "size": 32})
+    values: dict[str, float] = field(default_factory=lambda: {"psnr": 19.5})
+    note: str = "other labels"
+
+
+def of(rows, folder="run", **options):
+    return results(rows, [Path(folder)] * len(rows), **options)
+
+
+def by_attack(found):
+    return {entry["attack"]: entry for entry in found["entries"]}
+
+
+def batches(row, values, **fields):
+    """One image in each batch."""
+    return [row(task=f"t{i}", psnr=value, batch_size=1, **fields) for i, value in enumerate(values)]
+
+
+def test_best_in_batch_by_hand(row):
+    rows = [
+        row(task=t, image=i, psnr=p) for t, i, p in [("t0", "a", 10), ("t0", "b", 20), ("t1", "a", 14), ("t1", "b", 4)]
+    ]
+    (entry,) = entries(rows)
+    assert entry.scores["psnr"].mean == 12
+    assert entry.best_in_batch == (17, 14, 20, 2)  # 20 and 14; of two batches a draw has mean 14, 17 or 20
+    assert "17.00 [14.0, 20.0]" in as_text([entry])
+    assert "17.0,14.0,20.0,2" in as_csv([entry])
+
+
+def test_best_in_batch_is_by_seed_and_leaves_out_what_is_not_known(row):
+    rows = [row(seed=0, image="a", psnr=nan), row(seed=0, image="b", psnr=6), row(seed=1, image="a", psnr=8)]
+    assert entries(rows)[0].best_in_batch[::3] == (7, 2)
+
+
+def test_places_and_ties_by_hand(row):
+    rows = [
+        *batches(row, [30, 31], attack="first"),
+        *batches(row, [20, 26], attack="second"),
+        *batches(row, [21, 23], attack="tied"),
+        *batches(row, [5, 6], attack="last"),
+        *batches(row, [40, 41], attack="elsewhere", defense="clip"),
+        *batches(row, [50, 51], attack="ig", control="shuffled_update"),
+        *batches(row, [25], attack="no interval"),
+    ]
+    board = entries(rows)
+    found = {entry.attack: place for entry, place in zip(board, places(board), strict=True)}
+    assert found == {
+        "first": (1, False),
+        "second": (2, True),
+        "tied": (2, True),
+        "last": (4, False),
+        "elsewhere": (1, False),
+        "ig, shuffled update (control)": None,
+        "no interval": None,
+    }
+    assert " 2= " in as_text(board)
+
+
+def test_differences_are_paired_with_the_best_or_with_the_named(row):
+    rows = [*batches(row, [20, 24], attack="a"), *batches(row, [10, 12], attack="b"), *batches(row, [9, 8], attack="c")]
+    found = by_attack(of(rows))
+    assert found["a"]["reference"] is None
+    assert found["b"]["reference"] == found["c"]["reference"] == found["a"]["id"]
+    # 10 - 20 and 12 - 24
+    assert found["b"]["differences"]["psnr"] == {"mean": -11, "low": -12, "high": -10, "n": 2, "verdict": "worse"}
+    assert found["b"]["differences"]["ssim"]["verdict"] == "tie"
+    assert by_attack(of(rows, against="b"))["a"]["differences"]["psnr"]["mean"] == 11
+
+
+def test_a_mean_image_is_in_every_setting_with_its_images_and_held_against_the_best_there(row):
+    rows = [row(psnr=20, image="a"), row(psnr=18, defense="clip"), row(psnr=9, size=64)]
+    control = row(psnr=12, control="mean_image", attack="gias", defense="clip")
+    found = of([*rows, control])
+    mean_image = by_attack(found)["mean image (control)"]
+    assert sorted(found["settings"][i] for i in mean_image["settings"]) == [
+        "photos, 32 px, convnet, batch 2, defence clip",
+        "photos, 32 px, convnet, batch 2, defence none",
+    ]
+    assert mean_image["knowledge"] == []
+    assert mean_image["differences"]["psnr"]["n"] == 1
+
+
+def test_stale_rows_stand_alone(row):
+    found = by_attack(of([row(attack="old", protocol=PROTOCOL - 1), row(attack="new", psnr=30)]))
+    assert (found["old"]["stale"], found["new"]["stale"]) == (True, False)
+    assert found["old"]["reference"] is None  # nothing of its protocol to be held against
+    assert found["old"]["settings"] != found["new"]["settings"]
+
+
+def test_knowledge_in_words(row):
+    fields = {"prior": "dcgan", "prior_trained_on": "faces", "bn": "exact", "defense": "clip", "labels": "inferred"}
+    (entry,) = of([row(**fields, label_method="alr", lr=0.1, know_lr=False)])["entries"]
+    assert entry["knowledge"] == [
+        "labels inferred by alr",
+        "generator dcgan (trained on faces)",
+        "batch-norm statistics: exact",
+        "does not know the defence",
+        "does not know the learning rate",
+    ]
+
+
+def test_sweeps_by_batch_size_and_by_sparsity(row):
+    rows = [row(batch_size=b, psnr=30 - b) for b in (1, 4)]
+    rows += [row(batch_size=4, defense=f"sparsification:{r}", adapt=True, psnr=20 - 10 * r) for r in (0.9, 0.5)]
+    rows += [row(batch_size=4, defense="clip", adapt=True)]
+    first, second = of(rows)["sweeps"]
+    assert [(point["x"], point["mean"]) for point in first["lines"][0]["points"]] == [(1, 29), (4, 26)]
+    assert [(point["x"], point["mean"]) for point in second["lines"][0]["points"]] == [(0, 26), (0.5, 15), (0.9, 11)]
+    assert second["setting"].endswith("adapting attackers")
+
+
+def test_reported_stands_beside_the_same_attack_in_the_same_setting(row):
+    reported = [Published(), Published(setting={"data": "ffhq"}), Published(attack="gias"),
+                Published(setting={"options": {"tv": 0.1}}), Published(setting={"options": {"tv": 0.2}})]  # fmt: skip
+    found = of([row(), row(control="shuffled_update")], reported=reported)
+    attack, control = sorted(found["entries"], key=lambda entry: entry["control"])
+    assert [number["setting"] for number in attack["reported"]] == [reported[0].setting, reported[3].setting]
+    assert control["reported"] == []
+    assert len(found["reported"]) == len(reported)
+
+
+def test_what_tells_attacks_of_one_setting_apart(row):
+    options = {"plan": {"z": 8, "w": 8}}
+    found = of([row(options=options | {"tv": 1}), row(options=options | {"tv": 2}), row(attack="dlg", size=64)])
+    assert sorted(entry["variant"] for entry in found["entries"]) == ["", "tv=1", "tv=2"]
+    assert "plan=z:8,w:8 tv=1" in [entry["fields"]["options"] for entry in found["entries"]]
+
+
+def test_matrices_are_those_of_the_board(row):
+    (matrix,) = of([row(psnr=20), row(psnr=10, defense="clip", adapt=True)])["matrices"]
+    assert matrix["defenses"] == ["none", "clip"]
+    assert [cell["mean"] for cell in matrix["lines"][0]["cells"]] == [20, 10]
+
+
+def test_curves_and_pictures_of_a_run(tmp_path, row):
+    for name in ("curves", "reconstructions", "truth"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "curves" / "t0.csv").write_text("step,stage,cost\n0,x,2\n1,x,1\n")
+    (tmp_path / "curves" / "t1.csv").write_text("torn")
+    (tmp_path / "reconstructions" / "t0--a.png").touch()
+    (tmp_path / "truth" / "a.png").touch()
+    found = of([row(), row(task="t1")], folder=tmp_path)
+    first, second = found["entries"][0]["rows"]
+    assert first["reconstruction"] == str(tmp_path / "reconstructions" / "t0--a.png")
+    assert first["truth"] == second["truth"] == str(tmp_path / "truth" / "a.png")
+    assert second["reconstruction"] is None
+    assert found["entries"][0]["curve"]["median"] == [2, 1]
+    assert "t1.csv" in found["complaints"][0]
+
+
+def test_one_command_for_each_run(tmp_path, row):
+    for name, tv in (("a", "1"), ("b", "1"), ("c", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"attack: ig\nset: [tv={tv}]\n")
+    rows = [row(seed=seed) for seed in range(3)]
+    (entry,) = results(rows, [tmp_path / name for name in "abc"])["entries"]
+    assert entry["commands"] == ["make bench METHOD=ig SET=tv=1", "make bench METHOD=ig SET=tv=2"]
+
+
+def test_plain_json_whatever_the_order_of_rows(row):
+    source = random.Random(5)
+    rows = [
+        row(task=f"t{i // 2}", image=str(i % 2), attack=attack, psnr=source.gauss(15, 2), lpips=nan, defense=defense)
+        for i in range(6) for attack in ("ig", "gias") for defense in ("none", "clip")
+    ]  # fmt: skip
+    expected = json.dumps(of(rows), allow_nan=False)
+    source.shuffle(rows)
+    assert json.dumps(of(rows), allow_nan=False) == expected
+
+
+@pytest.mark.parametrize("field", ["seconds", "psnr"])
+def test_numbers_have_six_digits(row, field):
+    (entry,) = of([row(**{field: 1.23456789})])["entries"]
+    assert (entry["seconds"] if field == "seconds" else entry["scores"]["psnr"]["mean"]) == 1.23457
