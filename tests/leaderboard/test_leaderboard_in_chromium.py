@@ -93,7 +93,7 @@ def test_sorting(page):
 
 def test_filtering_by_text_and_by_select(page):
     search = page.find_element(By.ID, "search")
-    search.send_keys("gi sparsif")
+    search.send_keys("GIAS sparsif")
     assert attacks(page) == ["gias"]
     assert page.find_element(By.ID, "count").text == "1 of 8 entries"
     search.clear()
