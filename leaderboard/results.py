@@ -154,7 +154,11 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _matrix(matrix: Matrix) -> dict[str, Any]:
     lines = [
-        {"attack": name, "control": name in matrix.controls, "cells": [_score(line.get(d)) for d in matrix.defenses]}
+        {
+            "attack": _readable(name),
+            "control": name in matrix.controls,
+            "cells": [_score(line.get(d)) for d in matrix.defenses],
+        }
         for name, line in matrix.lines.items()
     ]
     gains = [

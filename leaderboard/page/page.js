@@ -82,9 +82,10 @@ const FILTERS = [
 function drawFilters() {
   for (const filter of FILTERS) {
     filter.select = make("select", {}, make("option", { value: "" }, "all"), filter.options.map(value => make("option", { value }, value)));
+    filter.select.addEventListener("change", draw);
     $("filters").append(make("label", { class: filter.wide ? "wide" : null }, filter.title, filter.select));
   }
-  $("filters").addEventListener("input", draw);
+  $("search").addEventListener("input", draw);
   $("filters").addEventListener("submit", event => event.preventDefault());
 }
 
