@@ -138,5 +138,5 @@ def test_the_command_prints_and_writes_it(crossed, tmp_path):
     )  # fmt: skip
     assert "SSIM by attack and defence" in done.stdout
     assert "SSIM, adapting - blind" in done.stdout
-    assert done.stdout.splitlines()[-4:-2] == [str(tmp_path / "matrix.md"), str(tmp_path / "matrix.png")]
+    assert done.stdout.splitlines()[-5:-3] == [str(tmp_path / "matrix.md"), str(tmp_path / "matrix.png")]
     assert "0.1600" in (tmp_path / "matrix.md").read_text()
