@@ -10,6 +10,7 @@ from leaderboard.board import Entry, Row, comparable, entries, paired
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
+from leaderboard.reported import reported
 from leaderboard.results import results
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, upload
@@ -51,7 +52,7 @@ def report(out: Path, against: str | None, metric: str) -> None:
     markdown, sheet = out / "leaderboard.md", out / "leaderboard.csv"
     write_atomically(markdown, "\n".join([as_markdown(board), *(table.markdown() for table in tables)]))
     write_atomically(sheet, as_csv(board))
-    shown = results(rows, folders, against=against, metric=metric)
+    shown = results(rows, folders, reported(), against=against, metric=metric)
     for complaint in shown["complaints"]:  # of curves
         print(f"leaderboard: {complaint}", file=sys.stderr)
     shown["complaints"] = [complaint.replace(f"{out}/", "") for complaint in (*complaints, *shown["complaints"])]

@@ -145,8 +145,8 @@ def _curve_paths(rows: Iterable[Row]) -> list[Path]:
 def _row(row: Row) -> dict[str, Any]:
     """The scores of one image, and where its pictures lie: null where a file is not there."""
     files = {
-        "reconstruction": row["folder"] / "reconstructions" / f"{row['task']}--{row['image']}.png",
-        "truth": row["folder"] / "truth" / f"{row['image']}.png",
+        "reconstruction": row["folder"] / "reconstructions" / inside(f"{row['task']}--{row['image']}.png"),
+        "truth": row["folder"] / "truth" / inside(f"{row['image']}.png"),
     }
     pictures = {name: str(path) if path.is_file() else None for name, path in files.items()}
     return {key: row[key] for key in SHOWN_OF_A_ROW} | pictures
@@ -237,3 +237,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if isfinite(value) else None
     return value
+
+
+def inside(name: str) -> str:
+    """The name of a file in its folder, whatever path a row of somebody else's makes of it."""
+    return Path(name).name
