@@ -74,8 +74,8 @@ def audit(
     update. The page shows a lower bound: that these attacks find nothing does not make a model safe.
 
     Args:
-        model: `module:NAME` or `module.NAME`, of a torch module that is built with image_shape= and num_classes=; or a
-            victim's name.
+        model: `module:NAME` or `module.NAME`, of a torch module or a function that builds one, called with image_shape=
+            and num_classes=; or a victim's name.
         images: a folder with a folder for each class, or with pictures and --labels.
         labels: CSV with the columns file and label, for pictures that lie in no class folders.
         defense: what the client does, several with commas between them: none, noise:0.01, ...

@@ -10,6 +10,7 @@ from benchmark.config import Config
 from benchmark.lpips_backbone import Lpips
 from benchmark.registry import find
 from benchmark.rows import read_rows
+from benchmark.strategy import is_first
 from leaderboard.board import entries
 from leaderboard.matrix import matrices, write
 from leaderboard.table import as_text
@@ -61,7 +62,8 @@ def run_matrix(cells: Sequence[tuple[list[str], Config]]) -> int:
         failed = run_cells({name: arguments for name, (arguments, _) in named.items()})
     except KeyboardInterrupt:
         return 130
-    report([config for name, (_, config) in named.items() if name not in failed])
+    if is_first():  # torchrun starts every process of a matrix
+        report([config for name, (_, config) in named.items() if name not in failed])
     return exit_code(failed, len(named))
 
 

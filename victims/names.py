@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def imported(kind: str, path: str, base: type[T]) -> type[T]:
-    """The class at a dotted path, a subclass of `base`.
+    """The class at a dotted path, a subclass of `base`; for a victim also a function that builds one.
 
     Raises:
         InputError: says what is wrong with the path.
@@ -29,6 +30,7 @@ def imported(kind: str, path: str, base: type[T]) -> type[T]:
         item = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise InputError(f"cannot import the {kind} '{path}': {error}.") from None
-    if not (isinstance(item, type) and issubclass(item, base)):
+    builds = kind == "victim" and inspect.isfunction(item)
+    if not builds and not (isinstance(item, type) and issubclass(item, base)):
         raise InputError(f"'{path}' is not a subclass of {base.__module__}.{base.__name__}.")
     return item

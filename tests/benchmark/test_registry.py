@@ -3,6 +3,7 @@ import pytest
 from attacks.gi_z import GIz
 from attacks.gias import GIAS
 from attacks.ig import IG
+from benchmark.config import Config
 from benchmark.registry import KINDS, find, registered
 from defenses.sparsification import Sparsification
 from victims.data.photos import Photos
@@ -41,3 +42,14 @@ def test_a_dotted_path_works_wherever_a_name_does(tmp_path, monkeypatch):
     for wrong, why in (("mine.Yours", "cannot import"), ("nowhere.Mine", "cannot import"), ("json.loads", "subclass")):
         with pytest.raises(InputError, match=why):
             find("attack", wrong)
+
+
+def test_a_function_that_builds_a_victim_is_one(tmp_path, monkeypatch):
+    (tmp_path / "ours.py").write_text(
+        "from victims.models.lenet import LeNet\ndef build(**options):\n    return LeNet(**options)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = Config(victim="ours.build")
+    assert isinstance(config.make_victim(config.make_data()).model, LeNet)
+    with pytest.raises(InputError, match="subclass"):
+        find("attack", "ours.build")

@@ -108,7 +108,7 @@ def test_the_rows_are_an_artifact_with_all_that_a_board_shows(result):
     assert len(read_rows(before["rows.jsonl"])[0]) == 2  # as it was then, for a sync that comes late
     assert entries(read_rows(files["rows.jsonl"])[0]) == entries(rows_of(folder))
     assert {name.split("/")[0] for name in files} == {
-        *("config.yaml", "rows.jsonl", "curves", "reconstructions", "picture.png", "curves.png"),
+        *("config.yaml", "rows.jsonl", "curves", "reconstructions", "truth", "picture.png", "curves.png"),
     }
     assert sum(name.startswith("reconstructions/") for name in files) == 4
 

@@ -54,7 +54,8 @@ def test_best_in_batch_is_by_seed_and_leaves_out_what_is_not_known(row):
     assert entries(rows)[0].best_in_batch[::3] == (7, 2)
 
 
-def test_places_and_ties_by_hand(row):
+def test_places_and_ties_by_hand(row, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
     rows = [
         *batches(row, [30, 31], attack="first"),
         *batches(row, [20, 26], attack="second"),

@@ -76,7 +76,7 @@ def test_the_board_from_wandb_is_the_board_from_disk(recorded, row, tmp_path):
     ]
     out = tmp_path / "out"
     assert main(["--from-wandb", "me/project", str(out)]) == 0
-    assert entries(gather(out)) == entries(gather(disk))
+    assert entries(gather(out).rows) == entries(gather(disk).rows)
     assert (out / "a2" / "config.yaml").read_text() == extra["config.yaml"]
     assert (out / "a2" / "curves" / "t0.csv").is_file()
     assert main([str(disk)]) == 0
@@ -87,7 +87,7 @@ def test_only_the_runs_of_a_group_are_taken(recorded, row, tmp_path):
     for group in ("one", "two"):
         recorded.append(Run(group, Artifact("result", "v0", {"rows.jsonl": lines(row(attack=group))}), group=group))
     assert main(["--from-wandb", "me/project", "--group", "two", str(tmp_path)]) == 0
-    assert [entry.attack for entry in entries(gather(tmp_path))] == ["two"]
+    assert [entry.attack for entry in entries(gather(tmp_path).rows)] == ["two"]
 
 
 def test_a_run_without_rows_is_said_and_a_board_is_no_run(recorded, row, tmp_path, capsys):
