@@ -128,7 +128,7 @@ def test_a_killed_rank_loses_its_task_and_the_same_command_completes_it(undistur
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
     assert re.search(
-        r"benchmark: [12] tasks have no rows \(photos.*\): a process ended .* same command completes", stderr
+        r"benchmark: tasks without rows: [12] \(photos.*\); a process ended .* same command completes", stderr
     )
     assert "Traceback" not in stderr
     left = len(list(tmp_path.glob("*/parts/*.jsonl")))
