@@ -184,7 +184,8 @@ def arrange(images: Path, labels: Path | None, into: Path) -> None:
     else:
         found = read_labels(images, labels)
     for old in into.glob("*/*"):
-        old.unlink()
+        if old.is_symlink():  # nothing that somebody keeps there
+            old.unlink()
     for path, label in found.items():
         (into / label).mkdir(parents=True, exist_ok=True)
         (into / label / path.name).symlink_to(path.resolve())
