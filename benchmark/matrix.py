@@ -5,6 +5,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from benchmark.config import Config
 from benchmark.lpips_backbone import Lpips
@@ -14,6 +17,9 @@ from benchmark.strategy import is_first
 from leaderboard.board import entries
 from leaderboard.matrix import matrices, write
 from leaderboard.table import as_text
+
+Cell = tuple[list[str], Config]
+"""A command line and what it means."""
 
 LISTED = ("--attack", "--defense", "--adapt")
 
@@ -38,7 +44,7 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
     return [list(cell) for cell in itertools.product(*choices)]
 
 
-def run_matrix(cells: Sequence[tuple[list[str], Config]]) -> int:
+def run_matrix(cells: Sequence[Cell]) -> int:
     """Run the cells one after another, and print the board of all that have a result.
 
     Each is a process of its own, for Lightning starts the command line again in every process of a run.
@@ -51,13 +57,12 @@ def run_matrix(cells: Sequence[tuple[list[str], Config]]) -> int:
         the exit code: 0; 2 where a cell was refused; 1 where one failed otherwise; 130 after Ctrl-C.
 
     Raises:
-        InputError: there is no such attack or defence; nothing has been run then.
+        InputError: there is no such attack, defence or file of weights; nothing has been run then.
     """
-    named: dict[str, tuple[list[str], Config]] = {}
-    for arguments, config in cells:
-        find("attack", config.attack)
+    named = {}
+    for arguments, config in distinct(cells):
         attacker = "" if config.make_defense() is None else ", adapting" if config.adapt else ", blind"
-        named.setdefault(f"{config.attack}, {config.defense}{attacker}", (arguments, config))
+        named[f"{config.attack}, {config.defense}{attacker}"] = (arguments, config)
     try:
         failed = run_cells({name: arguments for name, (arguments, _) in named.items()})
     except KeyboardInterrupt:
@@ -65,6 +70,20 @@ def run_matrix(cells: Sequence[tuple[list[str], Config]]) -> int:
     if is_first():  # torchrun starts every process of a matrix
         report([config for name, (_, config) in named.items() if name not in failed])
     return exit_code(failed, len(named))
+
+
+def distinct(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that mean something else than those before them: without a defence there is nothing to adapt to.
+
+    Raises:
+        InputError: there is no such attack, defence or file of weights.
+    """
+    kept: dict[str, Cell] = {}
+    for arguments, config in cells:
+        find("attack", config.attack)
+        identity = config.identity() | ({} if config.make_defense() else {"adapt": None})
+        kept.setdefault(repr(identity), (arguments, config))
+    return list(kept.values())
 
 
 def run_cells(cells: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -100,13 +119,20 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
     return 2 if "refused" in failed.values() else 1 if failed else 0
 
 
+def rows_of(config: Config) -> list[dict[str, Any]]:
+    """Of a run that has ended; without those that a longer one left, which stand behind."""
+    rows, _ = read_rows(config.folder(has_lpips(config.weights_dir)) / "rows.jsonl")
+    return rows[: config.tasks * config.batch]
+
+
+@cache
+def has_lpips(weights_dir: Path) -> bool:
+    return Lpips.find(weights_dir).available
+
+
 def report(finished: Sequence[Config]) -> None:
     """Print the board of finished runs, and their matrix, which is also written into the folder of results."""
-    rows = []
-    for config in finished:
-        folder = config.folder(Lpips.find(config.weights_dir).available)
-        lines, _ = read_rows(folder / "rows.jsonl")
-        rows += lines[: config.tasks * config.batch]  # what a longer run left stands behind
+    rows = [row for config in finished for row in rows_of(config)]
     if not rows:
         return
     found = matrices(rows)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from benchmark.config import Config
-from benchmark.lpips_backbone import Lpips
-from benchmark.matrix import exit_code, run_cells
+from benchmark.matrix import exit_code, rows_of, run_cells
 from benchmark.recipe import Cell, expand, learned, loaded, read
 from benchmark.registry import find
-from benchmark.rows import METRICS, read_rows, write_atomically
+from benchmark.rows import METRICS, write_atomically
 from leaderboard.board import Entry, entries
 from leaderboard.reported import Reported, reported
 from leaderboard.table import NOTHING, Table, common, interval
@@ -159,15 +158,8 @@ def has_prior(prior: str, weights_dir: Path, size: int) -> str | None:
 
 def measured(cell: Cell) -> Entry | None:
     """The board's line of a cell; None where it has no rows."""
-    config = cell.config
-    rows, _ = read_rows(config.folder(has_lpips(config.weights_dir)) / "rows.jsonl")
-    board = entries(rows[: config.tasks * config.batch])  # what a longer run left stands behind
+    board = entries(rows_of(cell.config))
     return board[0] if board else None
-
-
-@cache
-def has_lpips(weights_dir: Path) -> bool:
-    return Lpips.find(weights_dir).available
 
 
 def beside(

@@ -10,13 +10,8 @@ from typing import Literal
 
 import submitit
 
-from benchmark.config import Config
-from benchmark.matrix import report
-from benchmark.registry import find
+from benchmark.matrix import Cell, distinct, report
 from victims.errors import InputError
-
-Cell = tuple[list[str], Config]
-"""The command line of a run, from `run` on, and what it means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,22 +83,6 @@ def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return mine, others
 
 
-def distinct(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells that mean something else than those before them: without a defence there is nothing to adapt to.
-
-    Raises:
-        InputError: there is no such attack or defence, or a run is spread over machines.
-    """
-    kept: dict[str, Cell] = {}
-    for arguments, config in cells:
-        find("attack", config.attack)
-        if config.nodes != 1:
-            raise InputError("a job is a run on one machine; leave --nodes out.")
-        identity = config.identity() | ({} if config.make_defense() else {"adapt": None})
-        kept.setdefault(repr(identity), (arguments, config))
-    return list(kept.values())
-
-
 def submit(cells: Sequence[Cell], where: Cluster) -> int:
     """Start a job for every cell; on this machine wait for them and print their board.
 
@@ -111,9 +90,12 @@ def submit(cells: Sequence[Cell], where: Cluster) -> int:
         the exit code: 0, or 1 where a job has failed.
 
     Raises:
-        InputError: as `distinct` and `Cluster.executor` do; nothing has been started then.
+        InputError: as `distinct` and `Cluster.executor` do, or a run is spread over machines; nothing has been started
+            then.
     """
     cells = distinct(cells)
+    if any(config.nodes != 1 for _, config in cells):
+        raise InputError("a job is a run on one machine; leave --nodes out.")
     out = cells[0][1].out
     logs = out / "jobs"
     executor = where.executor(logs)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from defenses.base import Defense
+from defenses.clipping import squares
 from victims.batch_norm import batch_norms
 from victims.client import Slope
 from victims.errors import InputError
@@ -120,4 +121,4 @@ def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradie
 
 def square(gradient: Gradient) -> Tensor:
     """The squared l2 norm over all parameters, (R, *shape) each: (R,)."""
-    return sum(g.reshape(len(g), -1).square().sum(1) for g in gradient.values())
+    return sum(map(squares, gradient.values()))

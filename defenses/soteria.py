@@ -101,23 +101,18 @@ def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) 
     Raises:
         InputError: the model uses the weight without calling the layer.
     """
-    seen: list[Tensor] = []
     layer = victim.model.get_submodule(weight.removesuffix("weight").removesuffix("."))
-    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     images = images.detach().requires_grad_()
-    try:
-        with torch.enable_grad():
-            victim.logits({name: p.detach() for name, p in theta.items()}, images)
-    finally:
-        hook.remove()
+    with torch.enable_grad():
+        seen = victim.entering({weight: layer}, {name: p.detach() for name, p in theta.items()}, images)
     if not seen:
         name = weight.removesuffix(".weight")
         raise InputError(f"soteria: the victim never calls '{name}' as a layer, as inside attention; choose another.")
-    r = seen[-1].reshape(len(images), -1)  # (B, P F): what enters at every position
+    r = seen[weight].reshape(len(images), -1)  # (B, P F): what enters at every position
     slopes = slope_norms(r, images)
     r = r.detach()
     ratios = slopes / (r.abs() + EPS)
-    F = seen[-1].shape[-1]
+    F = seen[weight].shape[-1]
     return ratios.view(-1, F).sum(0), (r != 0).view(-1, F).any(0)
 
 

@@ -100,13 +100,22 @@ class Victim:
 
     def batch_norm_inputs(self, images: Tensor) -> dict[str, Tensor]:
         """What normalised images (B, C, H, W) send into every batch-norm layer, (B, C, ...) each."""
+        return self.entering(batch_norms(self.model), self.parameters, images)
+
+    def entering(
+        self, layers: Mapping[str, nn.Module], parameters: Mapping[str, Tensor], images: Tensor
+    ) -> dict[str, Tensor]:
+        """What normalised images (B, C, H, W) send into layers of the model, (B, ...) each.
+
+        A layer that is not called has no entry; of one that is called again the last input counts.
+        """
         inputs: dict[str, Tensor] = {}
         hooks = [
             layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
-            for name, layer in batch_norms(self.model).items()
+            for name, layer in layers.items()
         ]
         try:
-            self.logits(self.parameters, images)
+            self.logits(parameters, images)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -115,15 +115,10 @@ def dummy_features(observation: Observation, count: int = DUMMIES) -> Tensor:
 
     The victim is in its own mode: in train mode batch norm normalises them by their own batch.
     """
-    victim, features = observation.victim, []
+    victim = observation.victim
     layer = victim.model.get_submodule(victim.classifier().rpartition(".")[0])
     images = torch.randn((count, *observation.image_shape), generator=torch.Generator().manual_seed(0))
-    hook = layer.register_forward_pre_hook(lambda _, given: features.append(given[0]))
-    try:
-        victim.logits(victim.parameters, images.to(victim.mean))
-    finally:
-        hook.remove()
-    return features[-1].double()
+    return victim.entering({"classifier": layer}, victim.parameters, images.to(victim.mean))["classifier"].double()
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:
