@@ -23,6 +23,7 @@ OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size RESIZ
 JOBS    := CLUSTER:cluster PARTITION:partition GPUS:gpus CPUS:cpus MINUTES:minutes AT_ONCE:at_once
 AUDIT   := LABELS:labels DEFENSE:defense MINUTES:minutes VICTIM_WEIGHTS:weights MODE:mode PRIOR:prior SIZE:size \
            BATCH:batch MOST:most SEED:seed WEIGHTS:weights_dir
+BOARD   := AGAINST:against METRIC:metric FROM_WANDB:from-wandb TO_WANDB:to-wandb GROUP:group
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
 ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
 
@@ -58,8 +59,8 @@ reproduce: $(READY)  ## a published table again beside its numbers: make reprodu
 	@$(RUN) benchmark reproduce '$(RECIPE)' --out='$(OUT)' --wandb=$(WANDB) \
 	  $(foreach option,SIZE:size DATA_DIR:data_dir WEIGHTS:weights_dir DEVICES:devices,$(call flag,$(option)))
 
-leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table; AGAINST=ig: paired differences; METRIC=ssim for defences
-	@$(RUN) leaderboard '$(OUT)' $(if $(AGAINST),--against='$(AGAINST)') $(if $(METRIC),--metric='$(METRIC)')
+leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table: AGAINST=ig METRIC=ssim FROM_WANDB= TO_WANDB= GROUP=
+	@$(RUN) leaderboard '$(OUT)' $(foreach option,$(BOARD),$(call flag,$(option)))
 
 priors: $(READY)  ## the generators there are, and where those that are not here can be had
 	@$(RUN) benchmark prior list $(call flag,WEIGHTS:weights_dir)

@@ -250,10 +250,19 @@ class Config:
 
     def method_options(self, method: type) -> dict[str, Any]:
         """The method's preset, and the single options on top."""
+        return {**self.preset_options(method), **self.single_options(method)}
+
+    def changes(self, method: type) -> dict[str, str]:
+        """Of `set`, as it was written, what differs from the preset: what a row says of it."""
+        before = {name: option.default for name, option in options_of(method).items()} | self.preset_options(method)
+        written = dict(text.split("=", 1) for text in self.set)
+        return {name: written[name] for name, value in self.single_options(method).items() if value != before[name]}
+
+    def preset_options(self, method: type) -> Mapping[str, Any]:
         presets: Mapping[str, Mapping[str, Any]] = {"default": {}, **method.presets}
         if self.preset not in presets:
             raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join(presets)}.")
-        return {**presets[self.preset], **self.single_options(method)}
+        return presets[self.preset]
 
     def single_options(self, method: type) -> dict[str, Any]:
         """`set` as typed constructor options."""

@@ -144,7 +144,7 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         "adapt": config.adapt and config.defense != "none",
         "restarts": 0 if idle else attack.restarts,
         "steps": 0 if idle else sum(attack.plan.values()),
-        "options": {"plan": attack.plan, **dict(text.split("=", 1) for text in config.set)},
+        "options": {"plan": attack.plan, **config.changes(type(attack))},
         "lpips_backbone": lpips.backbone,
         "device": device,
         "code": code_version(),

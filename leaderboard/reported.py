@@ -27,7 +27,7 @@ class Reported:
         source: paper and table.
         method: as the paper calls it.
         attack: this suite's name of it; `labels` for label recovery alone.
-        setting: fields of a row, as far as the paper says; of `options` those that matter.
+        setting: fields of a row, as far as the paper says; of `options` those that matter, null for the default.
         values: by metric.
         note: how the paper's protocol differs from this suite's.
     """

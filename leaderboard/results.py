@@ -214,9 +214,9 @@ def _is_of(number: Mapping[str, Any], samples: Iterable[Row]) -> bool:
     """Whether a number was published for the attack and the setting of an entry's rows, as far as its paper says."""
     row = next(iter(samples))
     setting = {key: value for key, value in number["setting"].items() if key != "options"}
-    options = {key: str(value) for key, value in row["options"].items()}
-    wanted = {key: str(value) for key, value in number["setting"].get("options", {}).items()}
-    alike = {key: row.get(key) for key in setting} == setting and wanted.items() <= options.items()
+    options = number["setting"].get("options", {})  # a null: left as the attack has it
+    alike = {key: row.get(key) for key in setting} == setting
+    alike = alike and {key: str(row["options"].get(key)) for key in options} == {k: str(v) for k, v in options.items()}
     return alike and number["attack"] == row["attack"] and row["control"] == "none"
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
+from attacks.ig import IG
 from benchmark.config import Config, options_of
 from benchmark.registry import KINDS, registered
 from benchmark.spec import open_defense, parse
@@ -27,6 +28,12 @@ def test_preset_then_single_options_then_what_every_attack_takes():
     attack = Config(attack="ig", preset="paper-imagenet", set=["tv=0.5", "boxed=no"], steps=7).make_attack()
     assert (attack.tv, attack.boxed, attack.plan, attack.restarts) == (0.5, False, {"x": 7}, 8)
     assert Config(attack="ig", preset="paper-imagenet", restarts=2).make_attack().restarts == 2
+
+
+def test_what_set_changes_is_measured_against_the_preset():
+    assert Config(attack="ig", set=["tv=1e-4", "boxed=no", "eta=0.10"]).changes(IG) == {"boxed": "no"}
+    changes = Config(attack="ig", preset="code", set=["steps_x=600", "eta=1"]).changes(IG)
+    assert changes == {"steps_x": "600", "eta": "1"}
 
 
 @pytest.mark.parametrize("name", registered(KINDS["attack"]))

@@ -133,11 +133,12 @@ def test_sweeps_by_batch_size_and_by_sparsity(row):
 
 
 def test_reported_stands_beside_the_same_attack_in_the_same_setting(row):
-    reported = [Published(), Published(setting={"data": "ffhq"}), Published(attack="gias"),
-                Published(setting={"options": {"tv": 0.1}}), Published(setting={"options": {"tv": 0.2}})]  # fmt: skip
+    options = [{"options": option} for option in ({"tv": 0.1}, {"tv": 0.2}, {"tv": None}, {"eta": None})]
+    reported = [Published(), Published(setting={"data": "ffhq"}), Published(attack="gias")]
+    reported += [Published(setting=setting) for setting in options]
     found = of([row(), row(control="shuffled_update")], reported=reported)
     attack, control = sorted(found["entries"], key=lambda entry: entry["control"])
-    assert [number["setting"] for number in attack["reported"]] == [reported[0].setting, reported[3].setting]
+    assert [number["setting"] for number in attack["reported"]] == [reported[i].setting for i in (0, 3, 6)]
     assert control["reported"] == []
     assert len(found["reported"]) == len(reported)
 
