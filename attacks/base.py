@@ -16,6 +16,7 @@ from torch import Tensor
 from attacks.admission import Admission
 from attacks.distances import cosine
 from attacks.engine import vectorises, victim_statistics
+from attacks.factors import find_layers
 from attacks.labels import find
 from attacks.objective import Match, Objective
 from attacks.regularisers import statistics_distance
@@ -171,7 +172,10 @@ class Attack(Admission, LightningModule):
         if getattr(self, "victim", None) is not observations[0].victim:
             self.victim, local = observations[0].victim, observations[0].knowledge.local
             repeated = local if self.match == "fa" else None
-            self.vectorised = vectorises(self.victim, observations[0].image_shape, self.batch_size, repeated)
+            shape = observations[0].image_shape
+            self.vectorised = vectorises(self.victim, shape, self.batch_size, repeated)
+            independent = self.vectorised and not repeated  # what a batch of all runs needs as well
+            self.layers = find_layers(self.victim, shape, self.batch_size) if independent else None
         self.curve: list[tuple[str, Tensor]] = []
         self.gradient_evaluations = 0
         self._alive = self.restarts
@@ -259,6 +263,7 @@ class Attack(Admission, LightningModule):
             population=population,
             chunk=self.chunk,
             vectorised=self.vectorised,
+            layers=self.layers,
             match=self.match,
         )
 

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from attacks.factors import Factored, dot
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient
@@ -17,11 +19,40 @@ Weights = Mapping[str, Tensor]
 TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN, and so are the slopes there
 
 
-def _pairs(
+class Target(dict[str, Tensor]):
+    """What dummy gradients are matched against, (R, *shape) each; its norms are computed once."""
+
+    @cached_property
+    def norm2(self) -> Weights:
+        return {name: dot(g, g) for name, g in self.items()}
+
+
+def _products(
     dummy: Gradient, received: Gradient, weights: Weights | None
-) -> Iterator[tuple[Tensor | int, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor | int, Tensor, Tensor, Tensor]]:
+    """w, <g, g*>, |g|^2 and |g*|^2 of every tensor."""
+    target = received if isinstance(received, Target) else Target(received)
+    if isinstance(dummy, Factored):
+        products = dummy.products(target)
+    else:
+        products = {name: (dot(g, target[name]), dot(g, g)) for name, g in dummy.items()}
+    for name, (along, norm2) in products.items():
+        yield 1 if weights is None else weights[name], along, norm2, target.norm2[name]
+
+
+def _squares(dummy: Gradient, received: Gradient, weights: Weights | None) -> Iterator[tuple[Tensor | int, Tensor]]:
+    """w and |g - g*|^2 of every tensor.
+
+    Close to the received gradient this must be the norm of a difference, for a difference of norms loses its slope.
+    Candidates without slopes are only compared with each other.
+    """
+    if isinstance(dummy, Factored) and not torch.is_grad_enabled():
+        for w, along, norm2, target_norm2 in _products(dummy, received, weights):
+            yield w, (norm2 - 2 * along + target_norm2).clamp_min(0)
+        return
     for name, g in dummy.items():
-        yield 1 if weights is None else weights[name], g.flatten(1), received[name].flatten(1)
+        difference = g - received[name]
+        yield 1 if weights is None else weights[name], dot(difference, difference)
 
 
 def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
@@ -29,11 +60,11 @@ def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) 
 
     Geiping et al., 2020, eq. 4. NaN where the received gradient is zero: there is nothing to match.
     """
-    pairs = list(_pairs(dummy, received, weights))
-    dot = sum(w * (g * target).sum(1) for w, g, target in pairs)
-    norm2 = sum(w * g.square().sum(1) for w, g, _ in pairs)
-    target_norm2 = sum(w * target.square().sum(1) for w, _, target in pairs)
-    return 1 - dot / norm2.clamp_min(TINY).sqrt() / target_norm2.sqrt()
+    products = list(_products(dummy, received, weights))
+    along = sum(w * along for w, along, _, _ in products)
+    norm2 = sum(w * norm2 for w, _, norm2, _ in products)
+    target_norm2 = sum(w * norm2 for w, _, _, norm2 in products)
+    return 1 - along / norm2.clamp_min(TINY).sqrt() / target_norm2.sqrt()
 
 
 def local_cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
@@ -43,9 +74,8 @@ def local_cosine(dummy: Gradient, received: Gradient, weights: Weights | None = 
     gradient is zero has nothing to match and contributes 0; NaN where that holds for all.
     """
     total, matchable = 0, 0
-    for w, g, target in _pairs(dummy, received, weights):
-        norm2, target_norm2 = g.square().sum(1), target.square().sum(1)
-        cos = (g * target).sum(1) / norm2.clamp_min(TINY).sqrt() / target_norm2.clamp_min(TINY).sqrt()
+    for w, along, norm2, target_norm2 in _products(dummy, received, weights):
+        cos = along / norm2.clamp_min(TINY).sqrt() / target_norm2.clamp_min(TINY).sqrt()
         total = total + (w * (1 - cos)).where(target_norm2 != 0, 0)
         matchable = matchable + w * target_norm2
     return total.where(matchable != 0, torch.nan)
@@ -53,13 +83,12 @@ def local_cosine(dummy: Gradient, received: Gradient, weights: Weights | None = 
 
 def squared_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
     """sum w|g - g*|^2 (Zhu et al., 2019, eq. 3)."""
-    return sum(w * (g - target).square().sum(1) for w, g, target in _pairs(dummy, received, weights))
+    return sum(w * square for w, square in _squares(dummy, received, weights))
 
 
 def layer_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
     """sum w|g - g*|: norms, not squared (Yin et al., 2021, eq. 7)."""
-    pairs = _pairs(dummy, received, weights)
-    return sum(w * (g - target).square().sum(1).clamp_min(TINY).sqrt() for w, g, target in pairs)
+    return sum(w * square.clamp_min(TINY).sqrt() for w, square in _squares(dummy, received, weights))
 
 
 def compress(received: Gradient, rate: float) -> Transform:

@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attacks.distances import Target
 from attacks.engine import victim_gradients
+from attacks.factors import Layers
 from attacks.stage import Stage, Variables
 from victims.errors import InputError
 from victims.observation import Observation, Transform
@@ -33,13 +35,13 @@ class Chunk:
 
     Attributes:
         rows: their places among all.
-        received: (n, *shape) per parameter, in units of a gradient.
+        targets: of every round what was received, (n, *shape) per parameter, in units of a gradient.
         labels: those given, (n, B).
         statistics: the batch-norm statistics given, (n, 2, C), as `bn <layer>`; handed to stages with what is fixed.
     """
 
     rows: slice
-    received: Gradient
+    targets: Sequence[Target]
     labels: Tensor | None
     statistics: Variables
     transform: Transform
@@ -54,6 +56,7 @@ class Objective:
         runs: of each task.
         chunk: how many batches are evaluated at once; None is all of them on a GPU, and on a CPU as many as make
             up `CPU_IMAGES` images.
+        layers: the victim's, where its gradient can be held as factors.
         match: see `Match`; without local training there is nothing to choose.
 
     Attributes:
@@ -69,9 +72,10 @@ class Objective:
         population: int,
         chunk: int | None,
         vectorised: bool,
+        layers: Layers | None = None,
         match: Match = "aga",
     ) -> None:
-        self.observations, self.distance, self.vectorised = observations, distance, vectorised
+        self.observations, self.distance, self.vectorised, self.layers = observations, distance, vectorised, layers
         self.victim, self.population = observations[0].victim, population
         local = observations[0].knowledge.local
         self.local = local if match == "fa" else None
@@ -101,7 +105,7 @@ class Objective:
         given = [o.knowledge.statistics or {} for o in self.observations]
         return Chunk(
             rows,
-            received,
+            [Target(received) for received in by_round(self.victim, received)],
             None if first.labels is None else gather([o.knowledge.labels for o in self.observations]),
             {f"bn {layer}": gather([statistics[layer] for statistics in given]) for layer in given[0]},
             first.estimate(received, self.victim) if first.estimate else lambda dummy: dummy,
@@ -146,10 +150,16 @@ class Objective:
         return tensor[torch.arange(rows.start, rows.stop, device=tensor.device) // self.population]
 
     def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor) -> Tensor:
-        dummy = victim_gradients(self.victim, images, labels, local=self.local, vectorised=self.vectorised)
-        dummy = chunk.transform(dummy)
-        rounds = zip(by_round(self.victim, dummy), by_round(self.victim, chunk.received), strict=True)
-        return sum(self.distance(part, {name: received[name] for name in part}) for part, received in rounds)
+        dummy = by_round(self.victim, chunk.transform(self._gradients(images, labels)))
+        return sum(self.distance(part, target) for part, target in zip(dummy, chunk.targets, strict=True))
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Gradient:
+        """Of every run, (n, *shape) per parameter, the fastest way."""
+        one = len(images) == 1
+        if self.layers and not self.local and (self.layers.saves or not one):
+            return self.layers.gradient(images, labels)
+        vectorised = self.vectorised and not one  # measured: one run is faster without
+        return victim_gradients(self.victim, images, labels, local=self.local, vectorised=vectorised)
 
 
 def refuse_unknown_scale(distance: Callable[[Gradient, Gradient], Tensor], update: Gradient, match: Match) -> None:

@@ -1,6 +1,7 @@
 """The victim: the model f_theta that server and client share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -47,6 +48,9 @@ class Victim:
         self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], training: bool = False
     ) -> None:
         self.model = deepcopy(model).train(training).requires_grad_(False)
+        for module in self.model.modules():
+            if getattr(module, "inplace", False) is True:
+                module.inplace = False  # what left the layer before must stay as it was, to be looked at
         self.running: Statistics = {
             name: torch.stack([layer.running_mean, layer.running_var])
             for name, layer in batch_norms(self.model).items()
@@ -109,17 +113,24 @@ class Victim:
 
         A layer that is not called has no entry; of one that is called again the last input counts.
         """
-        inputs: dict[str, Tensor] = {}
-        hooks = [
-            layer.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given[0]}))
-            for name, layer in layers.items()
-        ]
-        try:
+        with passing(layers) as seen:
             self.logits(parameters, images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return inputs
+        return {name: calls[-1][0] for name, calls in seen.items() if calls}
+
+
+@contextmanager
+def passing(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
+    """What enters layers and what leaves them, by name, one pair for each call while the context lasts."""
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+    hooks = [
+        layer.register_forward_hook(lambda _, given, left, name=name: seen[name].append((given[0], left)))
+        for name, layer in layers.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Statistics:

@@ -15,6 +15,7 @@ from torch.autograd import gradcheck
 from attacks import objective
 from attacks.base import Attack
 from attacks.distances import cosine
+from attacks.factors import Layers
 from attacks.ig import IG
 from attacks.objective import Objective
 from benchmark.batches import Batch
@@ -129,9 +130,10 @@ def test_looped_chunked_and_vectorised_restarts_agree(method, make, capture, mon
 
     images, curve = outcome(chunk=6)
     chunked_images, chunked_curve = outcome(chunk=2)
+    monkeypatch.setattr("attacks.base.find_layers", lambda *_: None)
+    vectorised = outcome(chunk=6)
     monkeypatch.setattr("attacks.base.vectorises", lambda *_: False)
-    looped_images, looped_curve = outcome()
-    for other, other_curve in ((chunked_images, chunked_curve), (looped_images, looped_curve)):
+    for other, other_curve in ((chunked_images, chunked_curve), vectorised, outcome()):
         torch.testing.assert_close(other_curve, curve, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(other, images, rtol=1e-6, atol=1e-9)
 
@@ -176,12 +178,19 @@ def test_same_seed_same_result_to_the_last_bit(method, make, capture):
 
 @every_attack
 def test_budget_counts_every_victim_gradient(method, make, capture, monkeypatch):
-    counted = []
-    real = objective.victim_gradients
-    monkeypatch.setattr(
-        objective, "victim_gradients", lambda v, x, y, **how: counted.append(len(x)) or real(v, x, y, **how)
-    )
     observations = [capture().observation, capture((8, 30, 77), task="u").observation]
+    counted = []
+
+    def counting(real):
+        def count(of, images, labels, **how):
+            if getattr(of, "victim", of) is observations[0].victim:  # and no copy of it, which is looked at beforehand
+                counted.append(len(images))
+            return real(of, images, labels, **how)
+
+        return count
+
+    for owner, name in ((objective, "victim_gradients"), (Layers, "gradient")):
+        monkeypatch.setattr(owner, name, counting(getattr(owner, name)))
     result = make(method, restarts=2, chunk=3).run(observations)
     assert result.gradient_evaluations * len(observations) == sum(counted)
     assert len(result.curve) == (sum(make(method).plan.values()) if method.analytic else STEPS)

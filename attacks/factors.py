@@ -1,0 +1,293 @@
+"""A gradient held as its factors: what enters every layer, and the loss's slope in what leaves it.
+
+The gradient of a weight is a sum of products of both, over images and places. Its inner products do not need it: for
+a convolution with input a and slopes d, <G, G*> = <d, a * G*>, and |G|^2 is the sum of the entrywise product of two
+Gram matrices, of the columns of d and of the patches of a (for linear layers: Goodfellow, 2015). Neither needs a copy
+of the weights for every run, nor a pass over them, which is most of what late layers cost at small batches.
+"""
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear, unfold
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from victims.victim import Gradient, Penalised, Victim, gradient, passing
+
+SMALL = 1 << 15  # measured: with weights of fewer entries one matrix product for all runs beats a convolution for each
+LARGE = 1 << 20  # entries; measured: a product's temporary that no cache holds takes many times the sum
+AGREE = 1e-6  # relative, in float64
+
+
+def shared(target: Tensor) -> bool:
+    """Whether all runs have the same."""
+    return len(target) == 1 or target.stride(0) == 0
+
+
+def dot(g: Tensor, target: Tensor) -> Tensor:
+    """<g, target> of every run: (R, *shape) each -> (R,)."""
+    g, target = g.flatten(1), target.flatten(1)
+    if shared(target):
+        return g @ target[0]
+    if g.numel() > LARGE:
+        return torch.stack([one.dot(other) for one, other in zip(g, target, strict=True)])
+    return torch.linalg.vecdot(g, target)
+
+
+class WeightGradient(torch.autograd.Function):
+    """d loss / d weight of a convolution, once differentiable in input and slopes by two plain convolutions.
+
+    torch's own second derivative takes one of them with the roles of kernel and image exchanged, which is slow.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, d: Tensor, shape: torch.Size, how: tuple) -> Tensor:
+        ctx.save_for_backward(a, d)
+        ctx.how = how
+        return conv2d_weight(a, shape, d, *how)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        a, d = ctx.saved_tensors
+        return conv2d_input(a.shape, u, d, *ctx.how), conv2d(a, u, None, *ctx.how), None, None
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Of one layer.
+
+    Attributes:
+        layer: the module.
+        a: what enters it, (R, B, ...).
+        d: the loss's slope in what leaves it, (R, B, ...).
+    """
+
+    layer: nn.Module
+    a: Tensor
+    d: Tensor
+
+    def gradient(self) -> Gradient:
+        """(R, *shape) of every parameter, by its name in the layer."""
+        raise NotImplementedError
+
+    def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
+        """<g, g*> and |g|^2 of every parameter, (R,) each."""
+        return {name: (dot(g, target[name]), dot(g, g)) for name, g in self.gradient().items()}
+
+
+class WeightFactors(Factors):
+    """Of a layer that multiplies its input by a weight (O, ...) and may add a bias."""
+
+    def columns(self) -> tuple[Tensor, Tensor]:
+        """What meets the weight as a matrix (O, K), and slopes, at all N places of all images: (R, K, N), (R, O, N)."""
+        raise NotImplementedError
+
+    def applied(self, weight: Tensor) -> Tensor:
+        """The layer with another weight on the input of every run; as d."""
+        raise NotImplementedError
+
+    def weight_gradient(self) -> Tensor:
+        A, D = self.columns()
+        return (D @ A.mT).unflatten(2, self.layer.weight.shape[1:])
+
+    def gradient(self) -> Gradient:
+        return {"weight": self.weight_gradient()} | self.bias()
+
+    def bias(self) -> Gradient:
+        return {} if self.layer.bias is None else {"bias": self.columns_of_d().sum(2)}
+
+    def columns_of_d(self) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def saves(self) -> bool:
+        """Whether both Gram matrices cost less than the gradient."""
+        places, rows, columns = self.columns_of_d().shape[2], len(self.layer.weight), self.layer.weight[0].numel()
+        return places * (columns + rows) < columns * rows
+
+    def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
+        if not (self.saves and shared(target["weight"])):
+            return super().products(target)
+        A, D = self.columns()
+        along = (self.d * self.applied(target["weight"][0])).flatten(1).sum(1)
+        norm2 = ((A.mT @ A) * (D.mT @ D)).flatten(1).sum(1)
+        return {"weight": (along, norm2)} | {n: (dot(g, target[n]), dot(g, g)) for n, g in self.bias().items()}
+
+
+class ConvolutionFactors(WeightFactors):
+    @property
+    def how(self) -> tuple:
+        return self.layer.stride, self.layer.padding, self.layer.dilation
+
+    def columns(self) -> tuple[Tensor, Tensor]:
+        stride, padding, dilation = self.how
+        patches = unfold(self.a.flatten(0, 1), self.layer.kernel_size, dilation, padding, stride)
+        return patches.unflatten(0, self.a.shape[:2]).transpose(1, 2).flatten(2), self.columns_of_d()
+
+    def columns_of_d(self) -> Tensor:
+        return self.d.flatten(3).transpose(1, 2).flatten(2)
+
+    def applied(self, weight: Tensor) -> Tensor:
+        return conv2d(self.a.flatten(0, 1), weight, None, *self.how).unflatten(0, self.a.shape[:2])
+
+    def weight_gradient(self) -> Tensor:
+        shape = self.layer.weight.shape
+        if len(self.a) > 1 and shape.numel() < SMALL:
+            return super().weight_gradient()
+        runs = zip(self.a, self.d, strict=True)
+        return torch.stack([WeightGradient.apply(a, d, shape, self.how) for a, d in runs])
+
+
+class LinearFactors(WeightFactors):
+    def columns(self) -> tuple[Tensor, Tensor]:
+        return self.a.flatten(1, -2).mT, self.columns_of_d()
+
+    def columns_of_d(self) -> Tensor:
+        return self.d.flatten(1, -2).mT
+
+    def applied(self, weight: Tensor) -> Tensor:
+        return linear(self.a, weight)
+
+
+class NormFactors(Factors):
+    """Of a batch norm that normalises by its running statistics."""
+
+    def gradient(self) -> Gradient:
+        layer = self.layer
+        if not layer.affine:
+            return {}
+        centred = self.a - layer.running_mean[:, None, None]
+        normed = centred * (layer.running_var + layer.eps).rsqrt()[:, None, None]
+        places = (1, 3, 4)
+        return {"weight": (self.d * normed).sum(places), "bias": self.d.sum(places)}
+
+
+KINDS: dict[type[nn.Module], type[Factors]] = {
+    nn.Conv2d: ConvolutionFactors,
+    nn.Linear: LinearFactors,
+    nn.BatchNorm2d: NormFactors,
+}
+
+
+class Factored(Mapping[str, Tensor]):
+    """A gradient (R, *shape) per parameter, of which a tensor is formed when it is asked for."""
+
+    def __init__(self, names: tuple[str, ...], factors: Mapping[str, Factors]) -> None:
+        """
+        Args:
+            names: of the parameters, in the victim's order.
+            factors: by the layer's name.
+        """
+        self.names, self.factors = names, factors
+
+    @cached_property
+    def _formed(self) -> Gradient:
+        return {joined(layer, n): g for layer, f in self.factors.items() for n, g in f.gradient().items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._formed[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def products(self, target: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """<g, g*> and |g|^2 of every parameter, (R,) each."""
+        found = {}
+        for layer, factors in self.factors.items():
+            own = {name: target[joined(layer, name)] for name, _ in factors.layer.named_parameters()}
+            found |= {joined(layer, name): pair for name, pair in factors.products(own).items()}
+        return {name: found[name] for name in self.names}
+
+
+def joined(layer: str, name: str) -> str:
+    return f"{layer}.{name}".lstrip(".")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that hold all parameters of a victim whose gradient can be held as factors.
+
+    Attributes:
+        modules: by name; each is called once.
+        saves: whether factors are less work even for one run; for several they always are.
+    """
+
+    victim: Victim
+    modules: Mapping[str, nn.Module]
+    saves: bool = False
+
+    def gradient(self, images: Tensor, labels: Tensor) -> Factored:
+        """d loss / d theta for every run, all runs as one batch; differentiable where slopes are asked for.
+
+        Args:
+            images: (R, B, C, H, W), normalised.
+            labels: (R, B) classes, or (R, B, K) probabilities.
+        """
+        R, B = images.shape[:2]
+        further = torch.is_grad_enabled()
+        with torch.enable_grad(), passing(self.modules) as seen:
+            x = images if images.requires_grad else images.detach().requires_grad_()
+            loss = R * self.victim.loss({}, x.flatten(0, 1), labels.flatten(0, 1))
+            calls = {name: called for name, (called,) in seen.items()}
+            slopes = torch.autograd.grad(loss, [out for _, out in calls.values()], create_graph=further)
+        factors = {}
+        for (name, (a, _)), d in zip(calls.items(), slopes, strict=True):
+            layer = self.modules[name]
+            entering = (a if further else a.detach()).unflatten(0, (R, B))
+            factors[name] = KINDS[type(layer)](layer, entering, d.unflatten(0, (R, B)))
+        return Factored(tuple(self.victim.parameters), factors)
+
+
+def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> Layers | None:
+    """The victim's layers; None where its gradient cannot be held as factors, or plain autograd has another one.
+
+    The slopes of products of two random batches' gradients are compared in float64.
+    """
+    layers = plain_layers(victim)
+    if layers is None:
+        return None
+    double = deepcopy(victim).to(victim.mean.device, torch.float64)
+    of_double = Layers(double, plain_layers(double))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, batch_size, *image_shape, generator=generator, dtype=torch.float64)
+    images = double.normalise(x.to(double.mean.device)).requires_grad_()
+    labels = torch.zeros(2, batch_size, dtype=torch.long, device=images.device)
+    try:
+        held = of_double.gradient(images, labels)
+        target = {name: p.expand(2, *p.shape) for name, p in double.parameters.items()}
+        fast = sum(along.sum() + norm2.sum() for along, norm2 in held.products(target).values())
+        fast = torch.autograd.grad(fast + sum(g.square().sum() for g in held.values()), images)[0]
+    except (RuntimeError, ValueError):  # a layer that is called twice or not at all
+        return None
+    each = [gradient(double, x, y, create_graph=True) for x, y in zip(images, labels, strict=True)]
+    plain = sum((g * target[name][0]).sum() + 2 * g.square().sum() for run in each for name, g in run.items())
+    plain = torch.autograd.grad(plain, images)[0]
+    if not (fast - plain).norm() <= AGREE * plain.norm():
+        return None
+    unformed = [f.layer.weight for f in held.factors.values() if isinstance(f, WeightFactors) and f.saves]
+    return Layers(victim, layers, sum(weight.numel() for weight in unformed) > LARGE)
+
+
+def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:
+    """The layers with parameters, if all of them are of kinds that factors know and the loss has no other term."""
+    modules = dict(victim.model.named_modules())
+    layers = {n: m for n, m in modules.items() if any(True for _ in m.parameters(recurse=False))}
+    if any(isinstance(m, Penalised) for m in modules.values()) or not all(map(is_plain, layers.values())):
+        return None
+    return layers
+
+
+def is_plain(layer: nn.Module) -> bool:
+    if type(layer) is nn.Conv2d:
+        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    if type(layer) is nn.BatchNorm2d:
+        return layer.track_running_stats and not layer.training
+    return type(layer) is nn.Linear
