@@ -19,7 +19,7 @@ OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size RESIZ
            LR:lr EPOCHS:epochs MINI_BATCH:mini_batch CLIENTS:clients KNOW_LR:know_lr MATCH:match \
            PRIOR:prior DEFENSE:defense ADAPT:adapt LABELS:labels BN:bn CONTROL:control \
            BATCH:batch BATCHES:batches TASKS:tasks PRECISION:precision RESTARTS:restarts STEPS:steps GROUP:group \
-           CHUNK:chunk DEVICES:devices NODES:nodes SEED:seed WEIGHTS:weights_dir CONFIG:config
+           CHUNK:chunk COMPILE:compile DEVICES:devices NODES:nodes SEED:seed WEIGHTS:weights_dir CONFIG:config
 JOBS    := CLUSTER:cluster PARTITION:partition GPUS:gpus CPUS:cpus MINUTES:minutes AT_ONCE:at_once
 AUDIT   := LABELS:labels DEFENSE:defense MINUTES:minutes VICTIM_WEIGHTS:weights MODE:mode PRIOR:prior SIZE:size \
            BATCH:batch MOST:most SEED:seed WEIGHTS:weights_dir

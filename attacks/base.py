@@ -14,6 +14,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from attacks.admission import Admission
+from attacks.compiled import Compile, Compiler
 from attacks.distances import cosine
 from attacks.engine import vectorises, victim_statistics
 from attacks.factors import find_layers
@@ -38,6 +39,7 @@ class Common(TypedDict, total=False):
     chunk: int | None
     label_method: str | None
     match: Match
+    compile: Compile
 
 
 class Attack(Admission, LightningModule):
@@ -60,6 +62,7 @@ class Attack(Admission, LightningModule):
         chunk: int | None = None,
         label_method: str | None = None,
         match: Match = "aga",
+        compile: Compile = "auto",
     ) -> None:
         """
         Args:
@@ -71,6 +74,7 @@ class Attack(Admission, LightningModule):
             chunk: how many runs are evaluated at once, see `Objective`.
             label_method: of `attacks.labels`, by which an attack that needs labels reads them from the update.
             match: how an update after local training is matched, see `attacks.objective`.
+            compile: which stages' evaluations are compiled, see `attacks.compiled`.
 
         Raises:
             InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior where one is
@@ -87,7 +91,7 @@ class Attack(Admission, LightningModule):
             raise InputError(f"{self.name} searches a generator; give one with --prior.")
         if label_method is not None and find(label_method) and "labels" not in self.needs:
             raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
-        self.label_method, self.match = label_method, match
+        self.label_method, self.match, self.compiling = label_method, match, compile
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
         self.prior, self.restarts, self.seed, self.chunk = prior, restarts, seed, chunk
 
@@ -175,6 +179,8 @@ class Attack(Admission, LightningModule):
             shape = observations[0].image_shape
             self.vectorised = vectorises(self.victim, shape, self.batch_size, repeated)
             independent = self.vectorised and not repeated  # what a batch of all runs needs as well
+            weights = [*self.victim.model.parameters(), *self.victim.model.buffers()]
+            self.compiler = Compiler(self.compiling, weights + (list(self.prior.parameters()) if self.prior else []))
             self.layers = find_layers(self.victim, shape, self.batch_size) if independent else None
         self.curve: list[tuple[str, Tensor]] = []
         self.gradient_evaluations = 0
@@ -226,7 +232,7 @@ class Attack(Admission, LightningModule):
             images: (R, B, C, H, W), normalised.
             labels: classes (R, B) or probabilities (R, B, K).
         """
-        return self._matching(1).cost(images, labels)
+        return self._matching(1, 1).cost(images, labels)
 
     def run(self, observations: Sequence[Observation]) -> Reconstruction:
         """The whole attack without a Trainer."""
@@ -253,9 +259,9 @@ class Attack(Admission, LightningModule):
         self._best_variables = {name: v.clone() for name, v in self._variables.items()}
         self._stage_cost = self._best_cost.new_full((self.runs,), torch.inf)
         self._optimiser = stage.optimiser(list(self._variables.values()), lr=stage.lr)
-        self._objective = self._matching(stage.population)
+        self._objective = self._matching(stage.population, self.plan[stage.name])
 
-    def _matching(self, population: int) -> Objective:
+    def _matching(self, population: int, steps: int) -> Objective:
         return Objective(
             self.observations,
             self.distance,
@@ -265,6 +271,8 @@ class Attack(Admission, LightningModule):
             vectorised=self.vectorised,
             layers=self.layers,
             match=self.match,
+            compiler=self.compiler,
+            steps=steps,
         )
 
     def _move_by_slopes(self, stage: Stage) -> None:

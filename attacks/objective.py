@@ -1,17 +1,20 @@
 """The matching cost of dummy batches against what the server received."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from attacks.compiled import Compiler, Function
 from attacks.distances import Target
 from attacks.engine import victim_gradients
 from attacks.factors import Layers
 from attacks.stage import Stage, Variables
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 from victims.observation import Observation, Transform
 from victims.rounds import by_round
 from victims.victim import Gradient
@@ -58,6 +61,8 @@ class Objective:
             up `CPU_IMAGES` images.
         layers: the victim's, where its gradient can be held as factors.
         match: see `Match`; without local training there is nothing to choose.
+        compiler: of evaluations with slopes, which are those of one stage then, where its steps repay it.
+        steps: of that stage.
 
     Attributes:
         gradients: victim gradients that one dummy batch costs: of every round, client and local step that is repeated.
@@ -74,25 +79,54 @@ class Objective:
         vectorised: bool,
         layers: Layers | None = None,
         match: Match = "aga",
+        compiler: Compiler | None = None,
+        steps: int = 1,
     ) -> None:
         self.observations, self.distance, self.vectorised, self.layers = observations, distance, vectorised, layers
         self.victim, self.population = observations[0].victim, population
         local = observations[0].knowledge.local
         self.local = local if match == "fa" else None
-        steps = sum(map(len, self.local.schedule(observations[0].batch_size))) if self.local else 1
-        self.gradients = steps * len(by_round(self.victim, self.victim.parameters))
+        local_steps = sum(map(len, self.local.schedule(observations[0].batch_size))) if self.local else 1
+        self.gradients = local_steps * len(by_round(self.victim, self.victim.parameters))
         task_of = [task for task in range(len(observations)) for _ in range(runs * population)]
         on_cpu = self.victim.mean.device.type == "cpu"
         size = chunk or (max(1, CPU_IMAGES // observations[0].batch_size) if on_cpu else len(task_of))
         self._sent = [o.gradient() for o in observations]
-        alike: dict[tuple[int, ...], Chunk] = {}
+        self._task_of = task_of
+        self._cut(size)
+        repaid = compiler and compiler.repays(steps * len(self.chunks), self.victim.mean.device)
+        self.compiler = compiler if repaid else None
+
+    def _cut(self, size: int) -> None:
+        """Into chunks of `size` batches."""
+        self.size = size = min(size, len(self._task_of))
         self.chunks: list[Chunk] = []
-        for start in range(0, len(task_of), size):
-            tasks = tuple(task_of[start : start + size])
+        self._functions: list[Function] = []  # of the chunks, from their first evaluation
+        alike: dict[tuple[int, ...], Chunk] = {}
+        for start in range(0, len(self._task_of), size):
+            tasks = tuple(self._task_of[start : start + size])
             rows = slice(start, start + len(tasks))
             if tasks not in alike:
                 alike[tasks] = self._chunk(rows, tasks)
             self.chunks.append(replace(alike[tasks], rows=rows))
+
+    def _of_chunks(self, evaluate: Callable[[int, Chunk], Sequence[Tensor]]) -> list[Tensor]:
+        """What a function gives for the chunks, joined; where memory runs out chunks are halved from then on.
+
+        Raises:
+            InputError: memory does not suffice for a single batch.
+        """
+        while True:
+            try:
+                parts = [evaluate(k, chunk) for k, chunk in enumerate(self.chunks)]
+            except torch.OutOfMemoryError:
+                if self.size == 1:
+                    raise InputError("one dummy batch is too large for the memory; lower --batch or --size.") from None
+                smaller = self.size // 2
+                warnings.warn(f"memory ran out; going on with chunks of {smaller}.", Notice, stacklevel=2)
+            else:
+                return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+            self._cut(smaller)  # here, where nothing holds what was computed
 
     def _chunk(self, rows: slice, tasks: tuple[int, ...]) -> Chunk:
         def gather(tensors: Sequence[Tensor]) -> Tensor:
@@ -117,28 +151,39 @@ class Objective:
 
     def slopes(self, stage: Stage, variables: Variables) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Cost (n,), images and labels at `variables`, and the gradient of cost plus penalty in them."""
-        parts = []
-        for chunk in self.chunks:
-            moving = {name: variable[chunk.rows].detach().requires_grad_() for name, variable in variables.items()}
-            *judged, objective = self._evaluate(chunk, stage, moving)
-            grads = torch.autograd.grad(objective.sum(), list(moving.values()))
-            parts.append([*(tensor.detach() for tensor in judged), *grads])
-        cost, x, y, *grads = map(torch.cat, zip(*parts, strict=True))
+
+        def evaluate(k: int, chunk: Chunk) -> Sequence[Tensor]:
+            inputs = [variable[chunk.rows] for variable in variables.values()]
+            inputs += [self._of_runs(tensor, chunk.rows) for tensor in stage.fixed.values()]
+            if k == len(self._functions):
+                function = partial(self._slopes, chunk, stage, list(variables))
+                self._functions.append(self.compiler(function, inputs) if self.compiler else function)
+            return self._functions[k](*inputs)
+
+        cost, x, y, *grads = self._of_chunks(evaluate)
         return cost, x, y, dict(zip(variables, grads, strict=True))
+
+    def _slopes(self, chunk: Chunk, stage: Stage, moving: list[str], *inputs: Tensor) -> list[Tensor]:
+        """Cost, images, labels and the gradients, of a chunk's variables, which are followed by what is fixed."""
+        v = dict(zip([*moving, *stage.fixed], (tensor.detach() for tensor in inputs), strict=True))
+        searched = [v[name].requires_grad_() for name in moving]
+        *judged, objective = self._evaluate(chunk, stage, v)
+        return [*(tensor.detach() for tensor in judged), *torch.autograd.grad(objective.sum(), searched)]
 
     @torch.no_grad()
     def values(self, stage: Stage, variables: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cost (n,), images, labels and cost plus penalty (n,), where no slope is asked for."""
-        parts = []
-        for chunk in self.chunks:
-            candidates = {name: variable[chunk.rows] for name, variable in variables.items()}
-            parts.append(self._evaluate(chunk, stage, candidates))
-        cost, x, y, objective = map(torch.cat, zip(*parts, strict=True))
+
+        def evaluate(_: int, chunk: Chunk) -> Sequence[Tensor]:
+            v = {name: variable[chunk.rows] for name, variable in variables.items()}
+            v |= {name: self._of_runs(tensor, chunk.rows) for name, tensor in stage.fixed.items()}
+            return self._evaluate(chunk, stage, v)
+
+        cost, x, y, objective = self._of_chunks(evaluate)
         return cost, x, y, objective
 
-    def _evaluate(self, chunk: Chunk, stage: Stage, moving: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        fixed = {name: self._of_runs(tensor, chunk.rows) for name, tensor in stage.fixed.items()}
-        v = {**moving, **fixed, **chunk.statistics}
+    def _evaluate(self, chunk: Chunk, stage: Stage, v: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        v = {**v, **chunk.statistics}
         x = stage.decode(v)
         y = stage.labels(v) if stage.labels else chunk.labels
         cost = self._cost(chunk, x, y)

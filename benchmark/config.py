@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
+from attacks.compiled import Compile
 from attacks.objective import Match
 from benchmark.batches import Batch, draw_batches
 from benchmark.registry import find
@@ -78,6 +79,7 @@ class Config:
         steps: in total per task; by default the preset's.
         group: tasks that are attacked together.
         chunk: runs (tasks times restarts) evaluated at once; by default all on a GPU, few on a CPU.
+        compile: the evaluations of a step: `auto`, on a CPU where a task's steps repay it; `on` or `off`.
         devices: processes on every machine, by default one for each GPU or else for each CPU core.
         nodes: machines on which this command is started, each with its NODE_RANK; what torchrun and srun start says so.
         precision: of images, victim and attack.
@@ -119,6 +121,7 @@ class Config:
     steps: int | None = None
     group: int = 1
     chunk: int | None = None
+    compile: Compile = "auto"
     devices: int | None = None
     nodes: int = 1
     precision: Literal["float32", "float64"] = "float32"
@@ -239,7 +242,7 @@ class Config:
         """The method with its preset, the single options on top, and what every attack takes."""
         method: type[Attack] = find("attack", self.attack)
         common = {"restarts": self.restarts, "steps": self.steps, "chunk": self.chunk, "seed": self.seed}
-        common["match"] = self.match
+        common |= {"match": self.match, "compile": self.compile}
         options = self.method_options(method)
         if self.labels not in ("given", "none"):
             common["label_method"] = self.labels

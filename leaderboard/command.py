@@ -41,6 +41,7 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "steps": ("STEPS", None),
     "group": ("GROUP", 1),
     "chunk": ("CHUNK", None),
+    "compile": ("COMPILE", "auto"),
     "weights_dir": ("WEIGHTS", "weights"),
     "seed": ("SEED", 0),
 }

@@ -5,9 +5,11 @@ from torch import nn
 from attacks.base import Attack
 from attacks.engine import vectorises, victim_gradients
 from attacks.ig import IG
+from attacks.objective import Objective
 from attacks.stage import Stage
 from benchmark.registry import KINDS, registered
-from victims.errors import Notice
+from priors.dcgan import DCGAN
+from victims.errors import InputError, Notice
 from victims.victim import Victim, build
 
 R, B = 3, 2
@@ -119,3 +121,36 @@ class Stages(Attack):
 def test_a_search_that_leaves_its_plan_is_a_clear_error(plan, names, capture):
     with pytest.raises(ValueError, match="plan"):
         Stages(dict.fromkeys(plan, 1), names).run([capture(size=16).observation])
+
+
+@pytest.mark.parametrize("method", ["ig", "ggl"])
+def test_chunks_are_halved_where_memory_runs_out_and_the_run_goes_on(method, capture, monkeypatch):
+    """Also within a step: what its first chunks gave is thrown away."""
+    attack = registered(KINDS["attack"])[method]
+    options = {"prior": build(DCGAN, size=32, ngf=4, seed=0).eval(), "population": 6} if "prior" in attack.needs else {}
+    observation = capture().observation
+    whole = attack(steps=2, restarts=3, seed=0, **options).run([observation])
+    asked = []
+    real = Objective._evaluate
+
+    def evaluate(self, chunk, *given):
+        asked.append(chunk.rows.stop - chunk.rows.start)
+        if asked[-1] > 1:
+            raise torch.OutOfMemoryError
+        return real(self, chunk, *given)
+
+    monkeypatch.setattr(Objective, "_evaluate", evaluate)
+    with pytest.warns(Notice, match="memory ran out; going on with chunks of 1"):
+        halved = attack(steps=2, restarts=3, seed=0, chunk=3, **options).run([observation])
+    assert asked[:2] == [3, 1]
+    assert max(asked[1:]) == 1
+    torch.testing.assert_close(halved.cost, whole.cost, rtol=1e-4, atol=1e-6)
+
+
+def test_memory_for_less_than_one_batch_is_one_clear_line(capture, monkeypatch):
+    def evaluate(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Objective, "_evaluate", evaluate)
+    with pytest.warns(Notice), pytest.raises(InputError, match="lower --batch or --size"):
+        IG(steps=2, restarts=2, chunk=2).run([capture().observation])
