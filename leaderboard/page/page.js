@@ -310,7 +310,7 @@ function draw() {
 
 $("summary").textContent = `${board.entries.length} entries in ${board.settings.length} settings, ${board.entries.reduce((sum, e) => sum + e.n, 0)} images, protocol ${board.protocol}.`;
 $("complaints").hidden = !board.complaints.length;
-$("complaints").firstChild.textContent = `${board.complaints.length} results are torn or missing; all others are shown`;
+$("complaints").firstChild.textContent = `${board.complaints.length === 1 ? "1 result is" : `${board.complaints.length} results are`} torn or missing; all others are shown`;
 $("complaints").lastChild.append(...board.complaints.map(text => make("li", {}, text)));
 $("board").tHead.append(make("tr", {}, COLUMNS.map((column, i) => make("th", { scope: "col", "aria-sort": "none" }, make("button", { type: "button", onclick: () => sortBy(i) }, column.title)))));
 $("reported").hidden = !board.reported.length;
