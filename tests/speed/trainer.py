@@ -1,0 +1,73 @@
+"""What Lightning adds to a step."""
+
+import contextlib
+import io
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from attacks.base import Attack
+from benchmark.judge import Judge
+from benchmark.lpips_backbone import Lpips
+from benchmark.progress import EVERY
+from benchmark.run import make_trainer, row_maker
+from tests.speed.cells import Cell, Times
+from victims.observation import Observation
+
+MOST = 12  # blocks
+
+
+class Beside(Callback):
+    """Blocks of steps under the Trainer in turn with as many bare ones of a twin of the attack.
+
+    A block has as many steps as there are from one logging of the cost to the next.
+    """
+
+    def __init__(self, twin: Attack) -> None:
+        self.twin, self.under, self.bare = twin, Times(), Times()
+
+    def on_train_batch_start(self, trainer: Trainer, module: Attack, batch: list[Observation], index: int) -> None:
+        if index == 0:
+            self.twin.begin(batch)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Attack, outputs: Any, batch: list[Observation], index: int
+    ) -> None:
+        if (index + 1) % EVERY:
+            return
+        if index >= EVERY:
+            self.under.stop()
+            self.bare.take(self.block)
+        else:
+            self.block()
+        self.under.start()
+
+    def block(self) -> None:
+        for _ in range(EVERY):
+            self.twin.advance()
+
+
+def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, list[float]]] | None:
+    """Every block's seconds with Lightning and without, or None where no block fits into `seconds`.
+
+    The Trainer is that of a run, with its progress bar and the judge.
+
+    Args:
+        step: seconds that one takes.
+    """
+    attack, twin = cell.attack(), cell.attack()
+    blocks = min(MOST, int(seconds / (2 * EVERY * step)), next(iter(attack.plan.values())) // EVERY - 1)
+    if blocks < 1:
+        return None
+    module = cell.module((blocks + 1) * EVERY)
+    lpips = Lpips(None, "none: nothing is scored here")
+    beside = Beside(twin)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        judge = Judge(Path(folder), row_maker(cell.config, attack, lpips), lpips, module.data)
+        trainer = make_trainer(cell.config, 1, Path(folder), judge)
+        trainer.callbacks.append(beside)
+        trainer.fit(attack, module)
+    return {"under": asdict(beside.under), "bare": asdict(beside.bare)}
