@@ -40,8 +40,10 @@ def victim_gradients(
         return vmap(partial(of_run, grad(victim.loss)))(images, labels)
     slope = partial(gradient_at, victim, create_graph=torch.is_grad_enabled())
     with torch.enable_grad():
-        runs = [of_run(slope, x, y) for x, y in zip(images, labels, strict=True)]
-    return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
+        first, *others = (of_run(slope, x, y) for x, y in zip(images, labels, strict=True))
+    if not others:
+        return {name: g[None] for name, g in first.items()}  # as it is, for it may be large
+    return {name: torch.stack([g, *(run[name] for run in others)]) for name, g in first.items()}
 
 
 def victim_statistics(victim: Victim, images: Tensor, *, vectorised: bool = True) -> Statistics:

@@ -125,7 +125,7 @@ class Objective:
                 smaller = self.size // 2
                 warnings.warn(f"memory ran out; going on with chunks of {smaller}.", Notice, stacklevel=2)
             else:
-                return [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+                return list(parts[0]) if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
             self._cut(smaller)  # here, where nothing holds what was computed
 
     def _chunk(self, rows: slice, tasks: tuple[int, ...]) -> Chunk:

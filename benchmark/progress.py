@@ -6,10 +6,10 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from attacks.base import Attack
+from attacks.base import INNER, Attack
 from benchmark.tasks import GradientDataModule
 
-EVERY = 10  # steps between two looks at the cost: reading it waits for the device
+EVERY = 2  # training steps between two looks at the cost: reading it waits for the device
 
 
 class TaskProgress(ProgressBar):
@@ -28,15 +28,16 @@ class TaskProgress(ProgressBar):
         self.shown = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Attack, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.bar.update()
+        module: GradientDataModule = trainer.datamodule
+        step = min((batch_idx + 1) * INNER, module.steps)  # so many are done
+        self.bar.update(step - batch_idx * INNER)
         if batch_idx % EVERY == 0:
-            module: GradientDataModule = trainer.datamodule
             stage, costs = pl_module.curve[-1]
             task = f"task {trainer.current_epoch + 1}/{len(module.groups)}"
-            self.bar.set_postfix_str(f"{task}, stage {stage}, step {batch_idx}, cost {costs.min().item():.4g}")
+            self.bar.set_postfix_str(f"{task}, stage {stage}, step {step}, cost {costs.min().item():.4g}")
             for observation, cost in zip(batch, costs.tolist(), strict=True):
                 for logger in trainer.loggers:
-                    logger.log_metrics({f"cost/{observation.task}": cost}, step=batch_idx)
+                    logger.log_metrics({f"cost/{observation.task}": cost}, step=step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
         self.bar.close()

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from attacks.base import INNER
 from benchmark.batches import Batch
 from benchmark.rows import Control
 from defenses.base import Defense
@@ -51,7 +52,7 @@ def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
 
 
 class GradientDataModule(LightningDataModule):
-    """Serves one group of tasks per epoch: to the attack their observations, once per optimisation step.
+    """Serves one group of tasks per epoch: to the attack their observations, once per training step.
 
     The private batches stay here, in `tasks`, for the judge.
 
@@ -104,7 +105,8 @@ class GradientDataModule(LightningDataModule):
         self.victim.to(self.trainer.strategy.root_device)
         self.tasks = [self.capture(batch) for batch in self.groups[self.trainer.current_epoch]]
         observations = [task.observation for task in self.tasks]
-        return DataLoader([observations] * self.steps, batch_size=None, collate_fn=lambda group: group)
+        often = -(-self.steps // INNER)
+        return DataLoader([observations] * often, batch_size=None, collate_fn=lambda group: group)
 
     def transfer_batch_to_device(
         self, batch: list[Observation], device: torch.device, dataloader_idx: int

@@ -161,7 +161,8 @@ def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
             differing.remove("prior_trained_on")  # goes with the prior
         common = set.intersection(*(set(other["options"]) for other in alike))
         own = own | {"options": " ".join(option for option in own["options"] if option not in common) or NOTHING}
-        names.append(", ".join([own["attack"], *(f"{key} {NOTHING if own[key] == '' else own[key]}" for key in differing)]))
+        told = {key: NOTHING if own[key] == "" else own[key] for key in differing}
+        names.append(", ".join([own["attack"], *(f"{key} {value}" for key, value in told.items())]))
     return names
 
 

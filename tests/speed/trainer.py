@@ -9,7 +9,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from attacks.base import Attack
+from attacks.base import INNER, Attack
 from benchmark.judge import Judge
 from benchmark.lpips_backbone import Lpips
 from benchmark.progress import EVERY
@@ -18,13 +18,11 @@ from tests.speed.cells import Cell, Times
 from victims.observation import Observation
 
 MOST = 12  # blocks
+BLOCK = EVERY * INNER  # steps from one logging of the cost to the next
 
 
 class Beside(Callback):
-    """Blocks of steps under the Trainer in turn with as many bare ones of a twin of the attack.
-
-    A block has as many steps as there are from one logging of the cost to the next.
-    """
+    """Blocks of steps under the Trainer in turn with as many bare ones of a twin of the attack."""
 
     def __init__(self, twin: Attack) -> None:
         self.twin, self.under, self.bare = twin, Times(), Times()
@@ -46,7 +44,7 @@ class Beside(Callback):
         self.under.start()
 
     def block(self) -> None:
-        for _ in range(EVERY):
+        for _ in range(BLOCK):
             self.twin.advance()
 
 
@@ -59,10 +57,10 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
         step: seconds that one takes.
     """
     attack, twin = cell.attack(), cell.attack()
-    blocks = min(MOST, int(seconds / (2 * EVERY * step)), next(iter(attack.plan.values())) // EVERY - 1)
+    blocks = min(MOST, int(seconds / (2 * BLOCK * step)), next(iter(attack.plan.values())) // BLOCK - 1)
     if blocks < 1:
         return None
-    module = cell.module((blocks + 1) * EVERY)
+    module = cell.module((blocks + 1) * BLOCK)
     lpips = Lpips(None, "none: nothing is scored here")
     beside = Beside(twin)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
