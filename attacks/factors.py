@@ -83,8 +83,12 @@ class Factors:
 class WeightFactors(Factors):
     """Of a layer that multiplies its input by a weight (O, ...) and may add a bias."""
 
-    def columns(self) -> tuple[Tensor, Tensor]:
-        """What meets the weight as a matrix (O, K), and slopes, at all N places of all images: (R, K, N), (R, O, N)."""
+    def patches(self) -> Tensor:
+        """What the weight as a matrix (O, K) multiplies, at all N places of all images: (R, K, N)."""
+        raise NotImplementedError
+
+    def slopes(self) -> Tensor:
+        """d at all places of all images: (R, O, N)."""
         raise NotImplementedError
 
     def applied(self, weight: Tensor) -> Tensor:
@@ -92,28 +96,24 @@ class WeightFactors(Factors):
         raise NotImplementedError
 
     def weight_gradient(self) -> Tensor:
-        A, D = self.columns()
-        return (D @ A.mT).unflatten(2, self.layer.weight.shape[1:])
+        return (self.slopes() @ self.patches().mT).unflatten(2, self.layer.weight.shape[1:])
 
     def gradient(self) -> Gradient:
         return {"weight": self.weight_gradient()} | self.bias()
 
     def bias(self) -> Gradient:
-        return {} if self.layer.bias is None else {"bias": self.columns_of_d().sum(2)}
-
-    def columns_of_d(self) -> Tensor:
-        raise NotImplementedError
+        return {} if self.layer.bias is None else {"bias": self.slopes().sum(2)}
 
     @property
     def saves(self) -> bool:
         """Whether both Gram matrices cost less than the gradient."""
-        places, rows, columns = self.columns_of_d().shape[2], len(self.layer.weight), self.layer.weight[0].numel()
+        places, rows, columns = self.slopes().shape[2], len(self.layer.weight), self.layer.weight[0].numel()
         return places * (columns + rows) < columns * rows
 
     def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
         if not (self.saves and shared(target["weight"])):
             return super().products(target)
-        A, D = self.columns()
+        A, D = self.patches(), self.slopes()
         along = (self.d * self.applied(target["weight"][0])).flatten(1).sum(1)
         norm2 = ((A.mT @ A) * (D.mT @ D)).flatten(1).sum(1)
         return {"weight": (along, norm2)} | {n: (dot(g, target[n]), dot(g, g)) for n, g in self.bias().items()}
@@ -124,12 +124,12 @@ class ConvolutionFactors(WeightFactors):
     def how(self) -> tuple:
         return self.layer.stride, self.layer.padding, self.layer.dilation
 
-    def columns(self) -> tuple[Tensor, Tensor]:
+    def patches(self) -> Tensor:
         stride, padding, dilation = self.how
         patches = unfold(self.a.flatten(0, 1), self.layer.kernel_size, dilation, padding, stride)
-        return patches.unflatten(0, self.a.shape[:2]).transpose(1, 2).flatten(2), self.columns_of_d()
+        return patches.unflatten(0, self.a.shape[:2]).transpose(1, 2).flatten(2)
 
-    def columns_of_d(self) -> Tensor:
+    def slopes(self) -> Tensor:
         return self.d.flatten(3).transpose(1, 2).flatten(2)
 
     def applied(self, weight: Tensor) -> Tensor:
@@ -137,17 +137,17 @@ class ConvolutionFactors(WeightFactors):
 
     def weight_gradient(self) -> Tensor:
         shape = self.layer.weight.shape
-        if len(self.a) > 1 and shape.numel() < SMALL:
+        if len(self.a) > 1 and (shape.numel() < SMALL or self.a.is_cuda):  # there a loop waits for its launches
             return super().weight_gradient()
         runs = zip(self.a, self.d, strict=True)
         return torch.stack([WeightGradient.apply(a, d, shape, self.how) for a, d in runs])
 
 
 class LinearFactors(WeightFactors):
-    def columns(self) -> tuple[Tensor, Tensor]:
-        return self.a.flatten(1, -2).mT, self.columns_of_d()
+    def patches(self) -> Tensor:
+        return self.a.flatten(1, -2).mT
 
-    def columns_of_d(self) -> Tensor:
+    def slopes(self) -> Tensor:
         return self.d.flatten(1, -2).mT
 
     def applied(self, weight: Tensor) -> Tensor:
@@ -159,8 +159,6 @@ class NormFactors(Factors):
 
     def gradient(self) -> Gradient:
         layer = self.layer
-        if not layer.affine:
-            return {}
         centred = self.a - layer.running_mean[:, None, None]
         normed = centred * (layer.running_var + layer.eps).rsqrt()[:, None, None]
         places = (1, 3, 4)
