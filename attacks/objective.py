@@ -30,6 +30,7 @@ Match = Literal["aga", "fa"]
 """
 
 CPU_IMAGES = 4  # measured: beyond, grouped convolutions of many runs are slower than the runs one by one
+CPU_CANDIDATES = 16  # images; measured: without slopes, whose memory is the limit, more at once are faster
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Objective:
     Args:
         runs: of each task.
         chunk: how many batches are evaluated at once; None is all of them on a GPU, and on a CPU as many as make
-            up `CPU_IMAGES` images.
+            up `CPU_IMAGES` images, or `CPU_CANDIDATES`.
         layers: the victim's, where its gradient can be held as factors.
         match: see `Match`; without local training there is nothing to choose.
         compiler: of evaluations with slopes, which are those of one stage then, where its steps repay it.
@@ -90,7 +91,8 @@ class Objective:
         self.gradients = local_steps * len(by_round(self.victim, self.victim.parameters))
         task_of = [task for task in range(len(observations)) for _ in range(runs * population)]
         on_cpu = self.victim.mean.device.type == "cpu"
-        size = chunk or (max(1, CPU_IMAGES // observations[0].batch_size) if on_cpu else len(task_of))
+        images = CPU_CANDIDATES if layers and population > 1 else CPU_IMAGES
+        size = chunk or (max(1, images // observations[0].batch_size) if on_cpu else len(task_of))
         self._sent = [o.gradient() for o in observations]
         self._task_of = task_of
         self._cut(size)
