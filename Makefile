@@ -24,10 +24,11 @@ JOBS    := CLUSTER:cluster PARTITION:partition GPUS:gpus CPUS:cpus MINUTES:minut
 AUDIT   := LABELS:labels DEFENSE:defense MINUTES:minutes VICTIM_WEIGHTS:weights MODE:mode PRIOR:prior SIZE:size \
            BATCH:batch MOST:most SEED:seed WEIGHTS:weights_dir
 BOARD   := AGAINST:against METRIC:metric FROM_WANDB:from-wandb TO_WANDB:to-wandb GROUP:group
+SPEED   := VICTIM:victim BATCH:batch RESTARTS:restarts SIZE:size COMPILE:compile BUDGET:budget
 flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
 ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
 
-.PHONY: help bench submit reproduce audit leaderboard priors prior test test-all lint format clean
+.PHONY: help bench submit reproduce audit leaderboard speed priors prior test test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -61,6 +62,10 @@ reproduce: $(READY)  ## a published table again beside its numbers: make reprodu
 
 leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table: AGAINST=ig METRIC=ssim FROM_WANDB= TO_WANDB= GROUP=
 	@$(RUN) leaderboard '$(OUT)' $(foreach option,$(BOARD),$(call flag,$(option)))
+
+speed: $(READY)  ## what a step costs here beside the plain loop: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=off,on QUICK=yes
+	@$(RUN) tests.speed --out='$(OUT)/speed' $(if $(QUICK),--quick) $(foreach option,$(SPEED),$(call flag,$(option))) \
+	  $(if $(filter command environment,$(firstword $(origin METHOD))),--method='$(METHOD)')
 
 priors: $(READY)  ## the generators there are, and where those that are not here can be had
 	@$(RUN) benchmark prior list $(call flag,WEIGHTS:weights_dir)

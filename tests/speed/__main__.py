@@ -24,14 +24,16 @@ from tests.speed.trainer import overhead
 from victims.errors import InputError
 
 FULL = {"method": "ig,gias,gifd,ggl", "victim": "lenet,convnet,resnet18", "batch": "1,4,16", "restarts": "1,4"}
-FULL |= {"size": "32,64", "budget": 30.0}
+FULL |= {"size": "32,64", "compile": "off", "budget": 30.0}
 QUICK = {"method": "ig,gias", "victim": "lenet,convnet", "batch": "1", "restarts": "1,4", "size": "32", "budget": 4.0}
+QUICK |= {"compile": "off"}
 HELP = {
     "method": "attacks that have a plain loop",
     "victim": "models",
     "batch": "images in a batch",
     "restarts": "independent starts",
     "size": "sides of the images: the first for all cells, others for ig at the first batch and restarts",
+    "compile": "whether the suite's steps are compiled: off, on, or both with a comma; on takes minutes a cell",
     "budget": "seconds for the repeats of a cell",
 }
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "cma")
@@ -69,8 +71,13 @@ def cells(chosen: dict[str, Any]) -> list[Cell]:
     if unknown := [name for name in methods if name not in LOOPS]:
         raise InputError(f"there is no plain loop for '{unknown[0]}'; method is one of {', '.join(LOOPS)}.")
     batches, restarts, sizes = (numbers(name, chosen[name]) for name in ("batch", "restarts", "size"))
-    grid = [Cell(m, v, b, r, sizes[0]) for v in victims for b in batches for r in restarts for m in methods]
-    larger = [Cell("ig", v, batches[0], restarts[0], size) for v in victims for size in sizes[1:] if "ig" in methods]
+    modes = chosen["compile"].split(",")
+    if unknown := set(modes) - {"off", "on"}:
+        raise InputError(f"compile is off, on, or off,on, not '{', '.join(sorted(unknown))}'.")
+    small = [(v, b, r, sizes[0], mode) for v in victims for b in batches for r in restarts for mode in modes]
+    grid = [Cell(m, *rest) for rest in small for m in methods]
+    first = batches[0], restarts[0]
+    larger = [Cell("ig", v, *first, size, modes[0]) for v in victims for size in sizes[1:] if "ig" in methods]
     return grid + larger
 
 

@@ -28,9 +28,11 @@ class Cell:
     batch: int
     restarts: int
     size: int
+    compile: str = "off"
 
     def __str__(self) -> str:
-        return f"{self.method} {self.victim} B={self.batch} R={self.restarts} {self.size}px"
+        compiled = ", compiled" if self.compile == "on" else ""
+        return f"{self.method} {self.victim} B={self.batch} R={self.restarts} {self.size}px{compiled}"
 
     @cached_property
     def config(self) -> Config:

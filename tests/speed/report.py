@@ -73,6 +73,7 @@ def columns(record: Record) -> dict[str, str]:
         "B": str(cell["batch"]),
         "R": str(cell["restarts"]),
         "px": str(cell["size"]),
+        "compiled": cell["compile"],
         "ms": f"{1e3 * s['step']:.4g}",
         "plain ms": f"{1e3 * s['plain_step']:.4g}",
         "ratio": f"{s['ratio']:.2f}",
@@ -91,8 +92,9 @@ def columns(record: Record) -> dict[str, str]:
 def line(record: Record) -> str:
     """A cell for the terminal, as it comes."""
     c = columns(record)
+    what = f"{c['attack']} {c['victim']} B={c['B']} R={c['R']} {c['px']}px, compiled {c['compiled']}"
     return (
-        f"{c['attack']} {c['victim']} B={c['B']} R={c['R']} {c['px']}px: {c['ms']} ms, plain {c['plain ms']} ms, "
+        f"{what}: {c['ms']} ms, plain {c['plain ms']} ms, "
         f"{c['ratio']}x ({c['by wall']}x by wall); {c['MiB']} MiB; Lightning {c['Lightning %']} %; "
         f"first step {c['first s']} s; curves {c['curves']}"
     )
@@ -119,7 +121,7 @@ AXES = {"batch": "images in a batch B", "restarts": "restarts R", "size": "side 
 def draw(path: Path, records: Sequence[Record]) -> Path:
     """Seconds of a step along four axes, all else at its first measured value; suite solid, plain loop dashed."""
     cells = [{**record["cell"], "parameters": record["parameters"], **record["summary"]} for record in records]
-    base = {axis: cells[0][axis] for axis in ("victim", *AXES)}
+    base = {axis: cells[0][axis] for axis in ("victim", "compile", *AXES)}
     methods = list(dict.fromkeys(cell["method"] for cell in cells))
     figure = Figure(figsize=(11, 3), layout="constrained")
     for axis, (name, label) in zip(

@@ -19,7 +19,8 @@ def test_the_quick_path_ends_with_every_number_and_goes_on_where_it_was(tmp_path
     assert kept["about"].keys() == {"device", "threads", "versions", "commit", "peak"}
     assert kept["about"]["peak"]["flops_per_second"] > 1e8
     (record,) = kept["cells"]
-    assert record["cell"] == {"method": "ig", "victim": "lenet", "batch": 1, "restarts": 1, "size": 32}
+    cell = {"method": "ig", "victim": "lenet", "batch": 1, "restarts": 1, "size": 32, "compile": "off"}
+    assert record["cell"] == cell
     assert record["parameters"] == 15_826  # 3 and 12 channels through 5x5, 12 biases each, 768 features to 10 classes
     assert record["plan"] == {"x": 600}
     stage = record["stages"]["x"]
@@ -47,7 +48,11 @@ def test_the_quick_path_ends_with_every_number_and_goes_on_where_it_was(tmp_path
 
 @pytest.mark.parametrize(
     ("option", "value", "said"),
-    [("--method", "dlg", "there is no plain loop"), ("--batch", "0", "whole numbers from 1")],
+    [
+        ("--method", "dlg", "there is no plain loop"),
+        ("--batch", "0", "whole numbers from 1"),
+        ("--compile", "yes", "off, on, or"),
+    ],
 )
 def test_bad_options_are_one_line(tmp_path, capsys, option, value, said):
     assert speed.main(["--quick", option, value, "--out", str(tmp_path)]) == 2
@@ -58,6 +63,7 @@ def test_bad_options_are_one_line(tmp_path, capsys, option, value, said):
 
 def test_other_sizes_are_for_ig_at_the_first_batch_and_restarts():
     chosen = {"method": "ig,ggl", "victim": "lenet", "batch": "1,4", "restarts": "2,4", "size": "32,64"}
+    chosen["compile"] = "off"
     found = speed.cells(chosen)
     assert len(found) == 9
     assert [cell for cell in found if cell.size != 32] == [Cell("ig", "lenet", 1, 2, 64)]
