@@ -97,7 +97,7 @@ def record():
     }
     of_all = {"tensors": 2**20, "resident": None}
     return {
-        "cell": {"method": "gias", "victim": "lenet", "batch": 4, "restarts": 1, "size": 32},
+        "cell": {"method": "gias", "victim": "lenet", "batch": 4, "restarts": 1, "size": 32, "compile": "off"},
         "parameters": 10,
         "plan": {"z": 3, "w": 1},
         "stages": stages,
