@@ -23,7 +23,6 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR
 
 from attacks.base import Attack
 from defenses.sparsification import Sparsification
-from priors.base import Prior
 
 Loop = Generator[float, None, Tensor]
 Descent = Generator[float, None, tuple[list[Tensor], Tensor, float]]
@@ -156,7 +155,7 @@ def ig(attack: Attack, server: Server, restart: int) -> Loop:
 
 def gias(attack: Attack, server: Server, restart: int) -> Loop:
     """Latents, then a generator for every image."""
-    prior = deepcopy(attack.prior)
+    prior = attack.prior
     z = attack.latents()["z"][restart].clone().requires_grad_()
 
     def latents() -> tuple[Tensor, Tensor, Tensor]:
@@ -181,13 +180,12 @@ def gifd(attack: Attack, server: Server, restart: int) -> Loop:
 
     For generators that search features h alone, as DCGAN does.
     """
-    prior = deepcopy(attack.prior)
     z = h = attack.latents()["z"][restart]
     least, best = math.inf, None
     for k, steps in enumerate(attack.plan.values()):
         with torch.no_grad():
-            start = prior.advance({"z": z, "h": h}, k - 1, k)["h"] if k else z
-        (h,), image, cost = yield from features(attack, server, prior, k, z, start, steps)
+            start = attack.prior.advance({"z": z, "h": h}, k - 1, k)["h"] if k else z
+        (h,), image, cost = yield from features(attack, server, k, z, start, steps)
         if cost < least:
             least, best = cost, image
         if k == 0:
@@ -195,12 +193,12 @@ def gifd(attack: Attack, server: Server, restart: int) -> Loop:
     return best
 
 
-def features(attack: Attack, server: Server, prior: Prior, k: int, z: Tensor, start: Tensor, steps: int) -> Descent:
+def features(attack: Attack, server: Server, k: int, z: Tensor, start: Tensor, steps: int) -> Descent:
     """GIFD's phase in front of block k, (B, ...); in front of block 0 there are the latents."""
     v = start.clone().requires_grad_()
 
     def evaluate() -> tuple[Tensor, Tensor, Tensor]:
-        x = server.images(prior.advance({"z": z, "h": v} if k else {"z": v}, k)["h"])
+        x = server.images(attack.prior.advance({"z": z, "h": v} if k else {"z": v}, k)["h"])
         norm = x.pow(2).sum().sqrt()
         return server.cosine(x), attack.tv * variation(x) + attack.l2 * norm / x[0, 0].numel(), x
 
