@@ -211,14 +211,15 @@ function costs(entries, timed) {
 function drawCharts() {
   const entries = chosen(), attacks = entries.filter(e => e.control === "none"), ids = new Set(entries.map(e => e.id));
   const groups = board.settings.map((label, i) => [label, attacks.filter(e => e.settings.includes(i))]).filter(([, group]) => group.length > 1);
+  const sweeps = board.sweeps.map(sweep => chart({ title: `PSNR by ${sweep.axis}`, caption: `${sweep.setting}. Bars: 95 % intervals.`, x: { label: sweep.axis, log: sweep.axis.startsWith("images") }, y: { label: "PSNR (dB)" },
+    series: sweep.lines.map(line => ({ name: name(byId.get(line.points[0].id)), points: line.points.filter(p => ids.has(p.id)).map(p => ({ x: p.x, y: p.mean, ...bounds(p) })) })), joined: true, marked: true }));
   const figures = groups.flatMap(([label, group]) => [
     chart({ title: "Cost against time", caption: `${label}. Median over tasks. Attacks match by different costs: hold their shapes, not their heights, against each other.`,
       x: { label: "time (s)", log: true }, y: { label: "attacker's cost", log: true }, series: costs(group, true), joined: true }),
     chart({ title: "Quality against budget", caption: `${label}. Bars: 95 % intervals.`, x: { label: budget(group).label, log: true }, y: { label: "PSNR (dB)" }, marked: true,
       series: group.map(e => ({ name: name(e), points: [{ x: budget(group).value(e), y: e.scores.psnr?.mean, ...bounds(e.scores.psnr) }] })) }),
-  ]).concat(board.sweeps.map(sweep => chart({ title: `PSNR by ${sweep.axis}`, caption: `${sweep.setting}. Bars: 95 % intervals.`, x: { label: sweep.axis, log: sweep.axis.startsWith("images") }, y: { label: "PSNR (dB)" },
-    series: sweep.lines.map(line => ({ name: name(byId.get(line.points[0].id)), points: line.points.filter(p => ids.has(p.id)).map(p => ({ x: p.x, y: p.mean, ...bounds(p) })) })), joined: true, marked: true })));
-  const drawn = figures.filter(Boolean);
+  ]);
+  const drawn = [...sweeps, ...figures].filter(Boolean);  // those over several settings first, for they are few
   $("charts").replaceChildren(...drawn.slice(0, MOST));
   if (drawn.length > MOST) $("charts").append(make("p", { class: "note" }, `${MOST} of ${drawn.length} charts: choose a setting above for the others.`));
   if (!drawn.length) $("charts").append(make("p", { class: "note" }, "Nothing to draw: a chart needs two attacks of one setting, or one attack at two batch sizes or sparsities."));
