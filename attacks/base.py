@@ -1,12 +1,12 @@
 """The base of every attack: stages, restarts, judgement by the attacker's own cost, budget.
 
 A method is a `LightningModule` that says, in `search`, which variables move and how they become images. The
-base does the rest: `training_step` advances the current stage by one step, all runs together. A *run* is one
+base does the rest: `advance` takes one step of the current stage, all runs together. A *run* is one
 restart of one task; runs are the leading dimension R of every variable, image batch and cost. Runs of one
 task lie next to each other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypedDict
 
 import torch
@@ -16,16 +16,15 @@ from torch import Tensor
 from attacks.admission import Admission
 from attacks.compiled import Compile, Compiler
 from attacks.distances import cosine
-from attacks.engine import vectorises, victim_statistics
+from attacks.engine import vectorises
 from attacks.factors import find_layers
 from attacks.labels import find
 from attacks.objective import Match, Objective
-from attacks.regularisers import statistics_distance
-from attacks.stage import Reconstruction, Search, Stage, Variables, share_out
-from priors.base import Prior, shrink
+from attacks.stage import Reconstruction, Search, Stage, share_out
+from attacks.toolbox import Toolbox
+from priors.base import Prior
 from victims.errors import InputError
 from victims.observation import Observation
-from victims.seeds import seed_of
 from victims.victim import Gradient
 
 INNER = 5  # steps in one of Lightning's, whose own work is up to an eighth of a step on small nets
@@ -44,7 +43,7 @@ class Common(TypedDict, total=False):
     compile: Compile
 
 
-class Attack(Admission, LightningModule):
+class Attack(Admission, Toolbox, LightningModule):
     """Gradient matching, to be subclassed by methods.
 
     Class attributes, besides those of `Admission`:
@@ -110,63 +109,6 @@ class Attack(Admission, LightningModule):
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
         """The matching cost, (R,); by default one cosine over all tensors."""
         return cosine(dummy, received)
-
-    # What `search` is written with.
-
-    @property
-    def runs(self) -> int:
-        """R: tasks times the restarts that are still going on."""
-        return len(self.observations) * self._alive
-
-    @property
-    def batch_size(self) -> int:
-        return self.observations[0].batch_size
-
-    def seeds(self, *salt: object) -> list[int]:
-        """One per run; it depends on seed, task, restart and salt alone, on no device or grouping."""
-        tasks = [observation.task for observation in self.observations]
-        return [seed_of(self.seed, task, restart, *salt) for task in tasks for restart in range(self._alive)]
-
-    def draw(self, sample: Callable[[torch.Generator], Tensor], *salt: object) -> Tensor:
-        """One draw per run, (R, ...), from its seed."""
-        draws = [sample(torch.Generator().manual_seed(seed)) for seed in self.seeds(*salt)]
-        return torch.stack(draws).to(self.victim.mean)
-
-    def for_runs(self, tensors: Sequence[Tensor]) -> Tensor:
-        """One tensor of each task, (...) -> that of its task for every run, (R, ...)."""
-        return torch.stack(list(tensors)).repeat_interleave(self._alive, 0)
-
-    def noise(self) -> Tensor:
-        """Standard normal images, (R, B, C, H, W)."""
-        shape = (self.batch_size, *self.observations[0].image_shape)
-        return self.draw(lambda generator: torch.randn(shape, generator=generator))
-
-    def latents(self) -> dict[str, Tensor]:
-        """What goes into the prior, from its own distribution, (R, B, ...) each; a conditional one has the labels y."""
-        draws = [self.prior.draw(self.batch_size, torch.Generator().manual_seed(seed)) for seed in self.seeds()]
-        state = {name: torch.stack([draw[name] for draw in draws]).to(self.victim.mean) for name in draws[0]}
-        if self.prior.classes:
-            state["y"] = self.for_runs([o.knowledge.labels for o in self.observations])
-        return state
-
-    def images(self, decoded: Tensor) -> Tensor:
-        """A prior's images (R, B, C, H, W) in [0, 1] as the victim takes them: area-resized, normalised."""
-        return self.victim.normalise(shrink(decoded, self.observations[0].image_shape[-1]))
-
-    def box(self, images: Tensor) -> None:
-        """Clamp normalised images, in place, to what pixels in [0, 1] can be."""
-        black = torch.zeros_like(self.victim.mean)
-        low, high = self.victim.normalise(black), self.victim.normalise(black + 1)
-        torch.maximum(torch.minimum(images, high, out=images), low, out=images)
-
-    def bn(self, v: Variables, x: Tensor, first: float = 1.0) -> Tensor:
-        """Distance of the images' batch-norm statistics to those given, which are in v; (R,), zero where none are."""
-        known = {name.removeprefix("bn "): s for name, s in v.items() if name.startswith("bn ")}
-        if not known:
-            return x.new_zeros(len(x))
-        return statistics_distance(victim_statistics(self.victim, x, vectorised=self.vectorised), known, first)
-
-    # The run.
 
     def begin(self, observations: Sequence[Observation]) -> None:
         """Take up tasks of equal shape on one victim and make ready for the first step.

@@ -170,7 +170,8 @@ class Objective:
         v = dict(zip([*moving, *stage.fixed], (tensor.detach() for tensor in inputs), strict=True))
         searched = [v[name].requires_grad_() for name in moving]
         *judged, objective = self._evaluate(chunk, stage, v)
-        return [*(tensor.detach() for tensor in judged), *torch.autograd.grad(objective.sum(), searched)]
+        grads = torch.autograd.grad(objective.sum(), searched)
+        return [*(tensor.detach() for tensor in judged), *(g.contiguous() for g in grads)]  # as L-BFGS wants them
 
     @torch.no_grad()
     def values(self, stage: Stage, variables: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
