@@ -1,8 +1,8 @@
 """The suite's attacks and the plain loops find the same costs, step by step.
 
 In double precision over whole searches. In single precision only while the search itself is well conditioned: a start
-that differs in its last digit alone sends the plain loop of GIFD, and a fresh Adam on a generator's parameters, as far
-from itself (measured: 2 % after 30 steps) as the suite is from it. CMA-ES sees no slopes but only ranks, and agrees
+that differs in its last digit alone sends GIFD's plain loop as far from itself (measured on its first phase: 2 % after
+30 steps) as the suite is from it. CMA-ES sees no slopes but only ranks, and agrees
 until two candidates tie.
 """
 
