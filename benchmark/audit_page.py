@@ -19,7 +19,7 @@ STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; } th, td { padding: .3rem .7rem; text-align: left; vertical-align: top; }
-tr + tr > td { border-top: 1px solid #8886; } .wide { overflow-x: auto; }
+tr + tr > td { border-top: 1px solid #8886; } .wide { overflow-x: auto; } tr > :last-child { min-width: 15rem; }
 img { width: 96px; height: 96px; image-rendering: pixelated; display: block; }
 .recognisable { color: light-dark(#b00020, #ff8a80); font-weight: 600; }
 .partly { color: light-dark(#8a5a00, #ffcc66); font-weight: 600; }
