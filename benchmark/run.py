@@ -14,6 +14,7 @@ import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from attacks.base import Attack
@@ -107,6 +108,7 @@ def run(config: Config) -> Path:
 def reproducible() -> None:
     """The same rows whatever the number of processes or cores: one thread each on a CPU, exact fp32 on a GPU."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threadpool_limits(1, user_api="blas")  # numpy, in CMA-ES: its threads mostly wait for each other
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True

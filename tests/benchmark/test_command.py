@@ -13,12 +13,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from threadpoolctl import threadpool_info
 from torchvision.models import squeezenet1_1
 
 from attacks.base import Attack
 from benchmark import quality
 from benchmark.__main__ import main
 from benchmark.rows import Row
+from benchmark.run import reproducible
 from benchmark.tasks import mean_image
 from priors import weights
 from priors.catalogue import CATALOGUE
@@ -346,3 +348,10 @@ def test_prior_train(tmp_path, capsys):
     assert Image.open(out.with_suffix(".png")).width > 200
     assert main(["prior", "train", str(tmp_path / "new.bin")]) == 2
     assert capsys.readouterr().err.count("benchmark:") == 1
+
+
+def test_a_run_computes_with_one_thread_of_numpy_too():
+    """CMA-ES is numpy's; rows must not depend on how many cores there are."""
+    reproducible()
+    threads = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    assert threads == {1}
