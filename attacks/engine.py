@@ -65,11 +65,7 @@ def vectorises(
     Args:
         local: training that is to be repeated, in which every run comes to weights of its own.
     """
-    double = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(2, batch_size, *image_shape, generator=generator, dtype=torch.float64)
-    images = double.normalise(x.to(victim.mean.device)).requires_grad_()
-    labels = torch.zeros(2, batch_size, dtype=torch.long, device=images.device)
+    double, images, labels = probe(victim, image_shape, batch_size)
 
     def slopes(vectorised: bool) -> Tensor:
         dummy = victim_gradients(double, images, labels, local=local, vectorised=vectorised)
@@ -81,8 +77,22 @@ def vectorises(
         reason = f"torch.func cannot run this victim ({str(error).strip().splitlines()[0]})"
     else:
         plain = slopes(False)
-        if (fast - plain).norm() <= AGREE * plain.norm():
+        if agree(fast, plain):
             return True
         reason = "torch.func and plain autograd disagree on this victim's second derivative"
     warnings.warn(f"{reason}; going on run by run.", Notice, stacklevel=2)
     return False
+
+
+def probe(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> tuple[Victim, Tensor, Tensor]:
+    """A copy of the victim in float64, and two random batches (2, B, C, H, W) with labels to try it on."""
+    double = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, batch_size, *image_shape, generator=generator, dtype=torch.float64)
+    images = double.normalise(x.to(victim.mean.device)).requires_grad_()
+    return double, images, torch.zeros(2, batch_size, dtype=torch.long, device=images.device)
+
+
+def agree(fast: Tensor, plain: Tensor) -> bool:
+    """Whether a probe's slopes are those of plain autograd."""
+    return bool((fast - plain).norm() <= AGREE * plain.norm())

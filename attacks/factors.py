@@ -7,7 +7,6 @@ of the weights for every run, nor a pass over them, which is most of what late l
 """
 
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, unfold
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from victims.victim import Gradient, Penalised, Victim, gradient, passing
+from attacks.engine import agree, probe, victim_gradients
+from victims.victim import Gradient, Penalised, Victim, passing
 
 SMALL = 1 << 15  # measured: with weights of fewer entries one matrix product for all runs beats a convolution for each
 LARGE = 1 << 20  # entries; measured: a product's temporary that no cache holds takes many times the sum
-AGREE = 1e-6  # relative, in float64
 
 
 def shared(target: Tensor) -> bool:
@@ -252,23 +251,17 @@ def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: i
     layers = plain_layers(victim)
     if layers is None:
         return None
-    double = deepcopy(victim).to(victim.mean.device, torch.float64)
-    of_double = Layers(double, plain_layers(double))
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(2, batch_size, *image_shape, generator=generator, dtype=torch.float64)
-    images = double.normalise(x.to(double.mean.device)).requires_grad_()
-    labels = torch.zeros(2, batch_size, dtype=torch.long, device=images.device)
+    double, images, labels = probe(victim, image_shape, batch_size)
     try:
-        held = of_double.gradient(images, labels)
+        held = Layers(double, plain_layers(double)).gradient(images, labels)
         target = {name: p.expand(2, *p.shape) for name, p in double.parameters.items()}
         fast = sum(along.sum() + norm2.sum() for along, norm2 in held.products(target).values())
         fast = torch.autograd.grad(fast + sum(g.square().sum() for g in held.values()), images)[0]
     except (RuntimeError, ValueError):  # a layer that is called twice or not at all
         return None
-    each = [gradient(double, x, y, create_graph=True) for x, y in zip(images, labels, strict=True)]
-    plain = sum((g * target[name][0]).sum() + 2 * g.square().sum() for run in each for name, g in run.items())
-    plain = torch.autograd.grad(plain, images)[0]
-    if not (fast - plain).norm() <= AGREE * plain.norm():
+    each = victim_gradients(double, images, labels, vectorised=False)
+    plain = sum((g * target[name]).sum() + 2 * g.square().sum() for name, g in each.items())
+    if not agree(fast, torch.autograd.grad(plain, images)[0]):
         return None
     unformed = [f.layer.weight for f in held.factors.values() if isinstance(f, WeightFactors) and f.saves]
     return Layers(victim, layers, sum(weight.numel() for weight in unformed) > LARGE)

@@ -60,7 +60,7 @@ class Objective:
         runs: of each task.
         chunk: how many batches are evaluated at once; None is all of them on a GPU, and on a CPU as many as make
             up `CPU_IMAGES` images, or `CPU_CANDIDATES`.
-        layers: the victim's, where its gradient can be held as factors.
+        layers: the victim's, where its gradient can be held as factors and no training is repeated.
         match: see `Match`; without local training there is nothing to choose.
         compiler: of evaluations with slopes, which are those of one stage then, where its steps repay it.
         steps: of that stage.
@@ -155,8 +155,7 @@ class Objective:
         """Cost (n,), images and labels at `variables`, and the gradient of cost plus penalty in them."""
 
         def evaluate(k: int, chunk: Chunk) -> Sequence[Tensor]:
-            inputs = [variable[chunk.rows] for variable in variables.values()]
-            inputs += [self._of_runs(tensor, chunk.rows) for tensor in stage.fixed.values()]
+            inputs = list(self._inputs(chunk, stage, variables).values())
             if k == len(self._functions):
                 function = partial(self._slopes, chunk, stage, list(variables))
                 self._functions.append(self.compiler(function, inputs) if self.compiler else function)
@@ -178,9 +177,7 @@ class Objective:
         """Cost (n,), images, labels and cost plus penalty (n,), where no slope is asked for."""
 
         def evaluate(_: int, chunk: Chunk) -> Sequence[Tensor]:
-            v = {name: variable[chunk.rows] for name, variable in variables.items()}
-            v |= {name: self._of_runs(tensor, chunk.rows) for name, tensor in stage.fixed.items()}
-            return self._evaluate(chunk, stage, v)
+            return self._evaluate(chunk, stage, self._inputs(chunk, stage, variables))
 
         cost, x, y, objective = self._of_chunks(evaluate)
         return cost, x, y, objective
@@ -191,6 +188,11 @@ class Objective:
         y = stage.labels(v) if stage.labels else chunk.labels
         cost = self._cost(chunk, x, y)
         return cost, x, y, cost + stage.penalty(v, x) if stage.penalty else cost
+
+    def _inputs(self, chunk: Chunk, stage: Stage, variables: Variables) -> dict[str, Tensor]:
+        """A chunk's part of the variables, and of what is fixed."""
+        fixed = {name: self._of_runs(tensor, chunk.rows) for name, tensor in stage.fixed.items()}
+        return {**{name: variable[chunk.rows] for name, variable in variables.items()}, **fixed}
 
     def _of_runs(self, tensor: Tensor, rows: slice) -> Tensor:
         if self.population == 1:
@@ -204,7 +206,7 @@ class Objective:
     def _gradients(self, images: Tensor, labels: Tensor) -> Gradient:
         """Of every run, (n, *shape) per parameter, the fastest way."""
         one = len(images) == 1
-        if self.layers and not self.local and (self.layers.saves or not one):
+        if self.layers and (self.layers.saves or not one):
             return self.layers.gradient(images, labels)
         vectorised = self.vectorised and not one  # measured: one run is faster without
         return victim_gradients(self.victim, images, labels, local=self.local, vectorised=vectorised)
