@@ -20,6 +20,7 @@ from attacks.engine import vectorises
 from attacks.factors import find_layers
 from attacks.labels import find
 from attacks.objective import Match, Objective
+from attacks.products import for_each
 from attacks.stage import Reconstruction, Search, Stage, share_out
 from attacks.toolbox import Toolbox
 from priors.base import Prior
@@ -118,14 +119,14 @@ class Attack(Admission, Toolbox, LightningModule):
         """
         self.observations = [self.admit(observation) for observation in observations]
         if getattr(self, "victim", None) is not observations[0].victim:
-            self.victim, local = observations[0].victim, observations[0].knowledge.local
-            repeated = local if self.match == "fa" else None
-            shape = observations[0].image_shape
-            self.vectorised = vectorises(self.victim, shape, self.batch_size, repeated)
-            independent = self.vectorised and not repeated  # what a batch of all runs needs as well
+            self.victim, known = observations[0].victim, observations[0].knowledge
+            repeated = known.local if self.match == "fa" else None
+            case = self.victim, observations[0].image_shape, self.batch_size
+            self.layers = None if repeated else find_layers(*case)
+            by_func = self.layers is None or bool(known.statistics)  # gradients, or the statistics alone
+            self.vectorised = by_func and vectorises(*case, repeated)
             weights = [*self.victim.model.parameters(), *self.victim.model.buffers()]
             self.compiler = Compiler(self.compiling, weights + (list(self.prior.parameters()) if self.prior else []))
-            self.layers = find_layers(self.victim, shape, self.batch_size) if independent else None
         self.curve: list[tuple[str, Tensor]] = []
         self.gradient_evaluations = 0
         self._alive = self.restarts
@@ -133,7 +134,7 @@ class Attack(Admission, Toolbox, LightningModule):
         self._best_images = self.victim.mean.new_zeros(shape)  # the mean colour, until there is better
         self._best_labels: Tensor | None = None
         norm2 = torch.stack([sum(g.square().sum() for g in o.update.values()) for o in observations])
-        self._matchable = (norm2 > 0) & norm2.isfinite()
+        self._matchable = self.for_runs((norm2 > 0) & norm2.isfinite())
         self._best_cost = self._best_images.new_full((self.runs,), torch.inf)
         self._ahead = list(self.plan)
         self._search = self.search()
@@ -241,7 +242,7 @@ class Attack(Admission, Toolbox, LightningModule):
 
     def _judge(self, cost: Tensor, images: Tensor, labels: Tensor) -> None:
         """Keep every run's image and variables of least cost, as they were when the cost was measured."""
-        cost = cost.where(self._matchable.repeat_interleave(self._alive), torch.inf)
+        cost = cost.where(self._matchable, torch.inf)
         self.curve.append((self._stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
         self.gradient_evaluations += self._alive * self._stage.population * self._objective.gradients
         if self._best_labels is None:
@@ -250,14 +251,13 @@ class Attack(Admission, Toolbox, LightningModule):
             self._best_cost.fill_(torch.inf)
             self._stage_cost.fill_(torch.inf)
         better = cost < self._best_cost  # false where the cost is not a number
-        self._best_images[better] = images[better]
-        self._best_labels[better] = labels[better]
-        self._best_cost = torch.where(better, cost, self._best_cost)
+        for kept, new in ((self._best_images, images), (self._best_labels, labels), (self._best_cost, cost)):
+            take(kept, new, better)
         better = cost < self._stage_cost
-        self._stage_cost = torch.where(better, cost, self._stage_cost)
+        take(self._stage_cost, cost, better)
         if self._ahead:  # nobody asks for those of the last stage
             for name, variable in self._variables.items():
-                self._best_variables[name][better] = variable[better]
+                take(self._best_variables[name], variable, better)
 
     def _leave(self) -> None:
         """Hand the stage's best variables, and what was fixed with them, to `search`; enter what it yields next."""
@@ -268,6 +268,7 @@ class Attack(Admission, Toolbox, LightningModule):
             found = {name: tensor[best] for name, tensor in found.items()}
             self._best_images, self._best_cost = self._best_images[best_ever], self._best_cost[best_ever]
             self._best_labels = self._best_labels[best_ever]
+            self._matchable = self._matchable[best]
         try:
             stage = self._search.send(found)
         except StopIteration:
@@ -281,3 +282,8 @@ class Attack(Admission, Toolbox, LightningModule):
         """(T,) index of every task's run of least cost."""
         best = cost.unflatten(0, (-1, self._alive)).argmin(1)
         return best + self._alive * torch.arange(len(best), device=best.device)
+
+
+def take(kept: Tensor, new: Tensor, which: Tensor) -> None:
+    """Replace, in place, the tensors of some runs: (R, ...) twice, (R,)."""
+    torch.where(for_each(which, kept), new, kept, out=kept)

@@ -1,14 +1,15 @@
 """Distances between dummy gradients and received ones. Every tensor is (R, *shape), every result (R,)."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from attacks.factors import Factored, dot
+from attacks.factors import Factored
+from attacks.products import Products, Square, dot
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient
@@ -23,36 +24,37 @@ class Target(dict[str, Tensor]):
     """What dummy gradients are matched against, (R, *shape) each; its norms are computed once."""
 
     @cached_property
-    def norm2(self) -> Weights:
+    def norm2(self) -> Gradient:
+        """|g*|^2, (R,) each."""
         return {name: dot(g, g) for name, g in self.items()}
 
 
-def _products(
-    dummy: Gradient, received: Gradient, weights: Weights | None
-) -> Iterator[tuple[Tensor | int, Tensor, Tensor, Tensor]]:
-    """w, <g, g*>, |g|^2 and |g*|^2 of every tensor."""
+def _products(dummy: Gradient, received: Gradient) -> tuple[Tensor, Tensor, Tensor]:
+    """<g, g*>, |g|^2 and |g*|^2 of the dummy's L tensors, (L, R) each."""
     target = received if isinstance(received, Target) else Target(received)
     if isinstance(dummy, Factored):
         products = dummy.products(target)
     else:
-        products = {name: (dot(g, target[name]), dot(g, g)) for name, g in dummy.items()}
-    for name, (along, norm2) in products.items():
-        yield 1 if weights is None else weights[name], along, norm2, target.norm2[name]
+        products = {name: Products.apply(g, target[name]) for name, g in dummy.items()}
+    along, norm2 = map(torch.stack, zip(*products.values(), strict=True))
+    return along, norm2, torch.stack([target.norm2[name] for name in products])
 
 
-def _squares(dummy: Gradient, received: Gradient, weights: Weights | None) -> Iterator[tuple[Tensor | int, Tensor]]:
-    """w and |g - g*|^2 of every tensor.
+def _squares(dummy: Gradient, received: Gradient) -> Tensor:
+    """|g - g*|^2 of the dummy's L tensors, (L, R).
 
     Close to the received gradient this must be the norm of a difference, for a difference of norms loses its slope.
     Candidates without slopes are only compared with each other.
     """
     if isinstance(dummy, Factored) and not torch.is_grad_enabled():
-        for w, along, norm2, target_norm2 in _products(dummy, received, weights):
-            yield w, (norm2 - 2 * along + target_norm2).clamp_min(0)
-        return
-    for name, g in dummy.items():
-        difference = g - received[name]
-        yield 1 if weights is None else weights[name], dot(difference, difference)
+        along, norm2, target_norm2 = _products(dummy, received)
+        return (norm2 - 2 * along + target_norm2).clamp_min(0)
+    return torch.stack([Square.apply(g - received[name]) for name, g in dummy.items()])
+
+
+def _sum(terms: Tensor, names: Iterable[str], weights: Weights | None) -> Tensor:
+    """Over the tensors of these names, weighted: (L, R) -> (R,)."""
+    return (terms if weights is None else torch.stack([weights[name] for name in names]) * terms).sum(0)
 
 
 def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
@@ -60,10 +62,7 @@ def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) 
 
     Geiping et al., 2020, eq. 4. NaN where the received gradient is zero: there is nothing to match.
     """
-    products = list(_products(dummy, received, weights))
-    along = sum(w * along for w, along, _, _ in products)
-    norm2 = sum(w * norm2 for w, _, norm2, _ in products)
-    target_norm2 = sum(w * norm2 for w, _, _, norm2 in products)
+    along, norm2, target_norm2 = (_sum(each, dummy, weights) for each in _products(dummy, received))
     return 1 - along / norm2.clamp_min(TINY).sqrt() / target_norm2.sqrt()
 
 
@@ -73,22 +72,20 @@ def local_cosine(dummy: Gradient, received: Gradient, weights: Weights | None = 
     That code sums 1 - w cos: the same slope, but a value at the truth that is not zero. A tensor whose received
     gradient is zero has nothing to match and contributes 0; NaN where that holds for all.
     """
-    total, matchable = 0, 0
-    for w, along, norm2, target_norm2 in _products(dummy, received, weights):
-        cos = along / norm2.clamp_min(TINY).sqrt() / target_norm2.clamp_min(TINY).sqrt()
-        total = total + (w * (1 - cos)).where(target_norm2 != 0, 0)
-        matchable = matchable + w * target_norm2
-    return total.where(matchable != 0, torch.nan)
+    along, norm2, target_norm2 = _products(dummy, received)
+    cos = along / norm2.clamp_min(TINY).sqrt() / target_norm2.clamp_min(TINY).sqrt()
+    total = _sum((1 - cos).where(target_norm2 != 0, 0), dummy, weights)
+    return total.where(_sum(target_norm2, dummy, weights) != 0, torch.nan)
 
 
 def squared_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
     """sum w|g - g*|^2 (Zhu et al., 2019, eq. 3)."""
-    return sum(w * square for w, square in _squares(dummy, received, weights))
+    return _sum(_squares(dummy, received), dummy, weights)
 
 
 def layer_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
     """sum w|g - g*|: norms, not squared (Yin et al., 2021, eq. 7)."""
-    return sum(w * square.clamp_min(TINY).sqrt() for w, square in _squares(dummy, received, weights))
+    return _sum(_squares(dummy, received).clamp_min(TINY).sqrt(), dummy, weights)
 
 
 def compress(received: Gradient, rate: float) -> Transform:

@@ -65,7 +65,7 @@ def vectorises(
     Args:
         local: training that is to be repeated, in which every run comes to weights of its own.
     """
-    double, images, labels = probe(victim, image_shape, batch_size)
+    double, images, labels = probe(victim, image_shape, batch_size if local else min(batch_size, 2))
 
     def slopes(vectorised: bool) -> Tensor:
         dummy = victim_gradients(double, images, labels, local=local, vectorised=vectorised)

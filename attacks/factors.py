@@ -8,34 +8,20 @@ of the weights for every run, nor a pass over them, which is most of what late l
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear, unfold
+from torch.func import vmap
+from torch.nn.functional import conv2d, fold, linear, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from attacks.engine import agree, probe, victim_gradients
-from victims.victim import Gradient, Penalised, Victim, passing
+from attacks.products import LARGE, Products, shared
+from victims.victim import Gradient, Victim, passing
 
-SMALL = 1 << 15  # measured: with weights of fewer entries one matrix product for all runs beats a convolution for each
-LARGE = 1 << 20  # entries; measured: a product's temporary that no cache holds takes many times the sum
-
-
-def shared(target: Tensor) -> bool:
-    """Whether all runs have the same."""
-    return len(target) == 1 or target.stride(0) == 0
-
-
-def dot(g: Tensor, target: Tensor) -> Tensor:
-    """<g, target> of every run: (R, *shape) each -> (R,)."""
-    g, target = g.flatten(1), target.flatten(1)
-    if shared(target):
-        return g @ target[0]
-    if g.numel() > LARGE:
-        return torch.stack([one.dot(other) for one, other in zip(g, target, strict=True)])
-    return torch.linalg.vecdot(g, target)
+SMALL = 1 << 17  # entries of a run's patches; measured: below, one product for all runs beats a convolution for each
 
 
 class WeightGradient(torch.autograd.Function):
@@ -54,6 +40,26 @@ class WeightGradient(torch.autograd.Function):
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, d = ctx.saved_tensors
         return conv2d_input(a.shape, u, d, *ctx.how), conv2d(a, u, None, *ctx.how), None, None
+
+
+class Patches(torch.autograd.Function):
+    """What a convolution's kernel multiplies: images (N, C, H, W) -> (N, C kernel, places).
+
+    As torch's unfold, whose own loop takes two to four times as long as this copy of a view.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, kernel: tuple, *how: tuple) -> Tensor:
+        ctx.size, ctx.how = a.shape[2:], (kernel, *how)
+        (dilation, padding, stride) = how
+        a = pad(a, (padding[1], padding[1], padding[0], padding[0]))
+        for side in (0, 1):
+            a = a.unfold(2 + side, dilation[side] * (kernel[side] - 1) + 1, stride[side])[..., :: dilation[side]]
+        return a.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return fold(u, ctx.size, *ctx.how), None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,13 @@ class Factors:
 
     def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
         """<g, g*> and |g|^2 of every parameter, (R,) each."""
-        return {name: (dot(g, target[name]), dot(g, g)) for name, g in self.gradient().items()}
+        return {name: Products.apply(g, target[name]) for name, g in self.gradient().items()}
+
+
+def saves(weight: Tensor, places: int) -> bool:
+    """Whether both Gram matrices cost less than the gradient of a weight that is used at so many places."""
+    rows, columns = weight.flatten(1).shape
+    return places * (columns + rows) < columns * rows
 
 
 class WeightFactors(Factors):
@@ -94,6 +106,11 @@ class WeightFactors(Factors):
         """The layer with another weight on the input of every run; as d."""
         raise NotImplementedError
 
+    @property
+    def places(self) -> int:
+        """N, over the images of a run."""
+        return self.d[0, :, 0].numel()
+
     def weight_gradient(self) -> Tensor:
         return (self.slopes() @ self.patches().mT).unflatten(2, self.layer.weight.shape[1:])
 
@@ -103,19 +120,13 @@ class WeightFactors(Factors):
     def bias(self) -> Gradient:
         return {} if self.layer.bias is None else {"bias": self.slopes().sum(2)}
 
-    @property
-    def saves(self) -> bool:
-        """Whether both Gram matrices cost less than the gradient."""
-        places, rows, columns = self.slopes().shape[2], len(self.layer.weight), self.layer.weight[0].numel()
-        return places * (columns + rows) < columns * rows
-
     def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
-        if not (self.saves and shared(target["weight"])):
+        if not (saves(self.layer.weight, self.places) and shared(target["weight"])):
             return super().products(target)
         A, D = self.patches(), self.slopes()
         along = (self.d * self.applied(target["weight"][0])).flatten(1).sum(1)
         norm2 = ((A.mT @ A) * (D.mT @ D)).flatten(1).sum(1)
-        return {"weight": (along, norm2)} | {n: (dot(g, target[n]), dot(g, g)) for n, g in self.bias().items()}
+        return {"weight": (along, norm2)} | {n: Products.apply(g, target[n]) for n, g in self.bias().items()}
 
 
 class ConvolutionFactors(WeightFactors):
@@ -125,7 +136,7 @@ class ConvolutionFactors(WeightFactors):
 
     def patches(self) -> Tensor:
         stride, padding, dilation = self.how
-        patches = unfold(self.a.flatten(0, 1), self.layer.kernel_size, dilation, padding, stride)
+        patches = Patches.apply(self.a.flatten(0, 1), self.layer.kernel_size, dilation, padding, stride)
         return patches.unflatten(0, self.a.shape[:2]).transpose(1, 2).flatten(2)
 
     def slopes(self) -> Tensor:
@@ -136,7 +147,8 @@ class ConvolutionFactors(WeightFactors):
 
     def weight_gradient(self) -> Tensor:
         shape = self.layer.weight.shape
-        if len(self.a) > 1 and (shape.numel() < SMALL or self.a.is_cuda):  # there a loop waits for its launches
+        small = shape[1:].numel() * self.places < SMALL
+        if len(self.a) > 1 and (small or self.a.is_cuda):  # there a loop waits for its launches
             return super().weight_gradient()
         runs = zip(self.a, self.d, strict=True)
         return torch.stack([WeightGradient.apply(a, d, shape, self.how) for a, d in runs])
@@ -246,13 +258,16 @@ class Layers:
 def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> Layers | None:
     """The victim's layers; None where its gradient cannot be held as factors, or plain autograd has another one.
 
-    The slopes of products of two random batches' gradients are compared in float64.
+    The slopes of products of two random batches' gradients are compared in float64; for images do not meet in these
+    layers, two are enough of any batch.
     """
     layers = plain_layers(victim)
     if layers is None:
         return None
-    double, images, labels = probe(victim, image_shape, batch_size)
+    few = min(batch_size, 2)
+    double, images, labels = probe(victim, image_shape, few)
     try:
+        vmap(partial(double.loss, {}))(images, labels)  # raises where values are looked at: they are those of all runs
         held = Layers(double, plain_layers(double)).gradient(images, labels)
         target = {name: p.expand(2, *p.shape) for name, p in double.parameters.items()}
         fast = sum(along.sum() + norm2.sum() for along, norm2 in held.products(target).values())
@@ -263,15 +278,17 @@ def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: i
     plain = sum((g * target[name]).sum() + 2 * g.square().sum() for name, g in each.items())
     if not agree(fast, torch.autograd.grad(plain, images)[0]):
         return None
-    unformed = [f.layer.weight for f in held.factors.values() if isinstance(f, WeightFactors) and f.saves]
-    return Layers(victim, layers, sum(weight.numel() for weight in unformed) > LARGE)
+    weights = [
+        (f.layer.weight, f.places // few * batch_size) for f in held.factors.values() if isinstance(f, WeightFactors)
+    ]
+    return Layers(victim, layers, sum(weight.numel() for weight, places in weights if saves(weight, places)) > LARGE)
 
 
 def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:
     """The layers with parameters, if all of them are of kinds that factors know and the loss has no other term."""
     modules = dict(victim.model.named_modules())
     layers = {n: m for n, m in modules.items() if any(True for _ in m.parameters(recurse=False))}
-    if any(isinstance(m, Penalised) for m in modules.values()) or not all(map(is_plain, layers.values())):
+    if victim.penalties or not all(map(is_plain, layers.values())):
         return None
     return layers
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.distances import squared_l2
-from attacks.optimisers import CMAES, adam
+from attacks.optimisers import CMAES, Adam
 from attacks.regularisers import latent_divergence
 from attacks.schedules import constant, ramps
 from attacks.stage import Search, Stage, Variables, parted
@@ -85,7 +85,7 @@ class GGL(Attack):
         return {"lr": self.eta, "schedule": constant, "optimiser": optimiser, "population": self.population}
 
     def by_slopes(self) -> dict[str, object]:
-        return {"lr": self.eta_adam, "schedule": partial(ramps, down=0.25), "optimiser": adam}
+        return {"lr": self.eta_adam, "schedule": partial(ramps, down=0.25), "optimiser": Adam}
 
     def decode(self, names: tuple[str, ...], v: Variables) -> Tensor:
         latents = self.prior.latents

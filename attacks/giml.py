@@ -7,19 +7,19 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import SGD, Adam
 
 from attacks.distances import cosine
 from attacks.gias import VARIATION
 from attacks.objective import Objective
-from attacks.optimisers import adam, minimise
+from attacks.optimisers import minimise
 from priors.base import decode
 from priors.dcgan import DCGAN
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 
-META = {"reptile": SGD, "adam": adam}
+META = {"reptile": SGD, "adam": Adam}
 
 
 class GIML:

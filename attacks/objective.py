@@ -30,7 +30,7 @@ Match = Literal["aga", "fa"]
 """
 
 CPU_IMAGES = 4  # measured: beyond, grouped convolutions of many runs are slower than the runs one by one
-CPU_CANDIDATES = 16  # images; measured: without slopes, whose memory is the limit, more at once are faster
+CPU_CANDIDATES = 25  # images; measured: without slopes, whose memory is the limit, more at once are faster
 
 
 @dataclass(frozen=True)

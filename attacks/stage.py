@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from attacks.optimisers import adam
+from attacks.optimisers import Adam
 from attacks.recursion import LayerReport
 from attacks.schedules import constant
 from victims.errors import InputError
@@ -67,7 +67,7 @@ class Stage:
     lr: float
     fixed: Variables = field(default_factory=dict)
     labels: Callable[[Variables], Tensor] | None = None
-    optimiser: Callable[..., Optimiser | Population] = adam
+    optimiser: Callable[..., Optimiser | Population] = Adam
     population: int = 1
     schedule: Callable[[int, int], float] = constant
     penalty: Callable[[Variables, Tensor], Tensor] | None = None

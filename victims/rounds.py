@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from victims.data.base import ImageData
-from victims.victim import Gradient, Victim, client_loss
+from victims.victim import Gradient, Victim, client_loss, penalties
 
 BATCH = 64
 
@@ -67,5 +67,5 @@ def train(model: nn.Module, data: ImageData, steps: int, draws: torch.Generator,
         images, labels = data.augmented(BATCH, draws)
         sgd.zero_grad()
         tensors = dict([*model.named_parameters(), *model.named_buffers()])
-        client_loss(model, tensors, (images - mean) / std, labels).backward()
+        client_loss(model, penalties(model), tensors, (images - mean) / std, labels).backward()
         sgd.step()

@@ -1,6 +1,6 @@
 """The victim: the model f_theta that server and client share."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -41,6 +41,7 @@ class Victim:
     Attributes:
         parameters: every parameter by name, detached.
         mean, std: (C, 1, 1); images in [0, 1] are normalised by them before they enter the model.
+        penalties: names of what layers add to the loss.
         running: the model's own running batch-norm statistics, biased variance; empty where it keeps none.
     """
 
@@ -59,6 +60,7 @@ class Victim:
         if training:
             use_batch_statistics(self.model)
         self.training = training
+        self.penalties = penalties(self.model)
         if not self.parameters:
             raise InputError(f"{type(model).__name__} has no parameters, so there is no update to attack.")
         dtype = next(self.model.parameters()).dtype
@@ -97,7 +99,7 @@ class Victim:
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The client's loss on normalised images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
-        return client_loss(self.model, self._tensors(parameters), images, labels)
+        return client_loss(self.model, self.penalties, self._tensors(parameters), images, labels)
 
     def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}
@@ -151,17 +153,24 @@ def last_linear(model: nn.Module) -> str:
     return linear[-1]
 
 
-def client_loss(model: nn.Module, tensors: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+def penalties(model: nn.Module) -> list[str]:
+    """The names of what a model's layers add to the client's loss."""
+    return [f"{name}.penalty".lstrip(".") for name, module in model.named_modules() if isinstance(module, Penalised)]
+
+
+def client_loss(
+    model: nn.Module, penalties: Iterable[str], tensors: dict[str, Tensor], images: Tensor, labels: Tensor
+) -> Tensor:
     """`classification_loss` of a model, and the penalties of its layers.
 
     Args:
+        penalties: the model's.
         tensors: all parameters and buffers by name; buffers that the model sets are set here, and not in the model.
         images: (B, C, H, W), normalised.
         labels: as `classification_loss` takes them.
     """
     loss = classification_loss(functional_call(model, tensors, (images,)), labels)
-    penalised = [name for name, module in model.named_modules() if isinstance(module, Penalised)]
-    return sum((tensors[f"{name}.penalty".lstrip(".")] for name in penalised), loss)
+    return sum((tensors[name] for name in penalties), loss)
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""L-BFGS per run against torch's own, for each run alone."""
+"""Adam against torch's class, and L-BFGS per run against torch's own, for each run alone."""
 
 import pytest
 import torch
 
-from attacks.optimisers import LBFGS
+from attacks.optimisers import LBFGS, Adam
 
 STEPS = 40
 
@@ -98,3 +98,16 @@ def test_the_learning_rate_is_read_at_every_step(starts):
         variable.grad = torch.ones_like(variable)
     optimiser.step()
     assert all(torch.equal(v, start) for v, start in zip(variables, starts, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adam_is_torchs_at_every_rate(starts, dtype):
+    ours, theirs = ([v.to(dtype).requires_grad_() for v in starts] for _ in range(2))
+    optimiser, other = Adam(ours, lr=0.1), torch.optim.Adam(theirs, lr=0.1, fused=True)
+    for step in range(STEPS):
+        for variables, adam in ((ours, optimiser), (theirs, other)):
+            adam.param_groups[0]["lr"] = 0.1 / (1 + step)
+            for v, g in zip(variables, torch.autograd.grad(rosenbrock(*variables).sum(), variables), strict=True):
+                v.grad = g
+            adam.step()
+    assert all(torch.equal(v, other) for v, other in zip(ours, theirs, strict=True))

@@ -1,0 +1,45 @@
+"""Inner products and their slopes, against plain autograd."""
+
+import pytest
+import torch
+
+from attacks import products
+from attacks.products import Products, Square, dot
+
+
+@pytest.fixture(params=["one run", "a target for all", "a target for each", "large"])
+def tensors(request, monkeypatch):
+    """g and its target, (R, 3, 4) each."""
+    draw = torch.Generator().manual_seed(0)
+    R = 1 if request.param == "one run" else 3
+    g, target = (torch.randn(R, 3, 4, generator=draw, dtype=torch.float64) for _ in range(2))
+    if request.param == "a target for all":
+        target = target[:1].expand(R, -1, -1)
+    if request.param == "large":
+        monkeypatch.setattr(products, "LARGE", 0)
+    return g.requires_grad_(), target
+
+
+def test_products_are_sums_over_entries(tensors):
+    g, target = tensors
+    along, norm2 = Products.apply(g, target)
+    for run in range(len(g)):
+        entries, others = g[run].flatten().tolist(), target[run].flatten().tolist()
+        assert along[run].item() == pytest.approx(sum(a * b for a, b in zip(entries, others, strict=True)))
+        assert norm2[run].item() == pytest.approx(sum(a * a for a in entries))
+    torch.testing.assert_close(Square.apply(g), norm2)
+    torch.testing.assert_close(dot(g, target), along)
+
+
+def test_slopes_are_those_of_finite_differences(tensors):
+    g, target = tensors
+    assert torch.autograd.gradcheck(lambda g: Products.apply(g, target), g)
+    assert torch.autograd.gradcheck(Square.apply, g)
+
+
+def test_slopes_of_one_product_alone_leave_the_other_out(tensors):
+    g, target = tensors
+    along, norm2 = Products.apply(g, target)
+    torch.testing.assert_close(torch.autograd.grad(along.sum(), g)[0], target.clone())
+    along, norm2 = Products.apply(g, target)
+    torch.testing.assert_close(torch.autograd.grad(norm2.sum(), g)[0], 2 * g.detach())
