@@ -30,7 +30,8 @@ Match = Literal["aga", "fa"]
 """
 
 CPU_IMAGES = 4  # measured: beyond, grouped convolutions of many runs are slower than the runs one by one
-CPU_CANDIDATES = 25  # images; measured: without slopes, whose memory is the limit, more at once are faster
+CPU_FACTORED = 16  # measured: the victim's convolutions are those of one batch then, and more do not fit into caches
+CPU_CANDIDATES = 25  # without slopes, for which nothing is kept
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class Objective:
 
     Args:
         runs: of each task.
-        chunk: how many batches are evaluated at once; None is all of them on a GPU, and on a CPU as many as make
-            up `CPU_IMAGES` images, or `CPU_CANDIDATES`.
+        chunk: how many batches are evaluated at once, and held in memory; None is all of them on a GPU, and on a CPU
+            as many as make up `CPU_IMAGES` images, `CPU_FACTORED` or `CPU_CANDIDATES`.
         layers: the victim's, where its gradient can be held as factors and no training is repeated.
         match: see `Match`; without local training there is nothing to choose.
         compiler: of evaluations with slopes, which are those of one stage then, where its steps repay it.
@@ -91,7 +92,7 @@ class Objective:
         self.gradients = local_steps * len(by_round(self.victim, self.victim.parameters))
         task_of = [task for task in range(len(observations)) for _ in range(runs * population)]
         on_cpu = self.victim.mean.device.type == "cpu"
-        images = CPU_CANDIDATES if layers and population > 1 else CPU_IMAGES
+        images = CPU_IMAGES if not layers else CPU_FACTORED if population == 1 else CPU_CANDIDATES
         size = chunk or (max(1, images // observations[0].batch_size) if on_cpu else len(task_of))
         self._sent = [o.gradient() for o in observations]
         self._task_of = task_of
