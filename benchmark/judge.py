@@ -5,9 +5,11 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
@@ -16,26 +18,33 @@ from torchvision.utils import save_image
 
 from attacks.base import Attack, Reconstruction
 from benchmark.label_accuracy import label_accuracies
-from benchmark.layers import layer_errors, write_layers
+from benchmark.layers import Errors, layer_errors, write_layers
 from benchmark.lpips_backbone import Lpips
 from benchmark.metrics import identified, score
 from benchmark.rows import Row, RowStore
 from benchmark.tasks import GradientDataModule, Task
 from victims.data.base import ImageData
+from victims.victim import Victim
 
 RowMaker = Callable[..., Row]
 """Row with everything filled in that is the same for the whole run."""
 
 
 class Judge(Callback):
-    """At the end of every group of tasks: score, and write it down before the next begins.
+    """At the end of every group of tasks: score, and write it down, beside the attack on the next.
 
-    Rows of a task are the last thing written, so a task with rows has its pictures and its curve.
+    One thread does it, task by task. Rows of a task are the last thing written, so a task with rows has its pictures
+    and its curve.
     """
 
     def __init__(self, folder: Path, make_row: RowMaker, lpips: Lpips, data: ImageData) -> None:
         self.folder, self.make_row, self.lpips, self.data = folder, make_row, lpips, data
         self.store = RowStore(folder)
+        self.handed: list[Future] = []
+
+    @cached_property
+    def clerk(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1)
 
     @cached_property
     def gallery(self) -> tuple[list[str], Tensor]:
@@ -52,56 +61,74 @@ class Judge(Callback):
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self.started = time.perf_counter()
 
+    @torch.no_grad()
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Attack) -> None:
+        """Hand over what was found. Whatever needs the victim happens here, for the attack goes on with it."""
         result = pl_module.result()
         module: GradientDataModule = trainer.datamodule
         seconds = (time.perf_counter() - self.started) / len(module.tasks)
+        memory = peak_memory(module.victim.mean.device)
         for index, task in enumerate(module.tasks):
             pixels = module.victim.denormalise(result.images[index]).cpu()
-            self.write_curve(task, result, index)
-            if result.layers:
-                errors = layer_errors(module.victim, task.images[0], result.layers[index])
-                write_layers(self.folder, task.observation.task, result.layers[index], errors)
-            cost, evaluations = float(result.cost[index]), result.gradient_evaluations
-            self.write(task, pixels, cost, evaluations, seconds, result.labels[index])
+            errors = layer_errors(module.victim, task.images[0], result.layers[index]) if result.layers else None
+            found = {
+                "cost": float(result.cost[index]),
+                "gradient_evaluations": result.gradient_evaluations,
+                "seconds": round(seconds, 3),
+                "memory": memory,
+                **label_scores(module.victim, task, result.labels[index]),
+            }
+            self.handed.append(self.clerk.submit(self.record, task, result, index, errors, pixels, found))
+        self.settle(lambda written: written.done())
 
-    def write(
+    def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
+        self.settle()
+
+    def on_exception(self, trainer: Trainer, pl_module: Attack, exception: BaseException) -> None:
+        self.clerk.shutdown()  # nothing that was measured is lost
+
+    def settle(self, which: Callable[[Future], bool] = lambda _: True) -> None:
+        """Wait for what was handed over, or look at some of it; what went wrong there is raised here."""
+        looked_at = [written for written in self.handed if which(written)]
+        self.handed = [written for written in self.handed if written not in looked_at]
+        for written in looked_at:
+            written.result()
+
+    def record(
         self,
         task: Task,
+        result: Reconstruction,
+        index: int,
+        errors: Errors | None,
         pixels: Tensor,
-        cost: float,
-        evaluations: int,
-        seconds: float,
-        labels: Tensor | None = None,
+        found: Mapping[str, Any],
     ) -> None:
-        """Score images (B, C, H, W) of one task, and what the attack labelled them with; keep its pictures and rows."""
-        accuracies: dict[str, float] = {}
-        with torch.no_grad():
-            if labels is not None:
-                victim = task.observation.victim
-                one_logit = victim.logits(victim.parameters, task.images[:1].to(victim.mean)).shape[-1] == 1
-                accuracies = label_accuracies(labels, task.labels, parity=one_logit)
-            aligned, scores = score(pixels, task.images, self.lpips)
-            ids, gallery = self.gallery
-            places = torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids])
-            scores["iip"] = identified(aligned, gallery, places).tolist()
-        memory = peak_memory(task.observation.victim.mean.device)
+        """All of one task."""
+        self.write_curve(task, result, index)
+        if errors is not None:
+            write_layers(self.folder, task.observation.task, result.layers[index], errors)
+        self.write(task, pixels, found)
+
+    @torch.no_grad()
+    def write(self, task: Task, pixels: Tensor, found: Mapping[str, Any]) -> None:
+        """Score images (B, C, H, W) of one task; keep its pictures, and rows that hold what else was `found`."""
+        aligned, scores = score(pixels, task.images, self.lpips)
+        ids, gallery = self.gallery
+        places = torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids])
+        scores["iip"] = identified(aligned, gallery, places).tolist()
         for name in ("reconstructions", "truth"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for sample_id, image, truth in zip(task.sample_ids, aligned, task.images, strict=True):
             save_image(image, picture_path(self.folder, task.observation.task, sample_id))
             save_image(truth, self.folder / "truth" / f"{sample_id}.png")  # the board has result files alone
+        finite = math.isfinite(found["cost"])
         rows = [
             self.make_row(
                 task=task.observation.task,
                 image=sample_id,
                 label=int(label),
-                status="ok" if math.isfinite(cost) else "diverged",
-                cost=cost if math.isfinite(cost) else None,
-                gradient_evaluations=evaluations,
-                seconds=round(seconds, 3),
-                memory=memory,
-                **{f"label_{name}": value for name, value in accuracies.items()},
+                status="ok" if finite else "diverged",
+                **{**found, "cost": found["cost"] if finite else None},
                 **{name: values[k] for name, values in scores.items()},
             )
             for k, (sample_id, label) in enumerate(zip(task.sample_ids, task.labels, strict=True))
@@ -118,6 +145,13 @@ class Judge(Callback):
             writer.writerows(
                 (step, stage, cost) for step, ((stage, _), cost) in enumerate(zip(result.curve, costs, strict=True))
             )
+
+
+def label_scores(victim: Victim, task: Task, labels: Tensor) -> dict[str, float]:
+    """Of the labels that an attack used, by their names in a row."""
+    one_logit = victim.logits(victim.parameters, task.images[:1].to(victim.mean)).shape[-1] == 1
+    accuracies = label_accuracies(labels, task.labels, parity=one_logit)
+    return {f"label_{name}": value for name, value in accuracies.items()}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
-from benchmark.judge import Judge, RowMaker
+from benchmark.judge import Judge, RowMaker, peak_memory
 from benchmark.lpips_backbone import Lpips
 from benchmark.picture import draw
 from benchmark.progress import TaskProgress
@@ -194,7 +194,8 @@ def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Tra
 
 def score_mean_image(module: GradientDataModule, judge: Judge, mean: Tensor) -> None:
     """The control that needs no attack: the mean training image (C, H, W) in place of every reconstruction."""
+    nothing = {"cost": 0.0, "gradient_evaluations": 0, "seconds": 0.0, "memory": peak_memory(module.victim.mean.device)}
     for group in module.groups:
         for batch in group:
             task = module.capture(batch)
-            judge.write(task, mean.expand_as(task.images), 0.0, 0, 0.0)
+            judge.write(task, mean.expand_as(task.images), nothing)
