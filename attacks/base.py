@@ -203,7 +203,8 @@ class Attack(Admission, Toolbox, LightningModule):
         self._ahead = self._ahead[1:]
         self._stage, self._step = stage, 0
         self._variables = {name: v.detach().clone().contiguous() for name, v in stage.variables.items()}
-        self._best_variables = {name: v.clone() for name, v in self._variables.items()}
+        kept = self._variables if self._ahead else {}  # after the last stage nothing goes on from the best
+        self._best_variables = {name: v.clone() for name, v in kept.items()}
         self._stage_cost = self._best_cost.new_full((self.runs,), torch.inf)
         self._optimiser = stage.optimiser(list(self._variables.values()), lr=stage.lr)
         self._objective = self._matching(stage.population, self.plan[stage.name])
@@ -253,15 +254,15 @@ class Attack(Admission, Toolbox, LightningModule):
         better = cost < self._best_cost  # false where the cost is not a number
         for kept, new in ((self._best_images, images), (self._best_labels, labels), (self._best_cost, cost)):
             take(kept, new, better)
-        better = cost < self._stage_cost
-        take(self._stage_cost, cost, better)
-        if self._ahead:  # nobody asks for those of the last stage
-            for name, variable in self._variables.items():
-                take(self._best_variables[name], variable, better)
+        if self._best_variables:
+            better = cost < self._stage_cost
+            take(self._stage_cost, cost, better)
+            for name, kept in self._best_variables.items():
+                take(kept, self._variables[name], better)
 
     def _leave(self) -> None:
         """Hand the stage's best variables, and what was fixed with them, to `search`; enter what it yields next."""
-        found = {**self._stage.fixed, **self._best_variables}
+        found = {**self._stage.fixed, **self._variables, **self._best_variables}
         if self._stage.keep == "best":
             best, best_ever = self._best_runs(self._stage_cost), self._best_runs(self._best_cost)
             self._alive = 1

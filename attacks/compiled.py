@@ -1,4 +1,4 @@
-"""The objective of a chunk, slopes included, as one compiled function.
+"""The objective of a chunk, with slopes where they are asked for, as one compiled function.
 
 `torch.compile` does not see through a second derivative. Tracing does: every operation of the eager step, those of
 autograd too, goes into one graph that has no autograd left in it, and that graph is compiled.
@@ -17,10 +17,10 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from victims.errors import Notice
 
 Compile = Literal["auto", "on", "off"]
-"""Whether stages are compiled: those on a CPU that repay it, all, or none. A stage without slopes never is."""
+"""Whether stages are compiled: those on a CPU that repay it, all, or none."""
 
 Function = Callable[..., Sequence[Tensor]]
-"""A stage's variables and what is fixed -> cost, images, labels and the slope in every variable."""
+"""A stage's variables and what is fixed -> cost, images, labels; and the slope in every variable, or the value."""
 
 REPAID = 5_000  # evaluations; measured: to compile takes 15 (LeNet) to 100 s (ResNet-18), and saves 3 to 70 ms of each
 AGREE = 1e-3  # relative, in float32

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.factors import Factored
-from attacks.products import Products, Square, dot
+from attacks.products import Products, Square, dot, shared
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient
@@ -17,6 +17,7 @@ from victims.victim import Gradient
 Weights = Mapping[str, Tensor]
 """How much every tensor counts, (R,) each, 0 or more; where a distance is given None, all count 1."""
 
+SMALL = 1 << 16  # entries of a run; measured: to join tensors up to this costs less than to go through them one by one
 TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN, and so are the slopes there
 
 
@@ -28,16 +29,35 @@ class Target(dict[str, Tensor]):
         """|g*|^2, (R,) each."""
         return {name: dot(g, g) for name, g in self.items()}
 
+    @cached_property
+    def joined(self) -> "Target":
+        """See `join`."""
+        if not all(map(shared, self.values())):
+            return Target(join(self))
+        runs = len(next(iter(self.values())))
+        one = join({name: g[:1] for name, g in self.items()})
+        return Target({name: g.expand(runs, *g.shape[1:]) for name, g in one.items()})
+
+
+def join(gradient: Gradient) -> Gradient:
+    """As fewer tensors, where only sums over all count: those that are small make up one vector for each run."""
+    small = {name: g for name, g in gradient.items() if g[0].numel() < SMALL}
+    large = {name: g for name, g in gradient.items() if name not in small}
+    return {"": torch.cat([g.flatten(1) for g in small.values()], 1), **large} if small else large
+
 
 def _products(dummy: Gradient, received: Gradient) -> tuple[Tensor, Tensor, Tensor]:
     """<g, g*>, |g|^2 and |g*|^2 of the dummy's L tensors, (L, R) each."""
-    target = received if isinstance(received, Target) else Target(received)
     if isinstance(dummy, Factored):
-        products = dummy.products(target)
+        products = dummy.products(received)
     else:
-        products = {name: Products.apply(g, target[name]) for name, g in dummy.items()}
+        products = {name: Products.apply(g, received[name]) for name, g in dummy.items()}
     along, norm2 = map(torch.stack, zip(*products.values(), strict=True))
-    return along, norm2, torch.stack([target.norm2[name] for name in products])
+    return along, norm2, torch.stack([target_of(received).norm2[name] for name in products])
+
+
+def target_of(received: Gradient) -> Target:
+    return received if isinstance(received, Target) else Target(received)
 
 
 def _squares(dummy: Gradient, received: Gradient) -> Tensor:
@@ -62,6 +82,8 @@ def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) 
 
     Geiping et al., 2020, eq. 4. NaN where the received gradient is zero: there is nothing to match.
     """
+    if weights is None and dummy.keys() == received.keys() and not isinstance(dummy, Factored):
+        dummy, received = join(dummy), target_of(received).joined
     along, norm2, target_norm2 = (_sum(each, dummy, weights) for each in _products(dummy, received))
     return 1 - along / norm2.clamp_min(TINY).sqrt() / target_norm2.sqrt()
 

@@ -63,7 +63,7 @@ class Objective:
             as many as make up `CPU_IMAGES` images, `CPU_FACTORED` or `CPU_CANDIDATES`.
         layers: the victim's, where its gradient can be held as factors and no training is repeated.
         match: see `Match`; without local training there is nothing to choose.
-        compiler: of evaluations with slopes, which are those of one stage then, where its steps repay it.
+        compiler: of evaluations, which are those of one stage then, where its steps repay it.
         steps: of that stage.
 
     Attributes:
@@ -113,15 +113,18 @@ class Objective:
                 alike[tasks] = self._chunk(rows, tasks)
             self.chunks.append(replace(alike[tasks], rows=rows))
 
-    def _of_chunks(self, evaluate: Callable[[int, Chunk], Sequence[Tensor]]) -> list[Tensor]:
+    def _of_chunks(self, function: Function, stage: Stage, variables: Variables) -> list[Tensor]:
         """What a function gives for the chunks, joined; where memory runs out chunks are halved from then on.
+
+        Args:
+            function: of a chunk, the stage, names, and the tensors of these names.
 
         Raises:
             InputError: memory does not suffice for a single batch.
         """
         while True:
             try:
-                parts = [evaluate(k, chunk) for k, chunk in enumerate(self.chunks)]
+                parts = [self._of_chunk(k, function, stage, variables) for k in range(len(self.chunks))]
             except torch.OutOfMemoryError:
                 if self.size == 1:
                     raise InputError("one dummy batch is too large for the memory; lower --batch or --size.") from None
@@ -130,6 +133,14 @@ class Objective:
             else:
                 return list(parts[0]) if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
             self._cut(smaller)  # here, where nothing holds what was computed
+
+    def _of_chunk(self, k: int, function: Function, stage: Stage, variables: Variables) -> Sequence[Tensor]:
+        inputs = self._inputs(self.chunks[k], stage, variables)
+        tensors = list(inputs.values())
+        if k == len(self._functions):
+            of_tensors = partial(function, self.chunks[k], stage, list(inputs))
+            self._functions.append(self.compiler(of_tensors, tensors) if self.compiler else of_tensors)
+        return self._functions[k](*tensors)
 
     def _chunk(self, rows: slice, tasks: tuple[int, ...]) -> Chunk:
         def gather(tensors: Sequence[Tensor]) -> Tensor:
@@ -154,34 +165,25 @@ class Objective:
 
     def slopes(self, stage: Stage, variables: Variables) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Cost (n,), images and labels at `variables`, and the gradient of cost plus penalty in them."""
-
-        def evaluate(k: int, chunk: Chunk) -> Sequence[Tensor]:
-            inputs = list(self._inputs(chunk, stage, variables).values())
-            if k == len(self._functions):
-                function = partial(self._slopes, chunk, stage, list(variables))
-                self._functions.append(self.compiler(function, inputs) if self.compiler else function)
-            return self._functions[k](*inputs)
-
-        cost, x, y, *grads = self._of_chunks(evaluate)
+        cost, x, y, *grads = self._of_chunks(self._slopes, stage, variables)
         return cost, x, y, dict(zip(variables, grads, strict=True))
 
-    def _slopes(self, chunk: Chunk, stage: Stage, moving: list[str], *inputs: Tensor) -> list[Tensor]:
-        """Cost, images, labels and the gradients, of a chunk's variables, which are followed by what is fixed."""
-        v = dict(zip([*moving, *stage.fixed], (tensor.detach() for tensor in inputs), strict=True))
-        searched = [v[name].requires_grad_() for name in moving]
+    def _slopes(self, chunk: Chunk, stage: Stage, names: Sequence[str], *inputs: Tensor) -> list[Tensor]:
+        """Cost, images, labels and the gradients, of a chunk's variables and what is fixed, which have these names."""
+        v = dict(zip(names, (tensor.detach() for tensor in inputs), strict=True))
+        searched = [v[name].requires_grad_() for name in stage.variables]
         *judged, objective = self._evaluate(chunk, stage, v)
         grads = torch.autograd.grad(objective.sum(), searched)
         return [*(tensor.detach() for tensor in judged), *(g.contiguous() for g in grads)]  # as L-BFGS wants them
 
-    @torch.no_grad()
     def values(self, stage: Stage, variables: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Cost (n,), images, labels and cost plus penalty (n,), where no slope is asked for."""
-
-        def evaluate(_: int, chunk: Chunk) -> Sequence[Tensor]:
-            return self._evaluate(chunk, stage, self._inputs(chunk, stage, variables))
-
-        cost, x, y, objective = self._of_chunks(evaluate)
+        cost, x, y, objective = self._of_chunks(self._values, stage, variables)
         return cost, x, y, objective
+
+    @torch.no_grad()
+    def _values(self, chunk: Chunk, stage: Stage, names: Sequence[str], *inputs: Tensor) -> Sequence[Tensor]:
+        return self._evaluate(chunk, stage, dict(zip(names, inputs, strict=True)))
 
     def _evaluate(self, chunk: Chunk, stage: Stage, v: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         v = {**v, **chunk.statistics}

@@ -6,6 +6,7 @@ import torch
 from attacks import compiled
 from attacks.ci_net import CINet
 from attacks.compiled import REPAID, Compiler
+from attacks.ggl import GGL
 from attacks.gias import GIAS
 from attacks.ig import IG
 from priors.dcgan import DCGAN
@@ -21,20 +22,22 @@ def curve(attack, observations):
 
 
 @pytest.mark.parametrize(
-    ("method", "rate"),
+    ("method", "rate", "options"),
     [
-        (IG, 0.5),
-        pytest.param(IG, None, marks=slow),
-        pytest.param(GIAS, 0.5, marks=slow),
-        pytest.param(CINet, None, marks=slow),
+        (IG, 0.5, {}),
+        pytest.param(IG, None, {}, marks=slow),
+        pytest.param(GIAS, 0.5, {}, marks=slow),
+        pytest.param(CINet, None, {}, marks=slow),
+        pytest.param(GGL, None, {"population": 3}, marks=slow),
     ],
 )
 @pytest.mark.filterwarnings("error::victims.errors.Notice")
-def test_compiled_and_eager_attacks_have_the_same_curve(method, rate, capture):
+def test_compiled_and_eager_attacks_have_the_same_curve(method, rate, options, capture):
     """In float64, for steps enlarge rounding. CI-Net's power vectors, fixed in a step, change in place between two."""
     observations = [capture(size=16, rate=rate, task=task, dtype=torch.float64).observation for task in "tu"]
     prior = {"prior": build(DCGAN, size=32, ngf=4, seed=0).double().eval()} if "prior" in method.needs else {}
-    eager, fast = (curve(method(steps=8, restarts=2, compile=mode, **prior), observations) for mode in ("off", "on"))
+    given = {"steps": 8, "restarts": 2, **prior, **options}
+    eager, fast = (curve(method(compile=mode, **given), observations) for mode in ("off", "on"))
     torch.testing.assert_close(fast, eager, rtol=1e-6, atol=1e-9)
     assert not torch.equal(fast[0], fast[-1])
 
