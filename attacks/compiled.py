@@ -1,7 +1,8 @@
 """The objective of a chunk, with slopes where they are asked for, as one compiled function.
 
 `torch.compile` does not see through a second derivative. Tracing does: every operation of the eager step, those of
-autograd too, goes into one graph that has no autograd left in it, and that graph is compiled.
+autograd too, goes into one graph that has no autograd left in it, and that graph is compiled. On a GPU its launches are
+captured as well, as one CUDA graph that is replayed.
 """
 
 import warnings
@@ -53,17 +54,18 @@ class Compiler:
             graph = make_fx(function)(*inputs)
             read = self._lifted(graph)
             packed = inputs[0].dtype != torch.float64  # whose convolutions torch cannot lay out anew
-            with torch.no_grad(), torch._inductor.config.patch(freezing=packed):
+            settings = {"freezing": packed, "triton.cudagraphs": inputs[0].is_cuda}
+            with torch.no_grad(), torch._inductor.config.patch(settings):
                 text = graph.code + "".join(f"{t.dtype}{t.shape}{t.stride()}" for t in (*inputs, *read))
                 if text not in self.known:
                     self.known[text] = torch._inductor.compile(graph, [*inputs, *read])
-                fast = self.known[text](*inputs, *read)
+                fast = own(self.known[text](*inputs, *read))
         except Exception as error:  # of tracer, compiler and C++ compiler, which may not be there: nothing is lost
             reason = f"cannot be compiled ({str(error).strip().splitlines()[0]})"
         else:
             if agree(fast[:1], plain[:1]) and agree(fast[3:], plain[3:]):
                 compiled = self.known[text]
-                return torch.no_grad()(lambda *inputs: compiled(*inputs, *read))
+                return torch.no_grad()(lambda *inputs: own(compiled(*inputs, *read)))
             reason = "is another one when it is compiled"
         warnings.warn(f"the objective {reason}; going on without.", Notice, stacklevel=2)
         return function
@@ -84,6 +86,11 @@ class Compiler:
             graph.graph.erase_node(node)
         graph.recompile()
         return [held for _, held in lifted.values()]
+
+
+def own(outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Outputs that stay as they are: those of a CUDA graph are overwritten when it is replayed."""
+    return [tensor.clone() for tensor in outputs] if outputs[0].is_cuda else outputs
 
 
 def place(tensor: Tensor) -> int:

@@ -42,6 +42,20 @@ def test_compiled_and_eager_attacks_have_the_same_curve(method, rate, options, c
     assert not torch.equal(fast[0], fast[-1])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("error::victims.errors.Notice")
+@pytest.mark.parametrize("chunk", [None, 1], ids=["one graph", "a graph that is replayed within a step"])
+def test_captured_and_eager_attacks_have_the_same_curve(chunk, capture):
+    """On a GPU, with more steps than a graph is warmed up by, for two groups of tasks."""
+    victim = capture(size=16, dtype=torch.float64).observation.victim.to("cuda")
+    for task in "tu":
+        observations = [capture(size=16, task=task, victim=victim).observation]
+        eager, fast = (curve(IG(steps=20, chunk=chunk, compile=mode), observations) for mode in ("off", "on"))
+        torch.testing.assert_close(fast, eager, rtol=1e-6, atol=1e-9)
+        assert not torch.equal(fast[0], fast[-1])
+
+
 def sums(weight, scale):
     def function(x):
         y = (weight * x).sin() * scale
@@ -93,8 +107,8 @@ def test_what_is_compiled():
 def test_auto_counts_a_stages_steps_and_chunks(capture, monkeypatch):
     monkeypatch.setattr(compiled, "REPAID", 30)
     monkeypatch.setattr(Compiler, "__call__", lambda self, function, inputs: asked.append(1) or function)
-    observation = capture((3, 50, 90), size=16).observation  # three images: a chunk for every restart
+    observation = capture((3, 50, 90), size=16).observation
     for steps, restarts, expected in ((15, 1, 0), (15, 2, 2), (30, 1, 1)):
         asked = []
-        IG(steps=steps, restarts=restarts).run([observation])
+        IG(steps=steps, restarts=restarts, chunk=1).run([observation])
         assert len(asked) == expected
