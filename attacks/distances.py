@@ -17,7 +17,7 @@ from victims.victim import Gradient
 Weights = Mapping[str, Tensor]
 """How much every tensor counts, (R,) each, 0 or more; where a distance is given None, all count 1."""
 
-SMALL = 1 << 16  # entries of a run; measured: to join tensors up to this costs less than to go through them one by one
+SMALL = 1 << 12  # entries of a run; measured: to join tensors up to this costs less than to go through them one by one
 TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN, and so are the slopes there
 
 
