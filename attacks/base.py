@@ -127,7 +127,7 @@ class Attack(Admission, Toolbox, LightningModule):
             self.vectorised = by_func and vectorises(*case, repeated)
             weights = [*self.victim.model.parameters(), *self.victim.model.buffers()]
             self.compiler = Compiler(self.compiling, weights + (list(self.prior.parameters()) if self.prior else []))
-        self.curve: list[tuple[str, Tensor]] = []
+        self.costs: list[tuple[str, Tensor]] = []  # of every step, (T, restarts)
         self.gradient_evaluations = 0
         self._alive = self.restarts
         shape = (self.runs, self.batch_size, *observations[0].image_shape)
@@ -166,7 +166,7 @@ class Attack(Admission, Toolbox, LightningModule):
             self._best_images[best],
             self._best_labels[best],
             self._best_cost[best],
-            self.curve,
+            [(stage, least(costs)) for stage, costs in self.costs],
             self.gradient_evaluations,
         )
 
@@ -244,7 +244,7 @@ class Attack(Admission, Toolbox, LightningModule):
     def _judge(self, cost: Tensor, images: Tensor, labels: Tensor) -> None:
         """Keep every run's image and variables of least cost, as they were when the cost was measured."""
         cost = cost.where(self._matchable, torch.inf)
-        self.curve.append((self._stage.name, cost.unflatten(0, (-1, self._alive)).nan_to_num(torch.inf).amin(1)))
+        self.costs.append((self._stage.name, cost.unflatten(0, (-1, self._alive))))
         self.gradient_evaluations += self._alive * self._stage.population * self._objective.gradients
         if self._best_labels is None:
             self._best_labels = labels.clone()
@@ -288,3 +288,8 @@ class Attack(Admission, Toolbox, LightningModule):
 def take(kept: Tensor, new: Tensor, which: Tensor) -> None:
     """Replace, in place, the tensors of some runs: (R, ...) twice, (R,)."""
     torch.where(for_each(which, kept), new, kept, out=kept)
+
+
+def least(costs: Tensor) -> Tensor:
+    """Over restarts; infinite where none is a number: (T, restarts) -> (T,)."""
+    return costs.nan_to_num(torch.inf).amin(1)
