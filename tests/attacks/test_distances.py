@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.distances import compress, cosine, layer_l2, layer_weights, local_cosine, squared_l2, tensor_choice
+from attacks import distances
+from attacks.distances import Target, compress, cosine, layer_l2, layer_weights, local_cosine, squared_l2, tensor_choice
 from victims.errors import InputError
 
 SHAPES = {"conv": (4, 3, 2, 2), "bias": (4,), "one": (1,)}
@@ -77,6 +78,22 @@ def test_cosine_is_one_cosine_over_all_tensors(gradients):
         a, b = flat(dummy, run), flat(received, run)
         assert cost.item() == pytest.approx(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
     assert not np.allclose(cosine(dummy, received), local_cosine(dummy, received) / len(SHAPES), atol=1e-2)
+
+
+@pytest.mark.parametrize("small", [0, 2, 5, 100], ids=["none", "the smallest", "two", "all"])
+@pytest.mark.parametrize("alike", [False, True], ids=["a target for each", "one target"])
+def test_tensors_that_are_joined_change_no_cosine(small, alike, gradients, monkeypatch):
+    dummy, received = gradients
+    if alike:
+        received = {name: g[:1].expand_as(g) for name, g in received.items()}
+    monkeypatch.setattr(distances, "SMALL", small)
+    target = Target(received)
+    for run, cost in enumerate(cosine(dummy, target)):
+        ones = dict.fromkeys(SHAPES, 1.0)
+        expected = plain(cosine, arrays(dummy, run), arrays(received, run), ones)
+        assert cost.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    part = {name: g for name, g in dummy.items() if name != "conv"}  # as PRECODE's estimate leaves tensors out
+    torch.testing.assert_close(cosine(part, target), cosine(part, {name: received[name] for name in part}))
 
 
 def test_cosine_does_not_see_scale(gradients):
