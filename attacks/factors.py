@@ -18,9 +18,10 @@ from torch.nn.functional import conv2d, fold, linear, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from attacks.engine import agree, probe, victim_gradients
-from attacks.products import LARGE, Products, shared
+from attacks.products import Products, shared
 from victims.victim import Gradient, Victim, passing
 
+LARGE = 1 << 20  # entries of weights; measured: from here on it pays to leave their gradients out, for one run too
 SMALL = 1 << 17  # entries of a run's patches; measured: below, one product for all runs beats a convolution for each
 
 

@@ -7,7 +7,7 @@ from attacks import products
 from attacks.products import Products, Square, dot
 
 
-@pytest.fixture(params=["one run", "a target for all", "a target for each", "large"])
+@pytest.fixture(params=["one run", "a target for all", "a target for each", "blocks"])
 def tensors(request, monkeypatch):
     """g and its target, (R, 3, 4) each."""
     draw = torch.Generator().manual_seed(0)
@@ -15,8 +15,8 @@ def tensors(request, monkeypatch):
     g, target = (torch.randn(R, 3, 4, generator=draw, dtype=torch.float64) for _ in range(2))
     if request.param == "a target for all":
         target = target[:1].expand(R, -1, -1)
-    if request.param == "large":
-        monkeypatch.setattr(products, "LARGE", 0)
+    if request.param == "blocks":
+        monkeypatch.setattr(products, "BLOCK", 15)  # five entries of a run
     return g.requires_grad_(), target
 
 
@@ -43,3 +43,11 @@ def test_slopes_of_one_product_alone_leave_the_other_out(tensors):
     torch.testing.assert_close(torch.autograd.grad(along.sum(), g)[0], target.clone())
     along, norm2 = Products.apply(g, target)
     torch.testing.assert_close(torch.autograd.grad(norm2.sum(), g)[0], 2 * g.detach())
+
+
+@pytest.mark.parametrize("R", [1, 2])
+def test_a_sum_of_millions_is_right_to_single_precision(R):
+    g = torch.randn(R, 3_000_000, generator=torch.Generator().manual_seed(0))
+    exact = g.double().square().sum(1)
+    for found in (dot(g, g), dot(g, g[:1].expand_as(g))):
+        assert ((found[0] - exact[0]) / exact[0]).abs() < 2e-6
