@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from leaderboard.table import NOTHING, Table
 
@@ -135,10 +136,9 @@ def draw(path: Path, records: Sequence[Record]) -> Path:
             for key, style in {"step": "o-", "plain_step": "x--"}.items():
                 axis.plot([c[name] for c in points], [c[key] for c in points], style, color=f"C{colour}", ms=4, lw=1)
         axis.set(xscale="log", yscale="log")
-        if name != "parameters":
-            measured = sorted({c[name] for c in cells})
-            axis.set_xticks(measured, map(str, measured))
-            axis.set_xticks([], minor=True)
+        measured = sorted({c[name] for c in cells})
+        axis.set_xticks(measured, map(EngFormatter(places=0, sep=""), measured))
+        axis.set_xticks([], minor=True)
         axis.set_xlabel(label, fontsize=8)
         named = [str(value) for key, value in fixed.items() if key == "victim"]
         named += [f"{short}={fixed[key]}" for key, short in {"batch": "B", "restarts": "R"}.items() if key in fixed]
