@@ -2,7 +2,7 @@
 
 `torch.compile` does not see through a second derivative. Tracing does: every operation of the eager step, those of
 autograd too, goes into one graph that has no autograd left in it, and that graph is compiled. On a GPU its launches are
-captured as well, as one CUDA graph that is replayed.
+to be captured as well, as one CUDA graph that is replayed; this has not run on one yet.
 """
 
 import warnings

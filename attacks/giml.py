@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,7 +20,7 @@ from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 
-META = {"reptile": SGD, "adam": Adam}
+META = {"reptile": SGD, "adam": partial(Adam, fused=True)}
 
 
 class GIML:

@@ -25,10 +25,9 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        slopes = [v.grad for v in self.variables]
         adam(
             self.variables,
-            slopes,
+            [v.grad for v in self.variables],
             self.first,
             self.second,
             [],

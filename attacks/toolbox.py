@@ -66,8 +66,7 @@ class Toolbox:
 
     def box(self, images: Tensor) -> None:
         """Clamp normalised images, in place, to what pixels in [0, 1] can be."""
-        mean, std = self.victim.mean, self.victim.std
-        torch.clamp(images, -mean / std, (1 - mean) / std, out=images)
+        torch.clamp(images, self.victim.normalise(0), self.victim.normalise(1), out=images)
 
     def bn(self, v: Variables, x: Tensor, first: float = 1.0) -> Tensor:
         """Distance of the images' batch-norm statistics to those given, which are in v; (R,), zero where none are."""

@@ -5,7 +5,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +68,7 @@ class Judge(Callback):
         module: GradientDataModule = trainer.datamodule
         seconds = (time.perf_counter() - self.started) / len(module.tasks)
         memory = peak_memory(module.victim.mean.device)
+        before, self.handed = self.handed, []
         for index, task in enumerate(module.tasks):
             pixels = module.victim.denormalise(result.images[index]).cpu()
             errors = layer_errors(module.victim, task.images[0], result.layers[index]) if result.layers else None
@@ -79,19 +80,18 @@ class Judge(Callback):
                 **label_scores(module.victim, task, result.labels[index]),
             }
             self.handed.append(self.clerk.submit(self.record, task, result, index, errors, pixels, found))
-        self.settle(lambda written: written.done())
+        self.settle(before)  # they had the time of an attack; waiting here, if need be, bounds what is held
 
     def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
-        self.settle()
+        self.settle(self.handed)
 
     def on_exception(self, trainer: Trainer, pl_module: Attack, exception: BaseException) -> None:
         self.clerk.shutdown()  # nothing that was measured is lost
 
-    def settle(self, which: Callable[[Future], bool] = lambda _: True) -> None:
-        """Wait for what was handed over, or look at some of it; what went wrong there is raised here."""
-        looked_at = [written for written in self.handed if which(written)]
-        self.handed = [written for written in self.handed if written not in looked_at]
-        for written in looked_at:
+    @staticmethod
+    def settle(handed: Sequence[Future]) -> None:
+        """Wait for what was handed over; what went wrong there is raised here."""
+        for written in handed:
             written.result()
 
     def record(

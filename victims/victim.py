@@ -85,7 +85,7 @@ class Victim:
         """
         return f"{last_linear(self.model)}.weight".lstrip(".")
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalise(self, pixels: Tensor | float) -> Tensor:
         """Images in [0, 1] -> the victim's input space; any leading dimensions."""
         return (pixels - self.mean) / self.std
 

@@ -2,8 +2,7 @@
 
 In double precision over whole searches. In single precision only while the search itself is well conditioned: a start
 that differs in its last digit alone sends GIFD's plain loop as far from itself (measured on its first phase: 2 % after
-30 steps) as the suite is from it. CMA-ES sees no slopes but only ranks, and agrees
-until two candidates tie.
+30 steps) as the suite is from it. CMA-ES sees no slopes but only ranks, and agrees until two candidates tie.
 """
 
 from itertools import islice
@@ -85,7 +84,10 @@ def test_first_phases_in_single_precision(curves, name, steps, batch, restarts, 
     [
         ("ig", ConvNet, 50),
         ("ggl", ConvNet, 50),
-        ("ig", ResNet18, 40),  # measured: 1.2e-3 at step 48, for signs of slopes near zero turn round
+        ("ig", ResNet18, 40),
+        pytest.param(
+            "ig", ResNet18, 50, marks=pytest.mark.xfail(reason="1.2e-3 at step 48: signs near zero turn round")
+        ),
         ("ggl", ResNet18, 50),
     ],
 )
