@@ -83,7 +83,7 @@ lint: $(READY)  ## ruff: lint and format
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 
-format: $(READY)  ## mend what ruff can mend
+format: $(READY)  ## fix what ruff can fix
 	$(RUN) ruff check --fix .
 	$(RUN) ruff format .
 

@@ -1,4 +1,4 @@
-"""The base of every attack: stages, restarts, judgement by the attacker's own cost, budget.
+"""The base of every attack: stages, restarts, judgment by the attacker's own cost, budget.
 
 A method is a `LightningModule` that says, in `search`, which variables move and how they become images. The
 base does the rest: `advance` takes one step of the current stage, all runs together. A *run* is one
@@ -13,16 +13,16 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from attacks.admission import Admission
-from attacks.compiled import Compile, Compiler
-from attacks.distances import cosine
-from attacks.engine import vectorises
-from attacks.factors import find_layers
+from attacks.engine.compiled import Compile, Compiler
+from attacks.engine.distances import cosine
+from attacks.engine.factored_gradients import find_layers
+from attacks.engine.gradients import vectorizes
+from attacks.engine.helpers import Toolbox
+from attacks.engine.inner_products import for_each
+from attacks.engine.objective import Match, Objective
+from attacks.engine.requirements import Admission
+from attacks.engine.stage import Reconstruction, Search, Stage, share_out
 from attacks.labels import find
-from attacks.objective import Match, Objective
-from attacks.products import for_each
-from attacks.stage import Reconstruction, Search, Stage, share_out
-from attacks.toolbox import Toolbox
 from priors.base import Prior
 from victims.errors import InputError
 from victims.observation import Observation
@@ -75,8 +75,8 @@ class Attack(Admission, Toolbox, LightningModule):
             seed: of the starting points.
             chunk: how many runs are evaluated at once, see `Objective`.
             label_method: of `attacks.labels`, by which an attack that needs labels reads them from the update.
-            match: how an update after local training is matched, see `attacks.objective`.
-            compile: which stages' evaluations are compiled, see `attacks.compiled`.
+            match: how an update after local training is matched, see `attacks.engine.objective`.
+            compile: which stages' evaluations are compiled, see `attacks.engine.compiled`.
 
         Raises:
             InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior where one is
@@ -124,14 +124,14 @@ class Attack(Admission, Toolbox, LightningModule):
             case = self.victim, observations[0].image_shape, self.batch_size
             self.layers = None if repeated else find_layers(*case)
             by_func = self.layers is None or bool(known.statistics)  # gradients, or the statistics alone
-            self.vectorised = by_func and vectorises(*case, repeated)
+            self.vectorized = by_func and vectorizes(*case, repeated)
             weights = [*self.victim.model.parameters(), *self.victim.model.buffers()]
             self.compiler = Compiler(self.compiling, weights + (list(self.prior.parameters()) if self.prior else []))
         self.costs: list[tuple[str, Tensor]] = []  # of every step, (T, restarts)
         self.gradient_evaluations = 0
         self._alive = self.restarts
         shape = (self.runs, self.batch_size, *observations[0].image_shape)
-        self._best_images = self.victim.mean.new_zeros(shape)  # the mean colour, until there is better
+        self._best_images = self.victim.mean.new_zeros(shape)  # the mean color, until there is better
         self._best_labels: Tensor | None = None
         norm2 = torch.stack([sum(g.square().sum() for g in o.update.values()) for o in observations])
         self._matchable = self.for_runs((norm2 > 0) & norm2.isfinite())
@@ -146,12 +146,12 @@ class Attack(Admission, Toolbox, LightningModule):
         A stage of S steps costs S victim gradients, times its population; where its last step leads is not judged.
         """
         stage, step, steps = self._stage, self._step, self.plan[self._stage.name]
-        for group in self._optimiser.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = stage.lr * stage.schedule(step, steps)
         if stage.population > 1:
             self._move_by_values(stage)
         else:
-            self._move_by_slopes(stage)
+            self._move_by_gradients(stage)
         if stage.project:
             with torch.no_grad():
                 stage.project(self._variables, step + 1)
@@ -174,7 +174,7 @@ class Attack(Admission, Toolbox, LightningModule):
         """The matching cost for the tasks taken up, (R,); differentiable.
 
         Args:
-            images: (R, B, C, H, W), normalised.
+            images: (R, B, C, H, W), normalized.
             labels: classes (R, B) or probabilities (R, B, K).
         """
         return self._matching(1, 1).cost(images, labels)
@@ -187,7 +187,7 @@ class Attack(Admission, Toolbox, LightningModule):
         return self.result()
 
     def training_step(self, observations: Sequence[Observation], batch_idx: int) -> None:
-        """Lightning's hook: `INNER` optimisation steps; the first of an epoch takes up its tasks."""
+        """Lightning's hook: `INNER` optimization steps; the first of an epoch takes up its tasks."""
         if batch_idx == 0:
             self.begin(observations)
         done = batch_idx * INNER
@@ -195,7 +195,7 @@ class Attack(Admission, Toolbox, LightningModule):
             self.advance()
 
     def configure_optimizers(self) -> None:
-        """Each stage makes its own: what is optimised is no parameter of this module."""
+        """Each stage makes its own: what is optimized is no parameter of this module."""
 
     def _enter(self, stage: Stage) -> None:
         if self._ahead[:1] != [stage.name]:
@@ -206,7 +206,7 @@ class Attack(Admission, Toolbox, LightningModule):
         kept = self._variables if self._ahead else {}  # after the last stage nothing goes on from the best
         self._best_variables = {name: v.clone() for name, v in kept.items()}
         self._stage_cost = self._best_cost.new_full((self.runs,), torch.inf)
-        self._optimiser = stage.optimiser(list(self._variables.values()), lr=stage.lr)
+        self._optimizer = stage.optimizer(list(self._variables.values()), lr=stage.lr)
         self._objective = self._matching(stage.population, self.plan[stage.name])
 
     def _matching(self, population: int, steps: int) -> Objective:
@@ -216,30 +216,30 @@ class Attack(Admission, Toolbox, LightningModule):
             runs=self._alive,
             population=population,
             chunk=self.chunk,
-            vectorised=self.vectorised,
+            vectorized=self.vectorized,
             layers=self.layers,
             match=self.match,
             compiler=self.compiler,
             steps=steps,
         )
 
-    def _move_by_slopes(self, stage: Stage) -> None:
-        *judged, grads = self._objective.slopes(stage, self._variables)
+    def _move_by_gradients(self, stage: Stage) -> None:
+        *judged, grads = self._objective.cost_and_gradients(stage, self._variables)
         self._judge(*judged)
         for name, variable in self._variables.items():
             variable.grad = grads[name].sign() if stage.signed else grads[name]
-        self._optimiser.step()
+        self._optimizer.step()
 
     def _move_by_values(self, stage: Stage) -> None:
-        """The optimiser asks for candidates (R, P, ...) and is told their values; the best of a run stands for it."""
-        candidates = dict(zip(self._variables, self._optimiser.ask(), strict=True))
+        """The optimizer asks for candidates (R, P, ...) and is told their values; the best of a run stands for it."""
+        candidates = dict(zip(self._variables, self._optimizer.ask(), strict=True))
         *judged, values = self._objective.values(stage, {name: c.flatten(0, 1) for name, c in candidates.items()})
         cost, *rest = (tensor.unflatten(0, (self.runs, stage.population)) for tensor in judged)
         each, best = torch.arange(self.runs, device=cost.device), cost.nan_to_num(torch.inf).argmin(1)
         for name, variable in self._variables.items():
             variable.copy_(candidates[name][each, best])
         self._judge(cost[each, best], *(tensor[each, best] for tensor in rest))
-        self._optimiser.tell(values.unflatten(0, (self.runs, stage.population)))
+        self._optimizer.tell(values.unflatten(0, (self.runs, stage.population)))
 
     def _judge(self, cost: Tensor, images: Tensor, labels: Tensor) -> None:
         """Keep every run's image and variables of least cost, as they were when the cost was measured."""

@@ -1,21 +1,21 @@
-"""CI-Net: gradient inversion with an over-parameterised convolutional network, supplement B.3, algorithm 1."""
+"""CI-Net: gradient inversion with an over-parameterized convolutional network, supplement B.3, algorithm 1."""
 
 from typing import Literal, Unpack
 
 import torch
-
-from attacks.base import Attack, Common
-from attacks.distances import cosine, squared_l2
-from attacks.stage import Search, Stage
-from priors.overparameterised import (
+from priors.overparameterized import (
     LATENT,
     SIZES,
-    OverParameterised,
+    OverParameterized,
     generate,
     parameter_count,
     power_start,
     power_step,
 )
+
+from attacks.base import Attack, Common
+from attacks.engine.distances import cosine, squared_l2
+from attacks.engine.stage import Search, Stage
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.victim import Gradient, build
@@ -65,7 +65,7 @@ class CINet(Attack):
         channels, *sides = observation.image_shape
         if channels != 3 or sides[0] != sides[1] or sides[0] not in SIZES:
             raise InputError(
-                f"{self.name} makes colour images of side {', '.join(map(str, SIZES))}, the task has "
+                f"{self.name} makes color images of side {', '.join(map(str, SIZES))}, the task has "
                 f"{observation.image_shape}; choose another --size."
             )
 
@@ -87,16 +87,16 @@ class CINet(Attack):
 
     def search(self) -> Search:
         options = {"width": self.width(), "size": self.observations[0].image_shape[-1]}
-        G = OverParameterised(**options).to(self.victim.mean)
+        G = OverParameterized(**options).to(self.victim.mean)
         z = self.draw(lambda generator: torch.randn(self.batch_size, LATENT, generator=generator))  # fixed
-        starts = [dict(build(OverParameterised, **options, seed=seed).named_parameters()) for seed in self.seeds("w")]
+        starts = [dict(build(OverParameterized, **options, seed=seed).named_parameters()) for seed in self.seeds("w")]
         w = {name: torch.stack([start[name].detach() for start in starts]).to(z) for name in starts[0]}
         uv = power_start(G, w)
         yield Stage(
             name="w",
             variables=w,
             fixed={"z": z, **uv},
-            decode=lambda v: self.victim.normalise(generate(G, {n: v[n] for n in w}, {n: v[n] for n in uv}, v["z"])),
+            decode=lambda v: self.victim.normalize(generate(G, {n: v[n] for n in w}, {n: v[n] for n in uv}, v["z"])),
             lr=self.eta,
             project=lambda w, step: power_step(G, w, uv),
             signed=self.signed,

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.distances import squared_l2
-from attacks.optimisers import LBFGS
-from attacks.stage import Search, Stage
+from attacks.engine.distances import squared_l2
+from attacks.engine.optimizers import LBFGS
+from attacks.engine.stage import Search, Stage
 from victims.victim import Gradient
 
 
@@ -16,7 +16,7 @@ class DLG(Attack):
     """Pixels and labels together, by L-BFGS on the squared distance of gradients, from noise, unboxed.
 
     There is no line search, so about half of the starts are thrown far off and stay there (one CIFAR-10 image on
-    `lenet`): take several. Noise is N(0, 1) in the victim's normalised space; the paper's victim takes pixels as
+    `lenet`): take several. Noise is N(0, 1) in the victim's normalized space; the paper's victim takes pixels as
     they are.
 
     Args:
@@ -45,5 +45,5 @@ class DLG(Attack):
             decode=lambda v: v["x"],
             labels=lambda v: v["y"].softmax(-1),
             lr=self.eta,
-            optimiser=LBFGS,
+            optimizer=LBFGS,
         )

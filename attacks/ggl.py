@@ -7,24 +7,24 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.distances import squared_l2
-from attacks.optimisers import CMAES, Adam
-from attacks.regularisers import latent_divergence
-from attacks.schedules import constant, ramps
-from attacks.stage import Search, Stage, Variables, parted
+from attacks.engine.distances import squared_l2
+from attacks.engine.optimizers import CMAES, Adam
+from attacks.engine.regularizers import latent_divergence
+from attacks.engine.schedules import constant, ramps
+from attacks.engine.stage import Search, Stage, Variables, parted
 from priors.base import decode
 from victims.victim import Gradient
 
 
 class GGL(Attack):
-    """Latents by CMA-ES, without slopes, on the squared distance of gradients.
+    """Latents by CMA-ES, without gradients, on the squared distance of gradients.
 
     One step asks for a whole population, and the budget counts each of its candidates. Published for batches of
     one; here the latents of a batch are searched together.
 
     Args:
         steps_z: generations of CMA-ES, or steps of Adam.
-        optimiser: cma or adam.
+        optimizer: cma or adam.
         population: candidates of a generation.
         eta: first step size of CMA-ES.
         eta_adam: learning rate of Adam: linear over 5 % of the steps, half a cosine over the last 25 %.
@@ -39,14 +39,14 @@ class GGL(Attack):
     presets = {
         "code": {"steps_z": 500, "start": "mean", "restarts": 1},
         "code-imagenet": {"steps_z": 500, "start": "uniform", "squashed": True, "alpha_kl": 0.0, "restarts": 1},
-        "code-adam": {"steps_z": 2_500, "optimiser": "adam", "restarts": 1},
+        "code-adam": {"steps_z": 2_500, "optimizer": "adam", "restarts": 1},
     }
 
     def __init__(
         self,
         *,
         steps_z: int = 50,
-        optimiser: Literal["cma", "adam"] = "cma",
+        optimizer: Literal["cma", "adam"] = "cma",
         population: int = 50,
         eta: float = 1.0,
         eta_adam: float = 0.1,
@@ -56,7 +56,7 @@ class GGL(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z}, **common)
-        self.by_cma, self.population, self.eta, self.eta_adam = optimiser == "cma", population, eta, eta_adam
+        self.by_cma, self.population, self.eta, self.eta_adam = optimizer == "cma", population, eta, eta_adam
         self.start, self.squashed, self.alpha_kl = start, squashed, alpha_kl
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
@@ -70,22 +70,22 @@ class GGL(Attack):
             **parted(state, self.prior.latents),
             decode=partial(self.decode, tuple(state)),
             penalty=self.penalty,
-            **self.by_values() if self.by_cma else self.by_slopes(),
+            **self.gradient_free() if self.by_cma else self.by_gradient(),
         )
 
     def started(self, state: Variables) -> dict[str, Tensor]:
         """The latents that the search begins with."""
         if self.start == "mean":
-            return self.prior.centre(state)
+            return self.prior.center(state)
         latents = {name: state[name] for name in self.prior.latents}
         return {n: torch.special.ndtr(z) for n, z in latents.items()} if self.start == "uniform" else latents
 
-    def by_values(self) -> dict[str, object]:
-        optimiser = partial(CMAES, population=self.population, seeds=self.seeds("cma"))
-        return {"lr": self.eta, "schedule": constant, "optimiser": optimiser, "population": self.population}
+    def gradient_free(self) -> dict[str, object]:
+        optimizer = partial(CMAES, population=self.population, seeds=self.seeds("cma"))
+        return {"lr": self.eta, "schedule": constant, "optimizer": optimizer, "population": self.population}
 
-    def by_slopes(self) -> dict[str, object]:
-        return {"lr": self.eta_adam, "schedule": partial(ramps, down=0.25), "optimiser": Adam}
+    def by_gradient(self) -> dict[str, object]:
+        return {"lr": self.eta_adam, "schedule": partial(ramps, down=0.25), "optimizer": Adam}
 
     def decode(self, names: tuple[str, ...], v: Variables) -> Tensor:
         latents = self.prior.latents

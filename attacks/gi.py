@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.consensus import mean_consensus, registered_consensus
-from attacks.distances import cosine, layer_l2
-from attacks.regularisers import image_norm, total_variation
-from attacks.schedules import warmup_cosine
-from attacks.stage import Search, Stage, Variables
+from attacks.engine.consensus import mean_consensus, registered_consensus
+from attacks.engine.distances import cosine, layer_l2
+from attacks.engine.regularizers import image_norm, total_variation
+from attacks.engine.schedules import warmup_cosine
+from attacks.engine.stage import Search, Stage, Variables
 from victims.victim import Gradient
 
 COSTS = {"layer_l2": layer_l2, "cosine": cosine}
@@ -29,7 +29,7 @@ class GI(Attack):
         eta: learning rate of Adam: 50 steps of warm-up, then cosine decay.
         cost: layer_l2, the sum of every tensor's l2 distance (eq. 3), or cosine.
         alpha_grad, alpha_tv, alpha_l2, alpha_bn, alpha_group: weights of the cost, of mean |dx| + mean |dy| on the
-            normalised image, of the batch's l2 norm, of the batch-norm term (first layer times 10), and of the
+            normalized image, of the batch's l2 norm, of the batch-norm term (first layer times 10), and of the
             distance to what the restarts agree on.
         per_area: divide l2 norm and group term by H W.
         noise: standard deviation of what is added to the pixels in every step, times the learning rate.

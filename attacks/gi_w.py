@@ -6,9 +6,9 @@ from typing import Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.regularisers import total_variation
-from attacks.schedules import multistep
-from attacks.stage import Search, Stage, Variables
+from attacks.engine.regularizers import total_variation
+from attacks.engine.schedules import multistep
+from attacks.engine.stage import Search, Stage, Variables
 from priors.base import State, decode_each
 
 
@@ -41,7 +41,7 @@ class GIw(Attack):
     Args:
         steps_w: steps on the parameters.
         eta_w: their learning rate.
-        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
     """
 
     needs = frozenset({"labels", "prior"})

@@ -6,9 +6,9 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.regularisers import total_variation
-from attacks.schedules import multistep
-from attacks.stage import Search, Stage, Variables, parted
+from attacks.engine.regularizers import total_variation
+from attacks.engine.schedules import multistep
+from attacks.engine.stage import Search, Stage, Variables, parted
 from priors.base import decode
 
 
@@ -37,7 +37,7 @@ class GIz(Attack):
     Args:
         steps_z: steps on the latents.
         eta_z: their learning rate.
-        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
     """
 
     needs = frozenset({"labels", "prior"})

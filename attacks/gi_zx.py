@@ -5,10 +5,10 @@ from typing import Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
+from attacks.engine.regularizers import total_variation
+from attacks.engine.schedules import multistep
+from attacks.engine.stage import Search, Stage, Variables
 from attacks.gi_z import latent_search
-from attacks.regularisers import total_variation
-from attacks.schedules import multistep
-from attacks.stage import Search, Stage, Variables
 from priors.base import decode
 
 
@@ -18,7 +18,7 @@ class GIzx(Attack):
     Args:
         steps_z, steps_x: steps of the two stages.
         eta_z, eta_x: their learning rates; that of the pixels is `assumed`, the source has none.
-        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
         signed: hand only the sign of the pixels' gradient to Adam; GIAS's code does not.
     """
 

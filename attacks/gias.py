@@ -5,10 +5,10 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
+from attacks.engine.regularizers import squared_variation, total_variation
+from attacks.engine.stage import Search, Variables
 from attacks.gi_w import parameter_search
 from attacks.gi_z import latent_search
-from attacks.regularisers import squared_variation, total_variation
-from attacks.stage import Search, Variables
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}
 
@@ -26,7 +26,7 @@ class GIAS(Attack):
         steps_z, steps_w: steps of the two stages.
         eta_z, eta_w: their learning rates.
         tv: weight of the variation.
-        variation: mean_abs or sum_squares of neighbour differences on the normalised image.
+        variation: mean_abs or sum_squares of neighbor differences on the normalized image.
         alpha_bn: weight of the distance to the batch-norm statistics that the observation declares (--bn), as gi's.
         keep: after the latents `each` restart goes on, or the `best` alone.
     """

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.projections import l1_ball, sphere, sphere_norm
-from attacks.regularisers import image_norm, total_variation
-from attacks.schedules import ramps
-from attacks.stage import Search, Stage, Variables, parted
+from attacks.engine.projections import l1_ball, sphere, sphere_norm
+from attacks.engine.regularizers import image_norm, total_variation
+from attacks.engine.schedules import ramps
+from attacks.engine.stage import Search, Stage, Variables, parted
 from priors.base import advance, decode
 
 
@@ -49,9 +49,9 @@ class GIFD(Attack):
             from the last variables of the phase before, and the last image is returned; `z` latents alone.
         eta: learning rate of Adam, fresh in every phase: linear over 5 % of it, then level, and half a cosine over
             the last 75 %.
-        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
         l2: weight of the batch's l2 norm divided by H W.
-        ball: radius of a ball in l1 norms of its centre; on images of CIFAR-10's training set half of one was 2 dB
+        ball: radius of a ball in l1 norms of its center; on images of CIFAR-10's training set half of one was 2 dB
             better than a tenth.
         radii: of the balls around features, layer by layer, in place of `ball`.
         latent_radii: of those around latents and noises, phase by phase, for generators that search them in every
@@ -128,10 +128,10 @@ class GIFD(Attack):
             if self.variant == "full" and (name == "h" or self.latent_radii):
                 tensor.copy_(self.into_ball(tensor, start[name], k, name))
 
-    def into_ball(self, v: Tensor, centre: Tensor, k: int, name: str) -> Tensor:
-        """Image by image; v and centre are (R, B, ...)."""
-        moved = (v - centre).flatten(0, 1).flatten(1)
-        norms = centre.flatten(0, 1).flatten(1).abs().sum(1)
+    def into_ball(self, v: Tensor, center: Tensor, k: int, name: str) -> Tensor:
+        """Image by image; v and center are (R, B, ...)."""
+        moved = (v - center).flatten(0, 1).flatten(1)
+        norms = center.flatten(0, 1).flatten(1).abs().sum(1)
         radii, phase = (self.radii, k - 1) if name == "h" else (self.latent_radii, k)
         radius = torch.full_like(norms, radii.of(phase)) if radii else self.ball * norms
-        return centre + l1_ball(moved, radius).view_as(v)
+        return center + l1_ball(moved, radius).view_as(v)

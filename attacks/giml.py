@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam
 
-from attacks.distances import cosine
+from attacks.engine.distances import cosine
+from attacks.engine.objective import Objective
+from attacks.engine.optimizers import minimize
 from attacks.gias import VARIATION
-from attacks.objective import Objective
-from attacks.optimisers import minimise
 from priors.base import decode
 from priors.dcgan import DCGAN
 from victims.errors import InputError
@@ -45,7 +45,7 @@ class GIML:
         tau: steps on w'.
         alpha: their learning rate.
         tv: weight of the variation.
-        variation: mean_abs or sum_squares of neighbour differences on the normalised image.
+        variation: mean_abs or sum_squares of neighbor differences on the normalized image.
         meta: how w follows w': reptile or adam.
         beta: its step size.
     """
@@ -99,13 +99,13 @@ class GIML:
         z = torch.stack([G.draw(task.batch_size, self.draws("z", self.t, task.task))["z"] for task in tasks])
         z = z.to(w[0]).requires_grad_()
 
-        def regularised() -> Tensor:
+        def regularized() -> Tensor:
             return c(decode(G, {"z": z})) + self.lam * z.norm(dim=-1).sum()
 
-        for _ in minimise(regularised, [z], self.eta_z, self.steps_z):
+        for _ in minimize(regularized, [z], self.eta_z, self.steps_z):
             pass
         z.requires_grad_(False)
-        *_, cost = minimise(lambda: c(decode(G, {"z": z})), w_, self.alpha, self.tau)
+        *_, cost = minimize(lambda: c(decode(G, {"z": z})), w_, self.alpha, self.tau)
         if not math.isfinite(cost):
             raise InputError(f"no cost of giml's step {self.t} is finite: an update in it cannot be matched.")
         for w_k, w_k_ in zip(w, w_, strict=True):
@@ -118,14 +118,14 @@ class GIML:
         """Images (N, B, C, H, W) in [0, 1] -> sum_i c(x_i1, ..., x_iB; theta_i, g_i), with the variation; a scalar."""
         for task in tasks:
             task.require(frozenset({"labels"}), "giml")
-        objectives = [Objective([task], cosine, runs=1, population=1, chunk=None, vectorised=False) for task in tasks]
+        objectives = [Objective([task], cosine, runs=1, population=1, chunk=None, vectorized=False) for task in tasks]
 
         def c(x: Tensor) -> Tensor:
             total = x.new_zeros(())
             for task, objective, x_i in zip(tasks, objectives, x, strict=True):
-                normalised = task.victim.normalise(x_i)[None]
-                matching = objective.cost(normalised, task.knowledge.labels[None])
-                total = total + (matching + self.tv * self.variation(normalised)).sum()
+                normalized = task.victim.normalize(x_i)[None]
+                matching = objective.cost(normalized, task.knowledge.labels[None])
+                total = total + (matching + self.tv * self.variation(normalized)).sum()
             return total
 
         return c

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from attacks.dlg import DLG
+from attacks.engine.stage import Search
 from attacks.labels.idlg import idlg
-from attacks.stage import Search
 from victims.observation import Observation
 
 

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attacks.base import Attack, Common
-from attacks.distances import compress, cosine, layer_weights, local_cosine, squared_l2, tensor_choice
-from attacks.regularisers import total_variation
-from attacks.schedules import multistep
-from attacks.stage import Search, Stage, Variables
+from attacks.engine.distances import compress, cosine, layer_weights, local_cosine, squared_l2, tensor_choice
+from attacks.engine.regularizers import total_variation
+from attacks.engine.schedules import multistep
+from attacks.engine.stage import Search, Stage, Variables
 from victims.errors import InputError
 from victims.victim import Gradient
 
@@ -17,7 +17,7 @@ COSTS = {"cosine": cosine, "local_cosine": local_cosine, "squared_l2": squared_l
 
 
 def median_filter(images: Tensor) -> Tensor:
-    """Every pixel becomes the median of its 3x3 neighbourhood, borders mirrored: (R, B, C, H, W) -> the same."""
+    """Every pixel becomes the median of its 3x3 neighborhood, borders mirrored: (R, B, C, H, W) -> the same."""
     patches = pad(images.flatten(0, 1), (1, 1, 1, 1), mode="reflect").unfold(-2, 3, 1).unfold(-2, 3, 1)
     return patches.flatten(-2).median(-1).values.view_as(images)
 
@@ -28,7 +28,7 @@ class IG(Attack):
     Args:
         steps_x: steps on the pixels.
         eta: learning rate of Adam.
-        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
         signed: hand only the gradient's sign to Adam.
         boxed: clamp to what pixels can be after every step.
         cost: one cosine over all tensors, the sum of one for each, or the squared distance.

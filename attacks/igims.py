@@ -6,10 +6,10 @@ from typing import Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.optimisers import CMAES
-from attacks.regularisers import TINY, latent_divergence, total_variation
-from attacks.schedules import constant, multistep
-from attacks.stage import Search, Stage, Variables, parted
+from attacks.engine.optimizers import CMAES
+from attacks.engine.regularizers import TINY, latent_divergence, total_variation
+from attacks.engine.schedules import constant, multistep
+from attacks.engine.stage import Search, Stage, Variables, parted
 from priors.base import decode_each
 
 
@@ -30,7 +30,7 @@ class IGIMS(Attack):
         eta_z: learning rate of Adam on the latents, for IGIMS*.
         eta_w: learning rate of Adam on the parameters.
         decay: factor on step size and rates from round to round.
-        tv: weight of mean |dx| + mean |dy| on the normalised image.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
         alpha_kl: weight of the divergence of a latent's entries from the normal distribution; `assumed`.
         lambda_w: weight of |w - w_0|_2 of every image; stated for BigGAN alone, else `assumed`.
     """
@@ -82,7 +82,7 @@ class IGIMS(Attack):
                 **parted({**z, **w}, self.prior.latents),
                 decode=images,
                 penalty=self.penalty_z,
-                **self.latent_optimiser(t, rate),
+                **self.latent_optimizer(t, rate),
             )
             z = {name: found[name] for name in z}
             found = yield Stage(
@@ -99,13 +99,13 @@ class IGIMS(Attack):
     def start(self) -> dict[str, Tensor]:
         """Where the search of latents begins: mu = 0, Sigma = I."""
         state = self.latents()
-        return {**state, **self.prior.centre(state)}
+        return {**state, **self.prior.center(state)}
 
-    def latent_optimiser(self, t: int, rate: float) -> dict[str, object]:
+    def latent_optimizer(self, t: int, rate: float) -> dict[str, object]:
         return {
             "lr": self.sigma * rate,
             "schedule": constant,
-            "optimiser": partial(CMAES, population=self.population, seeds=self.seeds("cma", t)),
+            "optimizer": partial(CMAES, population=self.population, seeds=self.seeds("cma", t)),
             "population": self.population,
         }
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from attacks.engine.schedules import multistep
 from attacks.igims import IGIMS
-from attacks.schedules import multistep
 
 
 class IGIMSAdam(IGIMS):
@@ -17,5 +17,5 @@ class IGIMSAdam(IGIMS):
     def start(self) -> dict[str, Tensor]:
         return self.latents()
 
-    def latent_optimiser(self, t: int, rate: float) -> dict[str, object]:
+    def latent_optimizer(self, t: int, rate: float) -> dict[str, object]:
         return {"lr": self.eta_z * rate, "schedule": multistep}

@@ -12,9 +12,9 @@ from scipy.special import expit
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.chain import INVERSES, Link, back, chain
-from attacks.recursion import LayerReport, margins, rebuild_input
-from attacks.stage import Reconstruction, Search, Stage
+from attacks.closed_form.chain import INVERSES, Link, back, chain
+from attacks.closed_form.recursion import LayerReport, margins, rebuild_input
+from attacks.engine.stage import Reconstruction, Search, Stage
 from victims.errors import Notice
 from victims.observation import Observation
 from victims.victim import Gradient
@@ -30,7 +30,7 @@ class Reading:
     """What an update says under one label.
 
     Attributes:
-        image: (C, H, W), normalised; zeros stand for what could not be solved.
+        image: (C, H, W), normalized; zeros stand for what could not be solved.
         label: 0 or 1.
         margins: the one that was taken, then its twin where there is one.
         layers: every layer with a weight, last layer first; none where the update is zero or not finite.
@@ -125,8 +125,8 @@ class RGAP(Attack):
         return Reading(x if x.isfinite().all() else nothing, (y + 1) // 2, [m, *twin], layers)
 
     def outside(self, x: Tensor) -> float:
-        """Root mean square of how far the pixels of a normalised image (C, H, W) lie outside [0, 1]."""
-        pixels = self.victim.denormalise(x.to(self.victim.mean))
+        """Root mean square of how far the pixels of a normalized image (C, H, W) lie outside [0, 1]."""
+        pixels = self.victim.denormalize(x.to(self.victim.mean))
         return float((pixels - pixels.clamp(0, 1)).square().mean().sqrt())
 
     def warn_of_rank(self) -> None:

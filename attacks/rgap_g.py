@@ -10,11 +10,11 @@ from scipy.special import expit
 from torch import Tensor
 
 from attacks.base import Common
-from attacks.chain import Link, chain, through
-from attacks.optimisers import minimise
-from attacks.recursion import LayerReport, balance, left_side, rebuild_input
+from attacks.closed_form.chain import Link, chain, through
+from attacks.closed_form.recursion import LayerReport, balance, left_side, rebuild_input
+from attacks.engine.optimizers import minimize
+from attacks.engine.stage import Variables
 from attacks.rgap import RGAP, Reading, in_double, recursion
-from attacks.stage import Variables
 from priors.base import decode_each
 
 
@@ -117,7 +117,7 @@ def descend(
     """Adam on the named ones of v with GIAS's schedule: these, where the cost was least."""
     moving = {name: v[name].detach().clone().requires_grad_() for name in names}
     least, best = torch.inf, {name: v[name] for name in moving}
-    for value in minimise(lambda: cost({**v, **moving}), list(moving.values()), eta, steps):
+    for value in minimize(lambda: cost({**v, **moving}), list(moving.values()), eta, steps):
         if value < least:
             least, best = value, {name: variable.detach().clone() for name, variable in moving.items()}
     return best

@@ -9,22 +9,22 @@ from typing import get_args, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from benchmark import prior
-from benchmark.audit import audit
+from benchmark.audit.audit import audit
 from benchmark.config import Config
 from benchmark.labels import labels
-from benchmark.matrix import expanded, run_matrix
-from benchmark.reproduce import reproduce
+from benchmark.launch.matrix import expanded, run_matrix
+from benchmark.launch.strategy import Unfinished
+from benchmark.launch.submit import Cluster, parted, submit
+from benchmark.priors import commands as prior
+from benchmark.recipes.reproduce import reproduce
 from benchmark.run import run
-from benchmark.strategy import Unfinished
-from benchmark.submit import Cluster, parted, submit
 from benchmark.utility import utility
 from victims.errors import InputError, Notice
 
 TABLES = {"audit": audit, "labels": labels, "utility": utility}
 MATRIX = (
-    "Several attacks or defences with commas between them on the command line, or --adapt=both, are run one after "
-    "another, every attack under every defence, and end with their matrix."
+    "Several attacks or defenses with commas between them on the command line, or --adapt=both, are run one after "
+    "another, every attack under every defense, and end with their matrix."
 )
 SUBMIT = "Takes all options of run besides these, and every cell of a matrix is a job."
 
@@ -77,7 +77,7 @@ def config_of(options: Namespace) -> Config:
 
 
 def explain(error: ArgumentError) -> str:
-    """The parser's complaint as one line."""
+    """The parser's warning as one line."""
     text = " ".join(str(error).split())
     wrong_value = re.match(r'Parser key "(\w+)":.*(?:Given|Got) value: (.*)', text)
     kind = get_type_hints(Config).get(wrong_value[1]) if wrong_value else None
@@ -88,7 +88,7 @@ def explain(error: ArgumentError) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or one line and 2 for what the user can mend, 1 for what processes that died left undone.
+    """The exit code: 0, or one line and 2 for what the user can fix, 1 for what processes that died left undone.
 
     Of several runs see `run_matrix`, `reproduce`.
     """

@@ -14,16 +14,16 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
-from attacks.compiled import Compile
-from attacks.objective import Match
-from benchmark.batches import Batch, draw_batches
+from attacks.engine.compiled import Compile
+from attacks.engine.objective import Match
 from benchmark.registry import find
-from benchmark.rows import PROTOCOL, Control
 from benchmark.spec import open_data, open_defense, parse
+from benchmark.tasks.batches import Batch, draw_batches
 from defenses.base import Defense
-from priors import catalogue
+from leaderboard.rows import PROTOCOL, Control
+from priors import catalog as catalog
 from priors.base import Prior
-from victims import catalogue as victims_by_name
+from victims import catalog as victims_by_name
 from victims import checkpoints
 from victims.client import Level, LocalTraining, calibrate
 from victims.data.base import ImageData
@@ -64,11 +64,11 @@ class Config:
             layout; a .safetensors file of this suite; or, untrained, ARCHITECTURE or ARCHITECTURE:SIZE.
         defense: what the client does against leakage: none, or name:parameter:..., several in their order with +; runs
             with one after the other have commas between them.
-        adapt: whether the attacker knows which defence is used, and copies it from what it received; yes, no or both.
+        adapt: whether the attacker knows which defense is used, and copies it from what it received; yes, no or both.
         labels: whether the attacker is `given` the batch's labels, has `none`, or reads them from the update by one of
             the methods of `attacks/labels`, such as `alr`.
         bn: the batch-norm statistics that the attacker has: `none`; the model's own `running` ones; those of the
-            batch `unmixed` from the running ones that the client shares; or the batch's `exact` ones.
+            batch `recovered` from the running ones that the client shares; or the batch's `exact` ones.
         control: `none`; `mean_image` scores the mean training image, `shuffled_update` shows the attack an
             update of other images.
         batch: images per task.
@@ -236,7 +236,7 @@ class Config:
         return open_defense(self.defense)
 
     def make_prior(self) -> Prior:
-        return catalogue.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
+        return catalog.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
 
     def make_attack(self) -> Attack:
         """The method with its preset, the single options on top, and what every attack takes."""

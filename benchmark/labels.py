@@ -11,9 +11,9 @@ from tqdm import tqdm
 from attacks.labels import find
 from attacks.labels import methods as known_methods
 from benchmark.config import Config
-from benchmark.label_accuracy import label_accuracies
 from benchmark.run import reproducible
-from benchmark.tasks import GradientDataModule
+from benchmark.scoring.label_accuracy import label_accuracies
+from benchmark.tasks.module import GradientDataModule
 from leaderboard.statistics import clustered_interval
 from leaderboard.table import NOTHING, Table
 from victims.errors import InputError
@@ -57,7 +57,7 @@ def labels(
         batches: how they are drawn, as `run --batches` takes it.
         trials: batches per size.
         defense: what the client does to its update: none, or name:parameter.
-        seed: of the victim's weights and the defence.
+        seed: of the victim's weights and the defense.
     """
     if trials < 1:
         raise InputError(f"trials is {trials}; give 1 or more.")

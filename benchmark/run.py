@@ -19,15 +19,15 @@ from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
-from benchmark.judge import Judge, RowMaker, peak_memory
-from benchmark.lpips_backbone import Lpips
-from benchmark.picture import draw
-from benchmark.progress import TaskProgress
-from benchmark.rows import PROTOCOL, Row, RowStore, write_atomically
-from benchmark.strategy import ShareTasks, SignsOfLife, is_first, processes
-from benchmark.tasks import GradientDataModule, mean_image
+from benchmark.launch.progress import TaskProgress
+from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
+from benchmark.scoring.judge import Judge, RowMaker, peak_memory
+from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.picture import draw
+from benchmark.tasks.module import GradientDataModule, mean_image
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
+from leaderboard.rows import PROTOCOL, Row, RowStore, write_atomically
 from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
 from victims.errors import InputError, Notice
@@ -76,9 +76,9 @@ def run(config: Config) -> Path:
         prepare(folder, dump(config, resolved))
     judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
     store = RowStore(folder)
-    done, complaints = store.read()
-    for complaint in complaints:
-        warnings.warn(complaint, Notice, stacklevel=1)
+    done, warning_lines = store.read()
+    for warning in warning_lines:
+        warnings.warn(warning, Notice, stacklevel=1)
     if config.control == "mean_image":
         if first:
             score_mean_image(module, judge, mean_image(config.make_data("train")))
@@ -87,7 +87,7 @@ def run(config: Config) -> Path:
         module.take(trainer.global_rank, trainer.world_size, frozenset(done))
         trainer.fit_loop.max_epochs = len(module.groups)
         trainer.limit_train_batches = 1.0 if module.groups else 0  # a rank without work still starts the others
-        with SignsOfLife(folder, trainer.global_rank, trainer.world_size) as signs:
+        with Heartbeat(folder, trainer.global_rank, trainer.world_size) as signs:
             trainer.fit(attack, module)
             launched = trainer.strategy.wait_for_launched()
             if first:

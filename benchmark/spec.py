@@ -43,7 +43,7 @@ def open_defense(text: str) -> Defense | None:
 
 
 def one_defense(text: str) -> Defense:
-    """The defence of `name` or `name:parameter:...`; parameters that have defaults can be left out from the end.
+    """The defense of `name` or `name:parameter:...`; parameters that have defaults can be left out from the end.
 
     Raises:
         InputError: there is none of this name, or the parameters do not fit it.

@@ -1,4 +1,4 @@
-"""`python -m benchmark utility`: what a defence costs the client that uses it."""
+"""`python -m benchmark utility`: what a defense costs the client that uses it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-from benchmark.batches import Batch
 from benchmark.config import Config
 from benchmark.labels import cell
 from benchmark.run import reproducible
+from benchmark.tasks.batches import Batch
 from defenses.base import Defense
 from leaderboard.table import NOTHING, Table
 from victims.data.base import ImageData
@@ -43,7 +43,7 @@ def utility(
     steps: int = 200,
     seeds: int = 3,
 ) -> None:
-    """What defences cost: the error of the update, the accuracy after training, and the privacy budget spent.
+    """What defenses cost: the error of the update, the accuracy after training, and the privacy budget spent.
 
     Args:
         defense: what the client does to its update, several with commas between them; none, or name:parameter:...
@@ -111,10 +111,10 @@ def sent(
 ) -> Gradient:
     """What a client with weights `theta` sends for images (B, C, H, W) in [0, 1] and labels (B,)."""
     device = victim.mean.device
-    slope = partial(gradient_at, victim)
+    gradient_fn = partial(gradient_at, victim)
     if defense:
-        slope = defense.slope(slope, victim, chance)
-    update = slope(theta, victim.normalise(images.to(victim.mean)), labels.to(device))
+        gradient_fn = defense.gradient_fn(gradient_fn, victim, chance)
+    update = gradient_fn(theta, victim.normalize(images.to(victim.mean)), labels.to(device))
     update = {name: g.detach() for name, g in update.items()}
     return defense(update, chance) if defense else update
 
@@ -148,7 +148,7 @@ def accuracy(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence
     right = 0
     for start in range(0, len(indices), AT_ONCE):
         images, labels = data.batch(indices[start : start + AT_ONCE])
-        logits = victim.logits(theta, victim.normalise(images.to(victim.mean))).cpu()
+        logits = victim.logits(theta, victim.normalize(images.to(victim.mean))).cpu()
         parity = logits.shape[1] == 1
         found, truth = (logits[:, 0] > 0, labels % 2) if parity else (logits.argmax(1), labels)
         right += int((found == truth).sum())
@@ -156,7 +156,7 @@ def accuracy(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence
 
 
 def budget(defense: Defense | None) -> Callable[[int, float, float], float] | None:
-    """`epsilon` of a defence that has it, or of the part of a chain behind which no other sees the images."""
+    """`epsilon` of a defense that has it, or of the part of a chain behind which no other sees the images."""
     parts = getattr(defense, "parts", (defense,))
-    looking = [part for part in parts if part is not None and type(part).slope is not Defense.slope]
+    looking = [part for part in parts if part is not None and type(part).gradient_fn is not Defense.gradient_fn]
     return getattr(looking[-1], "epsilon", None) if looking else None

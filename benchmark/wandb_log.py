@@ -10,8 +10,8 @@ from typing import Any
 
 from torchvision.transforms.functional import to_pil_image
 
-from benchmark.judge import picture_path
-from benchmark.rows import METRICS, write_atomically
+from benchmark.scoring.judge import picture_path
+from leaderboard.rows import METRICS, write_atomically
 from leaderboard.wandb_board import RESULT, one_line, start
 from victims.data.base import ImageData
 from victims.errors import Notice

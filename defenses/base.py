@@ -1,4 +1,4 @@
-"""What every defence provides, and defences one after another."""
+"""What every defense provides, and defenses one after another."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from victims.client import Slope
+from victims.client import GradientFn
 from victims.observation import Estimate, Transform
 from victims.victim import Gradient, Victim
 
 
 class Defense(ABC):
-    """What a client does against leakage, and the copy that an adapting attacker makes of it.
+    """What a client does against leakage, and the copy that an adaptive attacker makes of it.
 
-    A client can act at four places, and a defence overrides those at which it does: the model that it trains, the
+    A client can act at four places, and a defense overrides those at which it does: the model that it trains, the
     images that it takes together, the gradient that it computes from them, the update that it sends. All randomness
     comes from the generators handed in.
     """
@@ -27,9 +27,9 @@ class Defense(ABC):
         """How many images of each class make up a batch, the largest class first; empty where it does not matter."""
         return []
 
-    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
-        """How the client computes a gradient, in every step of its training, from how it would without defence."""
-        return slope
+    def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
+        """How the client computes a gradient, in every step of its training, from how it would without defense."""
+        return gradient_fn
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
         """The update that the client sends instead of this one."""
@@ -38,7 +38,7 @@ class Defense(ABC):
     @staticmethod
     @abstractmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """The attacker's differentiable copy of the defence, from what it received alone.
+        """The attacker's differentiable copy of the defense, from what it received alone.
 
         It is static so that it cannot see the parameters the client used.
 
@@ -47,13 +47,13 @@ class Defense(ABC):
             victim: as the attacker has it.
         """
 
-    def copied(self) -> Estimate:
-        """What an attacker who knows which defence is used, and not its parameters, works with."""
+    def surrogate(self) -> Estimate:
+        """What an attacker who knows which defense is used, and not its parameters, works with."""
         return type(self).estimate
 
 
 class Chain(Defense):
-    """Defences in their order, as `DEFENSE=clipping:4+noise:0.01` has them."""
+    """Defenses in their order, as `DEFENSE=clipping:4+noise:0.01` has them."""
 
     def __init__(self, parts: Sequence[Defense]) -> None:
         self.parts = tuple(parts)
@@ -67,10 +67,10 @@ class Chain(Defense):
         """Those of the first part to which they matter."""
         return next(filter(None, (part.class_counts(batch_size) for part in self.parts)), [])
 
-    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+    def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
         for part in self.parts:
-            slope = part.slope(slope, victim, generator)
-        return slope
+            gradient_fn = part.gradient_fn(gradient_fn, victim, generator)
+        return gradient_fn
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
         for part in self.parts:
@@ -79,11 +79,11 @@ class Chain(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        raise TypeError("what a chain does depends on its parts; call `copied`")
+        raise TypeError("what a chain does depends on its parts; call `surrogate`")
 
-    def copied(self) -> Estimate:
+    def surrogate(self) -> Estimate:
         """Each part estimated from what came out at the end, applied in their order."""
-        estimates = [part.copied() for part in self.parts]
+        estimates = [part.surrogate() for part in self.parts]
 
         def estimate(received: Gradient, victim: Victim) -> Transform:
             transforms = [of_part(received, victim) for of_part in estimates]

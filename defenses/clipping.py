@@ -11,7 +11,7 @@ from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient, Victim
 
-TINY = 1e-30  # a tensor of zeros stays one, with finite slopes
+TINY = 1e-30  # a tensor of zeros stays one, with finite gradients
 
 
 class Clipping(Defense):
@@ -43,7 +43,7 @@ class Clipping(Defense):
         Whether the bound held for each tensor or for all together is not known, and need not be. A clipped tensor
         arrived with its direction and its norm, whatever shortened it, and one that was left alone is not longer than
         it arrived. So at the private batch the result is the received update in every case. A bound that several
-        norms share would tell more, but not after noise or another defence, which shift them apart.
+        norms share would tell more, but not after noise or another defense, which shift them apart.
         """
         norms = {name: squares(g).sqrt() for name, g in received.items()}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from defenses.base import Defense
 from defenses.clipping import squares
 from victims.batch_norm import batch_norms
-from victims.client import Slope
+from victims.client import GradientFn
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.rounds import by_round
@@ -41,8 +41,8 @@ class DPSGD(Defense):
             raise InputError(f"dp_sgd takes noise of 0 or more, such as 0.1, not {noise}.")
         self.bound, self.noise = bound, noise
 
-    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
-        """One image after the other: that works for every victim, and for what earlier defences do to `slope`.
+    def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
+        """One image after the other: that works for every victim, and for what earlier defenses do to `gradient_fn`.
 
         Raises:
             InputError: batch norm mixes the images.
@@ -60,7 +60,7 @@ class DPSGD(Defense):
                 for name, p in theta.items()
             }
             for x, y in zip(images.split(1), labels.split(1), strict=True):
-                of_image = {name: g[None] for name, g in slope(theta, x, y).items()}
+                of_image = {name: g[None] for name, g in gradient_fn(theta, x, y).items()}
                 total = {name: total[name] + g[0] for name, g in clip(of_image, bounds, victim).items()}
             return {name: g / len(images) for name, g in total.items()}
 
@@ -114,7 +114,7 @@ def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradie
     """
     tensors = []
     for part, c in zip(by_round(victim, gradient), bounds, strict=True):
-        factor = c / square(part).maximum(c.square()).sqrt()  # of squares: the root has no slope at 0
+        factor = c / square(part).maximum(c.square()).sqrt()  # of squares: the root has no gradient at 0
         tensors += [g * factor.view(-1, *[1] * (g.ndim - 1)) for g in part.values()]
     return dict(zip(gradient, tensors, strict=True))  # one round's after another's, as parameters are
 

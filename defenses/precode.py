@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Defense
-from victims.client import Slope
+from victims.client import GradientFn
 from victims.errors import InputError
 from victims.observation import Transform
-from victims.victim import Gradient, Penalised, Victim, last_linear
+from victims.victim import Gradient, LossTerm, Victim, last_linear
 
 
 class Precode(Defense):
@@ -56,7 +56,7 @@ class Precode(Defense):
         setattr(model.get_submodule(parent), child, guarded)
         return model
 
-    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+    def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
         """Every image of every step has noise of its own, which the victim itself never holds."""
         sizes = {f"{name}.noise": m.size for name, m in victim.model.named_modules() if isinstance(m, Bottleneck)}
 
@@ -64,7 +64,7 @@ class Precode(Defense):
             noise = {
                 name: torch.randn(len(images), size, generator=generator).to(images) for name, size in sizes.items()
             }
-            gradient = slope({**theta, **noise}, images, labels)
+            gradient = gradient_fn({**theta, **noise}, images, labels)
             return {name: gradient[name] for name in theta}
 
         return noisy
@@ -84,7 +84,7 @@ class Precode(Defense):
         return lambda gradient: {name: g for name, g in gradient.items() if not name.startswith(guarded)}
 
 
-class Bottleneck(Penalised):
+class Bottleneck(LossTerm):
     """Features (B, F) -> z = mu + sigma noise (B, k) -> features (B, F).
 
     The penalty is beta KL(N(mu, sigma^2) || N(0, 1)): the sum over units, the mean over images (assumed).

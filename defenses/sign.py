@@ -7,7 +7,7 @@ from defenses.base import Defense
 from victims.observation import Transform
 from victims.victim import Gradient, Victim
 
-TINY = 1e-30  # a tensor of zeros has no magnitude to go by: it stays one, and its slopes small
+TINY = 1e-30  # a tensor of zeros has no magnitude to go by: it stays one, and its gradients small
 
 
 class Sign(Defense):
@@ -18,7 +18,7 @@ class Sign(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """g / (|g| + m), where m is the mean magnitude of the dummy's own tensor: a sign that has slopes.
+        """g / (|g| + m), where m is the mean magnitude of the dummy's own tensor: a sign that has gradients.
 
         The sign itself has none. Entries far above m go to their sign, entries near zero, whose sign a small change
         of the images turns, stay near zero, and every tensor counts as it does in what was received, whatever its

@@ -7,20 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Defense
-from victims.client import Slope
+from victims.client import GradientFn
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.rounds import Rounds
 from victims.victim import Gradient, Victim
 
-EPS = 1e-8  # assumed; where a feature is zero in one image, its slope there is zero too, and 0 / EPS is 0
-VALUES = 2**20  # slopes in the pixels that are computed at once, which bounds memory for any size and batch
+EPS = 1e-8  # assumed; where a feature is zero in one image, its gradient there is zero too, and 0 / EPS is 0
+VALUES = 2**20  # gradients in the pixels that are computed at once, which bounds memory for any size and batch
 
 
 class Soteria(Defense):
     """The weight gradient of one linear layer is zero for the features that tell most of the image.
 
-    Features are those that enter the layer. It needs their slopes in the images, a backward pass for each. The paper
+    Features are those that enter the layer. It needs their gradients in the images, a backward pass for each. The paper
     reports that accuracy is maintained.
 
     Paper and code agree at one image, in two ways of writing: the paper prunes the largest r_f / |dr_f / dX|, the code
@@ -43,7 +43,7 @@ class Soteria(Defense):
             raise InputError(f"soteria takes a rate from 0 up to but not including 1, not {rate}.")
         self.rate, self.layer = rate, layer
 
-    def slope(self, slope: Slope, victim: Victim, generator: torch.Generator) -> Slope:
+    def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
         """
         Raises:
             InputError: the victim is of several rounds, or has no such linear layer.
@@ -57,7 +57,7 @@ class Soteria(Defense):
             raise InputError(f"soteria: '{self.layer}' is no linear layer of this victim; choose one of {layers}.")
 
         def defended(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
-            gradient = slope(theta, images, labels)
+            gradient = gradient_fn(theta, images, labels)
             kept = ~pruned(*sensitivities(victim, theta, weight, images), self.rate)
             return {**gradient, weight: gradient[weight].where(kept, 0)}
 
@@ -92,7 +92,7 @@ def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) 
     Args:
         theta: the weights.
         weight: the name of the layer's.
-        images: (B, C, H, W), normalised.
+        images: (B, C, H, W), normalized.
 
     Returns:
         (F,): sum over the images of |dr_f / dX|_2 / (|r_f| + EPS), and over positions where the layer sees several, as
@@ -109,9 +109,9 @@ def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) 
         name = weight.removesuffix(".weight")
         raise InputError(f"soteria: the victim never calls '{name}' as a layer, as inside attention; choose another.")
     r = seen[weight].reshape(len(images), -1)  # (B, P F): what enters at every position
-    slopes = slope_norms(r, images)
+    gradients = slope_norms(r, images)
     r = r.detach()
-    ratios = slopes / (r.abs() + EPS)
+    ratios = gradients / (r.abs() + EPS)
     F = seen[weight].shape[-1]
     return ratios.view(-1, F).sum(0), (r != 0).view(-1, F).any(0)
 
@@ -119,14 +119,14 @@ def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) 
 def slope_norms(r: Tensor, images: Tensor) -> Tensor:
     """|dr_f / dX|_2 of features (B, F) in every image (B, C, H, W): (B, F).
 
-    As in the code, an image's slope is that of the feature's sum over the batch, so the images of a batch that batch
+    As in the code, an image's gradient is that of the feature's sum over the batch, so the images of a batch that batch
     norm mixes share their effects.
     """
     norms = torch.zeros_like(r)
-    live = r.detach().any(0).nonzero().flatten()  # behind a ReLU half of them are not, and have no slope
+    live = r.detach().any(0).nonzero().flatten()  # behind a ReLU half of them are not, and have no gradient
     for some in live.split(max(1, VALUES // images.numel())):
         chosen = torch.zeros(len(some), *r.shape, dtype=r.dtype, device=r.device)
         chosen[torch.arange(len(some)), :, some] = 1
-        (slopes,) = torch.autograd.grad(r, images, chosen, retain_graph=True, is_grads_batched=True)
-        norms[:, some] = slopes.flatten(2).norm(dim=2).T
+        (gradients,) = torch.autograd.grad(r, images, chosen, retain_graph=True, is_grads_batched=True)
+        norms[:, some] = gradients.flatten(2).norm(dim=2).T
     return norms

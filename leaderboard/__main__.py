@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.rows import METRICS, write_atomically
 from leaderboard.board import Entry, Row, comparable, entries, paired
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
 from leaderboard.reported import reported
 from leaderboard.results import results
+from leaderboard.rows import METRICS, write_atomically
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, upload
 from victims.errors import InputError
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="leaderboard", description="The board of every run under a folder.")
     parser.add_argument("out", type=Path, help="folder of runs, or one run")
     parser.add_argument("--against", metavar="ATTACK", help="also show paired differences to this attack")
-    parser.add_argument("--metric", choices=METRICS, default="psnr", help="of attacks by defences, where there are any")
+    parser.add_argument("--metric", choices=METRICS, default="psnr", help="of attacks by defenses, where there are any")
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT", help="first download the runs of this W&B project")
     parser.add_argument("--to-wandb", metavar="ENTITY/PROJECT", help="log the board to this W&B project")
     parser.add_argument("--group", help="of W&B runs: which to download (all), and the board's (OUT's name)")
@@ -40,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(out: Path, against: str | None, metric: str) -> None:
-    """Print the board, and write it into `out` as a page, Markdown and CSV; with several defences their matrix too."""
-    rows, folders, complaints = gather(out)
-    for complaint in complaints:
-        print(f"leaderboard: {complaint}", file=sys.stderr)
+    """Print the board, and write it into `out` as a page, Markdown and CSV; with several defenses their matrix too."""
+    rows, folders, warning_lines = gather(out)
+    for warning in warning_lines:
+        print(f"leaderboard: {warning}", file=sys.stderr)
     board = entries(rows)
     tables = difference_tables(rows, board, against) if against is not None else []
     found = matrices(rows, metric)
@@ -53,9 +53,9 @@ def report(out: Path, against: str | None, metric: str) -> None:
     write_atomically(markdown, "\n".join([as_markdown(board), *(table.markdown() for table in tables)]))
     write_atomically(sheet, as_csv(board))
     shown = results(rows, folders, reported(), against=against, metric=metric)
-    for complaint in shown["complaints"]:  # of curves
-        print(f"leaderboard: {complaint}", file=sys.stderr)
-    shown["complaints"] = [complaint.replace(f"{out}/", "") for complaint in (*complaints, *shown["complaints"])]
+    for warning in shown["warning_lines"]:  # of curves
+        print(f"leaderboard: {warning}", file=sys.stderr)
+    shown["warning_lines"] = [warning.replace(f"{out}/", "") for warning in (*warning_lines, *shown["warning_lines"])]
     print(*write(found, out), markdown, sheet, write_page(shown, out), sep="\n")
 
 

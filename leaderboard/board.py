@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, NamedTuple
 
-from benchmark.rows import METRICS, PROTOCOL
+from leaderboard.rows import METRICS, PROTOCOL
 from leaderboard.statistics import clustered_interval
 
 Row = dict[str, Any]

@@ -14,35 +14,35 @@ MOST = 200  # points of a curve that a page shows
 
 
 def joined(paths: Iterable[Path]) -> tuple[dict[str, Any] | None, list[str]]:
-    """The attacker's cost by step over tasks, one CSV each (step, stage, cost), and complaints.
+    """The attacker's cost by step over tasks, one CSV each (step, stage, cost), and warning_lines.
 
     Returns:
         steps, the quartiles low, median and high of the cost at them (None where no task had a finite one), stages as
         [first step, name], `length` in steps and `tasks`; None where there is no curve. Curves that are shorter or
-        longer than most are left out and complained about.
+        longer than most are left out and reported in a warning.
     """
-    curves, complaints = [], []
+    curves, warning_lines = [], []
     for path in paths:
         try:
             curves.append((path, *_read(path)))
         except FileNotFoundError:
             continue  # a mean image has none
         except (OSError, ValueError, KeyError, TypeError):
-            complaints.append(f"{path} is not a whole curve (torn write?); left out.")
+            warning_lines.append(f"{path} is not a whole curve (torn write?); left out.")
     lengths = Counter(len(costs) for _, _, costs in curves)
     length = max(lengths, key=lambda length: (lengths[length], length), default=0)
-    complaints += [
+    warning_lines += [
         f"{path} is not as long as others of its entry; left out." for path, _, c in curves if len(c) != length
     ]
     curves = [curve for curve in curves if len(curve[2]) == length]
     if not length:
-        return None, complaints
+        return None, warning_lines
     stages = curves[0][1]
     firsts = [[0, stages[0]], *([i, b] for i, (a, b) in enumerate(pairwise(stages), start=1) if a != b)]
     steps = np.unique(np.linspace(0, length - 1, min(length, MOST)).round().astype(int))
     low, median, high = _quartiles(np.array([costs for _, _, costs in curves])[:, steps])
     shown = {"steps": steps.tolist(), "low": low, "median": median, "high": high}
-    return shown | {"stages": firsts, "length": length, "tasks": len(curves)}, complaints
+    return shown | {"stages": firsts, "length": length, "tasks": len(curves)}, warning_lines
 
 
 def _read(path: Path) -> tuple[list[str], list[float]]:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from benchmark.rows import METRICS, read_rows
 from leaderboard.board import Row
+from leaderboard.rows import METRICS, read_rows
 from victims.errors import InputError
 
 
@@ -15,7 +15,7 @@ class Gathered(NamedTuple):
 
     rows: list[Row]
     folders: list[Path]
-    complaints: list[str]
+    warning_lines: list[str]
 
 
 def gather(out: Path) -> Gathered:
@@ -29,16 +29,16 @@ def gather(out: Path) -> Gathered:
     found = Gathered([], [], [])
     for path in sorted([*out.rglob("rows.jsonl"), *out.rglob("parts/*.jsonl")]):
         try:
-            rows, complaints = read_rows(path)
+            rows, warning_lines = read_rows(path)
         except OSError as error:
-            rows, complaints = [], [f"{path} cannot be read ({error.strerror}); left out."]
+            rows, warning_lines = [], [f"{path} cannot be read ({error.strerror}); left out."]
         whole = [row for row in rows if _has_numbers(row)]
         if len(whole) < len(rows):
-            complaints.append(f"{path}: {len(rows) - len(whole)} rows have a score that is no number; left out.")
+            warning_lines.append(f"{path}: {len(rows) - len(whole)} rows have a score that is no number; left out.")
         found.rows.extend(whole)
         found.folders.extend([path.parent.parent if path.parent.name == "parts" else path.parent] * len(whole))
-        found.complaints.extend(complaints)
-    found.complaints.extend(_unfinished(out, found))
+        found.warning_lines.extend(warning_lines)
+    found.warning_lines.extend(_unfinished(out, found))
     if not found.rows:
         raise InputError(f"no rows under {out}: found no whole line in any rows.jsonl or parts/*.jsonl.")
     return found
@@ -56,14 +56,14 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 def _unfinished(out: Path, found: Gathered) -> list[str]:
     """Runs that were begun under `out`, and have fewer tasks than were asked for."""
     tasks: dict[Path, set[str]] = {path.parent: set() for path in sorted(out.rglob("config.yaml"))}
-    complaints = []
+    warning_lines = []
     for folder, row in zip(found.folders, found.rows, strict=True):
         tasks.setdefault(folder, set()).add(row["task"])
     for folder, done in tasks.items():
         asked = (read_config(folder) or {}).get("tasks")
         if isinstance(asked, int) and len(done) < asked:
-            complaints.append(f"{folder} has rows of {len(done)} of its {asked} tasks; run it again to complete it.")
-    return complaints
+            warning_lines.append(f"{folder} has rows of {len(done)} of its {asked} tasks; run it again to complete it.")
+    return warning_lines
 
 
 def _has_numbers(row: Row) -> bool:

@@ -1,4 +1,4 @@
-"""Rows -> matrices: for every setting with more than one defence, its attacks by its defences."""
+"""Rows -> matrices: for every setting with more than one defense, its attacks by its defenses."""
 
 import textwrap
 from collections import defaultdict
@@ -8,30 +8,30 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from benchmark.rows import METRICS, write_atomically
 from leaderboard.board import KNOWLEDGE, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, paired
+from leaderboard.rows import METRICS, write_atomically
 from leaderboard.table import NOTHING, Table, common, interval, verdict
 
 SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "adapt"))
 ATTACKER = ("attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options")
-KINDS = {True: "adapting", False: "blind"}
+KINDS = {True: "adaptive", False: "non-adaptive"}
 
 Scores = dict[str, dict[str, Score]]
-"""By line, then by defence; where a pair was not run there is none."""
+"""By line, then by defense; where a pair was not run there is none."""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """The attacks of one setting by its defences.
+    """The attacks of one setting by its defenses.
 
-    An attack has a line for the attacker who adapts to the defence and one for who does not, where both were run;
-    without a defence there is nothing to adapt to, and both have the same score.
+    An attack has a line for the attacker who adapts to the defense and one for who does not, where both were run;
+    without a defense there is nothing to adapt to, and both have the same score.
 
     Attributes:
         defenses: in the order in which the rows have them, `none` first.
         lines: the best in the first column first, controls last.
         controls: those lines that are controls.
-        gains: adapting - blind, paired over the images that both have.
+        gains: adaptive - non-adaptive, paired over the images that both have.
     """
 
     setting: str
@@ -42,7 +42,7 @@ class Matrix:
     gains: Scores
 
     def best(self, defense: str) -> float:
-        """The score of the strongest attack on a defence; nan where there is none but controls."""
+        """The score of the strongest attack on a defense; nan where there is none but controls."""
         attacks = (line for name, line in self.lines.items() if name not in self.controls)
         means = [line[defense].mean for line in attacks if defense in line]
         return (max if METRICS[self.metric] else min)(means, default=nan)
@@ -63,7 +63,7 @@ class Matrix:
                 for name, line in self.lines.items()
             ]
         above = (
-            f"{self.metric.upper()} by attack and defence, n = {self.most} where nothing else is said: {self.setting}"
+            f"{self.metric.upper()} by attack and defense, n = {self.most} where nothing else is said: {self.setting}"
         )
         tables = [Table(above, columns)]
         if self.gains:
@@ -72,7 +72,7 @@ class Matrix:
                 if any(defense in line for line in self.gains.values()):
                     columns[defense] = [self._gain(line.get(defense)) for line in self.gains.values()]
             tables.append(
-                Table(f"{self.metric.upper()}, adapting - blind: paired over the images that both have", columns)
+                Table(f"{self.metric.upper()}, adaptive - non-adaptive: paired over the images that both have", columns)
             )
         return tables
 
@@ -82,7 +82,7 @@ class Matrix:
 
 
 def matrices(rows: Iterable[Row], metric: str = "psnr") -> list[Matrix]:
-    """One for every setting in which attacks met more than one defence."""
+    """One for every setting in which attacks met more than one defense."""
     rows = list(rows)
     board = entries(rows)
     order = list(dict.fromkeys(["none", *(row["defense"] for row in rows)]))
@@ -122,7 +122,7 @@ def _matrix(
             if score := paired(rows, defended[True][defense], defended[False][defense], metric):
                 gains.setdefault(name, {})[defense] = score
     for entry in means:
-        lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it knows of no defence
+        lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it knows of no defense
     sign = -1 if METRICS[metric] else 1
 
     def rank(label: str) -> tuple[bool, float]:
@@ -192,8 +192,8 @@ def draw(found: Sequence[Matrix], path: Path) -> None:
 def _draw_panel(axis: Any, matrix: Matrix, characters: int) -> None:
     cells = [[line.get(defense) for defense in matrix.defenses] for line in matrix.lines.values()]
     values = [[score.mean if score else nan for score in line] for line in cells]
-    colours = "cividis" if METRICS[matrix.metric] else "cividis_r"  # bright is what leaks most, for every metric
-    image = axis.imshow(values, cmap=colours, aspect="auto")
+    colors = "cividis" if METRICS[matrix.metric] else "cividis_r"  # bright is what leaks most, for every metric
+    image = axis.imshow(values, cmap=colors, aspect="auto")
     for i, (name, line) in enumerate(zip(matrix.lines, cells, strict=True)):
         for j, score in enumerate(line):
             if score is None:

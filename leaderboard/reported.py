@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from benchmark.rows import METRICS, Row
+from leaderboard.rows import METRICS, Row
 from victims.errors import InputError
 
 FILE = Path(__file__).with_suffix(".yaml")
@@ -50,16 +50,16 @@ def reported(path: Path = FILE) -> list[Reported]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); mend it.") from None
+        raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); fix it.") from None
     shaped = isinstance(content, dict) and content.keys() == {"methods", "tables"}
     if not shaped or not all(isinstance(part, dict) for part in content.values()):
-        raise InputError(f"{path} does not hold `methods` and `tables`; mend it.")
+        raise InputError(f"{path} does not hold `methods` and `tables`; fix it.")
     found = []
     for name, table in content["tables"].items():
         try:
             found += entries_of(name, table, content["methods"])
         except ValueError as error:
-            raise InputError(f"{path}, table {name}: {error}; mend it.") from None
+            raise InputError(f"{path}, table {name}: {error}; fix it.") from None
     return found
 
 

@@ -10,7 +10,6 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from benchmark.rows import METRICS, PROTOCOL
 from leaderboard.board import (
     IDENTITY,
     SETTING,
@@ -27,6 +26,7 @@ from leaderboard.command import command, config_of
 from leaderboard.curves import joined
 from leaderboard.gather import read_config
 from leaderboard.matrix import ATTACKER, Matrix, matrices, names
+from leaderboard.rows import METRICS, PROTOCOL
 from leaderboard.settings import knowledge, label, setting_of, stands_in
 from leaderboard.sweeps import Sweep, sweeps
 from leaderboard.table import verdict
@@ -68,11 +68,11 @@ def results(
     varying = [key for key in (*SETTING, "protocol") if len({setting[key] for setting in map(dict, settings)}) > 1]
     variants = _variants(alone)
     published = [asdict(number) for number in reported]
-    complaints: list[str] = []
+    warning_lines: list[str] = []
     shown = []
     for (entry, samples), place in zip(board, places(alone), strict=True):
         curve, torn = joined(_curve_paths(samples.values()))
-        complaints += torn
+        warning_lines += torn
         base = _reference((entry, samples), board, against)
         shown.append(
             {
@@ -100,7 +100,7 @@ def results(
         {
             "protocol": PROTOCOL,
             "metrics": METRICS,
-            "complaints": complaints,
+            "warning_lines": warning_lines,
             "settings": [label(dict(setting), varying) for setting in settings],
             "entries": shown,
             "matrices": [_matrix(found) for found in matrices(where, metric)],

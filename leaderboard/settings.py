@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmark.rows import PROTOCOL
 from leaderboard.board import MEAN_IMAGE, SETTING, Entry
+from leaderboard.rows import PROTOCOL
 
 Setting = tuple[tuple[str, Any], ...]
 """Names and values of all that entries of one setting share."""
@@ -24,10 +24,10 @@ def stands_in(entry: Entry, setting: Setting) -> bool:
 
 def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
     """A setting by the fields that matter always and by those that `varying` names, as far as it has them."""
-    named = {"batch_size": "batch {}", "size": "{} px", "defense": "defence {}"}
+    named = {"batch_size": "batch {}", "size": "{} px", "defense": "defense {}"}
     texts = [named.get(key, "{}").format(setting[key]) for key in ALWAYS_NAMED if key in setting]
     if setting.get("defense", "none") != "none" and "adapt" in varying:
-        texts.append("adapting attacker" if setting["adapt"] else "blind attacker")
+        texts.append("adaptive attacker" if setting["adapt"] else "non-adaptive attacker")
     others = [
         key for key in varying if setting.get(key) is not None and key not in (*ALWAYS_NAMED, "adapt", "protocol")
     ]
@@ -48,7 +48,7 @@ def knowledge(entry: Entry) -> list[str]:
     if entry.bn != "none":
         words.append(f"batch-norm statistics: {entry.bn}")
     if entry.defense != "none":
-        words.append("knows the defence" if entry.adapt else "does not know the defence")
+        words.append("knows the defense" if entry.adapt else "does not know the defense")
     if entry.lr is not None:
         words.append(f"{'knows' if entry.know_lr else 'does not know'} the learning rate")
     return words

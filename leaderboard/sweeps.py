@@ -18,7 +18,7 @@ class Sweep(NamedTuple):
 
 
 def sparsity(entry: Entry) -> float | None:
-    """Share of every gradient tensor that is not sent; None under another defence."""
+    """Share of every gradient tensor that is not sent; None under another defense."""
     match = re.fullmatch(r"sparsification:([0-9.]+)", entry.defense or "")
     return 0.0 if entry.defense == "none" else float(match[1]) if match else None
 
@@ -33,7 +33,7 @@ AXES: Mapping[str, tuple[tuple[str, ...], Callable[[Entry], float | None]]] = {
 def sweeps(board: Iterable[Entry]) -> list[Sweep]:
     """One for every axis and setting in which an attack was run at two or more values, all else equal.
 
-    Without a defence there is nothing to adapt to: that entry begins the lines of adapting and blind attackers.
+    Without a defense there is nothing to adapt to: that entry begins the lines of adaptive and non-adaptive attackers.
     """
     board = [entry for entry in board if entry.control != "mean_image" and entry.scores["psnr"]]
     settings = [{key: getattr(entry, key) for key in (*SETTING, "protocol")} for entry in board]
@@ -50,7 +50,7 @@ def sweeps(board: Iterable[Entry]) -> list[Sweep]:
         charts = defaultdict(list)
         for (fixed, adapts), along in alike.items():
             if len({x for x, _ in along}) > 1:
-                kind = {True: ", adapting attackers", False: ", blind attackers", None: ""}[adapts]
+                kind = {True: ", adaptive attackers", False: ", non-adaptive attackers", None: ""}[adapts]
                 setting = {key: held for key, held in fixed if key in (*SETTING, "protocol")}
                 charts[label(setting, varying) + kind].append(sorted(along, key=lambda point: point[0]))
         found += [Sweep(axis, setting, lines) for setting, lines in charts.items()]

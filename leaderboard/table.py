@@ -11,8 +11,8 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from benchmark.rows import METRICS
 from leaderboard.board import IDENTITY, Entry, Score, places
+from leaderboard.rows import METRICS
 
 NOTHING = "-"
 # The attack is always shown, its name says which control it is, and the protocol is a mark on it.

@@ -40,7 +40,7 @@ class Prior(nn.Module, ABC):
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Everything random that goes in, from the prior's own distribution, (count, ...) each, on the CPU."""
 
-    def centre(self, state: State) -> dict[str, Tensor]:
+    def center(self, state: State) -> dict[str, Tensor]:
         """The mean of the distribution that `draw` draws latents from, in place of the latents in `state`."""
         return {name: torch.zeros_like(state[name]) for name in self.latents}
 

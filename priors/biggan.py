@@ -18,11 +18,11 @@ WIDTHS = {  # channels at 4x4, 8x8, ..., in multiples of the base width
     512: (16, 16, 8, 8, 4, 2, 1, 1),
 }
 NZ = 128  # length of the latent, and of the class embedding
-EPS = 1e-4  # of the batch normalisations of the public weights
+EPS = 1e-4  # of the batch normalizations of the public weights
 
 
 class ConditionalNorm(nn.Module):
-    """Inference batch normalisation whose scale and offset are linear in the condition (N, 2 NZ)."""
+    """Inference batch normalization whose scale and offset are linear in the condition (N, 2 NZ)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Attention(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """Batch normalisation, ReLU, to colour, tanh, and from (-1, 1) to (0, 1)."""
+    """Batch normalization, ReLU, to color, tanh, and from (-1, 1) to (0, 1)."""
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class BigGAN(Prior):
 def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> BigGAN:
     """The prior with the public weights, given in the layout of the package pytorch-pretrained-biggan.
 
-    Its parameters, which GIAS and IGIMS search, are the weights after spectral normalisation, and its batch
+    Its parameters, which GIAS and IGIMS search, are the weights after spectral normalization, and its batch
     statistics those of one truncation.
 
     Args:
@@ -175,14 +175,14 @@ def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dic
         stem, _, kind = name.rpartition(".")
         if kind in ("weight_u", "weight_v"):
             continue
-        if kind == "weight_orig":  # spectral normalisation, with the singular vectors as they were at the end
+        if kind == "weight_orig":  # spectral normalization, with the singular vectors as they were at the end
             sigma = public[f"{stem}.weight_u"] @ tensor.flatten(1) @ public[f"{stem}.weight_v"]
             kind, tensor = "weight", tensor / sigma
         elif kind in ("running_means", "running_vars"):
             kind, tensor = kind[:-1], statistics_at(tensor, truncation)
         if name.startswith("embeddings"):  # stored as a linear map of one-hot classes
             tensor = tensor.T.contiguous()
-        elif name.startswith("generator.conv_to_rgb"):  # as many outputs as inputs are stored; three are colours
+        elif name.startswith("generator.conv_to_rgb"):  # as many outputs as inputs are stored; three are colors
             tensor = tensor[:3]
         for old, new in new_names.items():
             stem = stem.replace(old, new)

@@ -9,7 +9,7 @@ from victims.errors import InputError
 
 
 class Block(nn.Sequential):
-    """Transposed convolution x2, batch normalisation, ReLU."""
+    """Transposed convolution x2, batch normalization, ReLU."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, padding: int) -> None:
         super().__init__(
@@ -25,7 +25,7 @@ class FirstBlock(Block):
 
 
 class LastBlock(nn.Module):
-    """To colour, tanh, and from (-1, 1) to (0, 1)."""
+    """To color, tanh, and from (-1, 1) to (0, 1)."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class DCGAN(Prior):
                 LastBlock(ngf, 3),
             ]
         )
-        for module in self.modules():  # the initialisation of the DCGAN paper
+        for module in self.modules():  # the initialization of the DCGAN paper
             if isinstance(module, nn.ConvTranspose2d):
                 nn.init.normal_(module.weight, 0.0, 0.02)
             elif isinstance(module, nn.BatchNorm2d):
@@ -79,7 +79,7 @@ class DCGAN(Prior):
 class Discriminator(nn.Module):
     """The mirror image of the generator: images (N, 3, H, W) in (-1, 1), and classes (N,) -> one logit each (N,).
 
-    A conditional one sees a map for every class beside the colours: ones for the image's own, zeros for the others
+    A conditional one sees a map for every class beside the colors: ones for the image's own, zeros for the others
     (Mirza and Osindero, *Conditional Generative Adversarial Nets*, 2014).
     """
 

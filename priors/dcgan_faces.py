@@ -12,7 +12,7 @@ NZ = 100  # length of the latent
 
 
 class FirstBlock(nn.Sequential):
-    """The latent vector as a 1x1 map, to 4x4, normalised; no activation follows."""
+    """The latent vector as a 1x1 map, to 4x4, normalized; no activation follows."""
 
     def __init__(self) -> None:
         super().__init__(nn.ConvTranspose2d(NZ, 256, 4, bias=False), nn.BatchNorm2d(256))
@@ -22,14 +22,14 @@ class FirstBlock(nn.Sequential):
 
 
 class Block(nn.Sequential):
-    """A convolution, batch normalisation, LeakyReLU."""
+    """A convolution, batch normalization, LeakyReLU."""
 
     def __init__(self, conv: nn.Module, c_out: int) -> None:
         super().__init__(conv, nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2))
 
 
 class LastBlock(nn.Sequential):
-    """To colour, tanh, and from (-1, 1) to (0, 1)."""
+    """To color, tanh, and from (-1, 1) to (0, 1)."""
 
     def __init__(self) -> None:
         super().__init__(nn.ConvTranspose2d(32, 3, 4, 2, 1), nn.Tanh())

@@ -92,7 +92,7 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to colour."""
+    """Modulated 1x1 convolution to color."""
 
     def __init__(self, c_in: int, style_dim: int) -> None:
         super().__init__()
@@ -104,9 +104,9 @@ class ToRGB(nn.Module):
 
 
 class Block(nn.Module):
-    """All of one resolution: an up-convolution (not in block 0), a convolution, and what they add to the colours.
+    """All of one resolution: an up-convolution (not in block 0), a convolution, and what they add to the colors.
 
-    Convolution i of the generator takes noise i and row i of W+. Its block's colours take the row after, which
+    Convolution i of the generator takes noise i and row i of W+. Its block's colors take the row after, which
     is also that of the next block's first convolution.
     """
 
@@ -127,7 +127,7 @@ class Block(nn.Module):
 
 
 class LastBlock(Block):
-    """Its colours are the image, moved from (-1, 1) to (0, 1)."""
+    """Its colors are the image, moved from (-1, 1) to (0, 1)."""
 
     def forward(self, state: State) -> dict[str, Tensor]:
         state = super().forward(state)
@@ -138,7 +138,7 @@ class StyleGAN2(Prior):
     """W+ and noise maps -> 4x4 -> 8x8 -> ... -> `size`; block k works at the side 2^(k + 2).
 
     What goes in: `w` (N, L, style_dim) with L = 2 log2(size) - 2, `noise0` (N, 1, 4, 4), and two noise maps for
-    each further side. Between blocks: `h`, and `skip`, the colours so far. The network's output has no bound: a
+    each further side. Between blocks: `h`, and `skip`, the colors so far. The network's output has no bound: a
     few pixels lie outside [0, 1], and clamping them here would end their gradients.
 
     The mapping network is only needed for drawing. Its weights are buffers, so that a search of the parameters,
@@ -199,7 +199,7 @@ class StyleGAN2(Prior):
         undone = leaky_relu(self.mapped, 5.0)
         return undone.mean(0), undone.std(0)
 
-    def centre(self, state: State) -> dict[str, Tensor]:
+    def center(self, state: State) -> dict[str, Tensor]:
         """The mean latent in every row of W+."""
         return {"w": self.mapped.mean(0).to(state["w"]).expand_as(state["w"])}
 
@@ -227,7 +227,7 @@ class StyleGAN2(Prior):
         """h (in front of block 0 it is no variable), W+ and, as in GIFD's code, the noise maps with index < 5 + 2k
         that the image still depends on.
 
-        That code forgets the colours so far whenever it moves on to a later block; here `skip` stays in the state.
+        That code forgets the colors so far whenever it moves on to a later block; here `skip` stays in the state.
         """
         noises = range(self.blocks[k].layers.start, min(5 + 2 * k, self.blocks[-1].layers.stop))
         return (*(("h",) if k else ()), "w", *(f"noise{i}" for i in noises))

@@ -23,7 +23,7 @@ CHECKPOINT_EVERY = 500
 
 
 class Game:
-    """Generator, discriminator and their optimisers; `step` plays one round."""
+    """Generator, discriminator and their optimizers; `step` plays one round."""
 
     def __init__(self, seed: int, *, size: int, classes: int | None) -> None:
         self.draws = torch.Generator().manual_seed(seed)
@@ -95,7 +95,7 @@ def train(
     drawn from the saved generator, so a resumed training sees what an undisturbed one would have seen.
 
     Raises:
-        InputError: the data's images are not 32 or 64 px in colour, or the state beside `out` is another
+        InputError: the data's images are not 32 or 64 px in color, or the state beside `out` is another
             training's, or of more steps than are asked for.
     """
     shape = data.image_shape

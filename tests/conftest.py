@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.batches import Batch
-from benchmark.tasks import GradientDataModule, Task
+from benchmark.tasks.batches import Batch
+from benchmark.tasks.module import GradientDataModule, Task
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
 from victims.client import Level

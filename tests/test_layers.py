@@ -11,7 +11,7 @@ ALLOWED = {
     "defenses": {"victims"},
     "priors": {"victims"},
     "attacks": {"priors", "defenses", "victims"},
-    "leaderboard": {"benchmark.rows", "victims.errors"},
+    "leaderboard": {"leaderboard.rows", "victims.errors"},
     "benchmark": {"attacks", "priors", "defenses", "victims", "leaderboard"},
 }
 

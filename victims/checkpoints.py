@@ -21,7 +21,7 @@ def tensors(path: Path) -> Any:
         InputError: no file, or one that is not of plain tensors.
     """
     if not path.is_file():
-        raise InputError(f"no weights at {path}; put them there, or mend the path.")
+        raise InputError(f"no weights at {path}; put them there, or fix the path.")
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # what is no such file makes its reader fail in any way

@@ -14,11 +14,11 @@ from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
-Level = Literal["none", "running", "unmixed", "exact"]
+Level = Literal["none", "running", "recovered", "exact"]
 MOMENTUM = 0.1  # of torch's batch norm
 
-Slope = Callable[[Gradient, Tensor, Tensor], Gradient]
-"""Weights, normalised images (b, C, H, W) and their labels -> d loss / d theta."""
+GradientFn = Callable[[Gradient, Tensor, Tensor], Gradient]
+"""Weights, normalized images (b, C, H, W) and their labels -> d loss / d theta."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +75,20 @@ class LocalTraining:
         return len(self.schedule(batch_size)[0])
 
 
-def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, slope: Slope | None = None) -> Gradient:
+def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, gradient_fn: GradientFn | None = None) -> Gradient:
     """FedSGD: the gradient of the mean loss over the batch, one step, nothing else.
 
     Args:
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
-        slope: how the client computes a gradient; plainly, where none is given.
+        gradient_fn: how the client computes a gradient; plainly, where none is given.
     """
-    slope = slope or partial(gradient_at, victim)
-    return {name: g.detach() for name, g in slope(victim.parameters, victim.normalise(images), labels).items()}
+    gradient_fn = gradient_fn or partial(gradient_at, victim)
+    return {name: g.detach() for name, g in gradient_fn(victim.parameters, victim.normalize(images), labels).items()}
 
 
 def fed_avg(
-    victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining, slope: Slope | None = None
+    victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining, gradient_fn: GradientFn | None = None
 ) -> Gradient:
     """FedAvg: theta_0 - theta_T, of the mean theta_T that the clients send. It points as a gradient does.
 
@@ -97,30 +97,32 @@ def fed_avg(
     Args:
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
-        slope: how a client computes a gradient; plainly, where none is given.
+        gradient_fn: how a client computes a gradient; plainly, where none is given.
 
     Raises:
         InputError: the clients cannot have equal shares.
     """
     theta = victim.parameters
-    mean = mean_gradient(slope or partial(gradient_at, victim), theta, victim.normalise(images), labels, local)
+    mean = mean_gradient(gradient_fn or partial(gradient_at, victim), theta, victim.normalize(images), labels, local)
     moved = local.lr * local.steps(len(images))
     return {name: p - (p - moved * mean[name]) for name, p in theta.items()}
 
 
-def mean_gradient(slope: Slope, theta: Gradient, images: Tensor, labels: Tensor, local: LocalTraining) -> Gradient:
+def mean_gradient(
+    gradient_fn: GradientFn, theta: Gradient, images: Tensor, labels: Tensor, local: LocalTraining
+) -> Gradient:
     """(theta_0 - theta_T) / (lr T), the mean over the clients: the mean of all gradients that they step along.
 
     Args:
         theta: theta_0.
-        images: (B, C, H, W), normalised.
+        images: (B, C, H, W), normalized.
         labels: (B,) classes, or (B, num_classes) probabilities.
     """
     found = []
     for steps in local.schedule(len(images)):
         total = {name: torch.zeros_like(p) for name, p in theta.items()}
         for part in steps:
-            g = slope({name: p - local.lr * total[name] for name, p in theta.items()}, images[part], labels[part])
+            g = gradient_fn({name: p - local.lr * total[name] for name, p in theta.items()}, images[part], labels[part])
             total = {name: so_far + g[name] for name, so_far in total.items()}
         found.append({name: of_steps / len(steps) for name, of_steps in total.items()})
     return {name: sum(of_client[name] for of_client in found) / local.clients for name in theta}
@@ -150,7 +152,7 @@ def known_statistics(
 
     - `none`: nothing.
     - `running`: the model's own running statistics, which every participant has.
-    - `unmixed`: the client shares the running statistics after its step, as FedAvg with batch norm does; the
+    - `recovered`: the client shares the running statistics after its step, as FedAvg with batch norm does; the
       attacker takes those before it out again.
     - `exact`: those of the private batch, which published attacks often assume.
 
@@ -168,24 +170,24 @@ def known_statistics(
     if level == "running":
         return victim.running
     if level == "exact":
-        return {name: s.detach() for name, s in batch_statistics(victim, victim.normalise(images)).items()}
+        return {name: s.detach() for name, s in batch_statistics(victim, victim.normalize(images)).items()}
     if not victim.training:
-        raise InputError("in eval mode no running statistics move, so none can be unmixed; add --victim-mode train.")
+        raise InputError("in eval mode no running statistics move, so none can be recovered; add --victim-mode train.")
     if local and local.schedule(len(images)) != [[slice(0, len(images))]]:
         raise InputError(
             "running statistics of several local steps or clients mix those of several batches and weights, which "
             "cannot be told apart; give one client one step on all its images, or another --bn."
         )
-    return unmix(victim, running_after(victim, images), tuple(images.shape))
+    return recover_statistics(victim, running_after(victim, images), tuple(images.shape))
 
 
 def running_after(victim: Victim, images: Tensor) -> Statistics:
     """The client's running statistics after one forward of its batch in train mode: (1 - m) old + m batch."""
-    batch = batch_statistics(victim, victim.normalise(images), correction=1)  # as torch keeps them
+    batch = batch_statistics(victim, victim.normalize(images), correction=1)  # as torch keeps them
     return {name: old.lerp(batch[name].detach(), MOMENTUM) for name, old in victim.running.items()}
 
 
-def unmix(victim: Victim, after: Statistics, shape: tuple[int, ...]) -> Statistics:
+def recover_statistics(victim: Victim, after: Statistics, shape: tuple[int, ...]) -> Statistics:
     """The batch's statistics from the running ones before and after: (after - (1 - m) before) / m.
 
     Args:

@@ -1,10 +1,10 @@
-"""What is said to the user: an exception for what they can mend, a warning for what they should know."""
+"""What is said to the user: an exception for what they can fix, a warning for what they should know."""
 
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
-    Its message is one line: what is wrong, what was expected, how to mend it. The command line prints
+    Its message is one line: what is wrong, what was expected, how to fix it. The command line prints
     that line alone and exits with 2.
     """
 

@@ -23,7 +23,7 @@ class Knowledge:
 
     Attributes:
         labels: (B,) the batch's labels as a sorted multiset, or None where they are not given.
-        estimate: how an attacker who knows *which* defence was used (never its parameters) copies it, or None.
+        estimate: how an attacker who knows *which* defense was used (never its parameters) copies it, or None.
         statistics: of the batch, for the victim's batch-norm layers, as its level allows; None where not given.
         local: how the clients trained, under FedAvg; None under FedSGD. Without a learning rate the scale of the update
             is not known. The order of the batch is not part of it: which labels shared a mini-batch is not known.
@@ -42,7 +42,7 @@ class Observation:
     Attributes:
         task: the stable id of the task.
         victim: model, weights, mode, preprocessing.
-        update: what the client sent, after its defence: a gradient, or under FedAvg theta_0 - theta_T.
+        update: what the client sent, after its defense: a gradient, or under FedAvg theta_0 - theta_T.
         image_shape: (C, H, W).
     """
 

@@ -20,7 +20,7 @@ Statistics = dict[str, Tensor]
 """Per batch-norm layer (2, C): the mean of what enters it, and the variance."""
 
 
-class Penalised(nn.Module):
+class LossTerm(nn.Module):
     """A layer whose `penalty`, a buffer that it sets in every forward, is added to the client's loss."""
 
     def __init__(self) -> None:
@@ -36,11 +36,11 @@ class Victim:
     """A model with its weights, its mode and its public preprocessing.
 
     The model is copied and only ever called through `functional_call`, on copies of its buffers. In train mode
-    its batch-norm layers normalise by the batch and keep no running statistics. So no forward moves anything.
+    its batch-norm layers normalize by the batch and keep no running statistics. So no forward moves anything.
 
     Attributes:
         parameters: every parameter by name, detached.
-        mean, std: (C, 1, 1); images in [0, 1] are normalised by them before they enter the model.
+        mean, std: (C, 1, 1); images in [0, 1] are normalized by them before they enter the model.
         penalties: names of what layers add to the loss.
         running: the model's own running batch-norm statistics, biased variance; empty where it keeps none.
     """
@@ -85,33 +85,33 @@ class Victim:
         """
         return f"{last_linear(self.model)}.weight".lstrip(".")
 
-    def normalise(self, pixels: Tensor | float) -> Tensor:
+    def normalize(self, pixels: Tensor | float) -> Tensor:
         """Images in [0, 1] -> the victim's input space; any leading dimensions."""
         return (pixels - self.mean) / self.std
 
-    def denormalise(self, images: Tensor) -> Tensor:
+    def denormalize(self, images: Tensor) -> Tensor:
         """The victim's input space -> [0, 1] where the images are real ones; not clamped."""
         return images * self.std + self.mean
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Of normalised images (B, C, H, W). A buffer among the parameters takes the place of the model's own."""
+        """Of normalized images (B, C, H, W). A buffer among the parameters takes the place of the model's own."""
         return functional_call(self.model, self._tensors(parameters), (images,))
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        """The client's loss on normalised images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
+        """The client's loss on normalized images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
         return client_loss(self.model, self.penalties, self._tensors(parameters), images, labels)
 
     def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}
 
     def batch_norm_inputs(self, images: Tensor) -> dict[str, Tensor]:
-        """What normalised images (B, C, H, W) send into every batch-norm layer, (B, C, ...) each."""
+        """What normalized images (B, C, H, W) send into every batch-norm layer, (B, C, ...) each."""
         return self.entering(batch_norms(self.model), self.parameters, images)
 
     def entering(
         self, layers: Mapping[str, nn.Module], parameters: Mapping[str, Tensor], images: Tensor
     ) -> dict[str, Tensor]:
-        """What normalised images (B, C, H, W) send into layers of the model, (B, ...) each.
+        """What normalized images (B, C, H, W) send into layers of the model, (B, ...) each.
 
         A layer that is not called has no entry; of one that is called again the last input counts.
         """
@@ -155,7 +155,7 @@ def last_linear(model: nn.Module) -> str:
 
 def penalties(model: nn.Module) -> list[str]:
     """The names of what a model's layers add to the client's loss."""
-    return [f"{name}.penalty".lstrip(".") for name, module in model.named_modules() if isinstance(module, Penalised)]
+    return [f"{name}.penalty".lstrip(".") for name, module in model.named_modules() if isinstance(module, LossTerm)]
 
 
 def client_loss(
@@ -166,7 +166,7 @@ def client_loss(
     Args:
         penalties: the model's.
         tensors: all parameters and buffers by name; buffers that the model sets are set here, and not in the model.
-        images: (B, C, H, W), normalised.
+        images: (B, C, H, W), normalized.
         labels: as `classification_loss` takes them.
     """
     loss = classification_loss(functional_call(model, tensors, (images,)), labels)
@@ -189,14 +189,14 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def gradient(victim: Victim, images: Tensor, labels: Tensor, *, create_graph: bool = False) -> Gradient:
-    """d loss / d theta on normalised images (B, C, H, W), by plain autograd: works for every victim."""
+    """d loss / d theta on normalized images (B, C, H, W), by plain autograd: works for every victim."""
     return gradient_at(victim, victim.parameters, images, labels, create_graph=create_graph)
 
 
 def gradient_at(
     victim: Victim, theta: Gradient, images: Tensor, labels: Tensor, *, create_graph: bool = False
 ) -> Gradient:
-    """d loss / d theta on normalised images (B, C, H, W), by plain autograd: works for every victim.
+    """d loss / d theta on normalized images (B, C, H, W), by plain autograd: works for every victim.
 
     Args:
         theta: weights of the caller's own, for they are made to require gradients. With `create_graph` they may be

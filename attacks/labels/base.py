@@ -111,9 +111,9 @@ def finite(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dummy_features(observation: Observation, count: int = DUMMIES) -> Tensor:
-    """What standard normal images, in the victim's normalised space, send into its classifier: (count, F), float64.
+    """What standard normal images, in the victim's normalized space, send into its classifier: (count, F), float64.
 
-    The victim is in its own mode: in train mode batch norm normalises them by their own batch.
+    The victim is in its own mode: in train mode batch norm normalizes them by their own batch.
     """
     victim = observation.victim
     layer = victim.model.get_submodule(victim.classifier().rpartition(".")[0])

@@ -12,6 +12,6 @@ def idlg(observation: Observation) -> Tensor:
 
     Row i is (p_i - [i is the label]) h for features h, and only the label's factor is negative. So the rule is
     exact where the features sum to more than zero, as behind a sigmoid or ReLU; then no other row sums to less
-    than zero, and it is the paper's sign rule, which does not say what to do where a defence leaves no such row.
+    than zero, and it is the paper's sign rule, which does not say what to do where a defense leaves no such row.
     """
     return classifier(observation).dW.sum(1).argmin()[None]

@@ -19,7 +19,7 @@ def llg(observation: Observation) -> Tensor:
     is one for all classes, and the offset s_i: what class i gets from images of the others. A class with g_i < 0 is
     there; further images go one by one to the class with the least g - s - n m.
 
-    Assumed: the dummy images (see `dummy_features`; the paper has random ones among others); where a defence leaves
+    Assumed: the dummy images (see `dummy_features`; the paper has random ones among others); where a defense leaves
     more negative sums than there are images, the least are taken.
     """
     layer, B, n = classifier(observation), observation.batch_size, observation.num_classes

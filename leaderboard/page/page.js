@@ -71,7 +71,7 @@ const FILTERS = [
   { title: "Setting", values: entry => entry.settings.map(i => board.settings[i]), wide: true },
   { title: "Attack", values: entry => [entry.attack.replace(/, shuffled update \(control\)$/, "")] },
   ...["data", "victim", "batch_size", "defense", "prior", "labels", "bn"].filter(several).map(key => ({
-    title: { batch_size: "Images in a batch", defense: "Defence", bn: "Batch-norm statistics" }[key] ?? key[0].toUpperCase() + key.slice(1),
+    title: { batch_size: "Images in a batch", defense: "Defense", bn: "Batch-norm statistics" }[key] ?? key[0].toUpperCase() + key.slice(1),
     values: entry => [entry.fields[key] == null ? "-" : String(entry.fields[key])],
   })),
   { title: "Kind", values: entry => [entry.control === "none" ? "attacks" : "controls"] },
@@ -130,7 +130,7 @@ const MOST = 16;
 const LIMITS = { left: 58, right: 18, top: 10, bottom: 44 };
 const MARKS = ["M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-4-4h8v8h-8z", "M0-5L5 4h-10z", "M0-5L5 0L0 5L-5 0z", "M0 5L5-4h-10z"];
 const DASHES = [null, "7 3", "2 3", "9 3 2 3"];
-const look = i => ({ colour: `var(--c${i % 7})`, mark: MARKS[i % 5], dash: DASHES[Math.floor(i / 7) % 4] });
+const look = i => ({ color: `var(--c${i % 7})`, mark: MARKS[i % 5], dash: DASHES[Math.floor(i / 7) % 4] });
 
 function scale(values, low, high, log) {
   const f = log ? Math.log10 : x => x;
@@ -165,10 +165,10 @@ function chart({ title, caption, x, y, series, joined, marked }) {
 }
 
 function swatch(i, joined, marked) {
-  const { colour, mark, dash } = look(i);
+  const { color, mark, dash } = look(i);
   return make("svg", { width: 26, height: 12, "aria-hidden": "true" },
-    joined ? make("line", { x1: 1, x2: 25, y1: 6, y2: 6, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash }) : null,
-    marked ? make("path", { d: mark, transform: "translate(13 6)", fill: colour }) : null);
+    joined ? make("line", { x1: 1, x2: 25, y1: 6, y2: 6, stroke: color, "stroke-width": 2.5, "stroke-dasharray": dash }) : null,
+    marked ? make("path", { d: mark, transform: "translate(13 6)", fill: color }) : null);
 }
 
 function plot(width, { title, x, y, series, joined, marked }) {
@@ -185,16 +185,16 @@ function plot(width, { title, x, y, series, joined, marked }) {
     make("text", { x: (LIMITS.left + right) / 2, y: height - 8, "text-anchor": "middle" }, x.label),
     make("text", { transform: `translate(13 ${(LIMITS.top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, y.label));
   series.forEach((s, i) => {
-    const { colour, mark, dash } = look(i), at = p => [sx.to(p.x).toFixed(1), sy.to(p.y).toFixed(1)];
+    const { color, mark, dash } = look(i), at = p => [sx.to(p.x).toFixed(1), sy.to(p.y).toFixed(1)];
     if (joined && s.band) {
       const edge = key => s.points.map(p => `${sx.to(p.x).toFixed(1)} ${sy.to(Math.max(p[key], y.log ? 1e-300 : -Infinity)).toFixed(1)}`);
-      svg.append(make("path", { d: `M${edge("low").join("L")}L${edge("high").reverse().join("L")}Z`, fill: colour, opacity: 0.18 }));
+      svg.append(make("path", { d: `M${edge("low").join("L")}L${edge("high").reverse().join("L")}Z`, fill: color, opacity: 0.18 }));
     }
-    if (joined) svg.append(make("path", { d: "M" + s.points.map(p => at(p).join(" ")).join("L"), fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dash }));
+    if (joined) svg.append(make("path", { d: "M" + s.points.map(p => at(p).join(" ")).join("L"), fill: "none", stroke: color, "stroke-width": 2, "stroke-dasharray": dash }));
     for (const p of marked || s.points.length === 1 ? s.points : []) {
       const [px, py] = at(p), tip = `${s.name}: ${y.label} ${digits(p.y)}${p.low == null ? "" : ` (${digits(p.low)} to ${digits(p.high)})`}, ${x.label} ${digits(p.x)}`;
-      if (p.low != null && !s.band) svg.append(make("line", { x1: px, x2: px, y1: sy.to(p.low), y2: sy.to(p.high), stroke: colour, "stroke-width": 1.5 }));
-      svg.append(make("path", { d: mark, transform: `translate(${px} ${py})`, fill: colour, stroke: "var(--paper)" }, make("title", {}, tip)));
+      if (p.low != null && !s.band) svg.append(make("line", { x1: px, x2: px, y1: sy.to(p.low), y2: sy.to(p.high), stroke: color, "stroke-width": 1.5 }));
+      svg.append(make("path", { d: mark, transform: `translate(${px} ${py})`, fill: color, stroke: "var(--paper)" }, make("title", {}, tip)));
     }
   });
   return svg;
@@ -229,7 +229,7 @@ const budget = group => new Set(group.map(e => e.gradient_evaluations)).size > 1
   ? { label: "gradients of the victim per task", value: e => e.gradient_evaluations } : { label: "time per task (s)", value: e => e.seconds };
 const bounds = score => ({ low: score?.low ?? null, high: score?.high ?? null });
 
-// Attacks by defences: dark is least, bright is most leakage
+// Attacks by defenses: dark is least, bright is most leakage
 
 const CIVIDIS = [[0, 34, 78], [58, 77, 110], [124, 123, 120], [188, 175, 111], [254, 232, 56]];
 function heat(share) {
@@ -244,11 +244,11 @@ function drawMatrices() {
     const means = matrix.lines.flatMap(line => line.cells).filter(Boolean).map(cell => cell.mean), up = higher(matrix.metric);
     const [low, high] = [Math.min(...means), Math.max(...means)], pick = up ? Math.max : Math.min;
     const best = matrix.defenses.map((_, k) => pick(...matrix.lines.filter(line => !line.control && line.cells[k]).map(line => line.cells[k].mean)));
-    const colour = cell => heat(high === low ? 0.5 : up ? (cell.mean - low) / (high - low) : (high - cell.mean) / (high - low));
-    const cells = line => line.cells.map((cell, k) => cell ? make("td", { style: colour(cell), class: !line.control && cell.mean === best[k] ? "best" : null },
+    const color = cell => heat(high === low ? 0.5 : up ? (cell.mean - low) / (high - low) : (high - cell.mean) / (high - low));
+    const cells = line => line.cells.map((cell, k) => cell ? make("td", { style: color(cell), class: !line.control && cell.mean === best[k] ? "best" : null },
       fixed(cell.mean, places(matrix.metric)), make("br"), make("small", {}, interval(cell, matrix.metric))) : make("td", {}, "-"));
-    $("matrices").append(make("p", { class: "note" }, `${heading(matrix.metric)}, best attack on each defence framed, bright leaks most: ${matrix.setting}`),
-      make("div", { class: "scroll", role: "region", "aria-label": "Attacks by defences", tabindex: 0 }, make("table", { class: "heat" },
+    $("matrices").append(make("p", { class: "note" }, `${heading(matrix.metric)}, best attack on each defense framed, bright leaks most: ${matrix.setting}`),
+      make("div", { class: "scroll", role: "region", "aria-label": "Attacks by defenses", tabindex: 0 }, make("table", { class: "heat" },
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Attack"), matrix.defenses.map(d => make("th", { scope: "col" }, d)))),
         make("tbody", {}, matrix.lines.map(line => make("tr", {}, make("th", { scope: "row" }, line.attack), cells(line)))))));
   }
@@ -310,9 +310,9 @@ function draw() {
 }
 
 $("summary").textContent = `${board.entries.length} entries in ${board.settings.length} settings, ${board.entries.reduce((sum, e) => sum + e.n, 0)} images, protocol ${board.protocol}.`;
-$("complaints").hidden = !board.complaints.length;
-$("complaints").firstChild.textContent = `${board.complaints.length === 1 ? "1 result is" : `${board.complaints.length} results are`} torn or missing; all others are shown`;
-$("complaints").lastChild.append(...board.complaints.map(text => make("li", {}, text)));
+$("warning_lines").hidden = !board.warning_lines.length;
+$("warning_lines").firstChild.textContent = `${board.warning_lines.length === 1 ? "1 result is" : `${board.warning_lines.length} results are`} torn or missing; all others are shown`;
+$("warning_lines").lastChild.append(...board.warning_lines.map(text => make("li", {}, text)));
 $("board").tHead.append(make("tr", {}, COLUMNS.map((column, i) => make("th", { scope: "col", "aria-sort": "none" }, make("button", { type: "button", onclick: () => sortBy(i) }, column.title)))));
 $("reported").hidden = !board.reported.length;
 $("reported").querySelector("summary").textContent = `${board.reported.length} numbers`;

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+from priors.overparameterized import OverParameterized
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.nn.utils import spectral_norm
 
 from attacks.ci_net import CINet
-from priors.overparameterised import OverParameterised
 from victims.errors import InputError
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.seeds import seed_of
@@ -23,7 +23,7 @@ def test_is_algorithm_1(cost, signed, capture):
     observation = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64).observation
     victim, received = observation.victim, torch.cat([g.flatten() for g in observation.update.values()])
     model = copy.deepcopy(victim.model).train().requires_grad_(True)
-    G = build(OverParameterised, width=32, size=16, seed=seed_of(0, "t", 0, "w")).double()
+    G = build(OverParameterized, width=32, size=16, seed=seed_of(0, "t", 0, "w")).double()
     for module in G.modules():
         if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
             spectral_norm(module)

@@ -12,18 +12,18 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.autograd import gradcheck
 
-from attacks import objective
 from attacks.base import Attack
-from attacks.distances import cosine
-from attacks.factors import Layers
+from attacks.engine import objective
+from attacks.engine.distances import cosine
+from attacks.engine.factored_gradients import Layers
+from attacks.engine.objective import Objective
 from attacks.ig import IG
-from attacks.objective import Objective
-from benchmark.batches import Batch
-from benchmark.lpips_backbone import Lpips
-from benchmark.metrics import score
 from benchmark.registry import KINDS, find, registered
+from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.metrics import score
 from benchmark.spec import open_defense
-from benchmark.tasks import GradientDataModule, Task
+from benchmark.tasks.batches import Batch
+from benchmark.tasks.module import GradientDataModule, Task
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError
@@ -33,14 +33,14 @@ from victims.victim import Victim, build, gradient
 ATTACKS = registered(KINDS["attack"])
 STEPS = 6
 DEFENSES = registered(KINDS["defense"])
-EXAMPLES = {  # of every defence two uses, of other parameters where it has any; all together come in this order
+EXAMPLES = {  # of every defense two uses, of other parameters where it has any; all together come in this order
     "precode": ("precode:16", "precode:8:0.1"),
     "label_confusion": ("label_confusion:1", "label_confusion:2"),
     "dp_sgd": ("dp_sgd:1:0.001", "dp_sgd:0.5:0.01"),
     "soteria": ("soteria:0.3", "soteria:0.6"),
     "clipping": ("clipping:0.1", "clipping:0.1:global"),
     "sparsification": ("sparsification:0.5", "sparsification:0.9"),
-    "quantisation": ("quantisation:16", "quantisation:4"),
+    "quantization": ("quantization:16", "quantization:4"),
     "sign": ("sign", "sign"),
     "noise": ("noise:0.001", "noise:0.01:laplacian"),
 }
@@ -49,7 +49,7 @@ REFUSES = {"idlg": "precode"}  # it reads labels from features that are never ne
 
 
 def together(attack: str) -> str:
-    """All defences that the attack takes, one behind the other."""
+    """All defenses that the attack takes, one behind the other."""
     return "+".join(mild for name, (mild, _) in USES.items() if name != REFUSES.get(attack))
 
 
@@ -86,10 +86,10 @@ def capture(method: type[Attack], capture: Callable[..., Task]) -> Callable[...,
 
 
 def as_the_attacker_sees(task):
-    """The private batch, normalised, in the order of its sorted labels: images (1, B, C, H, W), labels (1, B)."""
+    """The private batch, normalized, in the order of its sorted labels: images (1, B, C, H, W), labels (1, B)."""
     labels, order = task.labels.sort()
     victim = task.observation.victim
-    return victim.normalise(task.images.to(victim.mean))[order][None], labels[None]
+    return victim.normalize(task.images.to(victim.mean))[order][None], labels[None]
 
 
 @every_attack
@@ -103,12 +103,12 @@ def test_cost_at_the_truth_is_zero_to_rounding(method, make, capture):
 
 
 @every_attack
-@pytest.mark.parametrize("vectorised", [True, False])
-def test_cost_passes_gradcheck(method, vectorised, make, capture):
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_cost_passes_gradcheck(method, vectorized, make, capture):
     attack = make(method, torch.float64)
     task = capture((3, 50), dtype=torch.float64)
     attack.begin([task.observation])
-    attack.vectorised = vectorised
+    attack.vectorized = vectorized
     corner = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
     rest, labels = attack.noise(), as_the_attacker_sees(task)[1]
 
@@ -120,7 +120,7 @@ def test_cost_passes_gradcheck(method, vectorised, make, capture):
 
 
 @every_attack
-def test_looped_chunked_and_vectorised_restarts_agree(method, make, capture, monkeypatch):
+def test_looped_chunked_and_vectorized_restarts_agree(method, make, capture, monkeypatch):
     tasks = [capture(dtype=torch.float64), capture((8, 30, 77), task="u", dtype=torch.float64)]
     observations = [task.observation for task in tasks]
 
@@ -131,9 +131,9 @@ def test_looped_chunked_and_vectorised_restarts_agree(method, make, capture, mon
     images, curve = outcome(chunk=6)
     chunked_images, chunked_curve = outcome(chunk=2)
     monkeypatch.setattr("attacks.base.find_layers", lambda *_: None)
-    vectorised = outcome(chunk=6)
-    monkeypatch.setattr("attacks.base.vectorises", lambda *_: False)
-    for other, other_curve in ((chunked_images, chunked_curve), vectorised, outcome()):
+    vectorized = outcome(chunk=6)
+    monkeypatch.setattr("attacks.base.vectorizes", lambda *_: False)
+    for other, other_curve in ((chunked_images, chunked_curve), vectorized, outcome()):
         torch.testing.assert_close(other_curve, curve, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(other, images, rtol=1e-6, atol=1e-9)
 
@@ -201,7 +201,7 @@ def test_a_cycle_in_the_batch_changes_no_score(method, make, capture):
     def scores(indices):
         task = capture(indices, dtype=torch.float64)
         images = make(method, torch.float64).run([task.observation]).images[0]
-        _, values = score(task.observation.victim.denormalise(images), task.images, Lpips(None, "none: test"))
+        _, values = score(task.observation.victim.denormalize(images), task.images, Lpips(None, "none: test"))
         return {sample: (values["psnr"][k], values["ssim"][k]) for k, sample in enumerate(task.sample_ids)}
 
     size = method.made_for.get("batch", 3)
@@ -291,8 +291,8 @@ def reachable(*roots: Any) -> list[torch.Tensor]:
 
 
 def holds(tensors, images, victim) -> bool:
-    """Whether any tensor is, contains or shares memory with one of the images, plain or normalised."""
-    secrets = [*images, *victim.normalise(images)]
+    """Whether any tensor is, contains or shares memory with one of the images, plain or normalized."""
+    secrets = [*images, *victim.normalize(images)]
     memory = {image.untyped_storage().data_ptr() for image in (images, *images)}
     for tensor in tensors:
         if tensor.numel() and tensor.untyped_storage().data_ptr() in memory:
@@ -329,12 +329,12 @@ def test_no_private_image_is_reachable(method, make, capture):
     assert verdicts == [False, True]
 
 
-# Under every defence.
+# Under every defense.
 
 
 @pytest.fixture
 def defended() -> Callable[..., Task]:
-    """Tasks of an adapting attacker on a LeNet."""
+    """Tasks of an adaptive attacker on a LeNet."""
 
     def take(text: str, indices: tuple[int, ...] = (3, 50, 90)) -> Task:
         data, defense = Photos(split="tune"), open_defense(text)
@@ -350,7 +350,7 @@ def defended() -> Callable[..., Task]:
     return take
 
 
-def test_every_defence_has_an_example():
+def test_every_defense_has_an_example():
     missing = ", ".join(sorted(DEFENSES.keys() - EXAMPLES.keys()))
     assert not missing, f"add two uses of {missing} to EXAMPLES at the top of this file"
 
@@ -362,7 +362,7 @@ def test_every_defence_has_an_example():
         *(pytest.param(IG, use, id=f"ig-{use}") for uses in USES.values() for use in dict.fromkeys(uses)),
     ],
 )
-def test_steps_go_on_under_a_defence(method, text, make, defended, monkeypatch):
+def test_steps_go_on_under_a_defense(method, text, make, defended, monkeypatch):
     seen = []
 
     def watch(name):
@@ -375,7 +375,7 @@ def test_steps_go_on_under_a_defence(method, text, make, defended, monkeypatch):
 
         monkeypatch.setattr(Objective, name, watched)
 
-    watch("slopes")
+    watch("cost_and_gradients")
     watch("values")
     attack = make(method, steps=8 * STEPS)  # so that the first stage has two
     attack.begin([defended(text, (3, 50, 90)[: method.made_for.get("batch")]).observation])
@@ -390,7 +390,7 @@ def test_steps_go_on_under_a_defence(method, text, make, defended, monkeypatch):
 
 @pytest.mark.parametrize("name", USES)
 def test_a_copy_is_made_of_what_was_sent_alone(name, defended):
-    """Two clients of other images and parameters who had sent the same are copied alike."""
+    """Two clients of other images and parameters who had sent the same have the same surrogate."""
     (mild, strong), victim = USES[name], defended(USES[name][0]).observation.victim
     received = {n: g[None] for n, g in defended(mild).observation.update.items()}
     estimates = [defended(mild).observation.knowledge.estimate]
@@ -407,8 +407,8 @@ def test_a_copy_takes_the_true_gradient_no_further_from_what_was_sent(text, defe
     task = defended(text)
     victim, update = task.observation.victim, task.observation.update
     received = {n: g[None] for n, g in update.items()}
-    true = {n: g[None] for n, g in gradient(victim, victim.normalise(task.images), task.labels).items()}
-    copied = task.observation.knowledge.estimate(received, victim)(true)
-    assert copied
-    adapting, blind = (cosine({n: dummy[n] for n in copied}, received) for dummy in (copied, true))
-    assert adapting <= blind + 1e-6
+    true = {n: g[None] for n, g in gradient(victim, victim.normalize(task.images), task.labels).items()}
+    surrogate = task.observation.knowledge.estimate(received, victim)(true)
+    assert surrogate
+    adaptive, non_adaptive = (cosine({n: dummy[n] for n in surrogate}, received) for dummy in (surrogate, true))
+    assert adaptive <= non_adaptive + 1e-6

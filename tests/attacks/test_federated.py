@@ -10,12 +10,12 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
-from attacks import distances
 from attacks.dlg import DLG
-from attacks.engine import vectorises, victim_gradients
+from attacks.engine import distances
+from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.objective import Objective
 from attacks.gi import GI
 from attacks.ig import IG
-from attacks.objective import Objective
 from attacks.rgap import RGAP
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
@@ -33,7 +33,7 @@ SCHEDULES = [
 ]
 every_schedule = pytest.mark.parametrize("local", SCHEDULES, ids=["6 steps", "uneven", "2 clients"])
 each_mode = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-both_ways = pytest.mark.parametrize("vectorised", [True, False], ids=["vectorised", "eager"])
+both_ways = pytest.mark.parametrize("vectorized", [True, False], ids=["vectorized", "eager"])
 
 
 class Normed(nn.Sequential):
@@ -59,17 +59,17 @@ def observe(victim, local, *, defense=None, know_lr=True):
     update = fed_avg(victim, PIXELS, LABELS, local) if local else fed_sgd(victim, PIXELS, LABELS)
     update = defense(update, torch.Generator()) if defense else update
     told = local if know_lr else replace(local, lr=None)
-    knowledge = Knowledge(LABELS.sort().values, defense.copied() if defense else None, local=told)
+    knowledge = Knowledge(LABELS.sort().values, defense.surrogate() if defense else None, local=told)
     return Observation("t", victim, update, B, SHAPE, 5, knowledge)
 
 
-def objective(observation, distance=distances.cosine, match="fa", vectorised=True):
-    return Objective([observation], distance, runs=2, population=1, chunk=None, vectorised=vectorised, match=match)
+def objective(observation, distance=distances.cosine, match="fa", vectorized=True):
+    return Objective([observation], distance, runs=2, population=1, chunk=None, vectorized=vectorized, match=match)
 
 
 def cost(observation, images=None, labels=LABELS, **options):
-    """Of two runs: these normalised images, by default the true ones in the clients' order, and their mirror images."""
-    x = observation.victim.normalise(PIXELS) if images is None else images
+    """Of two runs: these normalized images, by default the true ones in the clients' order, and their mirror images."""
+    x = observation.victim.normalize(PIXELS) if images is None else images
     return objective(observation, **options).cost(torch.stack([x, x.flip(-1)]), labels.expand(2, -1))
 
 
@@ -79,11 +79,11 @@ def cost(observation, images=None, labels=LABELS, **options):
 @both_ways
 @each_mode
 @every_schedule
-def test_the_dummy_update_is_what_torchs_sgd_does_to_the_dummy_images(local, training, vectorised):
+def test_the_dummy_update_is_what_torchs_sgd_does_to_the_dummy_images(local, training, vectorized):
     model = build(Normed, seed=0).double()
     images, start = draw(2, B, *SHAPE, seed=1), dict(model.named_parameters())
     victim = Victim(model, mean=(0.5,) * 3, std=(0.2,) * 3, training=training)
-    dummy = victim_gradients(victim, images, LABELS.expand(2, -1), local=local, vectorised=vectorised)
+    dummy = victim_gradients(victim, images, LABELS.expand(2, -1), local=local, vectorized=vectorized)
     for run in range(2):
         moved = {name: torch.zeros_like(p) for name, p in start.items()}
         for x, y in zip(images[run].chunk(local.clients), LABELS.chunk(local.clients), strict=True):
@@ -105,18 +105,18 @@ def test_the_dummy_update_is_what_torchs_sgd_does_to_the_dummy_images(local, tra
 @each_mode
 @every_schedule
 @pytest.mark.parametrize("defense", [None, Sparsification(0.5)], ids=["none", "sparse"])
-def test_fa_costs_nothing_at_the_truth_in_the_clients_order(defense, local, training, vectorised):
+def test_fa_costs_nothing_at_the_truth_in_the_clients_order(defense, local, training, vectorized):
     observation = observe(make_victim(training), local, defense=defense)
-    truth, mirrored = cost(observation, vectorised=vectorised).tolist()
+    truth, mirrored = cost(observation, vectorized=vectorized).tolist()
     assert abs(truth) < 1e-12
     assert mirrored > 1e-3
-    assert cost(observation, distance=distances.squared_l2, vectorised=vectorised)[0] < 1e-20
+    assert cost(observation, distance=distances.squared_l2, vectorized=vectorized)[0] < 1e-20
 
 
 def test_in_another_order_the_truth_has_a_cost_for_its_labels_shared_other_mini_batches():
     victim, order = make_victim(), LABELS.argsort()
     split, whole = (observe(victim, LocalTraining(epochs=2, mini_batch=b, lr=0.3)) for b in (2, None))
-    x = victim.normalise(PIXELS)[order]
+    x = victim.normalize(PIXELS)[order]
     assert cost(split, x, LABELS[order])[0] > 1e-4
     assert abs(cost(whole, x, LABELS[order])[0]) < 1e-12
 
@@ -124,9 +124,9 @@ def test_in_another_order_the_truth_has_a_cost_for_its_labels_shared_other_mini_
 @both_ways
 @each_mode
 @every_schedule
-def test_the_slopes_of_fa_are_those_of_finite_differences(local, training, vectorised):
+def test_the_gradients_of_fa_are_those_of_finite_differences(local, training, vectorized):
     observation = observe(make_victim(training), local)
-    of = objective(observation, distances.squared_l2, vectorised=vectorised)
+    of = objective(observation, distances.squared_l2, vectorized=vectorized)
     rest = draw(2, B, *SHAPE, seed=1)
     patch = draw(2, B, 1, 1, 1, seed=2).requires_grad_()  # gradcheck evaluates twice per entry
 
@@ -138,19 +138,19 @@ def test_the_slopes_of_fa_are_those_of_finite_differences(local, training, vecto
 
 @each_mode
 @every_schedule
-def test_vectorised_and_eager_have_the_same_slopes(local, training):
+def test_vectorized_and_eager_have_the_same_gradients(local, training):
     observation = observe(make_victim(training), local)
     images = draw(2, B, *SHAPE, seed=1).requires_grad_()
-    slopes = []
-    for vectorised in (True, False):
-        total = objective(observation, vectorised=vectorised).cost(images, LABELS.expand(2, -1)).sum()
-        slopes.append(torch.autograd.grad(total, images)[0])
-    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-9, atol=1e-12)
+    gradients = []
+    for vectorized in (True, False):
+        total = objective(observation, vectorized=vectorized).cost(images, LABELS.expand(2, -1)).sum()
+        gradients.append(torch.autograd.grad(total, images)[0])
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
 
 
 @both_ways
-def test_soft_labels_have_slopes_through_all_steps(vectorised):
-    of = objective(observe(make_victim(), SCHEDULES[0]), vectorised=vectorised)
+def test_soft_labels_have_gradients_through_all_steps(vectorized):
+    of = objective(observe(make_victim(), SCHEDULES[0]), vectorized=vectorized)
     images, logits = draw(2, B, *SHAPE, seed=1), draw(2, 1, 5, seed=3).requires_grad_()
     rest = draw(2, B - 1, 5, seed=4)
     assert gradcheck(lambda y: of.cost(images, torch.cat([y, rest], 1).softmax(-1)), (logits,), eps=1e-6, atol=1e-7)
@@ -164,10 +164,10 @@ class LayerNormed(nn.Sequential):
 
 
 def test_whether_torch_func_can_repeat_the_training_is_found_out():
-    assert vectorises(make_victim(training=True), SHAPE, B, SCHEDULES[2])
+    assert vectorizes(make_victim(training=True), SHAPE, B, SCHEDULES[2])
     wrong = Victim(build(LayerNormed, seed=0), mean=(0.5,) * 3, std=(0.2,) * 3)
     with pytest.warns(UserWarning, match="disagree"):
-        assert not vectorises(wrong, SHAPE, B, SCHEDULES[0])
+        assert not vectorizes(wrong, SHAPE, B, SCHEDULES[0])
 
 
 # aga.
@@ -190,7 +190,7 @@ def test_aga_compares_the_mean_gradient_of_the_steps_with_one_of_the_whole_batch
     observation, x = observe(victim, local), draw(B, *SHAPE, seed=1)
     received = fed_avg(victim, PIXELS, LABELS, local)
     T = {0: 6, 1: 4, 2: 4}[SCHEDULES.index(local)]
-    own = fed_sgd(victim, victim.denormalise(x), LABELS)
+    own = fed_sgd(victim, victim.denormalize(x), LABELS)
     expected = sum((own[name] - received[name] / (0.3 * T)).square().sum() for name in own)
     found = cost(observation, x, distance=distances.squared_l2, match="aga")[0]
     torch.testing.assert_close(found, expected)
@@ -264,7 +264,7 @@ def test_every_victim_gradient_of_every_client_and_step_is_counted(match, gradie
     taken, loss = [], Victim.loss
     monkeypatch.setattr(Victim, "loss", lambda *given: taken.append(1) or loss(*given))
     for local, expected in zip(SCHEDULES, gradients, strict=True):
-        of = objective(observe(make_victim(), local), vectorised=False, match=match)
+        of = objective(observe(make_victim(), local), vectorized=False, match=match)
         taken.clear()
         of.cost(draw(2, B, *SHAPE), LABELS.expand(2, -1))
         assert of.gradients == expected == len(taken) / 2
@@ -274,7 +274,7 @@ def test_every_victim_gradient_of_every_client_and_step_is_counted(match, gradie
 
 
 @both_ways
-def test_the_training_of_every_round_is_repeated_by_itself(vectorised):
+def test_the_training_of_every_round_is_repeated_by_itself(vectorized):
     local, models = SCHEDULES[0], [build(Normed, seed=seed).double() for seed in (0, 1)]
     preprocessing = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     together = Victim(Rounds(models), **preprocessing)
@@ -285,5 +285,5 @@ def test_the_training_of_every_round_is_repeated_by_itself(vectorised):
     assert objective(observation).gradients == 2 * 6
     images = draw(B, *SHAPE, seed=1)
     for match in ("aga", "fa"):
-        total = cost(observation, images, match=match, vectorised=vectorised)
+        total = cost(observation, images, match=match, vectorized=vectorized)
         torch.testing.assert_close(total, sum(cost(alone, images, match=match) for alone in apart))

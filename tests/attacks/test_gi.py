@@ -8,9 +8,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn.functional import cross_entropy
 
-from attacks.consensus import mean_consensus, registered_consensus
+from attacks.engine.consensus import mean_consensus, registered_consensus
+from attacks.engine.schedules import warmup_cosine
 from attacks.gi import GI
-from attacks.schedules import warmup_cosine
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.seeds import seed_of
 
@@ -61,7 +61,7 @@ def plain(observation, statistics, *, group_from, refresh):
     return min(best, key=lambda found: found[0])
 
 
-@pytest.mark.parametrize("bn", ["running", "unmixed", "exact"])
+@pytest.mark.parametrize("bn", ["running", "recovered", "exact"])
 def test_is_the_papers_objective(bn, capture):
     task = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64, bn=bn)
     observation = task.observation

@@ -8,8 +8,8 @@ import torch
 from test_methods import Plain, agree
 
 from attacks import gifd
+from attacks.engine.schedules import ramps
 from attacks.gifd import GIFD, Radii
-from attacks.schedules import ramps
 from victims.seeds import seed_of
 
 EACH = 8  # steps of a phase
@@ -50,7 +50,7 @@ def written_out(G, plain, variant, ball=0.1):
                 h = h[:, :, None, None]
             block = G.blocks[k - 1]
             h = torch.nn.Sequential.forward(block, h).detach() if k < len(G.blocks) else h
-        centre, rest = h.clone(), G.blocks[k:]
+        center, rest = h.clone(), G.blocks[k:]
         h = h.clone().requires_grad_()
         adam, best, costs = torch.optim.Adam([h]), (torch.inf, h), []
         for step in range(EACH):
@@ -74,7 +74,7 @@ def written_out(G, plain, variant, ball=0.1):
                     if k == 0:
                         h[b] *= lengths[b] / h[b].norm()
                     elif variant == "full":
-                        h[b] = centre[b] + into_l1_ball(h[b] - centre[b], ball * centre[b].abs().sum())
+                        h[b] = center[b] + into_l1_ball(h[b] - center[b], ball * center[b].abs().sum())
         least.append(min(costs))
         h = best[1]
     return least
@@ -118,12 +118,12 @@ def test_balls_and_spheres_hold_after_every_step(observation, make, radii):
         if attack._stage is not stage:
             continue
         for name, v in attack._variables.items():
-            centre, moved = stage.variables[name], v
+            center, moved = stage.variables[name], v
             if name == "z":
-                torch.testing.assert_close(moved.norm(dim=-1), centre.norm(dim=-1))
+                torch.testing.assert_close(moved.norm(dim=-1), center.norm(dim=-1))
                 continue
-            used = (moved - centre).flatten(2).abs().sum(2)
-            allowed = 0.05 * centre.flatten(2).abs().sum(2)
+            used = (moved - center).flatten(2).abs().sum(2)
+            allowed = 0.05 * center.flatten(2).abs().sum(2)
             if radii:
                 allowed = torch.full_like(used, {"f1": 5, "f2": 1, "f3": 3}[stage.name])
             assert (used <= allowed * (1 + 1e-9)).all()

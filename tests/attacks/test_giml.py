@@ -28,7 +28,7 @@ def generator(dtype=torch.float32):
 
 @pytest.fixture
 def tasks(capture):
-    """Updates of two rounds with a theta each, the clients' defence being sparsification."""
+    """Updates of two rounds with a theta each, the clients' defense being sparsification."""
 
     def tasks(dtype=torch.float32, size=2):
         first = capture(dtype=dtype).observation.victim
@@ -44,13 +44,13 @@ def tasks(capture):
 
 def adam(objective, variables, lr):
     """STEPS of torch's Adam with a tenth of the learning rate from every milestone on; the last value."""
-    optimiser = torch.optim.Adam(variables, lr=lr)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, MILESTONES, 0.1)
+    optimizer = torch.optim.Adam(variables, lr=lr)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, MILESTONES, 0.1)
     for _ in range(STEPS):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = objective()
         value.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     return value.item()
 

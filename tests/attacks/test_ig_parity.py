@@ -10,9 +10,9 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.optim.lr_scheduler import MultiStepLR
 
 from attacks.ig import IG
-from benchmark.batches import draw_batches
-from benchmark.metrics import assign, psnr
-from benchmark.tasks import GradientDataModule
+from benchmark.scoring.metrics import assign, psnr
+from benchmark.tasks.batches import draw_batches
+from benchmark.tasks.module import GradientDataModule
 from tests.conftest import SHARED
 from victims.data.cifar10 import CIFAR10
 from victims.models.convnet import ConvNet
@@ -29,11 +29,11 @@ def recipe(observation):
     received = torch.cat([g.flatten() for g in observation.update.values()])
     generator = torch.Generator().manual_seed(seed_of(0, observation.task, 0))
     x = torch.randn(observation.batch_size, 3, 32, 32, generator=generator).double().requires_grad_()
-    optimiser = torch.optim.Adam([x], lr=0.1)
-    scheduler = MultiStepLR(optimiser, [int(STEPS * k / 8) for k in (3, 5, 7)], gamma=0.1)
+    optimizer = torch.optim.Adam([x], lr=0.1)
+    scheduler = MultiStepLR(optimizer, [int(STEPS * k / 8) for k in (3, 5, 7)], gamma=0.1)
     least, image = torch.inf, None
     for _ in range(STEPS):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         gradient = torch.autograd.grad(cross_entropy(victim.model(x), labels), theta, create_graph=True)
         cost = 1 - cosine_similarity(torch.cat([g.flatten() for g in gradient]), received, dim=0)
         if cost.item() < least:
@@ -41,7 +41,7 @@ def recipe(observation):
         tv = (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
         (cost + TV * tv).backward(inputs=[x])
         x.grad.sign_()
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
         x.data = torch.max(torch.min(x.data, (1 - victim.mean) / victim.std), -victim.mean / victim.std)
     return image
@@ -59,7 +59,7 @@ def test_ig_scores_what_the_plain_recipe_scores(size):
     task = GradientDataModule(data, victim, [batch], **options).capture(batch)
 
     def scores(images):
-        pixels = victim.denormalise(images).clamp(0, 1)
+        pixels = victim.denormalize(images).clamp(0, 1)
         return psnr(pixels[assign(pixels, task.images)], task.images)
 
     ours = scores(IG(steps=STEPS, tv=TV, restarts=1).run([task.observation]).images[0])

@@ -59,14 +59,14 @@ def drawn(*shape, salt=()):
     return torch.randn(shape, generator=generator).double().requires_grad_()
 
 
-def minimise(variables, objective, lr, steps, before=lambda: None, after=lambda step: None):
-    optimiser = torch.optim.Adam(variables, lr=lr)
-    scheduler = MultiStepLR(optimiser, [int(steps * k / 8) for k in (3, 5, 7)], gamma=0.1)
+def minimize(variables, objective, lr, steps, before=lambda: None, after=lambda step: None):
+    optimizer = torch.optim.Adam(variables, lr=lr)
+    scheduler = MultiStepLR(optimizer, [int(steps * k / 8) for k in (3, 5, 7)], gamma=0.1)
     for step in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         objective().backward(inputs=variables)
         before()
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
         after(step)
 
@@ -86,7 +86,7 @@ def agree(attack, plain, observation):
 
 def test_ig(observation):
     plain, x = Plain(observation), drawn(3, 3, 32, 32)
-    minimise([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
+    minimize([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
     agree(IG(steps=STEPS, tv=TV, restarts=1), plain, observation)
 
 
@@ -128,14 +128,14 @@ def largest_tenth(gradient, received):
 )
 def test_ig_with_other_costs(options, measure, observation):
     plain, x = Plain(observation, measure), drawn(3, 3, 32, 32)
-    minimise([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
+    minimize([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
     agree(IG(steps=STEPS, tv=TV, restarts=1, **options), plain, observation)
 
 
 def test_ig_looks_at_the_tensors_of_largest_norm(observation):
     order = np.argsort([-g.norm().item() for g in observation.update.values()])
     plain, x = Plain(observation, weighted(order[:3].tolist(), [1, 1, 1])), drawn(3, 3, 32, 32)
-    minimise([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
+    minimize([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
     agree(IG(steps=STEPS, tv=TV, restarts=1, tensors="top3"), plain, observation)
 
 
@@ -147,7 +147,7 @@ def test_ig_unboxed_unsigned_with_a_median_filter(observation):
         if (step + 1) % 15 == 0:
             x.data = torch.from_numpy(median_filter(x.detach().numpy(), size=(1, 1, 3, 3), mode="mirror"))
 
-    minimise([x], lambda: plain.objective(x), 0.1, STEPS, after=smooth)
+    minimize([x], lambda: plain.objective(x), 0.1, STEPS, after=smooth)
     agree(IG(steps=STEPS, tv=TV, restarts=1, boxed=False, signed=False, median_every=15), plain, observation)
 
 
@@ -159,16 +159,16 @@ def test_ig_refuses_options_that_mean_nothing(options):
 
 
 def one_call_of_lbfgs(variables, cost):
-    """STEPS iterations in one call of torch's optimiser, where DLG's code calls it again every 20."""
-    optimiser = torch.optim.LBFGS(variables, lr=1, max_iter=STEPS, max_eval=1000, tolerance_grad=0, tolerance_change=0)
+    """STEPS iterations in one call of torch's optimizer, where DLG's code calls it again every 20."""
+    optimizer = torch.optim.LBFGS(variables, lr=1, max_iter=STEPS, max_eval=1000, tolerance_grad=0, tolerance_change=0)
 
     def closure():
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = cost()
         value.backward(inputs=variables)
         return value
 
-    optimiser.step(closure)
+    optimizer.step(closure)
 
 
 @pytest.mark.parametrize("rate", [None, 0.5])
@@ -209,7 +209,7 @@ def test_idlg_gives_every_task_its_own_label(capture):
 def test_gi_z(observation, small_prior):
     plain, G = Plain(observation), small_prior.double()
     z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double().requires_grad_()
-    minimise([z], lambda: plain.objective((G({"z": z}) - plain.mean) / plain.std), 3e-2, STEPS)
+    minimize([z], lambda: plain.objective((G({"z": z}) - plain.mean) / plain.std), 3e-2, STEPS)
     agree(GIz(steps=STEPS, tv=TV, eta_z=3e-2, prior=G, restarts=1), plain, observation)
 
 
@@ -225,14 +225,14 @@ def test_gias(observation, small_prior):
             trail["z"] = z.detach().clone()
         return value
 
-    minimise([z], latent, 3e-2, STEPS // 2)
+    minimize([z], latent, 3e-2, STEPS // 2)
     copies = [{n: p.clone().requires_grad_() for n, p in G.named_parameters()} for _ in range(3)]
 
     def parameters():
         images = [functional_call(G, w, ({"z": trail["z"][b : b + 1]},)) for b, w in enumerate(copies)]
         return plain.objective((torch.cat(images) - plain.mean) / plain.std)
 
-    minimise([p for w in copies for p in w.values()], parameters, 1e-3, STEPS // 2)
+    minimize([p for w in copies for p in w.values()], parameters, 1e-3, STEPS // 2)
     agree(GIAS(steps_z=STEPS // 2, steps_w=STEPS // 2, eta_z=3e-2, tv=TV, prior=G, restarts=1), plain, observation)
 
 

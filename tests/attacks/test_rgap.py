@@ -8,9 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from attacks import recursion
-from attacks.chain import Link, back, chain
-from attacks.recursion import gradient_matrix, least_squares, left_side, margins, rebuild_input, weight_matrix
+from attacks.closed_form import recursion
+from attacks.closed_form.chain import Link, back, chain
+from attacks.closed_form.recursion import (
+    gradient_matrix,
+    least_squares,
+    left_side,
+    margins,
+    rebuild_input,
+    weight_matrix,
+)
 from attacks.rgap import RGAP
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
@@ -153,7 +160,7 @@ def test_least_squares_is_the_pseudo_inverse(shape, lacking):
 
 
 @each_convolution
-def test_iteration_finds_what_factorisation_finds(spec, monkeypatch):
+def test_iteration_finds_what_factorization_finds(spec, monkeypatch):
     link, _, z, k, g = convolution(spec)
     dense = rebuild_input(link, z + 0.1, k, g)
     monkeypatch.setattr(recursion, "DENSE_LIMIT", 0)
@@ -224,7 +231,7 @@ def victim_of(model, image_shape=(3, 16, 16), dtype=torch.float64):
 
 
 def psnr(result, task):
-    images = task.observation.victim.denormalise(result.images[0])
+    images = task.observation.victim.denormalize(result.images[0])
     return float(-10 * (images.clamp(0, 1) - task.images).square().mean().log10())
 
 
@@ -265,7 +272,7 @@ def test_k_is_autograds_gradient_of_every_layer(capture):
     task = capture(TASK, size=16, rate=None, dtype=torch.float64, model=Shared)
     victim = task.observation.victim
     links = chain(victim, (3, 16, 16))
-    value = victim.normalise(task.images).requires_grad_()
+    value = victim.normalize(task.images).requires_grad_()
     values = [value]
     for link in links:
         value = link.module(value.reshape(1, *link.input_shape) * 1)  # a copy, for one layer works in place
@@ -286,7 +293,7 @@ def test_of_the_twins_the_one_whose_pixels_fit_is_taken(confidence, low, high, c
     seen = 0
     for index in range(0, 80, 10):
         task = capture((index,), size=16, rate=None, victim=victim)
-        x = victim.normalise(task.images)
+        x = victim.normalize(task.images)
         m = float(victim.logits(victim.parameters, x)) * (2 * (task.labels.item() % 2) - 1)
         if not low < m < high:
             continue
@@ -332,7 +339,7 @@ def layer_by_layer(model, size=32):
     photo = Photos(split="tune", size=size)[0][0].double()[None]
     victim = victim_of(model, (3, size, size))
     links = chain(victim, (3, size, size))
-    values = [victim.normalise(photo).requires_grad_()]
+    values = [victim.normalize(photo).requires_grad_()]
     for link in links:
         link.module.requires_grad_(True)
         values.append(link.module(values[-1]))

@@ -43,7 +43,7 @@ class Narrower(Narrow):
 
 @pytest.fixture
 def prior(small_prior):
-    """The small one with contrast: its own images are nearly grey."""
+    """The small one with contrast: its own images are nearly gray."""
     for parameter in small_prior.parameters():
         parameter.mul_(2)
     return small_prior.double()
@@ -66,15 +66,15 @@ def generated(prior, z):
 
 def client(victim, image, label):
     """By autograd: the update, every layer's output, and every output's gradient, by name."""
-    model, x = deepcopy(victim.model).requires_grad_(True), victim.normalise(image)
+    model, x = deepcopy(victim.model).requires_grad_(True), victim.normalize(image)
     outputs = {}
     for name, layer in model.named_children():
         x = outputs[name] = layer(x.clone())
     loss = softplus(x * (1 - 2 * label)).sum()
     wanted = {**dict(model.named_parameters()), **outputs}
-    slopes = dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
-    update = {name: slopes[name] for name, _ in model.named_parameters()}
-    return update, {n: x.detach()[0] for n, x in outputs.items()}, {n: slopes[n][0] for n in outputs}
+    gradients = dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
+    update = {name: gradients[name] for name, _ in model.named_parameters()}
+    return update, {n: x.detach()[0] for n, x in outputs.items()}, {n: gradients[n][0] for n in outputs}
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def observe(capture):
 
 
 def psnr(result, observation, image):
-    return float(-10 * (observation.victim.denormalise(result.images[0]).clamp(0, 1) - image).square().mean().log10())
+    return float(-10 * (observation.victim.denormalize(result.images[0]).clamp(0, 1) - image).square().mean().log10())
 
 
 class Untouchable(Prior):
@@ -133,7 +133,7 @@ def test_an_image_that_the_generator_knows_is_rebuilt(model, balanced, near, pri
     assert len([w for w in said if "does not determine" in str(w.message)]) == len(deficient)
 
 
-def test_what_is_minimised_is_equation_11(prior, observe, monkeypatch):
+def test_what_is_minimized_is_equation_11(prior, observe, monkeypatch):
     """Against the matrix that autograd gives, at a layer whose output is known exactly."""
     searched = []
     monkeypatch.setattr(rgap_g, "descend", lambda cost, v, names, *_: searched.append((cost, v, list(names))) or {})
@@ -166,7 +166,7 @@ def test_what_is_minimised_is_equation_11(prior, observe, monkeypatch):
         with torch.no_grad():
             clone = {name: p * w_scale for name, p in prior.named_parameters()}
             g_z = torch.func.functional_call(prior, clone, ({"z": start[0] * w_scale},))
-            f_r = victim.model[1](victim.model[0](victim.normalise(avg_pool2d(g_z, 2))))
+            f_r = victim.model[1](victim.model[0](victim.normalize(avg_pool2d(g_z, 2))))
         expected = (a @ f_r.flatten() - b).norm()
         torch.testing.assert_close(cost(moved).detach(), expected.detach(), rtol=1e-9, atol=0)
     report = attack.reports[0][2]

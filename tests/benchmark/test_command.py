@@ -17,13 +17,13 @@ from threadpoolctl import threadpool_info
 from torchvision.models import squeezenet1_1
 
 from attacks.base import Attack
-from benchmark import quality
 from benchmark.__main__ import main
-from benchmark.rows import Row
+from benchmark.priors import quality
 from benchmark.run import reproducible
-from benchmark.tasks import mean_image
+from benchmark.tasks.module import mean_image
+from leaderboard.rows import Row
 from priors import weights
-from priors.catalogue import CATALOGUE
+from priors.catalog import CATALOG
 from victims.data.photos import Photos
 from victims.victim import build
 
@@ -208,9 +208,9 @@ BAD = {
     "--attack=idlg": "run with --batch 1",
     "--bn=exact --victim=sigmoid_resnet10": "makes no use of batch-norm statistics",
     "--attack=gi --bn=running": "choose --bn none",
-    "--attack=gi --victim=sigmoid_resnet10 --bn=unmixed": "add --victim-mode train",
+    "--attack=gi --victim=sigmoid_resnet10 --bn=recovered": "add --victim-mode train",
     "--victim-weights=calibrated": "use --victim-weights random",
-    "--data=cifar10 --data-dir=nowhere": "mend --data-dir",
+    "--data=cifar10 --data-dir=nowhere": "fix --data-dir",
     "--precision=float16": "precision",
     "--data=foto": "did you mean 'photos'",
     "--victim=convent": "did you mean 'convnet'",
@@ -300,12 +300,12 @@ def test_every_variable_of_make_is_an_option():
 
 def test_prior_list(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "999")
-    file = tmp_path / "priors" / CATALOGUE["dcgan-faces32"].file
+    file = tmp_path / "priors" / CATALOG["dcgan-faces32"].file
     file.parent.mkdir()
     file.write_bytes(b"")
     assert main(["prior", "list", f"--weights-dir={tmp_path}"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
-    assert {*weights.shipped(), *CATALOGUE} <= lines.keys()
+    assert {*weights.shipped(), *CATALOG} <= lines.keys()
     assert all(name in lines["dcgan-photos32"] for name in (" dcgan ", " 32 ", "photos train", "shipped"))
     assert lines["dcgan-faces32"].endswith(str(file))
     for fact in (" biggan ", " 128 ", "ImageNet", "missing: biggan-deep-128-pytorch_model.bin, from https://"):
@@ -328,7 +328,7 @@ def test_prior_quality(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "expected"),
     {
-        "dcgan-photos32": "LPIPS backbone .* mend --weights-dir",
+        "dcgan-photos32": "LPIPS backbone .* fix --weights-dir",
         "dcgan-photos32 --count=3": "count is 3",
         "dcgan-foto32 --count=many": "count",
     }.items(),

@@ -54,7 +54,7 @@ def test_a_value_of_the_wrong_type_says_what_was_expected():
             parse(parameter, text, "option")
 
 
-def test_defences_by_name_and_parameter():
+def test_defenses_by_name_and_parameter():
     assert open_defense("none") is None
     defense = Config(defense="sparsification:0.25").make_defense()
     assert isinstance(defense, Sparsification)
@@ -64,7 +64,7 @@ def test_defences_by_name_and_parameter():
             open_defense(wrong)
 
 
-def test_several_defences_come_in_their_order():
+def test_several_defenses_come_in_their_order():
     chain = open_defense("sparsification:0.25+sparsification:0.5")
     assert isinstance(chain, Chain)
     assert [part.rate for part in chain.parts] == [0.25, 0.5]

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from benchmark.batches import draw_batches
-from benchmark.label_accuracy import label_accuracies
 from benchmark.labels import labels
+from benchmark.scoring.label_accuracy import label_accuracies
+from benchmark.tasks.batches import draw_batches
 from victims.data.photos import Photos
 from victims.errors import InputError
 

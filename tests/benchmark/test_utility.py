@@ -1,4 +1,4 @@
-"""What a defence costs: errors of updates against hand calculation, training against plain SGD, and the table."""
+"""What a defense costs: errors of updates against hand calculation, training against plain SGD, and the table."""
 
 import re
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmark.batches import Batch
+from benchmark.tasks.batches import Batch
 from benchmark.utility import accuracy, budget, train_defended, update_error, utility
 from defenses.base import Chain, Defense
 from defenses.sparsification import Sparsification
@@ -22,8 +22,8 @@ BATCHES = [Batch("a", (0, 5, 9)), Batch("b", (2, 3, 4))]
 class Scaled(Defense):
     """Twice the gradient in every step, minus three times that in the end: -6 times the gradient is sent."""
 
-    def slope(self, slope, victim, generator):
-        return lambda *given: {name: 2 * g for name, g in slope(*given).items()}
+    def gradient_fn(self, gradient_fn, victim, generator):
+        return lambda *given: {name: 2 * g for name, g in gradient_fn(*given).items()}
 
     def __call__(self, update, generator):
         return {name: -3 * g for name, g in update.items()}
@@ -60,7 +60,7 @@ def test_the_largest_half_keeps_its_share_of_the_norm(victim, data):
     assert norm == pytest.approx(cosine)
     images, labels = data.batch(BATCHES[0].indices)
     net = build(LeNet, image_shape=(3, 8, 8), num_classes=10, seed=0)
-    cross_entropy(net(victim.normalise(images)), labels).backward()
+    cross_entropy(net(victim.normalize(images)), labels).backward()
     squares = [p.grad.square().flatten().sort(descending=True).values for p in net.parameters()]
     kept = sum(s[: len(s) - int(len(s) * 9 / 10)].sum() for s in squares)
     assert norm == pytest.approx(float((kept / sum(s.sum() for s in squares)).sqrt()), rel=1e-5)
@@ -71,12 +71,12 @@ def test_training_is_sgd_on_what_is_sent(defense, factor, victim, data):
     before = {name: p.clone() for name, p in victim.parameters.items()}
     theta = train_defended(victim, defense, data, BATCHES, 0.1, seed=0)
     net = build(LeNet, image_shape=(3, 8, 8), num_classes=10, seed=0)
-    optimiser = torch.optim.SGD(net.parameters(), lr=abs(0.1 * factor), maximize=factor < 0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=abs(0.1 * factor), maximize=factor < 0)
     for batch in BATCHES:
         images, labels = data.batch(batch.indices)
-        optimiser.zero_grad()
-        cross_entropy(net(victim.normalise(images)), labels).backward()
-        optimiser.step()
+        optimizer.zero_grad()
+        cross_entropy(net(victim.normalize(images)), labels).backward()
+        optimizer.step()
     for name, p in net.named_parameters():
         torch.testing.assert_close(theta[name], p.detach(), rtol=1e-4, atol=1e-6)
     assert all(torch.equal(p, before[name]) for name, p in victim.parameters.items())
@@ -107,7 +107,7 @@ def test_a_budget_is_spent_by_the_last_part_that_sees_the_images():
     assert budget(Sparsification(0.5)) is None
     assert budget(private)(10, 0.5, 1e-5) == 5
     assert budget(Chain([Scaled(), private, Sparsification(0.5)])) == private.epsilon
-    assert budget(Chain([private, Scaled()])) is None  # its slope sees the images after the noise
+    assert budget(Chain([private, Scaled()])) is None  # its gradient sees the images after the noise
 
 
 # The table.
@@ -115,7 +115,7 @@ def test_a_budget_is_spent_by_the_last_part_that_sees_the_images():
 SMALL = {"victim": "lenet", "size": 8, "trials": 2, "steps": 2, "seeds": 2, "batch": 4}
 
 
-def test_the_table_has_a_line_for_every_defence(capsys, monkeypatch):
+def test_the_table_has_a_line_for_every_defense(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     utility(**SMALL, defense="none,sparsification:0.99")
     printed = capsys.readouterr().out
@@ -129,7 +129,7 @@ def test_the_table_has_a_line_for_every_defence(capsys, monkeypatch):
         assert fact in " ".join(printed.split())
 
 
-def test_a_defence_with_a_budget_has_it_in_the_table(capsys, monkeypatch):
+def test_a_defense_with_a_budget_has_it_in_the_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("benchmark.config.open_defense", lambda text: None if text == "none" else Private())
     utility(**SMALL | {"seeds": 1}, defense="none,private")

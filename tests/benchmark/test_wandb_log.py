@@ -12,8 +12,8 @@ from PIL import Image
 from wandb.errors import CommError
 
 from benchmark.__main__ import main
-from benchmark.rows import PROTOCOL, Row, read_rows
 from leaderboard.board import entries
+from leaderboard.rows import PROTOCOL, Row, read_rows
 from tests import wandb_records
 from victims.data.photos import Photos
 

@@ -1,4 +1,4 @@
-"""Defences one after another, on the client and in the attacker's copy."""
+"""Defenses one after another, on the client and in the attacker's copy."""
 
 import pytest
 import torch
@@ -17,8 +17,8 @@ class Affine(Defense):
     def model(self, model):
         return nn.Sequential(model, nn.Identity()) if self.scale > 1 else nn.Sequential(nn.Identity(), model)
 
-    def slope(self, slope, victim, generator):
-        return lambda *given: self(slope(*given), generator)
+    def gradient_fn(self, gradient_fn, victim, generator):
+        return lambda *given: self(gradient_fn(*given), generator)
 
     def __call__(self, update, generator):
         return {name: self.scale * g + self.shift for name, g in update.items()}
@@ -42,10 +42,10 @@ def test_gradients_pass_the_first_one_first(capture):
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([1, 4])
     plain = fed_sgd(victim, images, labels)
 
-    def slope(theta, x, y):
+    def gradient_fn(theta, x, y):
         return plain
 
-    sent = fed_sgd(victim, images, labels, Chain([FIRST, SECOND]).slope(slope, victim, torch.Generator()))
+    sent = fed_sgd(victim, images, labels, Chain([FIRST, SECOND]).gradient_fn(gradient_fn, victim, torch.Generator()))
     assert all(torch.equal(sent[name], -3 * (2 * g + 1) + 5) for name, g in plain.items())
 
 
@@ -58,10 +58,10 @@ def test_models_are_wrapped_by_the_first_one_first():
 
 def test_the_copies_of_the_parts_are_applied_in_order():
     received = {"w": torch.tensor([[10.0, 20.0]])}
-    seen = Chain([FIRST, SECOND]).copied()(received, None)(G)
+    seen = Chain([FIRST, SECOND]).surrogate()(received, None)(G)
     assert torch.equal(seen["w"], 2 * (2 * G["w"] + received["w"]) + received["w"])
 
 
 def test_a_chain_alone_cannot_be_estimated():
-    with pytest.raises(TypeError, match="copied"):
+    with pytest.raises(TypeError, match="surrogate"):
         Chain.estimate(G, None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.distances import cosine, squared_l2
+from attacks.engine.distances import cosine, squared_l2
 from benchmark.spec import open_defense
 from defenses.clipping import Clipping
 from victims.errors import InputError
@@ -125,12 +125,12 @@ def test_a_longer_dummy_is_brought_to_what_was_received(update):
 
 
 @pytest.mark.parametrize("after", ["noise:0.0001", "sparsification:0.5"])
-def test_it_holds_where_another_defence_follows(update, after):
+def test_it_holds_where_another_defense_follows(update, after):
     bound = sorted(lengths(update).values())[4]
     both, other = open_defense(f"clipping:{bound}+{after}"), open_defense(after)
     sent = one(both(update, torch.Generator().manual_seed(0)))
-    adapting, blind = both.copied()(sent, VICTIM), other.copied()(sent, VICTIM)
-    assert cosine(adapting(one(update)), sent) < 0.1 * cosine(blind(one(update)), sent)
+    adaptive, non_adaptive = both.surrogate()(sent, VICTIM), other.surrogate()(sent, VICTIM)
+    assert cosine(adaptive(one(update)), sent) < 0.1 * cosine(non_adaptive(one(update)), sent)
 
 
 def test_runs_do_not_touch_each_other(update):
@@ -142,7 +142,7 @@ def test_runs_do_not_touch_each_other(update):
         assert torch.allclose(seen[name], received[name], rtol=1e-5, atol=0)
 
 
-def test_its_slopes_are_those_of_finite_differences():
+def test_its_gradients_are_those_of_finite_differences():
     generator = torch.Generator().manual_seed(0)
     sizes = [((3,), 0.5), ((2, 2), 4), ((), 0.1), ((4,), 6)]
     g = {str(i): f * torch.randn(2, *s, generator=generator).double() for i, (s, f) in enumerate(sizes)}
@@ -159,7 +159,7 @@ def test_its_slopes_are_those_of_finite_differences():
 
 
 @pytest.mark.parametrize("zero", ["dummy", "received", "both", "one tensor of each"])
-def test_zeros_have_finite_slopes(update, zero):
+def test_zeros_have_finite_gradients(update, zero):
     sent, dummy = one(clip(update, sorted(lengths(update).values())[4])), one(update)
     nothing = {name: torch.zeros_like(g) for name, g in dummy.items()}
     if zero in ("received", "both"):
@@ -171,8 +171,8 @@ def test_zeros_have_finite_slopes(update, zero):
         sent, dummy = {**sent, shortest: nothing[shortest]}, {**dummy, shortest: nothing[shortest]}
     dummy = {name: g.clone().requires_grad_() for name, g in dummy.items()}
     seen = Clipping.estimate(sent, VICTIM)(dummy)
-    slopes = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
-    assert all(g.isfinite().all() for g in (*seen.values(), *slopes))
+    gradients = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
+    assert all(g.isfinite().all() for g in (*seen.values(), *gradients))
 
 
 def test_estimate_needs_no_instance():

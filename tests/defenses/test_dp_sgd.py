@@ -41,8 +41,10 @@ def batch():
 
 
 def private(victim, batch, bound, noise, seed=0, local=None):
-    slope = DPSGD(bound, noise).slope(partial(gradient_at, victim), victim, torch.Generator().manual_seed(seed))
-    return fed_avg(victim, *batch, local, slope) if local else fed_sgd(victim, *batch, slope)
+    gradient_fn = DPSGD(bound, noise).gradient_fn(
+        partial(gradient_at, victim), victim, torch.Generator().manual_seed(seed)
+    )
+    return fed_avg(victim, *batch, local, gradient_fn) if local else fed_sgd(victim, *batch, gradient_fn)
 
 
 def of_images(model, images, labels):
@@ -219,10 +221,10 @@ def test_batch_norm_that_mixes_images_is_refused():
     net = build(ResNet18, seed=0, image_shape=(3, 8, 8), num_classes=5)
     mixing = Victim(net, mean=(0.5,) * 3, std=(0.5,) * 3, training=True)
     with pytest.raises(InputError, match="--victim-mode eval") as error:
-        DPSGD(1.0, 1.0).slope(partial(gradient_at, mixing), mixing, torch.Generator())
+        DPSGD(1.0, 1.0).gradient_fn(partial(gradient_at, mixing), mixing, torch.Generator())
     assert "\n" not in str(error.value)
     fine = Victim(net, mean=(0.5,) * 3, std=(0.5,) * 3)
-    DPSGD(1.0, 1.0).slope(partial(gradient_at, fine), fine, torch.Generator())
+    DPSGD(1.0, 1.0).gradient_fn(partial(gradient_at, fine), fine, torch.Generator())
 
 
 # The attacker's copy.
@@ -260,7 +262,7 @@ def test_estimate_is_of_every_round_by_itself(batch):
         torch.testing.assert_close(seen[name], g, rtol=1e-5, atol=1e-8)
 
 
-def test_estimate_has_right_slopes_twice_and_finite_ones_at_zero(batch):
+def test_estimate_has_right_gradients_twice_and_finite_ones_at_zero(batch):
     victim = victim_of(nn.Linear(2, 1).double())
     for scale in (0.1, 10.0):  # longer than the received norm, and shorter
         received = {"weight": torch.tensor([[[0.3, -0.4]]]).double() * scale, "bias": torch.tensor([[0.2]]).double()}
@@ -276,8 +278,8 @@ def test_estimate_has_right_slopes_twice_and_finite_ones_at_zero(batch):
         assert torch.autograd.gradcheck(out, given)
         assert torch.autograd.gradgradcheck(out, given)
         zero = tuple(torch.zeros_like(g, requires_grad=True) for g in given)
-        slopes = torch.autograd.grad(sum(g.sum() for g in out(*zero)), zero)
-        assert all(torch.equal(slope, torch.ones_like(slope)) for slope in slopes)
+        gradients = torch.autograd.grad(sum(g.sum() for g in out(*zero)), zero)
+        assert all(torch.equal(gradient, torch.ones_like(gradient)) for gradient in gradients)
 
 
 def test_an_update_of_zeros_leaves_nothing_that_is_not_a_number(victim, batch):

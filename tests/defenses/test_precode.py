@@ -8,13 +8,13 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear
 
-from attacks.distances import cosine
-from attacks.engine import vectorises, victim_gradients
+from attacks.engine.distances import cosine
+from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.objective import Objective
 from attacks.labels.alr import alr
-from attacks.objective import Objective
-from benchmark.batches import Batch
 from benchmark.spec import open_defense
-from benchmark.tasks import GradientDataModule
+from benchmark.tasks.batches import Batch
+from benchmark.tasks.module import GradientDataModule
 from defenses.base import Chain
 from defenses.precode import Bottleneck, Precode
 from defenses.sparsification import Sparsification
@@ -58,7 +58,7 @@ def by_hand(victim, images, labels, noise):
     """Of LeNet with a bottleneck; images in [0, 1], noise (B, K)."""
     theta = {name: p.clone().requires_grad_() for name, p in victim.parameters.items()}
     convolutions = {name.removeprefix("body."): p for name, p in theta.items() if name.startswith("body.")}
-    features = torch.func.functional_call(victim.model.body, convolutions, victim.normalise(images)).flatten(1)
+    features = torch.func.functional_call(victim.model.body, convolutions, victim.normalize(images)).flatten(1)
     layers = ("classifier.0.encoder", "classifier.0.decoder", "classifier.1")
     encoder, decoder, last = ([theta[f"{layer}.weight"], theta[f"{layer}.bias"]] for layer in layers)
     statistics = linear(features, *encoder)
@@ -76,7 +76,7 @@ def all_close(actual, expected):
 
 
 def noisy(victim, seed=5):
-    return Precode(K, BETA).slope(partial(gradient_at, victim), victim, torch.Generator().manual_seed(seed))
+    return Precode(K, BETA).gradient_fn(partial(gradient_at, victim), victim, torch.Generator().manual_seed(seed))
 
 
 # On the client.
@@ -89,22 +89,22 @@ def test_the_client_computes_its_gradient_with_noise_of_every_image(victim, imag
 
 def test_everybody_else_computes_it_at_the_mean(victim, images):
     expected = by_hand(victim, images, LABELS, torch.zeros(3, K).double())
-    all_close(gradient(victim, victim.normalise(images), LABELS), expected)
-    assert vectorises(victim, (3, 8, 8), 3)
-    many = victim_gradients(victim, victim.normalise(images).expand(2, -1, -1, -1, -1), LABELS.expand(2, -1))
+    all_close(gradient(victim, victim.normalize(images), LABELS), expected)
+    assert vectorizes(victim, (3, 8, 8), 3)
+    many = victim_gradients(victim, victim.normalize(images).expand(2, -1, -1, -1, -1), LABELS.expand(2, -1))
     all_close({name: g[1] for name, g in many.items()}, expected)
 
 
 def test_every_local_step_has_noise_of_its_own_and_the_same_seed_the_same(victim, images):
     drawn = []
 
-    def slope(theta, x, y):
+    def gradient_fn(theta, x, y):
         drawn.append(theta["classifier.0.noise"])
         return gradient_at(victim, theta, x, y)
 
     local = LocalTraining(lr=0.1, epochs=2, mini_batch=2)
     defense, draws = Precode(K, BETA), torch.Generator().manual_seed(5)
-    update = fed_avg(victim, images, LABELS, local, defense.slope(slope, victim, draws))
+    update = fed_avg(victim, images, LABELS, local, defense.gradient_fn(gradient_fn, victim, draws))
     assert [tuple(noise.shape) for noise in drawn] == [(2, K), (1, K), (2, K), (1, K)]
     assert len(torch.cat(drawn).unique()) == 6 * K
     again = fed_avg(victim, images, LABELS, local, noisy(victim))
@@ -220,16 +220,16 @@ def test_what_is_left_tells_the_image_from_others_and_the_whole_update_does_not(
     model = build(lambda: defense.model(ConvNet(image_shape=(3, 16, 16), num_classes=CLASSES)), seed=0)
     victim = Victim(model, mean=data.mean, std=data.std)
     images, labels = data.batch(range(0, 80, 10))
-    slope = defense.slope(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
-    blind, adapting = [], []
+    gradient_fn = defense.gradient_fn(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
+    non_adaptive, adaptive = [], []
     for image, stranger, label in zip(images, images.roll(1, 0), labels, strict=True):
-        received = stacked(fed_sgd(victim, image[None], label[None], slope))
+        received = stacked(fed_sgd(victim, image[None], label[None], gradient_fn))
         left = Precode.estimate(received, victim)
         near, far = (stacked(fed_sgd(victim, x[None], label[None])) for x in (image, stranger))
-        blind.append(cosine(far, received) - cosine(near, received))
-        adapting.append(cosine(left(far), left(received)) - cosine(left(near), left(received)))
-    assert torch.cat(adapting).min() > 0
-    assert torch.cat(adapting).mean() > 10 * torch.cat(blind).mean().abs()
+        non_adaptive.append(cosine(far, received) - cosine(near, received))
+        adaptive.append(cosine(left(far), left(received)) - cosine(left(near), left(received)))
+    assert torch.cat(adaptive).min() > 0
+    assert torch.cat(adaptive).mean() > 10 * torch.cat(non_adaptive).mean().abs()
 
 
 def stacked(update):
@@ -240,12 +240,12 @@ def test_what_the_copy_leaves_out_is_not_matched(images):
     victim = Victim(defended(), **PLAIN)
     received = fed_sgd(victim, images, LABELS)
     spoiled = {name: 7 * g if name in GUARDED else g for name, g in received.items()}
-    knowledge = Knowledge(labels=LABELS, estimate=Precode().copied())
+    knowledge = Knowledge(labels=LABELS, estimate=Precode().surrogate())
     seen = []
     for update in (received, spoiled):
         observation = Observation("t", victim, update, 3, tuple(images.shape[1:]), CLASSES, knowledge)
-        objective = Objective([observation], cosine, runs=1, population=1, chunk=None, vectorised=True)
-        seen.append(objective.cost(victim.normalise(1 - images)[None], LABELS[None]))
+        objective = Objective([observation], cosine, runs=1, population=1, chunk=None, vectorized=True)
+        seen.append(objective.cost(victim.normalize(1 - images)[None], LABELS[None]))
     assert seen[0] > 0.01
     assert torch.equal(*seen)
 
@@ -253,8 +253,8 @@ def test_what_the_copy_leaves_out_is_not_matched(images):
 def test_in_a_chain_the_model_the_noise_and_the_zeros_are_all_there(images):
     chain = Chain([Precode(K, BETA), Sparsification(0.5)])
     victim = Victim(defended(), **PLAIN)
-    slope = chain.slope(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
-    sent = chain(fed_sgd(victim, images, LABELS, slope), torch.Generator())
+    gradient_fn = chain.gradient_fn(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
+    sent = chain(fed_sgd(victim, images, LABELS, gradient_fn), torch.Generator())
     noise = torch.randn(3, K, generator=torch.Generator().manual_seed(5)).double()
     all_close(sent, Sparsification(0.5)(by_hand(victim, images, LABELS, noise), torch.Generator()))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.distances import cosine
+from attacks.engine.distances import cosine
 from benchmark.spec import open_defense
 from defenses.sign import Sign
 from victims.errors import InputError
@@ -71,7 +71,7 @@ def test_no_length_matters(update):
     assert all(torch.allclose(plain[name], longer[name], rtol=1e-5) for name in update)
 
 
-def test_its_slopes_are_those_of_finite_differences():
+def test_its_gradients_are_those_of_finite_differences():
     generator = torch.Generator().manual_seed(0)
     dummy = [torch.randn(2, *shape, generator=generator).double().requires_grad_() for shape in ((3,), (2, 2), (4,))]
 
@@ -82,11 +82,11 @@ def test_its_slopes_are_those_of_finite_differences():
     assert torch.autograd.gradgradcheck(seen, dummy)
 
 
-def test_zeros_stay_zeros_and_their_slopes_small():
+def test_zeros_stay_zeros_and_their_gradients_small():
     dummy = {"w": torch.zeros(2, 3, requires_grad=True), "b": torch.zeros(2, requires_grad=True)}
     seen = Sign.estimate(dummy, None)(dummy)
-    slopes = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
-    assert all((g.abs() <= 1).all() for g in slopes)  # which NaN is not
+    gradients = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
+    assert all((g.abs() <= 1).all() for g in gradients)  # which NaN is not
     assert not any(g.any() for g in seen.values())
 
 

@@ -77,8 +77,8 @@ def batch():
 
 
 def defended(victim, batch, *soteria):
-    slope = Soteria(*soteria).slope(partial(gradient_at, victim), victim, torch.Generator())
-    return fed_sgd(victim, *batch, slope)
+    gradient_fn = Soteria(*soteria).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
+    return fed_sgd(victim, *batch, gradient_fn)
 
 
 def representation(victim, layer, x):
@@ -105,8 +105,8 @@ def looped_mask(victim, layer, x, rate):
         for p in range(r.shape[1]):
             for i in range(len(x)):
                 # what the batch's images do to each other belongs to the image whose pixels move
-                (slope,) = torch.autograd.grad(r[:, p, f].sum(), x, retain_graph=True)
-                ratio[f] += float(slope[i].double().square().sum().sqrt() / (r[i, p, f].detach().abs() + 1e-8))
+                (gradient,) = torch.autograd.grad(r[:, p, f].sum(), x, retain_graph=True)
+                ratio[f] += float(gradient[i].double().square().sum().sqrt() / (r[i, p, f].detach().abs() + 1e-8))
     live = [f for f in range(F) if bool((r[:, :, f] != 0).any())]
     out = sorted(live, key=lambda f: ratio[f])[: math.floor(rate * len(live) + 1e-9)]
     return torch.tensor([f not in out for f in range(F)])
@@ -129,7 +129,7 @@ CASES = {
 def test_the_mask_is_that_of_a_loop_over_features(batch, case, rate):
     make, options, layer, training = CASES[case]
     victim = victim_of(make, training, **options)
-    kept = looped_mask(victim, layer, victim.normalise(batch[0]), rate)
+    kept = looped_mask(victim, layer, victim.normalize(batch[0]), rate)
     plain, sent = fed_sgd(victim, *batch), defended(victim, batch, rate, layer)
     assert list(sent) == list(plain)
     for name, g in plain.items():
@@ -146,12 +146,12 @@ def test_chunks_do_not_matter(batch, monkeypatch):
 def test_pruned_are_the_features_that_tell_most_by_the_papers_formula(batch):
     """One image: the largest r_f / |dr_f / dX|, features that are zero last."""
     victim, one = victim_of(), (batch[0][:1], batch[1][:1])
-    x = victim.normalise(one[0]).requires_grad_()
+    x = victim.normalize(one[0]).requires_grad_()
     r = representation(victim, "fc2", x)[0]
     worth = []
     for feature in r:
-        (slope,) = torch.autograd.grad(feature, x, retain_graph=True)
-        worth.append(float(feature.detach() / slope.norm()) if feature > 0 else 0.0)
+        (gradient_fn,) = torch.autograd.grad(feature, x, retain_graph=True)
+        worth.append(float(feature.detach() / gradient_fn.norm()) if feature > 0 else 0.0)
     live = sum(w > 0 for w in worth)
     assert 4 < live < 20
     most = sorted(range(20), key=lambda f: -worth[f])[: int(0.5 * live)]
@@ -169,13 +169,13 @@ def test_the_classifier_is_the_default(batch):
 def test_local_steps_are_each_masked_by_their_own_images_and_weights(batch):
     victim, local = victim_of(), LocalTraining(epochs=1, mini_batch=2, lr=0.1)
     images, labels = batch
-    slope = Soteria(0.5).slope(partial(gradient_at, victim), victim, torch.Generator())
-    sent = fed_avg(victim, images, labels, local, slope)
+    gradient_fn = Soteria(0.5).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
+    sent = fed_avg(victim, images, labels, local, gradient_fn)
     theta = victim.parameters
     for part in (slice(0, 2), slice(2, 3)):
         at = Victim(victim.model, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
         at.model.load_state_dict(theta)
-        kept = looped_mask(at, "fc2", victim.normalise(images[part]), 0.5)
+        kept = looped_mask(at, "fc2", victim.normalize(images[part]), 0.5)
         g = fed_sgd(at, images[part], labels[part])
         g["fc2.weight"] = torch.where(kept, g["fc2.weight"], 0)
         theta = {name: p - 0.1 * g[name] for name, p in theta.items()}
@@ -187,7 +187,7 @@ def test_it_comes_before_the_clipping_of_dp_sgd_image_by_image(batch):
     """Each image then has a mask of its own, and the norm is that of what is left."""
     victim = victim_of()
     chain = Chain([Soteria(0.5), DPSGD(1e-3, 0.0)])
-    sent = fed_sgd(victim, *batch, chain.slope(partial(gradient_at, victim), victim, torch.Generator()))
+    sent = fed_sgd(victim, *batch, chain.gradient_fn(partial(gradient_at, victim), victim, torch.Generator()))
     total = dict.fromkeys(sent, 0)
     for i in range(3):
         g = defended(victim, (batch[0][i : i + 1], batch[1][i : i + 1]), 0.5)
@@ -211,7 +211,7 @@ def test_a_rate_outside_its_range_is_refused_in_one_line(rate):
 def test_a_layer_that_is_not_linear_is_refused_with_those_that_are(layer):
     victim = victim_of()
     with pytest.raises(InputError, match=rf"'{layer}'.*fc1, fc2\.$") as error:
-        Soteria(0.5, layer).slope(partial(gradient_at, victim), victim, torch.Generator())
+        Soteria(0.5, layer).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
     assert "\n" not in str(error.value)
 
 
@@ -223,7 +223,7 @@ def test_a_layer_that_is_never_called_is_refused(batch):
 def test_several_rounds_are_refused():
     victim = Victim(Rounds([Net(), Net()]), mean=(0.5,) * 3, std=(0.5,) * 3)
     with pytest.raises(InputError, match="rounds"):
-        Soteria(0.5).slope(partial(gradient_at, victim), victim, torch.Generator())
+        Soteria(0.5).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
 
 
 # The attacker's copy.
@@ -246,7 +246,7 @@ def dummy(received):
 def test_estimate_masks_the_columns_that_were_pruned_in_each_run_and_nothing_else(batch, received, dummy):
     victim = victim_of(unit=nn.Sigmoid)
     kept = [
-        looped_mask(victim, "fc2", victim.normalise(images), rate)
+        looped_mask(victim, "fc2", victim.normalize(images), rate)
         for images, rate in ((batch[0], 0.5), (batch[0].flip(1), 0.9))
     ]
     assert not torch.equal(*kept)
@@ -268,12 +268,12 @@ def test_estimate_is_the_defense_on_the_clients_own_gradient(batch, unit, layer)
     assert all(torch.equal(seen[name][0], g) for name, g in sent.items())
 
 
-def test_estimate_lets_slopes_through_where_a_column_arrived(received, dummy):
+def test_estimate_lets_gradients_through_where_a_column_arrived(received, dummy):
     seen = Soteria.estimate(received, victim_of())(dummy)
-    slopes = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
-    for (name, g), slope in zip(received.items(), slopes, strict=True):
+    gradients = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
+    for (name, g), gradient in zip(received.items(), gradients, strict=True):
         masked = (g == 0).all(1, keepdim=True).expand_as(g) if name == "fc2.weight" else torch.zeros_like(g).bool()
-        assert torch.equal(slope, torch.where(masked, 0.0, 1.0)), name
+        assert torch.equal(gradient, torch.where(masked, 0.0, 1.0)), name
     assert 0 < float((received["fc2.weight"] == 0).float().mean()) < 1
 
 
@@ -283,11 +283,11 @@ def test_no_warning_of_slow_operations(batch):
         defended(victim_of(), batch, 0.5)
 
 
-def test_it_goes_before_other_defences_of_the_update(batch):
+def test_it_goes_before_other_defenses_of_the_update(batch):
     victim = victim_of(unit=nn.Sigmoid)
     chain = Chain([Soteria(0.5), Sparsification(0.5)])
-    slope = chain.slope(partial(gradient_at, victim), victim, torch.Generator())
-    sent = chain(fed_sgd(victim, *batch, slope), torch.Generator())
+    gradient_fn = chain.gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
+    sent = chain(fed_sgd(victim, *batch, gradient_fn), torch.Generator())
     assert int((sent["fc2.weight"] != 0).sum()) == 50
-    kept = looped_mask(victim, "fc2", victim.normalise(batch[0]), 0.5)
+    kept = looped_mask(victim, "fc2", victim.normalize(batch[0]), 0.5)
     assert not sent["fc2.weight"][:, ~kept].any()

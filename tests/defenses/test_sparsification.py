@@ -118,8 +118,8 @@ def test_estimate_is_the_defense_on_the_clients_own_update(update):
 
 def test_estimate_lets_the_gradient_through_where_something_arrived(received, dummy):
     seen = Sparsification.estimate(received, VICTIM)(dummy)
-    slopes = {name: torch.full_like(g, 3.0) for name, g in seen.items()}
-    grads = torch.autograd.grad(list(seen.values()), list(dummy.values()), list(slopes.values()))
+    gradients = {name: torch.full_like(g, 3.0) for name, g in seen.items()}
+    grads = torch.autograd.grad(list(seen.values()), list(dummy.values()), list(gradients.values()))
     for grad, g in zip(grads, received.values(), strict=True):
         assert torch.equal(grad, torch.where(g == 0, 0.0, 3.0))
 

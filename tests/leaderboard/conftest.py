@@ -2,7 +2,7 @@ from dataclasses import asdict
 
 import pytest
 
-from benchmark.rows import PROTOCOL, Row
+from leaderboard.rows import PROTOCOL, Row
 
 
 @pytest.fixture

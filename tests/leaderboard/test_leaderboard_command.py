@@ -63,7 +63,7 @@ def test_against_adds_paired_differences(out, row):
     assert done.returncode == 0
     _, differences = done.stdout.split("minus attack ig")
     lines = [line.split() for line in differences.splitlines() if line.startswith(("gias", "dlg", "mean"))]
-    # (15 - 10) and (16 - 12); neither another defence nor a control is compared.
+    # (15 - 10) and (16 - 12); neither another defense nor a control is compared.
     assert {line[0] for line in lines} == {"gias"}
     assert " ".join(lines[0]).startswith("gias none 2 +4.500 [4.00, 5.00] better")
     assert "+4.500" in (out / "leaderboard.md").read_text()

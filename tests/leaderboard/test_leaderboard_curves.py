@@ -11,8 +11,8 @@ def write(path, costs, stages=None):
 
 def test_quartiles_over_tasks_by_hand(tmp_path):
     paths = [write(tmp_path / f"{i}.csv", [cost, cost / 10], ["z", "w"]) for i, cost in enumerate((10, 20, 30, 40, 50))]
-    curve, complaints = joined(paths)
-    assert complaints == []
+    curve, warning_lines = joined(paths)
+    assert warning_lines == []
     assert curve["median"] == pytest.approx([30, 3])
     assert (curve["low"], curve["high"]) == (pytest.approx([20, 2]), pytest.approx([40, 4]))
     assert (curve["stages"], curve["length"], curve["tasks"]) == ([[0, "z"], [1, "w"]], 2, 5)
@@ -34,17 +34,17 @@ def test_what_is_not_finite_is_left_out(tmp_path):
 def test_a_torn_curve_is_named_and_the_others_stay(tmp_path, text):
     whole, torn = write(tmp_path / "whole.csv", [4, 2]), tmp_path / "torn.csv"
     torn.write_text(text)
-    curve, complaints = joined([whole, torn, tmp_path / "absent.csv"])
+    curve, warning_lines = joined([whole, torn, tmp_path / "absent.csv"])
     assert curve["median"] == [4, 2]
-    assert len(complaints) == 1
-    assert "torn.csv" in complaints[0]
+    assert len(warning_lines) == 1
+    assert "torn.csv" in warning_lines[0]
 
 
 def test_a_cut_curve_is_named_and_the_others_stay(tmp_path):
     paths = [write(tmp_path / f"{i}.csv", [4, 2, 1][: 3 - (i == 1)]) for i in range(3)]
-    curve, (complaint,) = joined(paths)
+    curve, (warning,) = joined(paths)
     assert (curve["length"], curve["tasks"]) == (3, 2)
-    assert "1.csv" in complaint
+    assert "1.csv" in warning
 
 
 def test_no_curve_at_all(tmp_path):

@@ -18,35 +18,35 @@ def test_every_row_has_the_folder_of_its_run(tmp_path, row):
     write(tmp_path / "a", [row(), row(image="b")])
     write(tmp_path / "b" / "parts", [])
     (tmp_path / "b" / "parts" / "t0.jsonl").write_text(json.dumps(row(attack="gias")) + "\n")
-    rows, folders, complaints = gather(tmp_path)
+    rows, folders, warning_lines = gather(tmp_path)
     assert [r["attack"] for r in rows] == ["ig", "ig", "gias"]
     assert folders == [tmp_path / "a", tmp_path / "a", tmp_path / "b"]
-    assert complaints == []
+    assert warning_lines == []
 
 
 def test_a_deleted_row_file_is_reported_and_the_rest_is_there(tmp_path, row):
     write(tmp_path / "whole", [row()], tasks=1)
     write(tmp_path / "deleted", [], tasks=4)
-    rows, _, (complaint,) = gather(tmp_path)
+    rows, _, (warning,) = gather(tmp_path)
     assert len(rows) == 1
-    assert f"{tmp_path / 'deleted'} has rows of 0 of its 4 tasks" in complaint
+    assert f"{tmp_path / 'deleted'} has rows of 0 of its 4 tasks" in warning
 
 
 def test_a_torn_row_file_is_reported_and_the_rest_is_there(tmp_path, row):
     write(tmp_path / "run", [row(task="t0"), row(task="t1")], tasks=2)
     path = tmp_path / "run" / "rows.jsonl"
     path.write_text(path.read_text()[:-40])
-    rows, _, complaints = gather(tmp_path)
+    rows, _, warning_lines = gather(tmp_path)
     assert [r["task"] for r in rows] == ["t0"]
-    assert "rows.jsonl:2 is not a whole row" in complaints[0]
-    assert "rows of 1 of its 2 tasks" in complaints[1]
+    assert "rows.jsonl:2 is not a whole row" in warning_lines[0]
+    assert "rows of 1 of its 2 tasks" in warning_lines[1]
 
 
 def test_a_score_that_is_no_number_is_left_out(tmp_path, row):
     write(tmp_path / "run", [row(), row(image="b", psnr="high")])
-    rows, folders, (complaint,) = gather(tmp_path)
+    rows, folders, (warning,) = gather(tmp_path)
     assert len(rows) == len(folders) == 1
-    assert "1 rows have a score that is no number" in complaint
+    assert "1 rows have a score that is no number" in warning
 
 
 @pytest.mark.parametrize("text", ["a: [", "just words", "tasks: many\nattack: ig\n", ""])
@@ -59,7 +59,7 @@ def test_a_configuration_that_is_none_costs_no_row(tmp_path, row, text):
 def test_a_row_file_that_is_a_folder_is_reported(tmp_path, row):
     write(tmp_path / "run", [row()])
     (tmp_path / "odd" / "rows.jsonl").mkdir(parents=True)
-    assert "cannot be read" in gather(tmp_path).complaints[0]
+    assert "cannot be read" in gather(tmp_path).warning_lines[0]
 
 
 def test_nothing_is_one_line(tmp_path):

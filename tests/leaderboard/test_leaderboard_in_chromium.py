@@ -34,7 +34,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, tmp_path, row):
-    """The page of three attacks, a defence, a control and a torn file, open in the browser; no error may be left."""
+    """The page of three attacks, a defense, a control and a torn file, open in the browser; no error may be left."""
     folder = tmp_path / "run"
     for name in ("curves", "reconstructions", "truth"):
         (folder / name).mkdir(parents=True)
@@ -50,7 +50,7 @@ def page(browser, tmp_path, row):
         (folder / "curves" / f"{task}.csv").write_text("step,stage,cost\n0,x,1.5\n1,x,0.5\n2,x,0.1\n")
         Image.new("RGB", (32, 32), "teal").save(folder / "reconstructions" / f"{task}--a.png")
     Image.new("RGB", (32, 32), "navy").save(folder / "truth" / "a.png")
-    found = results(rows, [folder] * len(rows)) | {"complaints": ["x/rows.jsonl:3 is not a whole row"]}
+    found = results(rows, [folder] * len(rows)) | {"warning_lines": ["x/rows.jsonl:3 is not a whole row"]}
     browser.get(f"file://{write_page(found, tmp_path)}")
     yield browser
     assert browser.get_log("browser") == []
@@ -99,7 +99,7 @@ def test_filtering_by_text_and_by_select(page):
     search.clear()
     search.send_keys(" ")
     assert len(attacks(page)) == 8
-    for title, value, left in (("Defence", "none", 5), ("Kind", "attacks", 4), ("Protocol", "present", 3)):
+    for title, value, left in (("Defense", "none", 5), ("Kind", "attacks", 4), ("Protocol", "present", 3)):
         label = next(label for label in all_of(page, "#filters label") if label.text.startswith(title))
         Select(label.find_element(By.TAG_NAME, "select")).select_by_visible_text(value)
         assert len(attacks(page)) == left
@@ -166,8 +166,8 @@ def test_charts_have_axes_units_and_a_legend(page):
 
 
 def test_what_is_torn_is_said(page):
-    page.find_element(By.CSS_SELECTOR, "#complaints summary").click()
-    assert "x/rows.jsonl:3 is not a whole row" in page.find_element(By.ID, "complaints").text
+    page.find_element(By.CSS_SELECTOR, "#warning_lines summary").click()
+    assert "x/rows.jsonl:3 is not a whole row" in page.find_element(By.ID, "warning_lines").text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -188,10 +188,10 @@ def test_readable_in_light_and_dark_and_no_wider_than_the_screen(page, width, sc
 
 
 def contrast(ink, paper):
-    """WCAG 2's ratio of two CSS colours."""
+    """WCAG 2's ratio of two CSS colors."""
 
-    def luminance(colour):
-        parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    def luminance(color):
+        parts = [int(part) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

@@ -1,4 +1,4 @@
-"""Attacks by defences: which rows are shown where, what is marked, what adapting gains, and the picture."""
+"""Attacks by defenses: which rows are shown where, what is marked, what adapting gains, and the picture."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from PIL import Image
 from leaderboard.matrix import matrices, write
 from leaderboard.statistics import clustered_interval
 
-PSNR = {  # by attack, defence and whether it adapts: of batches t0 and t1
+PSNR = {  # by attack, defense and whether it adapts: of batches t0 and t1
     ("ig", "none", False): (20, 22),
     ("gias", "none", False): (23, 27),
     ("ig", "topk:0.9", True): (14, 18),
@@ -31,17 +31,17 @@ def crossed(row):
     ]
 
 
-def test_every_score_stands_at_its_attack_and_defence(crossed):
+def test_every_score_stands_at_its_attack_and_defense(crossed):
     (matrix,) = matrices(crossed)
     assert matrix.defenses == ("none", "topk:0.9", "clip:1")  # as they come, none first
     means = {name: {defense: score.mean for defense, score in line.items()} for name, line in matrix.lines.items()}
     assert means == {
-        "gias, adapting": {"none": 25, "topk:0.9": 12.5},
-        "ig, adapting": {"none": 21, "topk:0.9": 16, "clip:1": 19.5},
-        "ig, blind": {"none": 21, "topk:0.9": 14},
+        "gias, adaptive": {"none": 25, "topk:0.9": 12.5},
+        "ig, adaptive": {"none": 21, "topk:0.9": 16, "clip:1": 19.5},
+        "ig, non-adaptive": {"none": 21, "topk:0.9": 14},
     }
-    assert next(iter(means)) == "gias, adapting"  # the best in the first column
-    score = matrix.lines["ig, adapting"]["topk:0.9"]
+    assert next(iter(means)) == "gias, adaptive"  # the best in the first column
+    score = matrix.lines["ig, adaptive"]["topk:0.9"]
     assert (score.mean, score.low, score.high) == clustered_interval([14, 18], ["t0", "t1"])
     assert score.n == 2
 
@@ -52,21 +52,21 @@ def test_what_adapting_gains_is_paired_over_the_same_images(crossed, row):
     ((attack, line),) = matrix.gains.items()
     assert (attack, line.keys()) == ("ig", {"topk:0.9"})
     assert (line["topk:0.9"].mean, line["topk:0.9"].n) == (2, 2)  # 14 - 13 and 18 - 15; nobody blind had t2
-    assert matrix.lines["ig, adapting"]["topk:0.9"].n == 3
+    assert matrix.lines["ig, adaptive"]["topk:0.9"].n == 3
 
 
 def test_the_best_attack_of_a_column_is_never_a_control(crossed, row):
     strong = row(attack="ig", control="shuffled_update", defense="topk:0.9", adapt=True, psnr=50)
     mean = row(attack="ig", control="mean_image", defense="none", psnr=60)
     (matrix,) = matrices([*crossed, strong, mean])
-    assert matrix.controls == {"ig, shuffled update (control), adapting", "mean image (control)"}
+    assert matrix.controls == {"ig, shuffled update (control), adaptive", "mean image (control)"}
     assert set(list(matrix.lines)[-2:]) == matrix.controls
     assert {d: matrix.best(d) for d in matrix.defenses} == {"none": 25, "topk:0.9": 16, "clip:1": 19.5}
-    assert {score.mean for score in matrix.lines["mean image (control)"].values()} == {60}  # under every defence
+    assert {score.mean for score in matrix.lines["mean image (control)"].values()} == {60}  # under every defense
     table = matrix.tables()[0]
     assert [cell.endswith("(best)") for cell in table.columns["none"]] == [True, False, False, False, False]
     assert [name for name, cell in zip(table.columns["attack"], table.columns["topk:0.9"], strict=True)
-            if cell.endswith("(best)")] == ["ig, adapting"]  # fmt: skip
+            if cell.endswith("(best)")] == ["ig, adaptive"]  # fmt: skip
 
 
 def test_of_a_distance_the_least_is_the_best(crossed):
@@ -74,14 +74,14 @@ def test_of_a_distance_the_least_is_the_best(crossed):
         line["lpips"] = line["psnr"] / 100
     (matrix,) = matrices(crossed, "lpips")
     assert [matrix.best(defense) for defense in matrix.defenses] == pytest.approx([0.21, 0.125, 0.195])
-    assert list(matrix.lines)[-1] == "gias, adapting"
+    assert list(matrix.lines)[-1] == "gias, adaptive"
 
 
 def test_a_metric_without_any_value_makes_no_matrix(crossed):
     assert matrices([dict(line, lpips=None) for line in crossed], "lpips") == []
 
 
-def test_one_defence_makes_no_matrix_and_every_setting_its_own(crossed, row):
+def test_one_defense_makes_no_matrix_and_every_setting_its_own(crossed, row):
     assert matrices([line for line in crossed if line["defense"] == "none"]) == []
     alone = [dict(line, victim="lenet") for line in crossed if line["defense"] == "none"]
     assert len(matrices([*crossed, *alone])) == 1
@@ -93,7 +93,7 @@ def test_one_defence_makes_no_matrix_and_every_setting_its_own(crossed, row):
 def test_with_one_kind_of_attacker_the_setting_says_which(crossed):
     (matrix,) = matrices([line for line in crossed if line["adapt"] or line["defense"] == "none"])
     assert set(matrix.lines) == {"gias", "ig"}
-    assert matrix.setting.endswith("adapting attackers")
+    assert matrix.setting.endswith("adaptive attackers")
     assert matrix.gains == {}
     assert len(matrix.tables()) == 1
 
@@ -101,17 +101,17 @@ def test_with_one_kind_of_attacker_the_setting_says_which(crossed):
 def test_the_same_attack_with_other_options_has_a_line_of_its_own(crossed):
     longer = [dict(line, steps=400, options={"tv": 0.5}) for line in crossed if line["attack"] == "ig"]
     (matrix,) = matrices([*crossed, *longer])
-    assert "ig, steps 100, options tv=0.1, blind" in matrix.lines
-    assert "ig, steps 400, options tv=0.5, blind" in matrix.lines
-    assert "gias, adapting" in matrix.lines
+    assert "ig, steps 100, options tv=0.1, non-adaptive" in matrix.lines
+    assert "ig, steps 400, options tv=0.5, non-adaptive" in matrix.lines
+    assert "gias, adaptive" in matrix.lines
 
 
 def test_tables_say_interval_count_and_verdict(crossed, row):
     scores, gains = matrices([*crossed, row(attack="ig", defense="clip:1", adapt=True, task="t2", psnr=21)])[0].tables()
     cells = dict(zip(scores.columns["attack"], zip(*list(scores.columns.values())[1:], strict=True), strict=True))
-    assert cells["ig, adapting"] == ("21.00 [20.0, 22.0] (n=2)", "16.00 [14.0, 18.0] (n=2) (best)",
+    assert cells["ig, adaptive"] == ("21.00 [20.0, 22.0] (n=2)", "16.00 [14.0, 18.0] (n=2) (best)",
                                      "20.00 [19.0, 21.0] (best)")  # fmt: skip
-    assert cells["ig, blind"][2] == "-"
+    assert cells["ig, non-adaptive"][2] == "-"
     assert "n = 3" in scores.above
     assert gains.columns["topk:0.9"] == ["+2.000 [1.00, 3.00] (n=2) better"]
     assert "clip:1" not in gains.columns
@@ -122,7 +122,7 @@ def test_it_is_written_as_markdown_and_picture(crossed, tmp_path):
     assert write([], tmp_path) == []
     assert list(tmp_path.iterdir()) == []
     document, picture = write([*found, *found], tmp_path)
-    assert document.read_text().count("| gias, adapting | 25.00 [23.0, 27.0] (best) | 12.50 [12.0, 13.0] | - |") == 2
+    assert document.read_text().count("| gias, adaptive | 25.00 [23.0, 27.0] (best) | 12.50 [12.0, 13.0] | - |") == 2
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     assert (pixels[0, 0] == 255).all()  # a light background
     one = tmp_path / "one"
@@ -136,7 +136,7 @@ def test_the_command_prints_and_writes_it(crossed, tmp_path):
         [sys.executable, "-m", "leaderboard", str(tmp_path), "--metric=ssim"],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    assert "SSIM by attack and defence" in done.stdout
-    assert "SSIM, adapting - blind" in done.stdout
+    assert "SSIM by attack and defense" in done.stdout
+    assert "SSIM, adaptive - non-adaptive" in done.stdout
     assert done.stdout.splitlines()[-5:-3] == [str(tmp_path / "matrix.md"), str(tmp_path / "matrix.png")]
     assert "0.1600" in (tmp_path / "matrix.md").read_text()

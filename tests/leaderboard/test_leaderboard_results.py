@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from benchmark.rows import PROTOCOL
 from leaderboard.board import entries, places
 from leaderboard.results import results
+from leaderboard.rows import PROTOCOL
 from leaderboard.table import as_csv, as_text
 
 
@@ -96,8 +96,8 @@ def test_a_mean_image_is_in_every_setting_with_its_images_and_held_against_the_b
     found = of([*rows, control])
     mean_image = by_attack(found)["mean image (control)"]
     assert sorted(found["settings"][i] for i in mean_image["settings"]) == [
-        "photos, 32 px, convnet, batch 2, defence clip",
-        "photos, 32 px, convnet, batch 2, defence none",
+        "photos, 32 px, convnet, batch 2, defense clip",
+        "photos, 32 px, convnet, batch 2, defense none",
     ]
     assert mean_image["knowledge"] == []
     assert mean_image["differences"]["psnr"]["n"] == 1
@@ -117,7 +117,7 @@ def test_knowledge_in_words(row):
         "labels inferred by alr",
         "generator dcgan (trained on faces)",
         "batch-norm statistics: exact",
-        "does not know the defence",
+        "does not know the defense",
         "does not know the learning rate",
     ]
 
@@ -129,7 +129,7 @@ def test_sweeps_by_batch_size_and_by_sparsity(row):
     first, second = of(rows)["sweeps"]
     assert [(point["x"], point["mean"]) for point in first["lines"][0]["points"]] == [(1, 29), (4, 26)]
     assert [(point["x"], point["mean"]) for point in second["lines"][0]["points"]] == [(0, 26), (0.5, 15), (0.9, 11)]
-    assert second["setting"].endswith("adapting attackers")
+    assert second["setting"].endswith("adaptive attackers")
 
 
 def test_reported_stands_beside_the_same_attack_in_the_same_setting(row):
@@ -169,7 +169,7 @@ def test_curves_and_pictures_of_a_run(tmp_path, row):
     assert first["truth"] == second["truth"] == str(tmp_path / "truth" / "a.png")
     assert second["reconstruction"] is None
     assert found["entries"][0]["curve"]["median"] == [2, 1]
-    assert "t1.csv" in found["complaints"][0]
+    assert "t1.csv" in found["warning_lines"][0]
 
 
 def test_one_command_for_each_run(tmp_path, row):

@@ -3,8 +3,8 @@ from math import nan
 
 import pytest
 
-from benchmark.rows import PROTOCOL
 from leaderboard.board import Score, entries
+from leaderboard.rows import PROTOCOL
 from leaderboard.table import as_csv, as_markdown, as_text, difference_table, verdict
 
 

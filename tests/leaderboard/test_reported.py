@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from benchmark.rows import METRICS
 from leaderboard.reported import FILE, reported
+from leaderboard.rows import METRICS
 from victims.errors import InputError
 
 
@@ -97,7 +97,7 @@ def test_methods_say_what_they_need():
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "warning"),
     [
         ((r"psnr: 13\.78", "psnr: much"), "table gias-table1: the psnr of GI-x is 'much', which is no number"),
         ((r"psnr: 13\.78", "psnr: .nan"), "no number"),
@@ -111,14 +111,14 @@ def test_methods_say_what_they_need():
         (("\nmethods:", "\nmethods: {"), "is no YAML that can be read"),
     ],
 )
-def test_a_bad_file_is_told_in_one_line(change, complaint, tmp_path):
+def test_a_bad_file_is_told_in_one_line(change, warning, tmp_path):
     file = tmp_path / "reported.yaml"
     text, count = re.subn(*change, FILE.read_text(), count=1)
     assert count == 1
     file.write_text(text)
     with pytest.raises(InputError) as error:
         reported(file)
-    assert complaint in str(error.value)
+    assert warning in str(error.value)
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -107,7 +107,7 @@ def test_a_run_without_rows_is_said_and_a_board_is_no_run(recorded, row, tmp_pat
     [
         ([], "no run of me/project has rows"),
         ([ValueError("Could not find project project")], "Could not find project"),
-        ([CommError("401\nunauthorised")], "(401 unauthorised)"),
+        ([CommError("401\nunauthorized")], "(401 unauthorized)"),
         ([ConnectionError("no route to host")], "no route to host"),
     ],
 )

@@ -32,14 +32,14 @@ class Server:
     """What a server works with on one task: the victim as a module, and what its client sent.
 
     Args:
-        attack: one that has taken up a single task, without a defence or with sparsification.
+        attack: one that has taken up a single task, without a defense or with sparsification.
     """
 
     def __init__(self, attack: Attack) -> None:
         (observation,) = attack.observations
         estimate = observation.knowledge.estimate
         if estimate not in (None, Sparsification.estimate):
-            raise ValueError("the plain loops copy no defence but sparsification")
+            raise ValueError("the plain loops copy no defense but sparsification")
         victim = observation.victim
         self.model = deepcopy(victim.model).requires_grad_(True)
         self.theta = list(self.model.parameters())
@@ -49,7 +49,7 @@ class Server:
         self.masks = [g != 0 for g in self.received] if estimate else None
 
     def gradient(self, x: Tensor, *, create_graph: bool) -> list[Tensor]:
-        """d loss / d theta on normalised images (B, C, H, W), as the client would have sent it."""
+        """d loss / d theta on normalized images (B, C, H, W), as the client would have sent it."""
         loss = cross_entropy(self.model(x), self.labels)
         gradient = torch.autograd.grad(loss, self.theta, create_graph=create_graph)
         return [g * mask for g, mask in zip(gradient, self.masks, strict=True)] if self.masks else list(gradient)
@@ -77,12 +77,12 @@ def variation(x: Tensor) -> Tensor:
     return (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
 
 
-def eighths(optimiser: Optimizer, steps: int) -> LRScheduler:
+def eighths(optimizer: Optimizer, steps: int) -> LRScheduler:
     """A tenth at 3/8, 5/8 and 7/8."""
-    return MultiStepLR(optimiser, [int(steps * k / 8) for k in (3, 5, 7)], gamma=0.1)
+    return MultiStepLR(optimizer, [int(steps * k / 8) for k in (3, 5, 7)], gamma=0.1)
 
 
-def ramps(optimiser: Optimizer, steps: int) -> LRScheduler:
+def ramps(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Up over 5 %, down over the last 75 % by half a cosine (the projector of StyleGAN2, which GIFD's code has)."""
 
     def factor(step: int) -> float:
@@ -91,7 +91,7 @@ def ramps(optimiser: Optimizer, steps: int) -> LRScheduler:
         ramp = 0.5 - 0.5 * math.cos(ramp * math.pi)
         return ramp * min(1.0, t / 0.05)
 
-    return LambdaLR(optimiser, factor)
+    return LambdaLR(optimizer, factor)
 
 
 def descend(
@@ -109,11 +109,11 @@ def descend(
     Args:
         evaluate: matching cost, penalty and images at the variables, which move in place.
     """
-    optimiser = Adam(variables, lr=lr)
-    scheduler = schedule(optimiser, steps)
+    optimizer = Adam(variables, lr=lr)
+    scheduler = schedule(optimizer, steps)
     least, best, image = math.inf, [v.detach().clone() for v in variables], None
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         cost, penalty, x = evaluate()
         (cost + penalty).backward(inputs=list(variables))
         value = cost.item()
@@ -124,7 +124,7 @@ def descend(
         if signed:
             for v in variables:
                 v.grad.sign_()
-        optimiser.step()
+        optimizer.step()
         scheduler.step()
         if project:
             with torch.no_grad():

@@ -2,7 +2,7 @@
 
 In double precision over whole searches. In single precision only while the search itself is well conditioned: a start
 that differs in its last digit alone sends GIFD's plain loop as far from itself (measured on its first phase: 2 % after
-30 steps) as the suite is from it. CMA-ES sees no slopes but only ranks, and agrees until two candidates tie.
+30 steps) as the suite is from it. CMA-ES sees no gradients but only ranks, and agrees until two candidates tie.
 """
 
 from itertools import islice
@@ -16,7 +16,7 @@ from attacks.ggl import GGL
 from attacks.gias import GIAS
 from attacks.gifd import GIFD
 from attacks.ig import IG
-from priors import catalogue
+from priors import catalog as catalog
 from tests.plain.loops import into_l1_ball, plain
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
@@ -34,7 +34,7 @@ def curves(capture):
         observation = capture((3, 50, 90)[:batch], dtype=dtype, **task).observation
         options = {"restarts": restarts, "steps": steps if whole else steps * PHASES[name]}
         if name != "ig":
-            options["prior"] = catalogue.find("dcgan-photos32", Path("weights"), size=32, seed=0).to(dtype)
+            options["prior"] = catalog.find("dcgan-photos32", Path("weights"), size=32, seed=0).to(dtype)
         if name == "ggl":
             options["population"] = 6
         suite, twin = (ATTACKS[name](**options) for _ in "ab")

@@ -18,7 +18,7 @@ R, B = 2, 2
 
 
 def published(size, *, channels=CHANNELS, classes=CLASSES, seed=0):
-    """The package's generator in float64, every stored tensor random, at a scale that keeps colours off 0 and 1."""
+    """The package's generator in float64, every stored tensor random, at a scale that keeps colors off 0 and 1."""
     pytest.importorskip(
         "pytorch_pretrained_biggan", reason="the oracle is pytorch-pretrained-biggan, which imports boto3: not here"
     )
@@ -104,7 +104,7 @@ def test_statistics_are_those_of_the_truncation(truncation, packages):
 
 
 def test_parameters_at_full_size_are_the_packages():
-    """Less the outputs of the last convolution that are not colours."""
+    """Less the outputs of the last convolution that are not colors."""
     with torch.device("meta"):
         ours = sum(p.numel() for p in BigGAN(size=256).parameters())
     with torch.device("meta"):

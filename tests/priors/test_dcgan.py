@@ -96,7 +96,7 @@ def test_initial_weights_are_those_of_the_paper():
 
 @pytest.mark.parametrize("options", [{}, {"nz": 5, "ngf": 4}], ids=str)
 def test_images_are_the_papers_formula(options):
-    """Transposed 4x4 convolutions, inference batch normalisation, ReLU; tanh, moved to [0, 1]."""
+    """Transposed 4x4 convolutions, inference batch normalization, ReLU; tanh, moved to [0, 1]."""
     prior = trained_looking(3, **options)
     z = prior.draw(2, torch.Generator().manual_seed(0))["z"].double()
     kernels = [t for t in prior.state_dict().values() if t.ndim == 4]
@@ -260,9 +260,9 @@ def test_a_conditional_discriminator_adds_the_kernels_of_its_class():
     """A constant map convolved is the kernel's sum over what the padding leaves of it."""
     judge, x, y = Discriminator(classes=3).eval(), torch.rand(4, 3, 32, 32), torch.tensor([0, 2, 2, 1])
     first, *rest = judge.body
-    colours, classes = first.weight[:, :3], first.weight[:, 3:]
+    colors, classes = first.weight[:, :3], first.weight[:, 3:]
     ones = torch.ones(1, 1, 32, 32)
-    h = conv2d(x, colours, stride=2, padding=1)
+    h = conv2d(x, colors, stride=2, padding=1)
     h = h + torch.cat([conv2d(ones, classes[:, [label]], stride=2, padding=1) for label in y])
     torch.testing.assert_close(judge(x, y), judge.head(torch.nn.Sequential(*rest)(h)).flatten())
     assert (judge(x, y) - judge(x, (y + 1) % 3)).abs().min() > 0

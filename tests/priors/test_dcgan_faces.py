@@ -151,9 +151,9 @@ def test_samples_are_smooth_differ_and_have_the_symmetry_of_faces(faces):
     assert images.min() >= 0
     assert images.max() <= 1
     assert images.std(0).mean() > 0.15  # between images
-    neighbours = images.diff(dim=-1).abs().mean()
+    neighbors = images.diff(dim=-1).abs().mean()
     apart = (images[..., :16] - images[..., 16:]).abs().mean()
-    assert neighbours < apart / 2
+    assert neighbors < apart / 2
     mean = images.mean(0)
     halves = torch.stack([mean, mean.flip(-1)]).flatten(1)
     assert torch.corrcoef(halves)[0, 1] > 0.9

@@ -152,7 +152,7 @@ def test_a_safetensors_file_of_somebody_else(tmp_path, about):
 
 @pytest.mark.parametrize(
     "about",
-    [{"options": None}, {"trained_on": None}, {"options": "{"}, {"options": "[]"}, {"options": '{"colours": 4}'}],
+    [{"options": None}, {"trained_on": None}, {"options": "{"}, {"options": "[]"}, {"options": '{"colors": 4}'}],
     ids=str,
 )
 def test_metadata_that_does_not_fit_the_architecture(path, about):

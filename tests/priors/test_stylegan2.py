@@ -275,7 +275,7 @@ def test_mapped_latents_are_the_same_in_every_row(prior):
 
 
 def test_the_gaussian_has_the_moments_of_the_last_layer():
-    """With one layer: normalised z has mean 0 and variance 1 per entry, so these follow from weight and bias."""
+    """With one layer: normalized z has mean 0 and variance 1 per entry, so these follow from weight and bias."""
     public = public_state(TINY_CHANNELS, 16, 1)
     mean, std = built(public, start="gaussian").gaussian
     expected_std = 2**0.5 * 0.01 * public["style.1.weight"].norm(dim=1) / 4
@@ -440,10 +440,10 @@ def test_other_sizes_are_refused(size):
         StyleGAN2(size=size)
 
 
-def test_the_centre_is_the_mean_latent():
+def test_the_center_is_the_mean_latent():
     prior = StyleGAN2(size=32, width=16, style_dim=8, layers_mapping=2).eval()
     state = prior.draw(4000, torch.Generator().manual_seed(1))
-    centre = prior.centre(state)
-    assert centre.keys() == {"w"}
-    torch.testing.assert_close(centre["w"][7], state["w"].mean(0), atol=0.05, rtol=0)
+    center = prior.center(state)
+    assert center.keys() == {"w"}
+    torch.testing.assert_close(center["w"][7], state["w"].mean(0), atol=0.05, rtol=0)
     assert state["w"].mean(0).abs().max() > 0.1, "otherwise zeros would do"

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from benchmark.rows import write_atomically
 from benchmark.run import code_version, reproducible
+from leaderboard.rows import write_atomically
 from tests.plain.loops import LOOPS
 from tests.speed import memory
 from tests.speed.cells import Cell, matmul_peak, plan_of, time_stage
@@ -40,7 +40,7 @@ LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "cma"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 2 for what the user can mend, 130 where it was interrupted; the same command goes on."""
+    """The exit code: 0, 2 for what the user can fix, 130 where it was interrupted; the same command goes on."""
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few cells, in minutes")
     for name, default in FULL.items():

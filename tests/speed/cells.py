@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attacks.base import Attack, least
 from benchmark.config import Config
-from benchmark.tasks import GradientDataModule
+from benchmark.tasks.module import GradientDataModule
 from tests.plain.loops import Loop, plain
 from victims.observation import Observation
 
@@ -21,7 +21,7 @@ WARM = 2  # steps of a stage that are not timed; one, where a step alone takes t
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured, on embedded photographs with the embedded prior and no defence."""
+    """What is measured, on embedded photographs with the embedded prior and no defense."""
 
     method: str
     victim: str
@@ -77,11 +77,11 @@ class Times:
     processor: list[float] = field(default_factory=list)
 
     def start(self) -> None:
-        synchronise()
+        synchronize()
         self._began = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
-        synchronise()
+        synchronize()
         wall, processor = self._began
         self.wall.append(time.perf_counter() - wall)
         if not torch.cuda.is_available():
@@ -102,7 +102,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def synchronise() -> None:
+def synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

@@ -23,7 +23,7 @@ from tests.plain.loops import plain
 from tests.speed.cells import Cell, plan_of
 from victims.errors import InputError
 
-STEPS = 2  # from the second on the optimiser has its state
+STEPS = 2  # from the second on the optimizer has its state
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc gives back what is free
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 

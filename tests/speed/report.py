@@ -130,11 +130,11 @@ def draw(path: Path, records: Sequence[Record]) -> Path:
     ):
         varied = "victim" if name == "parameters" else name
         fixed = {key: value for key, value in base.items() if key != varied}
-        for colour, method in enumerate(methods):
+        for color, method in enumerate(methods):
             points = [c for c in cells if c["method"] == method and all(c[key] == fixed[key] for key in fixed)]
             points.sort(key=lambda cell: cell[name])
             for key, style in {"step": "o-", "plain_step": "x--"}.items():
-                axis.plot([c[name] for c in points], [c[key] for c in points], style, color=f"C{colour}", ms=4, lw=1)
+                axis.plot([c[name] for c in points], [c[key] for c in points], style, color=f"C{color}", ms=4, lw=1)
         axis.set(xscale="log", yscale="log")
         measured = sorted({c[name] for c in cells})
         axis.set_xticks(measured, map(EngFormatter(places=0, sep=""), measured))

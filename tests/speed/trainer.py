@@ -10,10 +10,10 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from attacks.base import INNER, Attack
-from benchmark.judge import Judge
-from benchmark.lpips_backbone import Lpips
-from benchmark.progress import EVERY
+from benchmark.launch.progress import EVERY
 from benchmark.run import make_trainer, row_maker
+from benchmark.scoring.judge import Judge
+from benchmark.scoring.lpips import Lpips
 from tests.speed.cells import Cell, Times
 from victims.observation import Observation
 

@@ -62,7 +62,7 @@ def test_timms_layers_go_on_activating():
 
 def test_statistics_are_those_of_every_layers_input(model, pixels):
     victim = Victim(model, **STATS, training=True)
-    x = victim.normalise(pixels)
+    x = victim.normalize(pixels)
     stem = model.stem[0](x)
     found = batch_statistics(victim, x)
     assert len(found) == 1 + 4 * 3
@@ -75,19 +75,19 @@ def test_statistics_are_those_of_every_layers_input(model, pixels):
 
 def test_unmixed_equals_exact_and_comes_from_the_buffers_torch_would_share(model, pixels):
     victim = Victim(model, **STATS, training=True)
-    exact, unmixed = (known_statistics(victim, pixels, level) for level in ("exact", "unmixed"))
+    exact, recovered = (known_statistics(victim, pixels, level) for level in ("exact", "recovered"))
     for name, statistics in exact.items():
-        torch.testing.assert_close(unmixed[name], statistics, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(recovered[name], statistics, rtol=1e-7, atol=1e-9)
     shared = copy.deepcopy(model).train()
-    shared(victim.normalise(pixels))
+    shared(victim.normalize(pixels))
     layer = shared.stem[1]
     before = victim.running["stem.1"]
     after = torch.stack([layer.running_mean, layer.running_var])
     mean = (after[0] - 0.9 * before[0]) / 0.1
-    torch.testing.assert_close(unmixed["stem.1"][0], mean, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(recovered["stem.1"][0], mean, rtol=1e-7, atol=1e-9)
     n = 5 * 16 * 16
     torch.testing.assert_close(
-        unmixed["stem.1"][1] * n / (n - 1), (after[1] - 0.9 * before[1]) / 0.1, rtol=1e-7, atol=0
+        recovered["stem.1"][1] * n / (n - 1), (after[1] - 0.9 * before[1]) / 0.1, rtol=1e-7, atol=0
     )
 
 
@@ -103,12 +103,12 @@ def test_levels(model, pixels):
 
 def test_levels_that_a_victim_cannot_have_are_refused_in_one_line(model, pixels):
     plain = Victim(build(LeNet, **SHAPE, seed=0).double(), **STATS)
-    for level in ("running", "unmixed", "exact"):
+    for level in ("running", "recovered", "exact"):
         with pytest.raises(InputError, match="--bn none") as refusal:
             known_statistics(plain, pixels, level)
         assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="--victim-mode train"):
-        known_statistics(Victim(model, **STATS), pixels, "unmixed")
+        known_statistics(Victim(model, **STATS), pixels, "recovered")
 
 
 def test_calibrated_running_statistics_are_near_those_of_the_images():
@@ -119,7 +119,7 @@ def test_calibrated_running_statistics_are_near_those_of_the_images():
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     victim = Victim(model, mean=data.mean, std=data.std, training=True)
     images, _ = data.batch(range(len(data)))
-    exact = batch_statistics(victim, victim.normalise(images))["stem.1"]
+    exact = batch_statistics(victim, victim.normalize(images))["stem.1"]
     assert (victim.running["stem.1"] - exact).abs().max() < 0.1 * exact.abs().max()
     with pytest.raises(InputError, match="--victim-weights random"):
         calibrate(build(LeNet, **SHAPE, seed=0), data)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import SHARED
 from victims import checkpoints
-from victims.catalogue import find
+from victims.catalog import find
 from victims.data.imagenet import ImageNet
 from victims.errors import InputError
 from victims.models.convnet import ConvNet
@@ -141,5 +141,5 @@ def test_a_published_classifier_classifies_real_photographs():
     victim = Victim(model, mean=data.mean, std=data.std)
     images, labels = data.batch(range(0, len(data), 4))
     with torch.no_grad():
-        found = victim.logits(victim.parameters, victim.normalise(images)).argmax(1)
+        found = victim.logits(victim.parameters, victim.normalize(images)).argmax(1)
     assert (found == labels).double().mean() > 0.45

@@ -138,7 +138,7 @@ def test_one_step_of_several_clients_is_fed_sgd_on_the_batch_of_all(pixels):
     exactly(update, fed_sgd(victim, pixels, LABELS))
 
 
-def test_several_clients_in_train_mode_normalise_by_their_own_batches(pixels):
+def test_several_clients_in_train_mode_normalize_by_their_own_batches(pixels):
     victim = Victim(build(normed, seed=0).double(), mean=MEAN, std=STD, training=True)
     update = fed_avg(victim, pixels, LABELS, LocalTraining(clients=2, lr=1.0))
     halves = [fed_sgd(victim, pixels[part], LABELS[part]) for part in (slice(2), slice(2, 4))]
@@ -196,10 +196,10 @@ def test_a_batch_that_the_clients_cannot_share_out_evenly_is_refused_in_one_line
 
 def test_unmixed_statistics_are_those_of_one_step_on_one_batch_or_refused(pixels):
     victim = Victim(build(normed, seed=0).double(), mean=MEAN, std=STD, training=True)
-    unmixed = known_statistics(victim, pixels, "unmixed", LocalTraining(mini_batch=4, lr=0.1))
+    recovered = known_statistics(victim, pixels, "recovered", LocalTraining(mini_batch=4, lr=0.1))
     exact = known_statistics(victim, pixels, "exact", LocalTraining(epochs=3, clients=2, lr=0.1))
-    torch.testing.assert_close(unmixed["1"], exact["1"])
+    torch.testing.assert_close(recovered["1"], exact["1"])
     for several in ({"epochs": 2}, {"mini_batch": 2}, {"clients": 2}):
         with pytest.raises(InputError, match="local steps or clients") as error:
-            known_statistics(victim, pixels, "unmixed", LocalTraining(**several))
+            known_statistics(victim, pixels, "recovered", LocalTraining(**several))
         assert "\n" not in str(error.value)

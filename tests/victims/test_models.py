@@ -115,7 +115,7 @@ def resnet18_parameters(channels, num_classes):
     """He et al., table 1: a stem, four stages of two blocks of two 3x3 convolutions, a linear layer."""
 
     def conv(c_in, c_out, side):
-        return c_in * c_out * side**2 + 2 * c_out  # without bias, with batch normalisation
+        return c_in * c_out * side**2 + 2 * c_out  # without bias, with batch normalization
 
     total, c_in = conv(channels, 64, 3), 64
     for width in (64, 128, 256, 512):
@@ -148,7 +148,7 @@ def test_resnet18_stem_does_not_reduce_the_image():
 
 
 def test_resnet18_stem_starts_like_the_other_convolutions():
-    """He initialisation by fan-out, 64 x 3 x 3."""
+    """He initialization by fan-out, 64 x 3 x 3."""
     weight = make_one(ResNet18).conv1.weight
     assert weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.1)
     assert weight.mean().item() == pytest.approx(0, abs=0.01)

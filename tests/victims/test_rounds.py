@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attacks.distances import cosine
+from attacks.engine.distances import cosine
 from attacks.ig import IG
 from benchmark.config import Config
 from victims.client import fed_sgd
@@ -60,7 +60,7 @@ def test_the_cost_is_the_sum_over_rounds_and_every_round_is_counted(victims, cap
     expected = torch.zeros(2, dtype=torch.float64)
     for part, victim in zip(by_round(together, task.observation.update), apart, strict=True):
         for run in range(2):
-            dummy = fed_sgd(victim, victim.denormalise(x[run]), labels[run])
+            dummy = fed_sgd(victim, victim.denormalize(x[run]), labels[run])
             expected[run] += cosine(*({n: g[None] for n, g in u.items()} for u in (dummy, part)))[0]
     torch.testing.assert_close(attack.cost(x, labels), expected)
     assert attack.run([task.observation]).gradient_evaluations == 3 * 2 * 3

@@ -13,7 +13,7 @@ from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
 from victims.rounds import train
-from victims.victim import Penalised, Victim, build, gradient
+from victims.victim import LossTerm, Victim, build, gradient
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
 LABELS = torch.tensor([3, 1, 3])
@@ -77,7 +77,7 @@ def test_loss_is_that_of_the_plain_module(model, images, training):
     torch.testing.assert_close(victim.loss(victim.parameters, images, LABELS), expected)
 
 
-def test_modes_differ_for_a_net_with_batch_normalisation(images):
+def test_modes_differ_for_a_net_with_batch_normalization(images):
     model = warm_up(build(ResNet18, image_shape=(3, 16, 16), num_classes=5, seed=0).double())
     inference, training = (Victim(model, mean=MEAN, std=STD, training=mode) for mode in (False, True))
     one, other = gradient(inference, images, LABELS), gradient(training, images, LABELS)
@@ -98,10 +98,10 @@ def test_gradient_of_the_gradient_is_its_finite_difference(images):
         return sum(g.square().sum() for g in gradient(victim, x, LABELS, create_graph=True).values())
 
     direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    (slope,) = torch.autograd.grad(cost(images.requires_grad_()), images)
+    (second,) = torch.autograd.grad(cost(images.requires_grad_()), images)
     step = 1e-5 * direction
     difference = (cost(images.detach() + step) - cost(images.detach() - step)) / 2e-5
-    assert (slope * direction).sum().item() == pytest.approx(difference.item(), rel=1e-6)
+    assert (second * direction).sum().item() == pytest.approx(difference.item(), rel=1e-6)
 
 
 class Unused(nn.Module):
@@ -130,7 +130,7 @@ def test_frozen_parameters_have_a_gradient_too(images):
     all_close(gradient(Victim(model.requires_grad_(False), mean=MEAN, std=STD), images, LABELS), expected)
 
 
-class Decay(Penalised):
+class Decay(LossTerm):
     """A linear classifier of images (B, 3, 16, 16) that wants its weights to be small."""
 
     def __init__(self):
@@ -160,8 +160,8 @@ def test_others_train_for_what_a_layer_asks_for_too():
     train(model, data, 1, torch.Generator().manual_seed(0), lr=0.5)
     images, labels = data.augmented(64, torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
-    slopes = backward(start, (images - mean) / std, labels, training=True)
-    expected = start.linear.weight - 0.5 * (slopes["linear.weight"] + start.linear.weight)
+    gradients = backward(start, (images - mean) / std, labels, training=True)
+    expected = start.linear.weight - 0.5 * (gradients["linear.weight"] + start.linear.weight)
     torch.testing.assert_close(model.linear.weight, expected)
     Victim(model, mean=MEAN, std=STD)  # a copy can be made of what has been trained
 
@@ -227,16 +227,16 @@ def test_parameters_are_the_models_and_need_no_gradient(model):
 
 
 @pytest.mark.parametrize("leading", [(), (2,), (2, 4)], ids=str)
-def test_normalise_is_the_formula_and_denormalise_its_inverse(leading):
+def test_normalize_is_the_formula_and_denormalize_its_inverse(leading):
     pixels = torch.rand(*leading, 3, 16, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     victim = Victim(nn.Linear(1, 1).double(), mean=MEAN, std=STD)
-    normalised = victim.normalise(pixels)
+    normalized = victim.normalize(pixels)
     for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
         expected = (pixels[..., channel, :, :] - mean) / std
-        torch.testing.assert_close(normalised[..., channel, :, :], expected)
-    torch.testing.assert_close(victim.denormalise(normalised), pixels)
+        torch.testing.assert_close(normalized[..., channel, :, :], expected)
+    torch.testing.assert_close(victim.denormalize(normalized), pixels)
 
 
-def test_denormalise_does_not_clamp():
+def test_denormalize_does_not_clamp():
     victim = Victim(nn.Linear(1, 1), mean=(0.5,), std=(0.5,))
-    assert victim.denormalise(torch.tensor([[[3.0]], [[-3.0]]]).unsqueeze(1)).flatten().tolist() == [2.0, -1.0]
+    assert victim.denormalize(torch.tensor([[[3.0]], [[-3.0]]]).unsqueeze(1)).flatten().tolist() == [2.0, -1.0]

@@ -14,7 +14,7 @@ from victims.errors import InputError, Notice
 
 
 class ImageData(Dataset[tuple[Tensor, int]], ABC):
-    """Labelled images of one split: item i is (image (C, H, W) in [0, 1], label).
+    """Labeled images of one split: item i is (image (C, H, W) in [0, 1], label).
 
     A subclass is built as `Data(split=..., size=...)`, with `data_dir=...` and `resize=...` where its constructor
     takes them, and sets the attributes below. One argument before these is what follows its name on the command line

@@ -18,7 +18,7 @@ from victims.data.base import ImageData, some, split_of
 from victims.errors import InputError, Notice
 
 Resize = Literal["shorter", "gifd", "gias", "ggl"]
-"""How images come to their size: the shorter side is resampled, then the centre is cut out.
+"""How images come to their size: the shorter side is resampled, then the center is cut out.
 
 - `shorter`: to the size, bicubic.
 - `gifd`: to the size, bilinear; GIFD's code, and GIAS's for faces.
@@ -78,7 +78,7 @@ class ImageFiles(ImageData):
         """
         kept = [place for place, name in enumerate(ids) if split_of(self.key(name), parted) == self.split]
         if not kept:
-            raise InputError(f"{self.name} has no {self.split} images in {root}; put them there, or mend --data-dir.")
+            raise InputError(f"{self.name} has no {self.split} images in {root}; put them there, or fix --data-dir.")
         self.pictures = [pictures[place] for place in kept]
         self.ids = [ids[place] for place in kept]
         self.labels = torch.tensor([labels[place] for place in kept])

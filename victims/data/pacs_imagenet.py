@@ -13,7 +13,7 @@ WNIDS = {"dog": "n02099601", "elephant": "n02504458", "guitar": "n02676566", "ho
 
 
 class PACSImageNet(PACS):
-    """Dogs, elephants, guitars and horses, labelled golden retriever, African elephant, acoustic guitar and sorrel."""
+    """Dogs, elephants, guitars and horses, labeled golden retriever, African elephant, acoustic guitar and sorrel."""
 
     name = "pacs_imagenet"
     classes = ImageNet.classes

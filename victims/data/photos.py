@@ -1,4 +1,4 @@
-"""`photos`: crops of ten colour photographs that come inside scikit-image and scikit-learn.
+"""`photos`: crops of ten color photographs that come inside scikit-image and scikit-learn.
 
 Nothing is downloaded. Every photograph is brought to a short side of 384 pixels and cut by columns into four
 strips that share no pixel: the first and third are `train`, the second is `test`, the fourth `tune`. Priors are

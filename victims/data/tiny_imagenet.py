@@ -78,5 +78,5 @@ def rows(file: Path, *, columns: int) -> list[list[str]]:
     try:
         lines = [line.split() for line in file.read_text(errors="replace").splitlines()]
     except OSError:
-        raise InputError(f"tiny_imagenet has no {file}; unpack the data set there, or mend --data-dir.") from None
+        raise InputError(f"tiny_imagenet has no {file}; unpack the data set there, or fix --data-dir.") from None
     return [line[:columns] for line in lines if len(line) >= columns]

@@ -37,7 +37,7 @@ def test_by_hand_where_the_update_is_written_down(observe):
 
 
 def reference(observation):
-    """Dummy batches labelled with one class each, their gradients by autograd, and the paper's loop."""
+    """Dummy batches labeled with one class each, their gradients by autograd, and the paper's loop."""
     victim, B = observation.victim, observation.batch_size
     images = torch.randn(DUMMIES, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
     sums = [

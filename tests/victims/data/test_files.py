@@ -50,7 +50,7 @@ def test_the_papers_rules_are_those_of_their_code(tmp_path, rule, size, sides):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_gives_the_centre_at_the_size(tmp_path, rule):
+def test_every_rule_gives_the_center_at_the_size(tmp_path, rule):
     ramp = np.linspace(0, 255, 120)[None, :, None].repeat(60, 0).repeat(3, 2)
     Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "a.png")
     image, _ = Files([tmp_path / "a.png"], size=20, resize=rule)[0]

@@ -1,4 +1,4 @@
-"""ImageNet in folders: labels from all thousand wnids, the shorter side resampled, the centre cut out."""
+"""ImageNet in folders: labels from all thousand wnids, the shorter side resampled, the center cut out."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_classes_without_images_are_counted(root):
 
 
 @pytest.mark.parametrize("sides", [(40, 20), (20, 40), (33, 33)])
-def test_the_shorter_side_is_resampled_and_the_centre_cut_out(tmp_path, sides):
+def test_the_shorter_side_is_resampled_and_the_center_cut_out(tmp_path, sides):
     width, height = sides
     ramp = np.stack(np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height)), -1)
     pixels = np.concatenate([ramp, np.zeros((height, width, 1))], -1).astype(np.uint8)

@@ -102,7 +102,7 @@ def test_pixels_are_pinned(split, index, left, right):
     [("test", 0, 0.0302), ("train", 100, 0.0414), ("tune", 50, 0.0531)],
 )
 def test_sharpness_is_pinned(split, index, contrast):
-    """The mean step between neighbours in a row: another resampling of the photograph would change it."""
+    """The mean step between neighbors in a row: another resampling of the photograph would change it."""
     image, _ = Photos(split=split, size=64)[index]
     assert image.diff(dim=-1).abs().mean().item() == pytest.approx(contrast, abs=1e-3)
 
@@ -250,7 +250,7 @@ def test_any_data_set_is_augmented_by_mirroring_half_its_images():
     assert labels.tolist() == [int(not any(torch.equal(image, kind) for kind in kinds[:2])) for image in drawn]
 
 
-# What the user can mend.
+# What the user can fix.
 
 
 @pytest.mark.parametrize("options", [{"split": "val"}, {"split": "Test"}, {"size": 7}, {"size": 65}, {"size": 0}])

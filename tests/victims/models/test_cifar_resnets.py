@@ -65,12 +65,12 @@ def test_shortcut_is_every_second_position_between_zeros(size):
     ("make", "file", "accuracy"), [(ResNet20, "resnet20-12fca82f.th", 91.7), (ResNet56, "resnet56-4bfd9763.th", 93.4)]
 )
 def test_trained_weights_classify_real_images(make, file, accuracy):
-    """To within the error of 400 images; the weights' own normalisation differs, by nothing that can be seen here."""
+    """To within the error of 400 images; the weights' own normalization differs, by nothing that can be seen here."""
     data = CIFAR10(split="test", data_dir=SHARED / "data")
     model = build(make, **SHAPE, seed=0)
     load(model, FILES[1] / file, "it")
     victim = Victim(model, mean=data.mean, std=data.std)
     images, labels = data.batch(range(0, len(data), 2))
     with torch.no_grad():
-        found = victim.logits(victim.parameters, victim.normalise(images)).argmax(1)
+        found = victim.logits(victim.parameters, victim.normalize(images)).argmax(1)
     assert 100 * (found == labels).double().mean().item() == pytest.approx(accuracy, abs=3)

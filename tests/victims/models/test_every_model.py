@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.engine import vectorises, victim_gradients
+from attacks.engine.gradients import vectorizes, victim_gradients
 from benchmark.registry import KINDS, registered
 from victims.batch_norm import batch_norms
 from victims.client import calibrate
@@ -76,7 +76,7 @@ def test_captured_and_dummy_gradients_are_those_of_plain_autograd(name, training
 
 @each_gradient
 @each_mode
-def test_runs_vectorised_and_twice_differentiated(name, training):
+def test_runs_vectorized_and_twice_differentiated(name, training):
     size = 32 if name in NEEDS_32 else 16
     model = make_one(name, size)
     if training and not batch_norms(model):
@@ -84,7 +84,7 @@ def test_runs_vectorised_and_twice_differentiated(name, training):
     victim = Victim(model, mean=(0.5,) * 3, std=(0.2,) * 3, training=training)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Notice)
-        assert vectorises(victim, (3, size, size), 2)
+        assert vectorizes(victim, (3, size, size), 2)
 
 
 @each_gradient

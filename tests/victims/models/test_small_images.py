@@ -58,7 +58,7 @@ def test_the_stem_keeps_the_size_and_starts_like_the_other_convolutions(make, en
     model(torch.rand(1, 3, 32, 32))
     assert seen["shape"] == (1, 64, 32, 32)
     stem = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    fan = 3 * 9 if make is DenseNet121 else 64 * 9  # He's initialisation, as torchvision has it in each
+    fan = 3 * 9 if make is DenseNet121 else 64 * 9  # He's initialization, as torchvision has it in each
     assert stem.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.1)
 
 

@@ -1,0 +1,63 @@
+"""Inner products of gradients, of every run: tensors (R, *shape) each -> (R,).
+
+Their gradients take one pass over the gradient, where plain autograd makes a temporary of its size for every operation.
+Victims have millions of weights: this is up to a quarter of a step.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BLOCK = 1 << 19  # entries; measured: the temporary of a product fits into a cache then
+
+
+def shared(target: Tensor) -> bool:
+    """Whether all runs have the same."""
+    return len(target) == 1 or target.stride(0) == 0
+
+
+def dot(g: Tensor, target: Tensor) -> Tensor:
+    """<g, target>, to be differentiated by the functions below.
+
+    Not by BLAS, which adds the millions of entries up one after another: of a norm only four digits are right then.
+    """
+    g, target = g.flatten(1), target.flatten(1)
+    n = max(1, BLOCK // len(g))
+    if g.shape[1] <= n:
+        return torch.linalg.vecdot(g, target)
+    parts = zip(g.split(n, 1), target.split(n, 1), strict=True)
+    return torch.stack([torch.linalg.vecdot(a, b) for a, b in parts]).sum(0)
+
+
+def for_each(u: Tensor, g: Tensor) -> Tensor:
+    """What every run has one of, (R,), as it meets its tensor in g, (R, *shape)."""
+    return u.view(-1, *[1] * (g.ndim - 1))
+
+
+class Products(torch.autograd.Function):
+    """<g, target> and |g|^2; the target is constant."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(g, target)
+        return dot(g, target), dot(g, g)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor, v: Tensor) -> tuple[Tensor, None]:
+        g, target = ctx.saved_tensors
+        return torch.addcmul(for_each(u, g) * target, g, for_each(v, g), value=2), None
+
+
+class Square(torch.autograd.Function):
+    """|g|^2."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor) -> Tensor:
+        ctx.save_for_backward(g)
+        return dot(g, g)
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> Tensor:
+        (g,) = ctx.saved_tensors
+        return for_each(2 * u, g) * g

@@ -1,0 +1,273 @@
+"""`python -m benchmark audit`: what leaks from one's own model on one's own images."""
+
+import contextlib
+import csv
+import io
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from benchmark.audit.page import Shown, page
+from benchmark.config import Config
+from benchmark.run import reproducible, run
+from benchmark.scoring.judge import picture_path
+from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.metrics import score
+from benchmark.tasks.module import GradientDataModule
+from leaderboard.rows import read_rows, write_atomically
+from victims.catalog import LIBRARIES
+from victims.data.base import ImageData
+from victims.data.files import images_in
+from victims.errors import InputError, Notice
+
+ATTACKS: Mapping[str, dict[str, Any]] = {
+    "ig, little smoothing": {"attack": "ig", "set": ["tv=1e-4"]},
+    "ig, much smoothing": {"attack": "ig", "set": ["tv=1e-2"]},
+    "gias": {"attack": "gias"},
+    "rgap": {"attack": "rgap", "precision": "float64"},
+}
+"""Each is several ways to one end: searches of pixels, of a generator, and the closed form."""
+
+LEAST, MOST = 100, 4800  # steps of a search: below these it says little, and IG's authors take no more
+TRIED = 3  # steps by which the time of one is measured
+OVERHEAD = 0.75  # of the time is spent on steps, the rest on scoring and starting
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An attack on all tasks under one defense, as itself or on the update of other images."""
+
+    name: str
+    config: Config
+    seconds: float
+    """Of one step on one task; of a closed form, of all of it."""
+    analytic: bool
+
+
+def audit(
+    *,
+    model: str,
+    images: Path,
+    labels: Path | None = None,
+    defense: str = "none",
+    minutes: float = 30,
+    weights: str = "random",
+    mode: Literal["eval", "train"] = "eval",
+    prior: str = "dcgan-photos32",
+    size: int = 32,
+    batch: int = 1,
+    most: int = 8,
+    seed: int = 0,
+    out: Path = Path("audit"),
+    weights_dir: Path = Path("weights"),
+) -> None:
+    """What leaks of one's own images through the updates of one's own model, as one page.
+
+    A fair set of attacks within a time budget, each adapting to every defense, beside what can be had without the
+    update. The page shows a lower bound: that these attacks find nothing does not make a model safe.
+
+    Args:
+        model: `module:NAME` or `module.NAME`, of a torch module or a function that builds one, called with image_shape=
+            and num_classes=; or a victim's name.
+        images: a folder with a folder for each class, or with pictures and --labels.
+        labels: CSV with the columns file and label, for pictures that lie in no class folders.
+        defense: what the client does, several with commas between them: none, noise:0.01, ...
+        minutes: of time, for all attacks on all images under all defenses.
+        weights: `random`, or a file of trained weights.
+        mode: `eval` or `train`, in which the client computes its update.
+        prior: the generator of attacks that have one.
+        size: side of the images in pixels.
+        batch: images that a client takes together.
+        most: images that are attacked; fewer where the time is too short.
+        seed: of weights and starts.
+        out: folder of results; the page is its audit.html.
+        weights_dir: folder with weights that are not shipped.
+
+    Raises:
+        InputError: there are no such images, too few of them, or too little time.
+    """
+    reproducible()
+    warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # nor could there be of one's own
+    began = time.monotonic()
+    arrange(images, labels, out / "images" / "test")
+    module, colon, name = model.partition(":")
+    config = Config(
+        data=f"folder:{out / 'images'}",
+        victim=f"{module}.{name}" if colon and module not in LIBRARIES else model,
+        victim_weights=weights,
+        victim_mode=mode,
+        prior=prior,
+        size=size,
+        batch=batch,
+        seed=seed,
+        devices=1,
+        wandb="off",
+        out=out / "runs",
+        weights_dir=weights_dir,
+    )
+    data = config.make_data()
+    if len(data) < 2 * batch:
+        raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
+    defenses = defense.split(",")
+    cells, left_out = [], {}
+    for one in defenses:
+        replace(config, defense=one).make_victim(data)  # what is wrong with it is wrong for every attack
+        for name, options in ATTACKS.items():
+            asked = replace(config, defense=one, **options)
+            try:
+                timed = measure(asked, data)
+            except InputError as error:
+                left_out[f"{name}, {one}"] = str(error)
+                continue
+            cells += [Cell(name, replace(asked, control=control), *timed) for control in ("none", "shuffled_update")]
+    if not cells:
+        raise InputError(f"no attack can be run on it: {next(iter(left_out.values()))}")
+    seconds = 60 * minutes - (time.monotonic() - began)
+    tasks, steps = share(seconds * OVERHEAD, cells, max(1, min(most, len(data)) // batch))
+    shown: dict[tuple[str, str], list[Shown]] = {}
+    for cell in cells:
+        chosen = replace(cell.config, tasks=tasks, steps=None if cell.analytic else steps)
+        print(f"audit    {cell.name} on {tasks} x {batch} images, {chosen.defense}, {chosen.control}", flush=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # its table is not the page's
+            folder = run(chosen)
+        for row in read_rows(folder / "rows.jsonl")[0][: tasks * batch]:
+            picture = picture_path(folder, row["task"], row["image"]).read_bytes()
+            shown.setdefault((chosen.defense, row["image"]), []).append(Shown(cell.name, row, picture))
+    ids = sorted({image for _, image in shown})
+    rows = [result.row for results in shown.values() for result in results]
+    priors = {(row["prior"], row["prior_trained_on"]) for row in rows if row["prior"] != "none"}
+    text = page(
+        shown,
+        controls(data, ids),
+        truths={image: png(data[data.ids.index(image)][0]) for image in ids},
+        classes=data.classes,
+        left_out=left_out,
+        facts={
+            "model": f"{model}, weights {config.weights_label()}, {mode} mode",
+            "images": f"{len(ids)} of {len(data)} attacked, {size} x {size} pixels, in batches of {batch}",
+            "effort": f"{steps} steps each, the best of {shown[defenses[0], ids[0]][0].row['restarts']} starts by the "
+            "attacker's own cost",
+            "budget": f"{minutes:g} minutes",
+            "generators": "; ".join(sorted(f"{name}, trained on {what}" for name, what in priors)) or "none",
+            "attacker knows": "the model, the labels of the batch, and which defense is used; no batch-norm statistics",
+        },
+    )
+    write_atomically(out / "audit.html", text)
+    print(f"page     {out / 'audit.html'}")
+
+
+def png(image: Tensor) -> bytes:
+    """A picture (C, H, W) in [0, 1] as a file's bytes."""
+    file = io.BytesIO()
+    to_pil_image(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def arrange(images: Path, labels: Path | None, into: Path) -> None:
+    """Links to the pictures in `into/<class>/`, all of one split, those of an earlier audit taken away.
+
+    Raises:
+        InputError: there are none, or the table does not say what they are.
+    """
+    if labels is None:
+        found = {path: path.parent.name for folder in sorted(images.glob("*/")) for path in images_in(folder)}
+        if not found:
+            flat = f"{images} has pictures, but no class folders; give --labels with the columns file,label."
+            raise InputError(flat if images_in(images) else f"there are no pictures in {images}/<class>/.")
+    else:
+        found = read_labels(images, labels)
+    for old in into.glob("*/*"):
+        if old.is_symlink():  # nothing that somebody keeps there
+            old.unlink()
+    for path, label in found.items():
+        (into / label).mkdir(parents=True, exist_ok=True)
+        (into / label / path.name).symlink_to(path.resolve())
+
+
+def read_labels(images: Path, labels: Path) -> dict[Path, str]:
+    """The label of every picture in the table.
+
+    Raises:
+        InputError: it cannot be read, lacks a column, or names what is not there.
+    """
+    try:
+        with labels.open(newline="") as file:
+            table = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{labels} is no table that can be read; give a CSV with the columns file,label.") from None
+    if not table or not {"file", "label"} <= table[0].keys():
+        raise InputError(f"{labels} needs a first line file,label, and a line for every picture.")
+    for line in table:
+        if not (images / line["file"]).is_file():
+            raise InputError(f"{labels} names {line['file']}, which is not in {images}.")
+        if not (label := line["label"] or "") or Path(label).name != label:
+            raise InputError(f"{labels} gives {line['file']} the label '{label}'; give a name without /.")
+    return {images / line["file"]: line["label"] for line in table}
+
+
+def measure(config: Config, data: ImageData) -> tuple[float, bool]:
+    """Seconds of one step on one task, after a first one that also prepares; whether it is a closed form.
+
+    Raises:
+        InputError: this attack is not for this model, batch or defense.
+    """
+    attack = config.make_attack()
+    batches = config.make_batches(data, 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    module = GradientDataModule(
+        data, config.make_victim(data).to(device), batches, defense=config.make_defense(), adapt=True,
+        give_labels=True, control="none", seed=config.seed, steps=1,
+    )  # fmt: skip
+    observation = attack.admit(module.capture(batches[0]).observation)
+    attack.to(device)
+    began = time.perf_counter()
+    attack.begin([observation])
+    attack.advance()
+    if attack.analytic:
+        return time.perf_counter() - began, True
+    began = time.perf_counter()
+    for _ in range(TRIED):
+        attack.advance()
+    return (time.perf_counter() - began) / TRIED, False
+
+
+def share(seconds: float, cells: Sequence[Cell], most: int) -> tuple[int, int]:
+    """How many tasks, and how many steps of every search: all searches take as many, on as many tasks as there is time.
+
+    Args:
+        seconds: for all cells on all tasks.
+        most: tasks.
+
+    Raises:
+        InputError: the time is too short for the least number of steps on one task.
+    """
+    solved = sum(cell.seconds for cell in cells if cell.analytic)
+    step = sum(cell.seconds for cell in cells if not cell.analytic)
+    least = solved + LEAST * step
+    tasks = min(most, int(seconds / least))
+    if tasks < 1:
+        needed = least / 60
+        raise InputError(
+            f"{LEAST} steps of every attack on one batch take {needed:.1f} minutes, and there are {seconds / 60:.1f}; "
+            "give more --minutes, fewer defenses, or a smaller --size."
+        )
+    return tasks, min(MOST, int((seconds / tasks - solved) / step)) if step else LEAST
+
+
+def controls(data: ImageData, ids: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """For every image the scores of the mean of all others: what somebody without the update could show."""
+    images, _ = data.batch(data.readable(range(len(data))))
+    total, scores = images.sum(0), {}
+    for image_id in ids:
+        truth = data[data.ids.index(image_id)][0]
+        mean = (total - truth) / (len(images) - 1)
+        _, found = score(mean[None], truth[None], Lpips(None, "not asked for"))
+        scores[image_id] = {name: values[0] for name, values in found.items()}
+    return scores

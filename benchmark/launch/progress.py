@@ -1,0 +1,44 @@
+"""What is seen and logged while an attack runs."""
+
+from typing import Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+from attacks.base import INNER, Attack, least
+from benchmark.tasks.module import GradientDataModule
+
+EVERY = 2  # training steps between two looks at the cost: reading it waits for the device
+
+
+class TaskProgress(ProgressBar):
+    """One bar over all steps of this process's tasks: task, stage, step, cost, time left."""
+
+    shown = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: Attack) -> None:
+        module: GradientDataModule = trainer.datamodule
+        total = len(module.groups) * module.steps
+        self.bar = tqdm(total=total, unit="step", disable=not self.shown, dynamic_ncols=True, mininterval=0.5)
+        if trainer.world_size > 1:
+            self.bar.set_description_str(f"process 1 of {trainer.world_size}")
+
+    def disable(self) -> None:
+        self.shown = False
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Attack, outputs: Any, batch: Any, batch_idx: int) -> None:
+        module: GradientDataModule = trainer.datamodule
+        step = min((batch_idx + 1) * INNER, module.steps)  # so many are done
+        self.bar.update(step - batch_idx * INNER)
+        if batch_idx % EVERY == 0:
+            stage, costs = pl_module.costs[-1]
+            costs = least(costs)
+            task = f"task {trainer.current_epoch + 1}/{len(module.groups)}"
+            self.bar.set_postfix_str(f"{task}, stage {stage}, step {step}, cost {costs.min().item():.4g}")
+            for observation, cost in zip(batch, costs.tolist(), strict=True):
+                for logger in trainer.loggers:
+                    logger.log_metrics({f"cost/{observation.task}": cost}, step=step - 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
+        self.bar.close()

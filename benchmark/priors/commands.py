@@ -1,0 +1,128 @@
+"""`python -m benchmark prior`: what generators there are, how good they are, and training or learning one."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from benchmark.priors.learn import learn
+from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
+from benchmark.scoring.lpips import Lpips
+from benchmark.spec import open_data
+from leaderboard.table import Table
+from priors import weights
+from priors.catalog import CATALOG, find
+from priors.train import train as train_dcgan
+from victims.errors import InputError
+
+
+def list_priors(*, weights_dir: Path = Path("weights")) -> None:
+    """What generators are known by name, and where those that are not here can be had.
+
+    Args:
+        weights_dir: the folder whose `priors/` holds the files.
+    """
+    rows = []
+    for name in weights.shipped():
+        path = weights.SHIPPED / f"{name}.safetensors"
+        prior, record = weights.load(path), json.loads(path.with_suffix(".json").read_text())
+        rows.append((name, record["prior"], prior.image_shape[-1], prior.trained_on, "this suite's", "shipped"))
+    for name, entry in CATALOG.items():
+        path = entry.path(weights_dir)
+        where = path if path.is_file() else f"missing: {path.name}, from {entry.source}"
+        rows.append((name, entry.architecture, entry.size, entry.trained_on, entry.license, where))
+    headings = ("prior", "architecture", "px", "trained on", "license", "weights")
+    columns = {heading: [str(row[i]) for row in rows] for i, heading in enumerate(headings)}
+    below = (
+        f"A missing file belongs into {weights_dir / 'priors'}. Without weights: ARCHITECTURE or ARCHITECTURE:SIZE "
+        f"of {', '.join(weights.ARCHITECTURES)}."
+    )
+    print(Table("", columns, below).text(), end="")
+
+
+def quality(
+    prior: str,
+    *,
+    data: str = "photos",
+    split: str = "test",
+    data_dir: Path = Path("data"),
+    weights_dir: Path = Path("weights"),
+    count: int = 2_000,
+    seed: int = 0,
+) -> None:
+    """How close a generator's images are to a held-out split of a data set: KID and FID.
+
+    Args:
+        prior: the generator, as `run --prior` takes it.
+        data: the data set.
+        split: the images that the generator's are held against.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        weights_dir: folder with weights that are not shipped: generators in `priors/`, the LPIPS backbone in `lpips/`.
+        count: images drawn from the generator.
+        seed: of its latents, and of its weights where it is untrained.
+    """
+    if count < LEAST:
+        raise InputError(f"count is {count}; draw {LEAST} or more.")
+    lpips = Lpips.find(weights_dir)
+    if not lpips.available:
+        raise InputError(f"prior quality needs the LPIPS backbone ({lpips.backbone}); fix --weights-dir.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator, net = find(prior, weights_dir, size=32, seed=seed).to(device), Features(lpips.features).to(device)
+    other = "test" if split == "tune" else "tune"
+    real, scale = (open_data(data, name, generator.image_shape[-1], data_dir) for name in (split, other))
+    if min(len(real), len(scale)) < LEAST:
+        raise InputError(f"{data} has {len(real)} {split} and {len(scale)} {other} images; {LEAST} are needed.")
+    reference = features(net, photographs(real), len(real), f"{data} {split}")
+    sets = {
+        prior: features(net, samples(generator, count, seed), count, prior),
+        f"{data} {other} (real)": features(net, photographs(scale), len(scale), f"{data} {other}"),
+    }
+    distances = [distance(reference, images) for images in sets.values()]
+    columns = {
+        "images": [*sets],
+        "n": [str(len(images)) for images in sets.values()],
+        "KID x 1000": [f"{1000 * d.kid:.2f} ± {1000 * d.kid_std:.2f}" for d in distances],
+        "FID": [f"{d.fid:.2f}" for d in distances],
+    }
+    above = f"Distance to {len(real)} images of {data} {split}. Features: {NET}."
+    below = "Lower is closer. Not comparable with numbers on Inception features; FID also falls as n grows."
+    print(Table(above, columns, below).text(), end="")
+
+
+def train(
+    out: Path,
+    *,
+    data: str = "photos",
+    size: int = 32,
+    data_dir: Path = Path("data"),
+    conditional: bool = False,
+    steps: int = 8_000,
+    seed: int = 0,
+) -> None:
+    """Train a DCGAN on a data set's train split; the same command goes on where it was stopped.
+
+    Args:
+        out: the .safetensors file to write; a record (.json) and a grid of samples (.png) go beside it.
+        data: the data set.
+        size: side of the images in pixels.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        conditional: whether the generator is given the class.
+        steps: rounds of generator against discriminator, on batches of 64.
+        seed: of weights, latents and images.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"prior train writes a .safetensors file, not {out}.")
+    images = open_data(data, "train", size, data_dir)
+    command = f"python -m benchmark prior train {out.name} --data {data} --size {size} --steps {steps} --seed {seed}"
+    command += " --conditional true" if conditional else ""
+    about = {"trained_on": f"{data} train, {size} px", "command": command}
+    print(train_dcgan(images, out, conditional=conditional, steps=steps, seed=seed, **about))
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "list": list_priors,
+    "quality": quality,
+    "train": train,
+    "learn": learn,
+}

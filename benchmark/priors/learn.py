@@ -1,0 +1,121 @@
+"""`python -m benchmark prior learn`: a generator from nothing but the updates that clients share."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from attacks.giml import GIML
+from benchmark.config import Config
+from benchmark.priors.federation import simulate
+from benchmark.run import reproducible
+from priors import checkpoint, weights
+from priors.dcgan import DCGAN
+from victims.errors import InputError
+from victims.victim import build
+
+SHOWN, COLUMNS = 8, 9  # latents in the picture, and looks at them over the steps
+
+
+def learn(
+    out: Path,
+    *,
+    data: str = "photos",
+    size: int = 32,
+    data_dir: Path = Path("data"),
+    victim: str = "lenet",
+    rounds: int = 4,
+    between: int = 0,
+    clients: int = 200,
+    batch: int = 1,
+    defense: str = "none",
+    steps: int = 200,
+    preset: str = "default",
+    set: list[str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Learn a DCGAN by GIML, from nothing but the updates that clients share; the same command goes on where it was.
+
+    Args:
+        out: the .safetensors file to write; a record (.json) and samples over the steps (.png) go beside it.
+        data: the data set; every update is of images of its train split.
+        size: side of the images in pixels.
+        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        victim: the model.
+        rounds: of federated learning.
+        between: steps of training from one round to the next; with 0 every round has new weights.
+        clients: that share an update in every round, each of a batch of its own.
+        batch: images per update.
+        defense: what a client does to its update: none, or name:parameter; the server knows which it is.
+        steps: outer steps.
+        preset: GIML's options: `default`, for a CPU, or as its `paper` or its authors' `code` has them.
+        set: single options of GIML, KEY=VALUE, on top of the preset.
+        seed: of the victims' weights, the generator's, the latents and the order of the tasks.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"prior learn writes a .safetensors file, not {out}.")
+    for name, (count, least) in {
+        "rounds": (rounds, 1),
+        "between": (between, 0),
+        "clients": (clients, 1),
+        "steps": (steps, 1),
+    }.items():
+        if count < least:
+            raise InputError(f"{name} is {count}; give {least} or more.")
+    reproducible()
+    chosen = {"data": data, "size": size, "victim": victim, "rounds": rounds, "between": between, "batch": batch}
+    chosen |= {"defense": defense, "preset": preset, "seed": seed}
+    config = Config(attack="giml", data_dir=data_dir, set=set or [], **chosen)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    G = build(DCGAN, seed=seed, size=size).to(device)
+    giml = GIML(G, seed=seed, **config.method_options(GIML))
+    update = simulate(config, G.image_shape, clients, device)
+    G.trained_on = f"gradients of {data} train by GIML ({rounds} rounds x {clients} clients, B={batch})"
+    G.trained_on += "" if defense == "none" else f", under {defense}"
+    words = {**chosen, "clients": clients, "steps": steps}
+    command = " ".join([f"python -m benchmark prior learn {out.name}", *(f"--{n} {v}" for n, v in words.items())])
+    command += "".join(f" --set+={text}" for text in config.set)
+
+    z = G.draw(SHOWN, torch.Generator().manual_seed(1))["z"].to(device)
+    snapshots = {0: look(G, z)}
+    state = out.with_suffix(".state")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if saved := checkpoint.load(state, command):
+        giml.load_state_dict(saved["giml"])
+        snapshots = saved["snapshots"]
+    with tqdm(total=steps, initial=giml.t, desc=f"prior {out.stem}", mininterval=1) as bar:
+        while giml.t < steps:
+            cost = giml.step([update(i) for i in giml.sample(rounds * clients)])
+            bar.set_postfix(cost=f"{cost:.4f}", refresh=False)
+            bar.update()
+            if giml.t in {round(k * steps / (COLUMNS - 1)) for k in range(COLUMNS)}:
+                snapshots[giml.t] = look(G, z)
+            checkpoint.save(state, command, {"giml": giml.state_dict(), "snapshots": snapshots})
+    weights.save(G, out, architecture="dcgan", options={"size": size}, command=command)
+    draw(snapshots, out.with_suffix(".png"))
+    state.unlink(missing_ok=True)
+    print(out)
+
+
+@torch.no_grad()
+def look(G: DCGAN, z: Tensor) -> Tensor:
+    return G({"z": z}).cpu()
+
+
+def draw(snapshots: Mapping[int, Tensor], path: Path) -> None:
+    """Samples by step, (SHOWN, C, H, W) each: a row has one latent throughout, as in figure 4a."""
+    grid = make_grid(torch.stack(list(snapshots.values()), 1).flatten(0, 1), nrow=len(snapshots), padding=2)
+    figure = Figure(figsize=(0.7 * len(snapshots), 0.7 * SHOWN + 0.3), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(grid.permute(1, 2, 0).numpy())
+    cell = grid.shape[2] / len(snapshots)
+    axis.set_xticks([(k + 0.5) * cell for k in range(len(snapshots))], [f"t = {t}" for t in snapshots], fontsize=7)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.set_yticks([])
+    axis.set_frame_on(False)
+    figure.savefig(path, dpi=160)

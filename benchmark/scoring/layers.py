@@ -1,0 +1,82 @@
+"""How far off a layer-by-layer attack is in each layer: evaluation only, for it looks at the private image."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from attacks.closed_form.recursion import LayerReport
+from victims.victim import Victim
+
+Errors = list[tuple[str, float]]
+"""(layer, |rebuilt input - true input| / |true input|), in the order of the attack: last layer first."""
+
+COLUMNS = ("layer", "unknowns", "gradient_equations", "weight_equations", "rank", "rank_is_bound", "residual")
+LEAST = 1e-17  # an error of zero is drawn here
+
+
+def layer_errors(victim: Victim, image: Tensor, reports: Sequence[LayerReport]) -> Errors:
+    """The relative error of every rebuilt layer input.
+
+    Args:
+        image: the private one, (C, H, W) in [0, 1].
+        reports: of the run that was taken.
+    """
+    truth: dict[str, Tensor] = {}
+    layers = dict(victim.model.named_modules())
+    hooks = [
+        layers[report.layer].register_forward_pre_hook(
+            lambda _, given, name=report.layer: truth.update({name: given[0].detach().cpu().double()})
+        )
+        for report in reports
+    ]
+    try:
+        with torch.no_grad():
+            victim.logits(victim.parameters, victim.normalize(image.to(victim.mean))[None])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(r.layer, float((r.input - x).norm() / x.norm())) for r in reports for x in truth[r.layer]]
+
+
+def write_layers(folder: Path, task: str, reports: Sequence[LayerReport], errors: Errors) -> Path:
+    """`layers/<task>.csv`: what every layer's system determined, and the error of its solution."""
+    path = folder / "layers" / f"{task}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*COLUMNS, "error"])
+        for report, (_, error) in zip(reports, errors, strict=True):
+            writer.writerow([*(getattr(report, column) for column in COLUMNS), error])
+    return path
+
+
+def read_errors(folder: Path, tasks: Sequence[str]) -> list[Errors]:
+    """What `write_layers` wrote; tasks of which nothing could be rebuilt are left out."""
+    found = []
+    for task in tasks:
+        with (folder / "layers" / f"{task}.csv").open(newline="") as file:
+            found.append([(row["layer"], float(row["error"])) for row in csv.DictReader(file)])
+    return [errors for errors in found if errors]
+
+
+def draw_layers(path: Path, errors: Sequence[Errors], title: str = "") -> Path:
+    """Mean and standard deviation of log10 of the error over the images, by layer from last to first."""
+    layers = [layer for layer, _ in errors[0]]
+    log = np.log10(np.maximum([[error for _, error in image] for image in errors], LEAST))
+    mean, spread = log.mean(0), log.std(0)
+    figure = Figure(figsize=(0.55 * len(layers) + 2, 3.2), layout="constrained")
+    axis = figure.subplots()
+    axis.fill_between(layers, mean - spread, mean + spread, alpha=0.25, linewidth=0)
+    axis.plot(layers, mean, marker="o")
+    axis.set_xlabel("input of the layer, in the order of the attack", fontsize=8)
+    axis.set_ylabel(f"log10 of the relative error (n = {len(errors)})", fontsize=8)
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=160)
+    return path

@@ -1,0 +1,198 @@
+"""Which images go together as a client's private batch."""
+
+import itertools
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.tasks.manifests import lines, listed
+from victims.data.base import ImageData, digest
+from victims.errors import InputError, Notice
+
+RULES = ("random", "distinct", "unbalanced")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Which images make up a task; the id names the rule that drew them."""
+
+    task: str
+    indices: tuple[int, ...]
+
+
+def draw_batches(
+    data: ImageData, prefix: str, *, rule: str = "random", counts: Sequence[int] = (), batch_size: int, tasks: int
+) -> list[Batch]:
+    """The same batches in every run, and more tasks only add to them.
+
+    Images come in the order of the data set's manifest, then in that of their hashes. None is used again before the
+    others are too few for one more batch; then all are there again, in another order.
+
+    Args:
+        prefix: what the images are: data set, split, size. Tasks are named by it, the rule, and a digest of their ids.
+        rule: `random`: whatever comes, labels repeat as they do. `distinct`: no label twice. `unbalanced`: half of
+            the batch of one class, a quarter of another, both rounded down, and every other image of a class of its
+            own (IGIMS). Or a file: on each line the ids of one task's images.
+        counts: of images of each class, as a defense makes its batches, none larger than the one before.
+
+    Raises:
+        InputError: a count is below 1, the images do not make such batches, the rule is neither one nor a file, or
+            there are counts beside another rule than `random`.
+    """
+    for name, count in {"batch": batch_size, "tasks": tasks}.items():
+        if count < 1:
+            raise InputError(f"{name} is {count}; give 1 or more.")
+    if counts and rule != "random":
+        raise InputError(f"the defense makes the batches, of {len(counts)} labels each; leave --batches {rule} out.")
+    if rule in RULES:
+        counts, rule = (counts, f"{len(counts)}-label") if counts else (class_counts(rule, batch_size), rule)
+        drawn = list(itertools.islice(by_rule(data, prefix, rule, batch_size, counts), tasks))
+        used = [index for indices in drawn for index in indices]
+        notice_unlisted(data, prefix, used)
+        notice_repeated(data, prefix, used)
+    else:
+        drawn = from_file(data, prefix, Path(rule), batch_size)[:tasks]
+        if len(drawn) < tasks:
+            raise InputError(f"tasks is {tasks}, but {rule} lists {len(drawn)}; give at most that many.")
+    # Tasks name files, and where somebody's images lie is in no name.
+    stem = re.sub(r"[^\w.-]", "_", f"{Path(prefix).name}-{Path(rule).stem}-b{batch_size}")
+    return [
+        Batch(f"{stem}-{number:04d}-{digest(repr((prefix, [data.ids[i] for i in indices])))[:8]}", indices)
+        for number, indices in enumerate(drawn)
+    ]
+
+
+def by_rule(data: ImageData, prefix: str, rule: str, size: int, counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Batches without end. Where an image cannot be read the next one takes its place.
+
+    Args:
+        rule: the name of what gave the counts.
+        counts: as `pick` takes them; empty where any images go together.
+
+    Raises:
+        InputError: not even all images make one.
+    """
+    labels = data.labels.tolist()
+    broken: set[int] = set()
+    for turn in itertools.count():
+        left = {index: labels[index] for index in in_order(data, turn) if index not in broken}
+        while chosen := pick(left, counts) if counts else first(left, size):
+            unread = set(chosen) - set(data.readable(chosen))
+            broken |= unread
+            for index in unread or chosen:
+                del left[index]
+            if not unread:
+                yield chosen
+        if len(left) + len(broken) == len(data):
+            raise InputError(impossible(prefix, rule, size, counts, left))
+
+
+def in_order(data: ImageData, turn: int) -> list[int]:
+    """All images: in turn 0 those of the manifest in its order, then the others by hash; in later ones all by hash."""
+    keys = [data.key(image_id) for image_id in data.ids]
+    places = {key: place for place, key in enumerate(listed(data.name, data.split))} if turn == 0 else {}
+    ranks = [
+        (places.get(key, len(places)), digest(f"{key} {turn}" if turn else key), image_id)
+        for key, image_id in zip(keys, data.ids, strict=True)
+    ]
+    return sorted(range(len(ranks)), key=ranks.__getitem__)
+
+
+def class_counts(rule: str, size: int) -> list[int]:
+    """How many images of each class make up a batch, the largest class first; empty where that is left to chance.
+
+    Raises:
+        InputError: an unbalanced batch below 4, which has no quarter.
+    """
+    if rule == "unbalanced" and size < 4:
+        raise InputError(f"batch is {size}, but unbalanced batches have a quarter of one class; give 4 or more.")
+    half, quarter = size // 2, size // 4
+    return {"random": [], "distinct": [1] * size, "unbalanced": [half, quarter] + [1] * (size - half - quarter)}[rule]
+
+
+def first(left: Mapping[int, int], size: int) -> tuple[int, ...]:
+    """The first `size` images, or none if they are fewer."""
+    return tuple(itertools.islice(left, size)) if len(left) >= size else ()
+
+
+def pick(left: Mapping[int, int], counts: Sequence[int]) -> tuple[int, ...]:
+    """The first images that make such a batch, in their order, or none.
+
+    For each count in turn the class is that of the first image whose class is not in the batch yet and has as many.
+
+    Args:
+        left: label of every image that is left, in order.
+        counts: of images of each class, none larger than the one before.
+    """
+    sizes = Counter(left.values())
+    wanted: dict[int, int] = {}
+    for count in counts:
+        label = next((label for label in left.values() if label not in wanted and sizes[label] >= count), None)
+        if label is None:
+            return ()
+        wanted[label] = count
+    chosen: list[int] = []
+    for index, label in left.items():
+        if wanted.get(label):
+            wanted[label] -= 1
+            chosen.append(index)
+    return tuple(chosen)
+
+
+def impossible(prefix: str, rule: str, size: int, counts: Sequence[int], left: Mapping[int, int]) -> str:
+    """Why not one batch can be made of the images that can be read."""
+    if not counts:
+        return f"batch is {size}, but {prefix} has {len(left)} images; give at most that many."
+    several = [count for count in counts if count > 1]
+    most = [str(count) for _, count in Counter(left.values()).most_common(len(several))]
+    sizes = " and ".join(f"{n} in another" if place else f", with {n} images in one" for place, n in enumerate(several))
+    has = f", with at most {' and '.join(most)}" if most else ""
+    return f"{rule} batches of {size} need {len(counts)} classes{sizes}; {prefix} has {len(set(left.values()))}{has}."
+
+
+def notice_unlisted(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
+    """Say where tasks are not made of the data set's list; nobody is scored on `train`, which has none."""
+    keys = set(listed(data.name, data.split))
+    outside = {index for index in drawn if data.key(data.ids[index]) not in keys}
+    if not outside or data.split == "train":
+        return
+    what = "there is no list of its tasks; images come in the order of their hashes."
+    if keys:
+        here = sum(data.key(image_id) in keys for image_id in data.ids)
+        what = f"{here} of the {len(keys)} images of its list are here; {len(outside)} others come after them by hash."
+    warnings.warn(f"{prefix}: {what}", Notice, stacklevel=3)
+
+
+def notice_repeated(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
+    """Say where images are in several batches: intervals count these as independent. Nobody is scored on `train`."""
+    different = len(set(drawn))
+    if different < len(drawn) and data.split != "train":
+        what = f"{len(drawn)} images are asked for and {different} are used, some in several batches"
+        warnings.warn(f"{prefix}: {what}, which intervals do not know.", Notice, stacklevel=3)
+
+
+def from_file(data: ImageData, prefix: str, file: Path, size: int) -> list[tuple[int, ...]]:
+    """The batches that a file lists.
+
+    Raises:
+        InputError: there is no such file, a task has not `size` different images, or one is not there or not readable.
+    """
+    if not file.is_file():
+        raise InputError(
+            f"batches is '{file}'; give {', '.join(RULES)}, or a file with the ids of one task's images on each line."
+        )
+    places = {image_id: index for index, image_id in enumerate(data.ids)}
+    drawn = []
+    for number, ids in enumerate(lines(file), start=1):
+        if len(ids) != size or len(set(ids)) != size:
+            different = f"{len(ids)} images, {len(set(ids))} different ones"
+            raise InputError(f"task {number} of {file} has {different}; fix it, or --batch, which is {size}.")
+        if unknown := [image_id for image_id in ids if image_id not in places]:
+            known = f"ids are such as {data.ids[0]}"
+            raise InputError(f"task {number} of {file}: there is no image {unknown[0]} in {prefix}; {known}.")
+        drawn.append(tuple(places[image_id] for image_id in ids))
+        data.batch(drawn[-1])  # an image that cannot be read is named now, not after hours
+    return drawn

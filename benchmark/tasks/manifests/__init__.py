@@ -1,0 +1,30 @@
+"""Fixed tasks: which images of a data set are attacked first, in order, as `<data>-<split>.txt` beside this file."""
+
+import shlex
+from pathlib import Path
+
+from victims.errors import InputError
+
+
+def listed(name: str, split: str) -> list[str]:
+    """The keys of a split's images in the order of the tasks; none where the data set has no list."""
+    file = manifest(name, split)
+    return [key for line in lines(file) for key in line] if file.is_file() else []
+
+
+def manifest(name: str, split: str) -> Path:
+    """The file of a split's list, whether or not there is one."""
+    return Path(__file__).with_name(f"{name}-{split}.txt")
+
+
+def lines(file: Path) -> list[list[str]]:
+    """The words of every line that has any: without comments (#), and with blanks where they stand in quotes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        split = [shlex.split(line, comments=True) for line in file.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as lines of image ids ({error}); fix it.") from None
+    return [words for words in split if words]

@@ -1,0 +1,47 @@
+"""`python -m benchmark.tasks.manifests.make` writes the lists anew, by the rule and the official lists."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from benchmark.tasks.manifests import manifest
+from victims.data.base import digest, split_of
+from victims.data.ffhq import TRAIN
+from victims.data.photos import Photos
+
+LENGTH = 1000
+HEAD = """\
+# The first {count} of the {total} images of {name}'s split `{split}` in the order of the tasks, which is that of the
+# SHA-256 of what stands here in hexadecimal digits. Where one folder is parted into `tune` and another split, `tune`
+# has those whose last digit is 0 or 8. Made by `python -m benchmark.tasks.manifests.make`.
+"""
+CIFAR = {
+    ("train", "tune"): [f"train-{place:05d}" for place in range(50_000)],
+    ("test",): [f"test-{place:05d}" for place in range(10_000)],
+}
+OFFICIAL: Mapping[str, Mapping[Sequence[str], Sequence[str]]] = {
+    "photos": {(split,): Photos(split=split).ids for split in ("tune", "test")},
+    "cifar10": CIFAR,
+    "cifar100": CIFAR,
+    "tiny_imagenet": {("tune", "test"): [f"val_{place}" for place in range(10_000)]},
+    "imagenet": {("tune", "test"): [f"ILSVRC2012_val_{place:08d}" for place in range(1, 50_001)]},
+    "ffhq": {
+        ("train", "tune"): [f"{number:05d}" for number in range(TRAIN)],
+        ("test",): [f"{number:05d}" for number in range(TRAIN, 70_000)],
+    },
+}
+"""By data set, and by the splits that they are parted into: the keys of all images that there are."""
+
+
+def text(name: str, split: str) -> str:
+    """A split's list: the keys of its first images by hash, after what made it."""
+    ((parted, keys),) = ((parted, keys) for parted, keys in OFFICIAL[name].items() if split in parted)
+    ordered = sorted((key for key in keys if split_of(key, parted) == split), key=digest)
+    first = ordered[:LENGTH]
+    head = HEAD.format(count=len(first), total=len(ordered), name=name, split=split)
+    return head + textwrap.fill(" ".join(first), width=118, break_on_hyphens=False) + "\n"
+
+
+if __name__ == "__main__":
+    for name in OFFICIAL:
+        for split in ("tune", "test"):
+            manifest(name, split).write_text(text(name, split))

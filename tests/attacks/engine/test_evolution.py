@@ -1,0 +1,216 @@
+"""CMA-ES in an attack: a population is one batch, every run by itself, on what the package alone would do."""
+
+import cma
+import numpy as np
+import pytest
+import torch
+
+from attacks.engine.optimizers import CMAES, FULL
+from attacks.engine.regularizers import latent_divergence
+from attacks.ggl import GGL
+from attacks.gi_z import GIz
+from attacks.igims import IGIMS
+from victims.seeds import seed_of
+
+
+def values_at(candidates):
+    """A quadratic with its minimum at 1 in the first variable and at 2 in the second, (R, P)."""
+    first, second = candidates
+    return (first - 1).square().flatten(2).sum(2) + (second - 2).square().flatten(2).sum(2)
+
+
+def test_it_finds_the_minimum_of_a_quadratic_for_every_run():
+    search = CMAES([torch.zeros(2, 3), torch.zeros(2, 2, 2)], lr=1.0, population=20, seeds=[3, 4])
+    for _ in range(120):
+        candidates = search.ask()
+        assert [tuple(c.shape) for c in candidates] == [(2, 20, 3), (2, 20, 2, 2)]
+        search.tell(values_at(candidates))
+    assert values_at(candidates).max() < 1e-3
+
+
+def test_a_run_is_the_packages_own_search():
+    start, seed = torch.tensor([[0.5, -1.0, 2.0]]), 11
+    ours = CMAES([start], lr=0.7, population=8, seeds=[seed])
+    plain = cma.CMAEvolutionStrategy(
+        start[0].numpy(), 0.7, {"popsize": 8, "seed": np.nan, "randn": np.random.RandomState(seed).randn, "verbose": -9}
+    )
+    before = np.random.get_state()[1].copy()
+    for _ in range(10):
+        (candidates,) = ours.ask()
+        asked = plain.ask()
+        np.testing.assert_allclose(candidates[0].numpy(), np.array(asked, np.float32), rtol=1e-5)
+        ours.tell(candidates.square().sum(2))
+        plain.tell(asked, candidates[0].square().sum(1).tolist())
+    assert (np.random.get_state()[1] == before).all(), "numpy's global generator is left alone"
+
+
+def test_runs_do_not_see_each_other():
+    together = CMAES([torch.zeros(2, 3)], lr=1.0, population=6, seeds=[5, 6])
+    alone = CMAES([torch.zeros(1, 3)], lr=1.0, population=6, seeds=[6])
+    for _ in range(5):
+        (both,), (one,) = together.ask(), alone.ask()
+        assert torch.equal(both[1], one[0])
+        together.tell(both.square().sum(2))
+        alone.tell(one.square().sum(2))
+
+
+def test_values_that_are_not_finite_are_the_worst():
+    search = CMAES([torch.zeros(1, 2)], lr=1.0, population=8, seeds=[1])
+    for _ in range(60):
+        (candidates,) = search.ask()
+        values = (candidates - 0.5).square().sum(2)
+        search.tell(torch.where(candidates[..., 0] < 0, torch.nan, values))
+    assert values.max() < 1e-3
+
+
+def test_the_covariance_of_many_dimensions_is_diagonal():
+    small, large = (CMAES([torch.zeros(1, n)], lr=1.0, population=4, seeds=[1]) for n in (FULL, FULL + 1))
+    assert not small.runs[0].opts["CMA_diagonal"]
+    assert large.runs[0].opts["CMA_diagonal"]
+
+
+# In the attacks.
+
+STEPS, POPULATION = 5, 6
+
+
+@pytest.fixture
+def observation(capture):
+    return capture(dtype=torch.float64).observation
+
+
+def written_out(attack, G, observation, cost, squash=lambda z: z):
+    """The package's CMA-ES on one candidate after another; the least cost of every generation, and the best z."""
+    z = G.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double()
+    seed = seed_of(0, "t", 0, "cma") % 2**32
+    options = {"popsize": POPULATION, "seed": np.nan, "randn": np.random.RandomState(seed).randn, "verbose": -9}
+    search, least, best = cma.CMAEvolutionStrategy(z.flatten().numpy(), 1.0, options), [], None
+    for _ in range(STEPS):
+        asked = search.ask()
+        told, costs = [], []
+        for candidate in asked:
+            z = torch.as_tensor(candidate).view(3, -1)
+            matching = cost(observation.victim.normalize(G({"z": squash(z)})))
+            told.append(matching + attack.alpha_kl * latent_divergence(z[None]).item())
+            costs.append(matching)
+            if best is None or matching < min([*least, *costs[:-1]], default=np.inf):
+                best = z
+        search.tell(asked, told)
+        least.append(min(costs))
+    return least, best
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+def test_ggl_is_cma_es_on_the_squared_distance_one_candidate_after_another(observation, small_prior, squashed):
+    G = small_prior.double()
+    attack = GGL(steps_z=STEPS, population=POPULATION, squashed=squashed, prior=G, restarts=1)
+    result = attack.run([observation])
+    labels = observation.knowledge.labels[None]
+
+    def cost(x):
+        x = x.detach().requires_grad_()
+        theta = {name: p.requires_grad_() for name, p in observation.victim.parameters.items()}
+        loss = observation.victim.loss(theta, x, labels[0])
+        dummy = dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
+        dummy = observation.knowledge.estimate({n: u[None] for n, u in observation.update.items()}, observation.victim)(
+            {n: g[None] for n, g in dummy.items()}
+        )
+        return sum((dummy[n][0] - u).square().sum() for n, u in observation.update.items()).item() / len(theta)
+
+    least, best = written_out(attack, G, observation, cost, torch.tanh if squashed else lambda z: z)
+    torch.testing.assert_close(torch.stack([c for _, c in result.curve])[:, 0], torch.tensor(least).double())
+    z = best.tanh() if squashed else best
+    torch.testing.assert_close(result.images[0], observation.victim.normalize(G({"z": z})))
+    assert result.gradient_evaluations == STEPS * POPULATION
+
+
+def test_ggls_starts(observation, small_prior):
+    for start, holds in {
+        "mean": lambda z: not z.any(),
+        "uniform": lambda z: z.min() > 0 and z.max() < 1,
+        "drawn": lambda z: z.min() < 0 and z.max() > 1,
+    }.items():
+        attack = GGL(start=start, prior=small_prior.double(), population=4, restarts=1)
+        attack.begin([observation])
+        assert holds(attack._stage.variables["z"]), start
+
+
+def test_ggl_by_adam_is_the_latent_search_on_another_cost(observation, small_prior):
+    attack = GGL(steps_z=STEPS, optimizer="adam", prior=small_prior.double(), restarts=2)
+    result = attack.run([observation])
+    assert result.gradient_evaluations == 2 * STEPS
+    assert result.curve[-1][1] < result.curve[0][1]
+
+
+def test_igims_goes_on_from_latents_and_parameters_of_the_round_before(observation, small_prior):
+    """The first generation of round 2 is drawn around round 1's latents and decoded by round 1's parameters."""
+    attack = IGIMS(rounds=2, steps_z=4, steps_w=6, population=5, eta_w=0.05, prior=small_prior.double(), restarts=1)
+    assert attack.plan == {"z1": 2, "w1": 3, "z2": 2, "w2": 3}
+    seen = {}
+    for stage in attack_stages(attack, observation):
+        seen[stage.name] = stage
+    assert not seen["z1"].variables["z"].any(), "mu = 0"
+    prior = dict(small_prior.named_parameters())
+    for name, w in seen["w1"].variables.items():
+        assert torch.equal(w, prior[name].expand_as(w))
+    for name, p in prior.items():
+        assert not torch.equal(seen["z2"].fixed[name], p.expand_as(seen["z2"].fixed[name])), name
+    assert torch.equal(seen["z2"].variables["z"], seen["w1"].fixed["z"])
+    assert seen["w2"].lr == seen["w1"].lr / 2
+    assert seen["z2"].lr == seen["z1"].lr / 2
+    assert attack.gradient_evaluations == 4 * 5 + 6
+
+
+def attack_stages(attack, observation):
+    """Every stage that a run enters."""
+    attack.begin([observation])
+    stages = [attack._stage]
+    for _ in range(sum(attack.plan.values())):
+        attack.advance()
+        if attack._stage is not stages[-1]:
+            stages.append(attack._stage)
+    return stages
+
+
+def test_parameters_are_held_to_where_they_began(observation, small_prior):
+    """lambda_w |w - w_0|_2, per image: a large weight keeps the copies near the prior's parameters."""
+
+    def distance(lambda_w):
+        attack = IGIMS(rounds=1, steps_z=1, steps_w=6, population=4, eta_w=0.01, lambda_w=lambda_w,
+                       prior=small_prior.double(), restarts=1)  # fmt: skip
+        attack.begin([observation])
+        for _ in range(6):  # the step after would be the last
+            attack.advance()
+        return sum((attack._variables[n] - p).square().sum() for n, p in small_prior.named_parameters()).sqrt()
+
+    assert distance(10.0) < 0.5 * distance(0.0)
+
+
+def test_divergence_is_that_of_a_normal_distribution_from_the_standard_one():
+    z = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1.7 + 0.4
+    fitted = torch.distributions.Normal(z.mean(2), z.std(2))
+    expected = torch.distributions.kl_divergence(fitted, torch.distributions.Normal(0.0, 1.0)).sum(1)
+    torch.testing.assert_close(latent_divergence(z), expected)
+    assert latent_divergence(torch.zeros(1, 1, 4)).isfinite()
+
+
+def test_a_population_needs_no_gradients(observation, small_prior, monkeypatch):
+    """CMA-ES runs where differentiating the generator is impossible; a latent search by gradients does not."""
+
+    class NoSlope(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise ArithmeticError
+
+    from attacks import ggl, gi_z
+    from priors.base import decode
+
+    for module in (ggl, gi_z):
+        monkeypatch.setattr(module, "decode", lambda *given: NoSlope.apply(decode(*given)))
+    GGL(steps_z=2, population=4, prior=small_prior.double(), restarts=1).run([observation])
+    with pytest.raises(ArithmeticError):
+        GIz(steps_z=2, prior=small_prior, restarts=1).run([observation])

@@ -1,0 +1,156 @@
+import pytest
+import torch
+from torch import nn
+
+from attacks.base import Attack
+from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.objective import Objective
+from attacks.engine.stage import Stage
+from attacks.ig import IG
+from benchmark.registry import KINDS, registered
+from priors.dcgan import DCGAN
+from victims.errors import InputError, Notice
+from victims.victim import Victim, build
+
+R, B = 3, 2
+SHAPE = {"image_shape": (3, 16, 16), "num_classes": 10}
+
+
+def make_victim(model, training=False):
+    return Victim(model.double(), mean=(0.5,) * 3, std=(0.2,) * 3, training=training)
+
+
+def dummy_batches(size=16):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(R, B, 3, size, size, generator=generator, dtype=torch.float64, requires_grad=True)
+    return images, torch.randint(10, (R, B), generator=generator)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["convnet", "lenet", "resnet20", "sigmoid_resnet10"])
+def test_vectorized_equals_looped_twice_differentiated(name, training):
+    victim = make_victim(build(registered(KINDS["victim"])[name], **SHAPE, seed=0), training)
+    assert vectorizes(victim, (3, 16, 16), B)
+    images, labels = dummy_batches()
+    outcomes = []
+    for vectorized in (True, False):
+        gradients = victim_gradients(victim, images, labels, vectorized=vectorized)
+        (second,) = torch.autograd.grad(sum(g.square().sum() for g in gradients.values()), images)
+        outcomes.append((gradients, second))
+    for name in outcomes[0][0]:
+        torch.testing.assert_close(outcomes[0][0][name], outcomes[1][0][name], rtol=1e-8, atol=1e-12)
+    second, plain = outcomes[0][1], outcomes[1][1]
+    assert (second - plain).norm() <= 1e-7 * plain.norm()
+
+
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_second_derivative_of_a_net_with_batch_norm_is_the_slope_of_its_gradient(vectorized):
+    victim = make_victim(build(registered(KINDS["victim"])["sigmoid_resnet10"], **SHAPE, seed=0), training=True)
+    images, labels = dummy_batches()
+
+    def norm2(x):
+        return sum(g.square().sum() for g in victim_gradients(victim, x, labels, vectorized=vectorized).values())
+
+    (gradient,) = torch.autograd.grad(norm2(images), images)
+    direction = torch.randn(images.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    step = 1e-6 * direction
+    difference = (norm2(images.detach() + step) - norm2(images.detach() - step)).item() / 2e-6
+    assert (gradient * direction).sum().item() == pytest.approx(difference, rel=1e-5)
+
+
+class LayerNormed(nn.Sequential):
+    """torch's layer norm, which loses a part of its second derivative under vmap."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 14, 14]), nn.Sigmoid(), nn.Flatten(), nn.Linear(784, 10))
+
+
+def test_a_victim_that_torch_func_gets_wrong_goes_the_eager_way_and_says_so():
+    torch.manual_seed(0)
+    with pytest.warns(Notice, match="disagree"):
+        assert not vectorizes(make_victim(LayerNormed()), (3, 16, 16), B)
+
+
+def test_each_run_has_its_own_gradient_from_plain_autograd():
+    model = build(registered(KINDS["victim"])["lenet"], image_shape=(3, 16, 16), num_classes=10, seed=0).double()
+    images, labels = dummy_batches()
+    gradients = victim_gradients(make_victim(model), images, labels)
+    for run in range(R):
+        model.zero_grad()
+        nn.functional.cross_entropy(model(images[run].detach()), labels[run]).backward()
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(gradients[name][run], parameter.grad)
+
+
+class Moody(nn.Module):
+    """Looks at a value, which torch.func cannot vectorize."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 16 * 16, 10)
+
+    def forward(self, x):
+        x = self.linear(x.flatten(1))
+        return x if x.sum().item() > 0 else 2 * x
+
+
+def test_a_victim_that_torch_func_cannot_run_goes_the_eager_way_and_says_so(capture):
+    torch.manual_seed(0)
+    victim = Victim(Moody(), mean=(0.5,) * 3, std=(0.2,) * 3)
+    with pytest.warns(Notice, match=r"torch\.func cannot run this victim"):
+        assert not vectorizes(victim, (3, 16, 16), B)
+    observation = capture(size=16, victim=victim).observation
+    with pytest.warns(Notice):
+        result = IG(steps=30).run([observation])
+    assert result.cost.item() < result.curve[0][1].item() - 0.05
+
+
+class Stages(Attack):
+    """Yields the stages it is told, whatever its plan says."""
+
+    def __init__(self, plan, names):
+        super().__init__(plan)
+        self.names = names
+
+    def search(self):
+        for name in self.names:
+            yield Stage(name=name, variables={"x": self.noise()}, decode=lambda v: v["x"], lr=0.1)
+
+
+@pytest.mark.parametrize(("plan", "names"), [(["a"], ["b"]), (["a", "b"], ["a"]), (["a"], ["a", "b"])])
+def test_a_search_that_leaves_its_plan_is_a_clear_error(plan, names, capture):
+    with pytest.raises(ValueError, match="plan"):
+        Stages(dict.fromkeys(plan, 1), names).run([capture(size=16).observation])
+
+
+@pytest.mark.parametrize("method", ["ig", "ggl"])
+def test_chunks_are_halved_where_memory_runs_out_and_the_run_goes_on(method, capture, monkeypatch):
+    """Also within a step: what its first chunks gave is thrown away."""
+    attack = registered(KINDS["attack"])[method]
+    options = {"prior": build(DCGAN, size=32, ngf=4, seed=0).eval(), "population": 6} if "prior" in attack.needs else {}
+    observation = capture().observation
+    whole = attack(steps=2, restarts=3, seed=0, **options).run([observation])
+    asked = []
+    real = Objective._evaluate
+
+    def evaluate(self, chunk, *given):
+        asked.append(chunk.rows.stop - chunk.rows.start)
+        if asked[-1] > 1:
+            raise torch.OutOfMemoryError
+        return real(self, chunk, *given)
+
+    monkeypatch.setattr(Objective, "_evaluate", evaluate)
+    with pytest.warns(Notice, match="memory ran out; going on with chunks of 1"):
+        halved = attack(steps=2, restarts=3, seed=0, chunk=3, **options).run([observation])
+    assert asked[:2] == [3, 1]
+    assert max(asked[1:]) == 1
+    torch.testing.assert_close(halved.cost, whole.cost, rtol=1e-4, atol=1e-6)
+
+
+def test_memory_for_less_than_one_batch_is_one_clear_line(capture, monkeypatch):
+    def evaluate(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Objective, "_evaluate", evaluate)
+    with pytest.warns(Notice), pytest.raises(InputError, match="lower --batch or --size"):
+        IG(steps=2, restarts=2, chunk=2).run([capture().observation])

@@ -1,0 +1,232 @@
+"""An audit of a model and images of one's own; verdicts and the budget are checked without one."""
+
+import base64
+import io
+import re
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from benchmark.__main__ import main
+from benchmark.audit import audit as module
+from benchmark.audit.audit import Cell, arrange, controls, share
+from benchmark.audit.page import NOT_SHOWN, PARTLY, RECOGNizABLE, Shown, page, verdict, worst
+from benchmark.config import Config
+from leaderboard.rows import read_rows
+from victims.data.folder import Folder
+from victims.errors import InputError
+
+
+class Tiny(nn.Module):
+    """A user's own: two linear layers, of which an update tells everything."""
+
+    def __init__(self, *, image_shape, num_classes):
+        super().__init__()
+        self.first = nn.Linear(int(np.prod(image_shape)), 16)
+        self.last = nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        return self.last(torch.sigmoid(self.first(x.flatten(1))))
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Six pictures of 16 px in two class folders."""
+    random = np.random.default_rng(0)
+    for place in range(6):
+        folder = tmp_path / "mine" / ("cats" if place % 2 else "d & <gs")
+        folder.mkdir(parents=True, exist_ok=True)
+        smooth = Image.fromarray(random.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((16, 16))
+        smooth.save(folder / f"{place}.png")
+    return tmp_path / "mine"
+
+
+# Verdicts.
+
+
+def scores(psnr, ssim, iip=0.0, control="none"):
+    return {"psnr": psnr, "ssim": ssim, "iip": iip, "control": control, "label": 0, "status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (scores(20, 0.7, 1), RECOGNizABLE),
+        (scores(20, 0.7, 0), PARTLY),  # another image is nearer, but it is much closer than a control
+        (scores(14.9, 0.7, 1), PARTLY),  # not 3 dB above
+        (scores(20, 0.45, 1), PARTLY),
+        (scores(13.1, 0.3, 1), PARTLY),
+        (scores(12.9, 0.3, 1), NOT_SHOWN),  # not 1 dB above, SSIM not .1 above
+        (scores(12.1, 0.41, 0), PARTLY),
+        (scores(11.9, 0.41, 0), NOT_SHOWN),
+        (scores(12, 0.3, 1), NOT_SHOWN),  # the control itself
+    ],
+)
+def test_a_verdict_rests_on_the_best_control(row, expected):
+    assert verdict(row, [scores(12, 0.1), scores(9, 0.3)]) == expected
+
+
+def test_what_a_prior_shows_of_other_images_is_no_leak():
+    assert verdict(scores(20, 0.7, 1), [scores(10, 0.1)]) == RECOGNizABLE
+    assert verdict(scores(20, 0.7, 1), [scores(10, 0.1), scores(20, 0.7)]) == NOT_SHOWN
+
+
+def test_the_worst_attack_counts_and_a_control_is_no_attack():
+    results = [
+        Shown("weak", scores(13, 0.2), b""),
+        Shown("strong", scores(20, 0.8, 1), b""),
+        Shown("stronger", scores(22, 0.6, 1), b""),
+        Shown("blurred", scores(30, 0.2, 0), b""),
+        Shown("stronger", scores(8, 0.1, 0, "shuffled_update"), b""),
+    ]
+    found, best = worst(results, scores(12, 0.1))
+    assert (found, best.attack) == (RECOGNizABLE, "stronger")
+    copied = [*results, Shown("lucky", scores(40, 1.0, 1, "shuffled_update"), b"")]
+    assert worst(copied, scores(12, 0.1))[0] == NOT_SHOWN
+
+
+def test_the_mean_of_the_others_leaves_the_image_out(images):
+    arrange(images, None, images.parent / "laid" / "test")
+    data = Folder(images.parent / "laid", size=16)
+    found = controls(data, data.ids[:2])
+    for place, image_id in enumerate(data.ids[:2]):
+        others = np.mean([data[k][0].numpy() for k in range(6) if k != place], 0)
+        psnr = -10 * np.log10(((others - data[place][0].numpy()) ** 2).mean())
+        assert found[image_id]["psnr"] == pytest.approx(psnr, abs=1e-3)
+
+
+# The budget.
+
+
+def cells(*seconds, solved=()):
+    return [Cell("x", Config(), s, False) for s in seconds] + [Cell("x", Config(), s, True) for s in solved]
+
+
+def test_time_is_shared_out():
+    assert share(100, cells(0.01, 0.03), 5) == (5, 500)  # 5 tasks x 500 steps x .04 s
+    assert share(20, cells(0.01, 0.03), 9) == (5, 100)  # fewer images before too few steps
+    assert share(20, cells(0.01, 0.03, solved=[1]), 4) == (4, 100)  # 4 x (1 s + 100 x .04 s)
+    assert share(1e9, cells(0.01), 2) == (2, module.MOST)
+    assert share(10, cells(solved=[1]), 8)[0] == 8
+
+
+def test_too_little_time_is_refused():
+    with pytest.raises(
+        InputError, match=r"100 steps of every attack on one batch take 2\.0 minutes, and there are 1\.0"
+    ):
+        share(60, cells(1.2), 3)
+
+
+# Images.
+
+
+def test_class_folders_and_a_table_mean_the_same(images, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    lines = ["file,label"]
+    for path in sorted(images.glob("*/*.png")):
+        (flat / path.name).write_bytes(path.read_bytes())
+        lines.append(f"{path.name},{path.parent.name}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    arrange(images, None, tmp_path / "a" / "test")
+    arrange(flat, tmp_path / "labels.csv", tmp_path / "b" / "test")
+    one, two = Folder(tmp_path / "a", size=16), Folder(tmp_path / "b", size=16)
+    assert (one.ids, one.classes, one.labels.tolist()) == (two.ids, two.classes, two.labels.tolist())
+    assert len(one) == 6  # none is kept back in another split
+    (images / "cats" / "1.png").unlink()
+    arrange(images, None, tmp_path / "a" / "test")
+    assert len(Folder(tmp_path / "a", size=16)) == 5
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, "no class folders; give --labels"),
+        ("file;label\n0.png;a\n", "first line file,label"),
+        ("file,label\n", "first line file,label"),
+        ("file,label\nx.png,a\n", r"names x\.png, which is not in"),
+        ("file,label\n0.png,../a\n", r"the label '\.\./a'; give a name without /"),
+        ("file,label\n0.png\n", "the label ''"),
+    ],
+)
+def test_images_that_cannot_be_told_apart_are_refused(table, message, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "0.png")
+    labels = None
+    if table:
+        labels = tmp_path / "labels.csv"
+        labels.write_text(table)
+    with pytest.raises(InputError, match=message):
+        arrange(tmp_path, labels, tmp_path / "out" / "test")
+
+
+def test_no_images_at_all(tmp_path):
+    with pytest.raises(InputError, match="there are no pictures in"):
+        arrange(tmp_path, None, tmp_path / "out" / "test")
+
+
+# The whole.
+
+
+def test_one_s_own_model_and_images(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GIBENCH_OFFLINE", "1")
+    monkeypatch.setattr(module, "ATTACKS", {name: module.ATTACKS[name] for name in ("ig, much smoothing", "rgap")})
+    monkeypatch.setattr(module, "LEAST", 20)
+    monkeypatch.setattr(module, "MOST", 60)
+    options = [f"--images={images}", "--size=16", "--defense=none,sign", "--most=2", f"--out={tmp_path / 'out'}"]
+    assert main(["audit", f"--model={__name__}:Tiny", *options]) == 0
+    text = (tmp_path / "out" / "audit.html").read_text()
+    assert "http" not in text  # opens from disk and loads nothing
+    assert "This is a lower bound" in text
+    assert "d &amp; &lt;gs" in text
+    assert "d & <gs" not in text
+    assert "rgap, none" in text  # refused, and said so
+    pictures = re.findall(r"data:image/png;base64,([\w+/=]+)", text)
+    assert len(pictures) == 2 * 2 * 2  # truth and the best, by defense and image
+    assert all(Image.open(io.BytesIO(base64.b64decode(picture))).size == (16, 16) for picture in pictures)
+    lines = [row for file in (tmp_path / "out" / "runs").glob("*/rows.jsonl") for row in read_rows(file)[0]]
+    assert Counter((row["defense"], row["control"]) for row in lines) == {
+        (defense, control): 2 for defense in ("none", "sign") for control in ("none", "shuffled_update")
+    }
+    assert all(row["adapt"] for row in lines if row["defense"] != "none")
+    assert {row["steps"] for row in lines} == {60}
+    said = dict(re.findall(r"<tr><td>(none|sign)</td><td>(\d)</td>", text))
+    assert said.keys() == {"none", "sign"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--minutes=0.0001"], "give more --minutes"),
+        (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
+        (["--defense=nois:1"], "did you mean 'noise'"),
+        (["--batch=4"], "the controls need 8, twice a batch"),
+        (["--images=nowhere"], "there are no pictures in nowhere"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused_in_one_line(options, message, images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "ATTACKS", {"ig": {"attack": "ig"}})
+    given = {"--model": f"{__name__}:Tiny", "--images": str(images), "--size": "16"}
+    given |= dict(option.split("=", 1) for option in options)
+    assert main(["audit", *(f"{name}={value}" for name, value in given.items()), f"--out={tmp_path / 'out'}"]) == 2
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("benchmark: ")]
+    assert message in line
+
+
+def test_the_page_is_the_same_for_the_same_results():
+    shown = {
+        ("none", "a"): [Shown("ig", scores(20, 0.7, 1), b"x"), Shown("ig", scores(9, 0, 0, "shuffled_update"), b"y")]
+    }
+    made = [
+        page(shown, {"a": scores(10, 0.1)}, truths={"a": b"z"}, classes=["k"], left_out={}, facts={"model": "<m>"})
+        for _ in range(2)
+    ]
+    assert made[0] == made[1]
+    assert "<m>" not in made[0]
+    assert '<td class="recognizable">recognizable</td>' in made[0]
+    assert "What could not be run" not in made[0]
+    assert Path(__file__).name not in made[0]

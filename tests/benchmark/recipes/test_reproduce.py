@@ -1,0 +1,209 @@
+"""Recipes: every cell means something, nothing missing goes unsaid, and a small one runs to its table."""
+
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from benchmark.__main__ import main
+from benchmark.launch import matrix
+from benchmark.recipes import reproduce
+from benchmark.recipes.recipe import RECIPES, SIZES, combinations, expand, read
+from benchmark.registry import KINDS, find, registered
+from leaderboard.reported import reported
+from priors import catalog as catalog
+from priors import weights
+from victims import catalog as victims
+
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+TINY = """
+tables: [gifd-table1]
+by: [batch]
+defaults: {victim: lenet, defense: none, labels: given, batch: [1, 2]}
+cells:
+  - {method: IG, attack: ig, set: {tv: 1e-3}}
+  - {method: GIFD, attack: gifd, batch: 1, set: {layers: 1}}
+paper: {data: ffhq, size: 64, prior: stylegan2-ffhq-256, tasks: 2}
+small: {data: cifar10, size: 32, prior: dcgan-cifar10, tasks: 2, restarts: 1, steps: 2}
+"""
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """The command on a machine without data or weights; cells run in this process, `run.cells` has their lines."""
+
+    def cell(command, check):
+        assert command[:3] == [sys.executable, "-m", "benchmark"]
+        run.cells.append(command[3:])
+        return subprocess.CompletedProcess(command, main(command[3:]))
+
+    def run(recipe, *options, code=0):
+        run.cells = []
+        nowhere = [f"--data-dir={tmp_path / 'data'}", f"--weights-dir={tmp_path / 'weights'}"]
+        common = ["--devices=1", "--wandb=off", f"--out={tmp_path / 'out'}"]
+        assert main(["reproduce", str(recipe), *nowhere, *common, *options]) == code
+        return capsys.readouterr()
+
+    monkeypatch.setattr(matrix, "subprocess", SimpleNamespace(run=cell))
+    return run
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def cells_of(name, size, tmp_path):
+    return expand(read(name), size, {"data_dir": tmp_path, "weights_dir": tmp_path}, tmp_path)
+
+
+# What is shipped.
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_means_something(name, size, tmp_path):
+    plan = read(name)
+    known_priors = {*weights.shipped(), *catalog.CATALOG}
+    for cell in cells_of(name, size, tmp_path):
+        config = cell.config
+        config.make_defense()
+        config.local_training()
+        assert config.data in registered(KINDS["data"])
+        victims.find(config.victim, lambda own: find("victim", own))
+        if not cell.method or plan["command"] == "labels":
+            continue
+        method = find("attack", config.attack)
+        config.method_options(method)
+        if "prior" in method.needs:
+            architecture, _, detail = config.prior.partition(":")
+            learned = str(tmp_path / "priors") in config.prior
+            assert learned or config.prior in known_priors or architecture in weights.ARCHITECTURES, config.prior
+            assert not detail or architecture in weights.ARCHITECTURES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_sizes_have_the_same_methods_and_no_cell_is_lost(name):
+    plan = read(name)
+    methods = {}
+    for size in SIZES:
+        named = [
+            (method, *(options.get(option) for option in plan["by"])) for method, options in combinations(plan, size)
+        ]
+        assert len(named) == len(set(named)) or plan["command"] == "labels"
+        methods[size] = {method for method, *_ in named}
+    assert methods["paper"] == methods["small"]
+
+
+def test_every_reported_number_has_a_cell_of_the_same_attack(tmp_path):
+    stands = set(chain.from_iterable(read(name)["tables"] for name in NAMES))
+    assert stands == {entry.table for entry in reported()}
+    for name in NAMES:
+        plan = read(name)
+        if plan["command"] == "labels":
+            continue
+        cells = cells_of(name, "paper", tmp_path)
+        for entry in reported():
+            if entry.table in plan["tables"]:
+                same = [c for c in cells if c.method == entry.method and reproduce.paper(c, plan["by"], [entry])]
+                assert same, entry
+                assert {c.config.attack for c in same} == {entry.attack}
+                for field in {"bn", "defense", "victim_mode", "batches"} & entry.setting.keys():
+                    if field != "batches" or entry.setting.get("batch_size", 2) > 1:
+                        assert {getattr(c.config, field) for c in same} == {entry.setting[field]}, (entry.table, field)
+
+
+# What is missing.
+
+
+def test_what_is_missing_is_said_in_one_line_and_the_cells_that_need_it_are_named(run, tmp_path):
+    printed = run("gifd-table3a", "--size=paper", code=2)
+    assert run.cells == []
+    said = [line for line in printed.err.splitlines() if "imagenet" in line]
+    assert said == [
+        f"benchmark: imagenet has no test images in {tmp_path / 'data/imagenet/val'}; put them there, or fix "
+        "--data-dir. (GIFD-z; GIFD-f; GIFD-e; GIFD)"
+    ]
+    assert "no result from 4 of 4 cells" in printed.err.splitlines()[-1]
+
+
+def test_weights_that_are_missing_leave_out_only_what_needs_them(tmp_path, tiny):
+    tiny.write_text(TINY.replace("data: ffhq, size: 64", "data: photos, size: 32"))
+    cells = cells_of(str(tiny), "paper", tmp_path)
+    lines, left_out = reproduce.check(cells, "run")
+    assert left_out == {"GIFD, batch 1"}
+    ((line, names),) = lines.items()
+    assert "stylegan2-ffhq-256 needs 550000.pt" in line
+    assert names == ["GIFD, batch 1"]
+
+
+def test_a_generator_that_cannot_be_learned_takes_its_cells_along(tmp_path):
+    cells = cells_of("giml-figure4", "paper", tmp_path)
+    lines, left_out = reproduce.check([c for c in cells if not c.method or "learned" in c.method], "run")
+    assert left_out == {"prior giml", "GI-z, learned", "GI-z/w, learned"}
+    assert any("ffhq has no train images" in line for line in lines)
+
+
+# What runs.
+
+
+def test_a_small_recipe_runs_on_embedded_data_and_ends_beside_the_paper(run, tiny, tmp_path):
+    printed = run(tiny)
+    assert len(run.cells) == 3
+    assert all("--data=photos" in c for c in run.cells)
+    document = (tmp_path / "out/reproduce-tiny-small.md").read_text()
+    lines = [line.split(" | ") for line in document.splitlines() if line.startswith(("| IG", "| GIFD"))]
+    assert [(line[0], line[1], line[2], line[3]) for line in lines] == [
+        ("| IG", "1", "2", "19.076"),
+        ("| IG", "2", "4", "16.277"),
+        ("| GIFD", "1", "2", "21.133"),
+    ]
+    assert "supplement, section A, table 1; data ffhq, size 64, victim resnet18. " in document
+    again = run(tiny)
+    assert again.out.splitlines()[-1] == printed.out.splitlines()[-1]
+    assert (tmp_path / "out/reproduce-tiny-small.md").read_text() == document
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("tv: 1e-3", "tb: 1e-3"), "ig has no option 'tb=1e-3'"),
+        (("attack: ig", "attack: gi_g"), "unknown attack 'gi_g'"),
+        (("steps: 2", "steps: many"), "IG, batch 1: "),
+        (("steps: 2", "paces: 2"), "IG, batch 1: "),
+        (("by: [batch]", "per: [batch]"), "is no recipe"),
+        (("method: IG, ", ""), "has a cell without a method"),
+        (("cells:", "cells: {"), "is no YAML that can be read"),
+        (("prior: dcgan-cifar10", "prior: 'learned:x'"), "learns no generator 'x'"),
+    ],
+)
+def test_a_bad_recipe_is_told_in_one_line(change, expected, run, tiny):
+    text = TINY.replace(*change)
+    assert text != TINY
+    tiny.write_text(text)
+    printed = run(tiny, code=2) if "attack" not in expected and "option" not in expected else None
+    if printed is None:
+        lines, left_out = reproduce.check(cells_of(str(tiny), "small", tiny.parent), "run")
+        assert any(expected in line for line in lines)
+        assert left_out == {"IG, batch 1", "IG, batch 2"}
+    else:
+        assert expected in printed.err
+        assert printed.err.count("\n") == 1
+        assert run.cells == []
+
+
+def test_an_unknown_name_lists_the_recipes(run):
+    assert "did you mean 'gifd-table3a'" in run("gifd-tabel3a", code=2).err
+
+
+def test_make_hands_the_recipe_on():
+    made = subprocess.run(
+        ["make", "-n", "-o", ".venv/.ready", "reproduce", "RECIPE=gifd-table4", "SIZE=paper", "OUT=there"],
+        cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert all(part in made for part in ("reproduce 'gifd-table4'", "--size='paper'", "--out='there'"))

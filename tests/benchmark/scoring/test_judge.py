@@ -1,0 +1,74 @@
+"""Scoring beside the attack."""
+
+import json
+from threading import Event
+
+import pytest
+
+from attacks.ig import IG
+from benchmark.__main__ import main
+from benchmark.scoring import judge
+
+SECONDS = 60
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Of two tasks, in this process: the exit code."""
+    options = ["--attack=ig", "--victim=lenet", "--batch=2", "--tasks=2", "--steps=4", "--restarts=1"]
+    return lambda: main(["run", *options, "--devices=1", "--wandb=off", f"--out={tmp_path}"])
+
+
+def rows(folder):
+    return [json.loads(line) for file in folder.glob("*/parts/*.jsonl") for line in file.read_text().splitlines()]
+
+
+def test_the_attack_goes_on_with_the_next_task_while_one_is_scored(run, tmp_path, monkeypatch):
+    begun, order = Event(), []
+
+    def begin(attack, observations, begin=IG.begin):
+        order.append(f"attack {len(order)}")
+        if len(order) == 2:
+            begun.set()
+        begin(attack, observations)
+
+    def score(*arguments, score=judge.score):
+        assert begun.wait(SECONDS), "the second task waits for the scores of the first"
+        return score(*arguments)
+
+    monkeypatch.setattr(IG, "begin", begin)
+    monkeypatch.setattr(judge, "score", score)
+    assert run() == 0
+    assert order == ["attack 0", "attack 1"]
+    (file,) = tmp_path.glob("*/rows.jsonl")
+    assert len(file.read_text().splitlines()) == 4
+
+
+def test_what_goes_wrong_while_scoring_ends_the_run(run, monkeypatch):
+    def score(*_):
+        raise RuntimeError("no score")
+
+    monkeypatch.setattr(judge, "score", score)
+    with pytest.raises(RuntimeError, match="no score"):
+        run()
+
+
+def test_a_task_that_was_attacked_is_written_down_whatever_happens_to_the_next(run, tmp_path, monkeypatch):
+    scoring, seen = Event(), []
+
+    def training_step(attack, observations, index, step=IG.training_step):
+        seen.append(observations[0].task)
+        if len(set(seen)) == 2:
+            scoring.set()
+            raise RuntimeError("cut")
+        step(attack, observations, index)
+
+    def score(*arguments, score=judge.score):
+        assert scoring.wait(SECONDS)
+        return score(*arguments)
+
+    monkeypatch.setattr(IG, "training_step", training_step)
+    monkeypatch.setattr(judge, "score", score)
+    with pytest.raises(RuntimeError, match="cut"):
+        run()
+    assert {row["task"] for row in rows(tmp_path)} == {seen[0]}

@@ -1,0 +1,211 @@
+"""Everything that `--prior` may say, and what is refused."""
+
+import hashlib
+import inspect
+import json
+import re
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+
+from priors import catalog as catalog
+from priors import weights
+from priors.catalog import CATALOG, PUBLIC, find
+from priors.dcgan import DCGAN
+from priors.dcgan_faces import DCGANFaces
+from tests.conftest import SHARED
+from victims.errors import InputError, Notice
+from victims.victim import build
+
+NAME = "dcgan-faces32"
+
+
+def get(spec, folder, *, size=32, seed=0):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)
+        return find(str(spec), folder, size=size, seed=seed)
+
+
+def refusal(spec, folder, **options):
+    with pytest.raises(InputError) as error:
+        get(spec, folder, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def same(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture
+def faces():
+    return build(DCGANFaces, seed=7)
+
+
+@pytest.fixture
+def file(faces, tmp_path):
+    """Weights in the published layout where the catalog looks for them."""
+    path = tmp_path / "priors" / CATALOG[NAME].file
+    path.parent.mkdir()
+    torch.save({k.replace("blocks", "generator_deconv"): v for k, v in faces.state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture
+def known_as(monkeypatch):
+    """Gives the catalog's entry another SHA-256."""
+    return lambda sha256: monkeypatch.setattr(
+        catalog, "CATALOG", {NAME: replace(CATALOG[NAME], sha256=sha256)}
+    )  # fmt: skip
+
+
+# The catalog.
+
+
+@pytest.mark.parametrize("entry", CATALOG.values(), ids=CATALOG)
+def test_an_entry_is_complete_and_fits_its_architecture(entry):
+    inspect.signature(PUBLIC[entry.architecture]).bind("path", **entry.options)
+    assert entry.options.get("size", entry.size) == entry.size
+    assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
+    assert all((entry.trained_on, entry.license))
+    assert "https://" in entry.source
+    assert len({other.file for other in CATALOG.values()}) == len(CATALOG)
+
+
+def test_names_are_told_apart():
+    assert not {*weights.shipped()} & {*CATALOG}
+    assert not {*weights.ARCHITECTURES} & {*weights.shipped(), *CATALOG}
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_an_absent_file_is_named_with_its_place_and_source(name, tmp_path):
+    message = refusal(name, tmp_path)
+    assert all(text in message for text in (CATALOG[name].file, str(tmp_path / "priors"), CATALOG[name].source))
+
+
+@pytest.mark.parametrize("sha256", ["right", None])
+def test_published_weights_by_name(faces, file, known_as, tmp_path, sha256):
+    known_as(sha256 and hashlib.sha256(file.read_bytes()).hexdigest())
+    prior = get(NAME, tmp_path)
+    assert same(prior, faces)
+    assert prior.trained_on == CATALOG[NAME].trained_on
+    assert not prior.training
+    assert not any(p.requires_grad for p in prior.parameters())
+
+
+def test_the_catalogs_sha256_is_checked(file, tmp_path):
+    assert "SHA-256" in refusal(NAME, tmp_path)
+
+
+@pytest.mark.parametrize("spec", [NAME, "dcgan_faces:{file}"])
+def test_without_one_a_record_beside_the_file_counts(faces, file, known_as, tmp_path, spec):
+    known_as(None)
+    spec, record = spec.format(file=file), file.with_suffix(".json")
+    record.write_text(json.dumps({"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}))
+    assert same(get(spec, tmp_path), faces)
+    record.write_text(json.dumps({"sha256": "0" * 64}))
+    assert record.name in refusal(spec, tmp_path)
+    record.write_text("{}")
+    assert "no sha256" in refusal(spec, tmp_path)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not (SHARED / "weights" / "priors").is_dir(), reason="needs ../shared/weights/priors")
+def test_the_published_faces_are_the_file_of_the_catalog():
+    prior = get(NAME, SHARED / "weights")
+    assert isinstance(prior, DCGANFaces)
+    assert prior.trained_on.startswith("CelebA")
+
+
+# Files of the user's own, and shipped ones.
+
+
+def test_a_file_in_its_authors_layout(faces, file, tmp_path):
+    moved = file.rename(tmp_path / "mine.pt")
+    prior = get(f"dcgan_faces:{moved}", tmp_path / "elsewhere")
+    assert same(prior, faces)
+    assert prior.trained_on == "mine"
+
+
+@pytest.mark.parametrize("architecture", PUBLIC)
+def test_each_architecture_has_its_own_loader(architecture, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalog, "PUBLIC", {architecture: lambda path: path})
+    assert get(f"{architecture}:{tmp_path / 'x.bin'}", tmp_path) == tmp_path / "x.bin"
+
+
+@pytest.mark.parametrize("architecture", PUBLIC)
+def test_an_absent_file_of_ones_own(architecture, tmp_path):
+    assert "no " in (message := refusal(f"{architecture}:{tmp_path / 'x.pt'}", tmp_path))
+    assert str(tmp_path / "x.pt") in message
+
+
+@pytest.mark.parametrize("name", weights.shipped())
+def test_shipped_weights(name, tmp_path):
+    path = weights.SHIPPED / f"{name}.safetensors"
+    assert same(get(name, tmp_path), weights.load(path))
+    assert same(get(path, tmp_path), weights.load(path))
+
+
+@pytest.mark.parametrize("make", [DCGANFaces, DCGAN])
+def test_a_file_in_this_suites_layout(make, tmp_path):
+    prior, name = build(make, seed=5), {"DCGAN": "dcgan", "DCGANFaces": "dcgan_faces"}[make.__name__]
+    prior.trained_on = "nothing"
+    weights.save(prior, tmp_path / "own.safetensors", architecture=name, options={}, command="none")
+    loaded = get(tmp_path / "own.safetensors", tmp_path)
+    assert same(loaded, prior)
+    assert loaded.trained_on == "nothing"
+
+
+# Random weights.
+
+
+SIDES = {"dcgan": 64, "dcgan:32": 32, "dcgan_faces": 32, "stylegan2": 256, "stylegan2:32": 32, "biggan:128": 128}
+
+
+@pytest.mark.parametrize(("spec", "side"), SIDES.items())
+def test_the_size_is_the_given_the_tasks_or_the_default(spec, side, tmp_path):
+    with torch.device("meta"):  # no weights, which would take long
+        prior = get(spec, tmp_path, size=64)
+    assert prior.image_shape == (3, side, side)
+    assert prior.trained_on == "untrained"
+    assert not prior.training
+    assert not any(p.requires_grad for p in prior.parameters())
+
+
+@pytest.mark.parametrize("spec", ["dcgan", "dcgan_faces", "priors.dcgan.DCGAN"])
+def test_random_weights_depend_on_the_seed_alone(spec, tmp_path):
+    first = get(spec, tmp_path, seed=3)
+    torch.rand(7)
+    assert same(first, get(spec, tmp_path, seed=3))
+    assert not same(first, get(spec, tmp_path, seed=4))
+
+
+def test_random_weights_are_said_to_be_random(tmp_path):
+    with pytest.warns(Notice, match="untrained"):
+        find("dcgan", tmp_path, size=32, seed=0)
+
+
+# What is refused.
+
+BAD = {
+    "dcgan-foto32": "did you mean 'dcgan-photos32'",
+    "biggan-deep256": "did you mean 'biggan-deep-256'",
+    "bigan:256": "unknown prior 'bigan'; did you mean 'biggan'",
+    "nonsense": "dcgan-photos32.*stylegan2.*dotted path",
+    "biggan:100": "BigGAN has no size 100",
+    "dcgan:48": "32 or 64 px, not 48",
+    "dcgan_faces:32": "comes in one size",
+    "dcgan:x.pt": "no layout but this suite's own",
+    "550000.pt": "write ARCHITECTURE:550000.pt",
+    "nowhere.safetensors": "no weights at",
+    "nowhere.Mine": "cannot import the prior",
+    "json.loads": "not a subclass of priors.base.Prior",
+}
+
+
+@pytest.mark.parametrize(("spec", "expected"), BAD.items(), ids=BAD)
+def test_a_refusal_is_one_line_that_helps(spec, expected, tmp_path):
+    assert re.search(expected, refusal(spec, tmp_path))

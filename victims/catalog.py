@@ -1,0 +1,143 @@
+"""Victims by name: one of this suite's, `torchvision:NAME`, `timm:NAME`, or a dotted path to the user's own."""
+
+import difflib
+import warnings
+from collections.abc import Callable
+from functools import partial
+from textwrap import shorten
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import relu6
+
+from victims.errors import InputError, Notice
+
+Make = Callable[..., nn.Module]
+"""Called as `make(image_shape=(C, H, W), num_classes=K)`."""
+
+
+def find(spec: str, own: Callable[[str], Make], *, training: bool = False) -> Make:
+    """What builds the victim of this name, and refuses images that it cannot take.
+
+    Args:
+        own: finds plain names and dotted paths.
+        training: whether the client computes its update in train mode.
+
+    Raises:
+        InputError: there is none of this name; says the nearest.
+    """
+    library, colon, name = spec.partition(":")
+    if not colon:
+        return partial(tried, own(spec), spec, training)
+    if library not in LIBRARIES:
+        raise InputError(f"victim '{spec}' is of no library known here; write torchvision:NAME or timm:NAME.")
+    list_names, make = LIBRARIES[library]
+    names = list_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = (
+            f"did you mean {', '.join(near)}?" if near else f"its {len(names)} names are listed in its documentation."
+        )
+        raise InputError(f"{library} has no classifier '{name}'; {hint}")
+    return partial(tried, partial(make, name), spec, training)
+
+
+def of_torchvision(name: str, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The model as it is; most are for color images of any size from 32 or 64 px on."""
+    return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+
+
+def of_timm(name: str, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The model, told the size of the images where its form depends on it, as that of transformers does."""
+    channels, *size = image_shape
+    sized = {"img_size": tuple(size)} if timm.get_pretrained_cfg_value(name, "fixed_input_size") else {}
+    return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **sized)
+
+
+LIBRARIES: dict[str, tuple[Callable[[], list[str]], Make]] = {
+    "torchvision": (partial(torchvision.models.list_models, module=torchvision.models), of_torchvision),
+    "timm": (timm.list_models, of_timm),
+}
+
+
+def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """The model in its mode, after it has classified two images of noise. A warning says of which pixels it sees none.
+
+    Raises:
+        InputError: it cannot, has no second derivative, gives no logits, or draws random numbers as dropout does, so
+            that its gradient can be repeated by nobody.
+    """
+    try:
+        model = elementary(make(image_shape=image_shape, num_classes=num_classes)).train(training)
+        given, seen, drew = probe(model, image_shape)
+    except InputError:
+        raise
+    except Exception as error:  # models refuse images in as many ways as there are models
+        size = " x ".join(str(side) for side in image_shape)
+        reason = shorten(f"{type(error).__name__}: {error}", 160)
+        raise InputError(f"{spec} cannot take {size} images ({reason}); choose another --size or --victim.") from None
+    mode, fix = ("train", "use --victim-mode eval") if training else ("eval", "choose another --victim")
+    if given not in ((2, num_classes), (2, 1)):
+        raise InputError(f"{spec} in {mode} mode gives no logits for {num_classes} classes; {fix}.")
+    if drew:
+        raise InputError(
+            f"{spec} in {mode} mode draws random numbers, as dropout does; its gradient cannot be repeated; {fix}."
+        )
+    if seen not in ((0, 0), image_shape[1:]):  # with a classifier that starts at zero it cannot be seen what is seen
+        warnings.warn(
+            f"{spec} sees {seen[0]} of {image_shape[1]} rows and {seen[1]} of {image_shape[2]} columns of the images; "
+            "of the others there is nothing in its update.",
+            Notice,
+            stacklevel=2,
+        )
+    return model
+
+
+def probe(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, int], bool]:
+    """Two images of noise through a model, which is left as it was.
+
+    Returns:
+        shape of what the model gives, empty where that is no tensor; on how many rows and columns of the images it
+        depends; whether random numbers were drawn.
+
+    Raises:
+        Exception: the model's own, for whatever it cannot do; of torch, where it has no second derivative.
+    """
+    images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        logits = functional_call(model, buffers, (images,))
+        drew = not torch.equal(before, torch.get_rng_state())
+    if not isinstance(logits, Tensor):
+        return (), (0, 0), drew
+    (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    if gradients.requires_grad:  # raises where an operation cannot be differentiated twice
+        torch.autograd.grad(gradients.square().sum(), images, allow_unused=True)
+    seen = gradients.abs().sum((0, 1)) > 0
+    return tuple(logits.shape), (int(seen.any(1).sum()), int(seen.any(0).sum())), drew
+
+
+def elementary(model: nn.Module) -> nn.Module:
+    """The model without what torch has no second derivative of, of the same outputs: parts are replaced, in place.
+
+    From here on torch also computes attention step by step, wherever it is, and not in fused kernels.
+    """
+    torch.backends.cuda.enable_flash_sdp(False)  # these bind CPUs too
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(module, name, Hardsigmoid())
+    return model
+
+
+class Hardsigmoid(nn.Module):
+    """torch's, in operations that can be differentiated twice."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu6(x + 3) / 6

@@ -1,0 +1,33 @@
+"""Images of which a victim is so certain that they leave next to nothing in its update."""
+
+import torch
+from torch import Tensor
+
+from victims.victim import Victim, classification_loss
+
+ROUNDINGS = 1000  # above so many, three digits are right
+
+
+def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
+    """What to tell the user of images whose share of the gradient is near zero; None where there are none.
+
+    That share is linear in p - y, which is all that the logits get back from the loss, and a probability p near 1 is
+    known to one rounding of its number type. Where 1 - p of the label is below a thousand roundings (1.2e-4 in
+    float32), the share is as much smaller than that of an image in doubt, and has fewer than three right digits.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,).
+    """
+    with torch.no_grad():
+        logits = victim.logits(victim.parameters, victim.normalize(images)).double()
+    losses = torch.stack([classification_loss(z[None], y[None]) for z, y in zip(logits, labels, strict=True)])
+    least = ROUNDINGS * torch.finfo(images.dtype).eps
+    certain = int((-torch.expm1(-losses) < least).sum())  # 1 - p, for the loss is -log p
+    if not certain:
+        return None
+    kind = str(images.dtype).removeprefix("torch.")
+    return (
+        f"the victim is certain of {certain} of {len(labels)} images (1 - p of the label below {least:.0e}): they send "
+        f"next to nothing, with fewer than three right digits in {kind}."
+    )
