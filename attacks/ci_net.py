@@ -3,6 +3,10 @@
 from typing import Literal, Unpack
 
 import torch
+
+from attacks.base import Attack, Common
+from attacks.engine.distances import cosine, squared_l2
+from attacks.engine.stage import Search, Stage
 from priors.overparameterized import (
     LATENT,
     SIZES,
@@ -12,10 +16,6 @@ from priors.overparameterized import (
     power_start,
     power_step,
 )
-
-from attacks.base import Attack, Common
-from attacks.engine.distances import cosine, squared_l2
-from attacks.engine.stage import Search, Stage
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.victim import Gradient, build

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from priors.overparameterized import OverParameterized
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.nn.utils import spectral_norm
 
 from attacks.ci_net import CINet
+from priors.overparameterized import OverParameterized
 from victims.errors import InputError
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.seeds import seed_of
