@@ -48,9 +48,11 @@ class Attack(Admission, Toolbox, LightningModule):
     """Gradient matching, to be subclassed by methods.
 
     Class attributes, besides those of `Admission`:
+        name: on the command line; a class of the user's own that declares none has its dotted path.
         presets: named sets of constructor options, such as `paper` and `code`.
     """
 
+    name: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(
@@ -97,11 +99,10 @@ class Attack(Admission, Toolbox, LightningModule):
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
         self.prior, self.restarts, self.seed, self.chunk = prior, restarts, seed, chunk
 
-    @property
-    def name(self) -> str:
-        """The name on the command line: the module's for this suite's own attacks, else the dotted path."""
-        module = type(self).__module__
-        return module.removeprefix("attacks.") if module.startswith("attacks.") else f"{module}.{type(self).__name__}"
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = f"{cls.__module__}.{cls.__name__}"
 
     def search(self) -> Search:
         """Yield the stages in order; each `yield` returns its stage's best variables and what was fixed, (R, ...)."""

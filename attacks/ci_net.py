@@ -40,6 +40,7 @@ class CINet(Attack):
         wider_than: the width starts at 32 and doubles until P(G) > P(F) (`victim`) or P(G) > 4 B H W (`images`).
     """
 
+    name = "ci_net"
     needs = frozenset({"labels"})
     presets = {
         "paper": {"steps_w": 150_000, "cost": "squared_l2", "wider_than": "victim", "restarts": 1},

@@ -24,6 +24,7 @@ class DLG(Attack):
         eta: length of a step, 1 being L-BFGS's own.
     """
 
+    name = "dlg"
     labels = "joint"
     presets = {  # both call torch's L-BFGS again and again, for 20 iterations each
         "paper": {"steps_x": 24_000, "restarts": 1},  # 1200 calls

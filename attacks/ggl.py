@@ -35,6 +35,7 @@ class GGL(Attack):
             and none where latents are squashed.
     """
 
+    name = "ggl"
     needs = frozenset({"labels", "prior"})
     presets = {
         "code": {"steps_z": 500, "start": "mean", "restarts": 1},

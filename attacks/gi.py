@@ -38,6 +38,7 @@ class GI(Attack):
         consensus: `mean` of the restarts, or of the restarts after they are `registered` to their mean.
     """
 
+    name = "gi"
     needs = frozenset({"labels"})
     uses = frozenset({"bn"})
     presets = {

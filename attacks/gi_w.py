@@ -44,6 +44,7 @@ class GIw(Attack):
         tv: weight of mean |dx| + mean |dy| on the normalized image.
     """
 
+    name = "gi_w"
     needs = frozenset({"labels", "prior"})
     presets = {"code": {"steps_w": 6_000, "tv": 1e-6, "restarts": 3}}
 

@@ -40,6 +40,7 @@ class GIz(Attack):
         tv: weight of mean |dx| + mean |dy| on the normalized image.
     """
 
+    name = "gi_z"
     needs = frozenset({"labels", "prior"})
     presets = {"code": {"steps_z": 1_000, "tv": 1e-6, "restarts": 3}}
 

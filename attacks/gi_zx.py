@@ -22,6 +22,7 @@ class GIzx(Attack):
         signed: hand only the sign of the pixels' gradient to Adam; GIAS's code does not.
     """
 
+    name = "gi_zx"
     needs = frozenset({"labels", "prior"})
     presets = {"code": {"steps_z": 500, "steps_x": 5_000, "tv": 1e-6, "restarts": 3}}
 

@@ -31,6 +31,7 @@ class GIAS(Attack):
         keep: after the latents `each` restart goes on, or the `best` alone.
     """
 
+    name = "gias"
     needs = frozenset({"labels", "prior"})
     uses = frozenset({"bn"})
     presets = {

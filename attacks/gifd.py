@@ -58,6 +58,7 @@ class GIFD(Attack):
             phase.
     """
 
+    name = "gifd"
     needs = frozenset({"labels", "prior"})
     presets = {
         "paper": {  # BigGAN

@@ -11,6 +11,7 @@ from victims.observation import Observation
 class IDLG(DLG):
     """The label of a single image from its classifier gradient, then DLG's search with this label fixed."""
 
+    name = "idlg"
     labels = "inferred"
     made_for = {"batch": 1}
     presets = {"code": {"steps_x": 6_000, "restarts": 1}}  # 300 calls of L-BFGS, as in DLG's code

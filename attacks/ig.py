@@ -38,6 +38,7 @@ class IG(Attack):
         median_every: after so many steps, again and again, a 3x3 median filter; 0 is never.
     """
 
+    name = "ig"
     needs = frozenset({"labels"})
     presets = {
         "paper": {"steps_x": 24_000, "tv": 1e-6, "restarts": 1},  # untrained ConvNet, CIFAR-10

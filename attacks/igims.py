@@ -35,6 +35,7 @@ class IGIMS(Attack):
         lambda_w: weight of |w - w_0|_2 of every image; stated for BigGAN alone, else `assumed`.
     """
 
+    name = "igims"
     needs = frozenset({"labels", "prior"})
     presets = {
         "paper": {"rounds": 1, "steps_z": 300, "steps_w": 1_000, "tv": 1e-6, "restarts": 1},

@@ -7,8 +7,12 @@ from attacks.igims import IGIMS
 
 
 class IGIMSAdam(IGIMS):
-    """As IGIMS, its latents by Adam from random ones; `population` and `sigma` mean nothing here."""
+    """IGIMS with Adam on the latents, from random starts, in place of CMA-ES.
 
+    `population` and `sigma` have no effect.
+    """
+
+    name = "igims_adam"
     presets = {
         "paper": {**IGIMS.presets["paper"], "steps_z": 1_000},
         "paper-imagenet": {**IGIMS.presets["paper-imagenet"], "steps_z": 1_000},

@@ -66,6 +66,7 @@ class RGAP(Attack):
             update is zero or not finite.
     """
 
+    name = "rgap"
     labels = "inferred"
     analytic = True
     made_for = {"victim": "fcn3", "batch": 1, "defense": "none"}

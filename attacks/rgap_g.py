@@ -40,6 +40,7 @@ class RGAPg(RGAP):
             would lose 1 to 3 dB (CNN6-d, CIFAR-10); as they are, the weight equations keep to G_w(z) there.
     """
 
+    name = "rgap_g"
     needs = frozenset({"prior"})
     presets = {
         "paper": {"steps_w": 0, "restarts": 4},  # figure A1 searches the latents alone; starts as in the main text

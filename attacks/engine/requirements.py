@@ -32,7 +32,7 @@ class Admission:
     made_for: ClassVar[Mapping[str, Any]] = {}
     analytic: ClassVar[bool] = False
 
-    name: str
+    name: ClassVar[str]
     prior: Prior | None
     label_method: str | None
     match: Match

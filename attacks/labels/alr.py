@@ -10,13 +10,13 @@ from victims.observation import Observation
 
 @method("bias", "scale")
 def alr(observation: Observation) -> Tensor:
-    """n_i = sum_k p_ik - B db_i, exactly; the mean of p is estimated on dummy images.
+    """Label counts from the bias gradient and the mean softmax, which is estimated on dummy images.
 
-    In an untrained net features hardly depend on the image, so the mean feature of dummy images stands for that of the
-    batch, and the softmax there for the mean of p.
+    n_i = sum_k p_ik - B db_i holds exactly. In an untrained net features hardly depend on the image, so the mean
+    feature of dummy images replaces the mean feature of the batch, and the softmax there replaces the mean of p.
 
-    Assumed, for the paper does not say: which dummy images and how many (see `dummy_features`), the victim in the mode
-    that the client has it in, and how counts become whole (see `nearest_counts`).
+    Assumed, because the paper does not say: which dummy images and how many (see `dummy_features`), the victim in the
+    client's mode, and how counts become whole numbers (see `nearest_counts`).
     """
     layer, B = classifier(observation), observation.batch_size
     p = layer.probabilities(dummy_features(observation).mean(0))

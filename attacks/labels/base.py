@@ -1,4 +1,4 @@
-"""What the methods are made of: the classifier's gradient, features of dummy images, whole counts."""
+"""What the methods share: the classifier's gradient, features of dummy images, rounding to counts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from victims.observation import Observation
 DUMMIES = 32
 
 Method = Callable[[Observation], Tensor]
-"""An observation, whose given labels are not looked at -> the batch's labels, (B,) long, sorted."""
+"""An observation, whose given labels are ignored -> the batch's labels, (B,) long, sorted."""
 
 Need = Literal["one image", "distinct labels", "non-negative features", "bias", "scale"]
-"""What a method rests on. Whether labels are distinct no attacker can check, so this one never refuses.
+"""What a method relies on. No attacker can check whether labels are distinct, so this need never refuses.
 
-`scale` is the gradient's length, which after local training only those know who know the learning rate.
+`scale` is the gradient's length; after local training it is known only together with the learning rate.
 """
 
 
@@ -44,7 +44,7 @@ class Classifier:
 
 
 def method(*needs: Need) -> Callable[[Method], Method]:
-    """Declare what a method needs: it refuses an observation that lacks it, and has it as its attribute `needs`."""
+    """Declare what a method needs: it refuses an observation that lacks it. The function's `needs` holds them."""
 
     def declare(read: Method) -> Method:
         @wraps(read)
@@ -62,7 +62,7 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
     """Refuse an observation on which the method cannot work.
 
     Raises:
-        InputError: the classifier has no row for every class, or what the method needs is not there.
+        InputError: the classifier lacks a row for some class, or the observation lacks what the method needs.
     """
     layer = classifier(observation)
     if len(layer.W) != observation.num_classes:
@@ -93,7 +93,7 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
 
 
 def classifier(observation: Observation) -> Classifier:
-    """The layer as the update shows it; an entry that is not finite says nothing and counts as zero."""
+    """The layer and its gradient in the update; entries that are not finite carry no information and become zero."""
     victim = observation.victim
     weight = victim.classifier()
     bias = weight.removesuffix("weight") + "bias"
@@ -111,9 +111,9 @@ def finite(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def dummy_features(observation: Observation, count: int = DUMMIES) -> Tensor:
-    """What standard normal images, in the victim's normalized space, send into its classifier: (count, F), float64.
+    """The classifier's inputs for standard normal images in the victim's normalized space: (count, F), float64.
 
-    The victim is in its own mode: in train mode batch norm normalizes them by their own batch.
+    The victim keeps its mode: in train mode, batch norm normalizes the images by their own batch.
     """
     victim = observation.victim
     layer = victim.model.get_submodule(victim.classifier().rpartition(".")[0])
@@ -122,15 +122,15 @@ def dummy_features(observation: Observation, count: int = DUMMIES) -> Tensor:
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:
-    """The `count` classes of lowest score (N,); where there are fewer, all of them, and again from the lowest."""
+    """The `count` classes of lowest score (N,); if there are fewer classes, all of them, then again from the lowest."""
     return scores.argsort(stable=True).repeat(-(-count // len(scores)))[:count]
 
 
 def nearest_counts(estimates: Tensor, total: int) -> Tensor:
-    """The labels (total,) whose counts n are nearest to estimates (N,), min |n - estimates|_2 with sum n = total.
+    """The labels (total,) whose counts n are nearest to estimates (N,): min |n - estimates|_2 with sum n = total.
 
-    Each further image of a class is worth its estimate less what it already has; the most worthy are taken. Where
-    no estimate is negative and their sum is `total`, that is rounding by largest remainder.
+    Greedy: each image goes to the class whose estimate exceeds its current count by most. If no estimate is negative
+    and their sum is `total`, this is rounding by largest remainder.
     """
     worth = estimates[:, None] - torch.arange(total, device=estimates.device)
     return worth.flatten().sort(descending=True, stable=True).indices[:total] // total

@@ -9,13 +9,14 @@ from victims.observation import Observation
 
 @method("bias", "scale")
 def ilrg(observation: Observation) -> Tensor:
-    """Least squares for the counts n, with every class's probabilities read off its own row of the gradient.
+    """Label counts by least squares, with the probabilities of each class read from its row of the gradient.
 
-    Row i divided by its bias gradient, dW_i / db_i, is about the mean feature of class i, for its own images weigh most
-    in both; p_i are the probabilities there. Then sum_j n_j p_ji - n_i = B db_i for every class i, and sum_j n_j = B.
+    Row i divided by its bias gradient, dW_i / db_i, is approximately the mean feature of class i, because the images of
+    class i have the largest weight in both; p_i are the probabilities there. Then sum_j n_j p_ji - n_i = B db_i for
+    every class i, and sum_j n_j = B.
 
     Assumed: a class whose bias gradient is zero has the feature 0. The authors round every count and drop negative
-    ones; here the counts must also add up to B, see `nearest_counts`.
+    counts; here the counts must also add up to B, see `nearest_counts`.
     """
     layer, B = classifier(observation), observation.batch_size
     a = (layer.dW / layer.db[:, None]).nan_to_num(0.0, 0.0, 0.0)

@@ -1,7 +1,7 @@
 """LLG*: Wainakh et al., *User-Level Label Leakage from Gradients in Federated Learning*, PoPETs 2022.
 
-Of the paper's three variants: LLG has the update alone, LLG* also the model, which it feeds with dummy images, and LLG+
-also data of the client's kind. The attackers of this suite have the model and no data, so this is LLG*.
+The paper has three variants: LLG uses the update alone, LLG* also the model, which it feeds with dummy images, and LLG+
+also auxiliary data. The attackers of this suite have the model and no data, so this is LLG*.
 """
 
 import torch
@@ -13,14 +13,14 @@ from victims.observation import Observation
 
 @method("non-negative features", "scale")
 def llg(observation: Observation) -> Tensor:
-    """From the row sums g of the weight gradient, take the impact m of one image after the other.
+    """Labels one by one: subtract the impact of an image from the row sums of the weight gradient, and repeat.
 
-    g_i is about s_i + n_i m. Dummy batches, every class once as the label of all images, give the impact m (< 0), which
-    is one for all classes, and the offset s_i: what class i gets from images of the others. A class with g_i < 0 is
-    there; further images go one by one to the class with the least g - s - n m.
+    The row sum g_i is approximately s_i + n_i m. Dummy batches, with each class once as the label of all images, give
+    the impact m < 0, which is the same for all classes, and the offset s_i: what class i gets from images of other
+    classes. A class with g_i < 0 is present. Each further image goes to the class with the smallest g - s - n m.
 
-    Assumed: the dummy images (see `dummy_features`; the paper has random ones among others); where a defense leaves
-    more negative sums than there are images, the least are taken.
+    Assumed: the dummy images (see `dummy_features`; random images are one of the paper's choices). If a defense leaves
+    more negative sums than there are images, the smallest are taken.
     """
     layer, B, n = classifier(observation), observation.batch_size, observation.num_classes
     a = dummy_features(observation)

@@ -1,6 +1,6 @@
 """GGL's label rule: Li et al., *Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage*, 2022.
 
-Its authors' code takes the least row sums of the classifier's weight gradient: iDLG's rule for several images.
+Its authors' code takes the smallest row sums of the classifier's weight gradient: iDLG's rule for several images.
 """
 
 from torch import Tensor
@@ -11,9 +11,9 @@ from victims.observation import Observation
 
 @method("distinct labels", "non-negative features")
 def row_sums(observation: Observation) -> Tensor:
-    """The B classes whose rows of the weight gradient have the least sums.
+    """The B classes whose rows of the weight gradient have the smallest sums.
 
-    A sum over features averages noise out, so under additive noise it tells more than ZLR's minimum. Where there are
-    more images than classes all are taken, and again from the least (assumed).
+    A sum over features averages noise, so under additive noise it tells more than ZLR's minimum. If there are more
+    images than classes, all classes are taken, then again from the smallest sum (assumed).
     """
     return lowest(classifier(observation).dW.sum(1), observation.batch_size)

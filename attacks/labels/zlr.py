@@ -8,10 +8,10 @@ from victims.observation import Observation
 
 @method("distinct labels", "non-negative features")
 def zlr(observation: Observation) -> Tensor:
-    """The B classes whose rows of the weight gradient have the least minimum over the features.
+    """The B classes whose rows of the weight gradient have the smallest minimum over the features.
 
     Entry (i, f) is the mean over images of (p_i - [i is the label]) a_f, and only the label's factor is negative. Every
-    class is found at most once. Where there are more images than classes all are taken, and again from the least
-    (assumed; the IGIMS paper holds ALR against ZLR there too, and does not say how).
+    class is found at most once. If there are more images than classes, all classes are taken, then again from the
+    smallest minimum (assumed; the IGIMS paper compares ALR with ZLR in this case too, and does not say how).
     """
     return lowest(classifier(observation).dW.amin(1), observation.batch_size)

@@ -248,6 +248,18 @@ def test_an_update_that_cannot_be_matched_diverges(method, broken, make, capture
     assert torch.isfinite(result.images).all()
 
 
+def test_every_attack_declares_its_own_name():
+    assert {name: method.name for name, method in ATTACKS.items()} == {name: name for name in ATTACKS}
+
+
+def test_an_attack_without_a_name_of_its_own_has_its_dotted_path():
+    class Mine(IG):
+        pass
+
+    assert Mine.name == f"{__name__}.Mine"
+    assert Mine().name == Mine.name
+
+
 @every_attack
 def test_presets_and_defaults_fit_the_constructor(method, make):
     for preset in ({}, *method.presets.values()):

@@ -1,5 +1,7 @@
 """What holds for every method of label recovery. A method is tested by being in the folder."""
 
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from typing import get_args
@@ -11,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 from attacks.ig import IG
-from attacks.labels import find, infer, methods
+from attacks.labels import find, infer, methods, names
 from attacks.labels.base import Need
 from tests.attacks.labels.conftest import SHAPE, N, Normed, Small
 from victims.client import LocalTraining
@@ -38,7 +40,15 @@ def is_an_answer(labels, observation):
 
 
 def test_the_folder_is_the_registry():
-    assert set(METHODS) == {"idlg", "row_sums", "zlr", "llg", "ilrg", "alr"}
+    assert list(METHODS) == names() == ["alr", "idlg", "ilrg", "llg", "row_sums", "zlr"]
+
+
+def test_names_and_a_mistyped_name_import_no_torch():
+    code = "import sys; from attacks.labels import find, names; names()\n"
+    code += "try: find('al')\nexcept ValueError as error: print(error, 'torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "did you mean 'alr'?" in said
+    assert said.endswith("False\n")
 
 
 @every_method
