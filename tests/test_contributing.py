@@ -1,0 +1,58 @@
+"""What CONTRIBUTING.md shows works as it is written, from outside: one file each, and no other edited."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.__main__ import main
+
+TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
+EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, re.DOTALL))
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """The examples as files of a folder on the path."""
+    for name, code in EXAMPLES.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in EXAMPLES:
+        sys.modules.pop(name, None)
+
+
+def run(out, *options):
+    few = ["--batch=2", "--tasks=1", "--steps=4", "--restarts=1", "--devices=1", "--wandb=off"]
+    assert main(["run", f"--out={out}", *few, *options]) == 0
+    (file,) = out.glob("*/rows.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_every_kind_has_its_file():
+    kinds = re.findall(r"^## Add an? (.*)$", TEXT, re.MULTILINE)
+    assert kinds == ["attack", "defense", "victim", "data set"]
+    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_victim", "my_data"]
+
+
+def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
+    rows = run(
+        outside / "out",
+        "--attack=my_attack.IGMedian",
+        "--defense=my_defense.Rounding:3",
+        "--victim=my_victim.Patches",
+        "--data=my_data.Stripes",
+    )
+    assert [(row["attack"], row["victim"], row["status"]) for row in rows] == [
+        ("my_attack.IGMedian", "my_victim.Patches", "ok")
+    ] * 2
+    assert all(row["image"].startswith("test-") for row in rows)
+    assert "PSNR" in capsys.readouterr().out
+
+
+def test_what_the_examples_refuse(outside, capsys):
+    wrong = ["--attack=ig", "--defense=my_defense.Rounding:-1", "--wandb=off", f"--out={outside / 'out'}"]
+    assert main(["run", *wrong]) == 2
+    assert "rounding takes 0 decimals or more, not -1" in capsys.readouterr().err
