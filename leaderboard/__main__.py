@@ -11,7 +11,8 @@ from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
 from leaderboard.reported import reported
 from leaderboard.results import results
-from leaderboard.rows import METRICS, write_atomically
+from leaderboard.rows import METRICS
+from leaderboard.run_folder import write_atomically
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, upload
 from victims.errors import InputError
@@ -41,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def report(out: Path, against: str | None, metric: str) -> None:
     """Print the board, and write it into `out` as a page, Markdown and CSV; with several defenses their matrix too."""
-    rows, folders, warning_lines = gather(out)
-    for warning in warning_lines:
+    rows, folders, warnings = gather(out)
+    for warning in warnings:
         print(f"leaderboard: {warning}", file=sys.stderr)
     board = entries(rows)
     tables = difference_tables(rows, board, against) if against is not None else []
@@ -53,9 +54,9 @@ def report(out: Path, against: str | None, metric: str) -> None:
     write_atomically(markdown, "\n".join([as_markdown(board), *(table.markdown() for table in tables)]))
     write_atomically(sheet, as_csv(board))
     shown = results(rows, folders, reported(), against=against, metric=metric)
-    for warning in shown["warning_lines"]:  # of curves
+    for warning in shown["warnings"]:  # of curves
         print(f"leaderboard: {warning}", file=sys.stderr)
-    shown["warning_lines"] = [warning.replace(f"{out}/", "") for warning in (*warning_lines, *shown["warning_lines"])]
+    shown["warnings"] = [warning.replace(f"{out}/", "") for warning in (*warnings, *shown["warnings"])]
     print(*write(found, out), markdown, sheet, write_page(shown, out), sep="\n")
 
 

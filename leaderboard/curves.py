@@ -1,62 +1,50 @@
 """The cost curves of an entry's runs: read, joined over tasks, thinned."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from leaderboard.run_folder import RunFolder
+
 MOST = 200  # points of a curve that a page shows
 
 
-def joined(paths: Iterable[Path]) -> tuple[dict[str, Any] | None, list[str]]:
-    """The attacker's cost by step over tasks, one CSV each (step, stage, cost), and warning_lines.
+def joined(tasks: Iterable[tuple[RunFolder, str]]) -> tuple[dict[str, Any] | None, list[str]]:
+    """The attacker's cost by step over tasks of any number of runs, and warnings.
 
     Returns:
         steps, the quartiles low, median and high of the cost at them (None where no task had a finite one), stages as
         [first step, name], `length` in steps and `tasks`; None where there is no curve. Curves that are shorter or
         longer than most are left out and reported in a warning.
     """
-    curves, warning_lines = [], []
-    for path in paths:
+    curves, warnings = [], []
+    for run, task in tasks:
+        path = run.curve_file(task)
         try:
-            curves.append((path, *_read(path)))
-        except FileNotFoundError:
-            continue  # a mean image has none
-        except (OSError, ValueError, KeyError, TypeError):
-            warning_lines.append(f"{path} is not a whole curve (torn write?); left out.")
+            curve = run.read_curve(task)
+        except (OSError, ValueError):
+            warnings.append(f"{path} is not a whole curve (torn write?); left out.")
+            continue
+        if curve is not None:  # a mean image has none
+            curves.append((path, *curve))
     lengths = Counter(len(costs) for _, _, costs in curves)
     length = max(lengths, key=lambda length: (lengths[length], length), default=0)
-    warning_lines += [
+    warnings += [
         f"{path} is not as long as others of its entry; left out." for path, _, c in curves if len(c) != length
     ]
     curves = [curve for curve in curves if len(curve[2]) == length]
     if not length:
-        return None, warning_lines
+        return None, warnings
     stages = curves[0][1]
     firsts = [[0, stages[0]], *([i, b] for i, (a, b) in enumerate(pairwise(stages), start=1) if a != b)]
     steps = np.unique(np.linspace(0, length - 1, min(length, MOST)).round().astype(int))
     low, median, high = _quartiles(np.array([costs for _, _, costs in curves])[:, steps])
     shown = {"steps": steps.tolist(), "low": low, "median": median, "high": high}
-    return shown | {"stages": firsts, "length": length, "tasks": len(curves)}, warning_lines
-
-
-def _read(path: Path) -> tuple[list[str], list[float]]:
-    """Stages and costs by step.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is not such a file.
-    """
-    with path.open(newline="") as file:
-        lines = [(line["stage"], float(line["cost"])) for line in csv.DictReader(file)]
-    if not lines:
-        raise ValueError("no step")
-    stages, costs = zip(*lines, strict=True)
-    return list(stages), list(costs)
+    return shown | {"stages": firsts, "length": length, "tasks": len(curves)}, warnings
 
 
 def _quartiles(costs: np.ndarray) -> list[list[float | None]]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.board import KNOWLEDGE, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, paired
-from leaderboard.rows import METRICS, write_atomically
+from leaderboard.rows import METRICS
+from leaderboard.run_folder import write_atomically
 from leaderboard.table import NOTHING, Table, common, interval, verdict
 
 SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "adapt"))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from leaderboard.rows import write_atomically
+from leaderboard.run_folder import write_atomically
 
 PARTS = Path(__file__).parent / "page"
 SIDE = 64  # pixels: larger pictures are shown smaller
@@ -42,7 +42,7 @@ def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
     """
     limit = max(1, min(PER_ENTRY, IN_ALL // max(1, len(results["entries"]))))
     pictures: dict[str, str] = {}
-    warning_lines = list(results["warning_lines"])
+    warnings = list(results["warnings"])
 
     def key(path: str | None) -> str | None:
         if path is None:
@@ -50,7 +50,7 @@ def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
         try:
             uri = _thumbnail(Path(path))
         except (OSError, ValueError, SyntaxError):  # what Pillow raises at a torn PNG
-            warning_lines.append(
+            warnings.append(
                 f"{Path(path).parent.parent.name}/{Path(path).parent.name}/{Path(path).name} is no picture."
             )
             return None
@@ -65,7 +65,7 @@ def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
             for place, row in enumerate(entry["rows"])
         ]
         entries.append({**entry, "rows": rows})
-    return {**results, "entries": entries, "warning_lines": warning_lines, "pictures": pictures}
+    return {**results, "entries": entries, "warnings": warnings, "pictures": pictures}
 
 
 def _thumbnail(path: Path) -> str:

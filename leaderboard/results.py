@@ -24,9 +24,9 @@ from leaderboard.board import (
 )
 from leaderboard.command import command, config_of
 from leaderboard.curves import joined
-from leaderboard.gather import read_config
 from leaderboard.matrix import ATTACKER, Matrix, matrices, names
 from leaderboard.rows import METRICS, PROTOCOL
+from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in
 from leaderboard.sweeps import Sweep, sweeps
 from leaderboard.table import verdict
@@ -68,11 +68,11 @@ def results(
     varying = [key for key in (*SETTING, "protocol") if len({setting[key] for setting in map(dict, settings)}) > 1]
     variants = _variants(alone)
     published = [asdict(number) for number in reported]
-    warning_lines: list[str] = []
+    warnings: list[str] = []
     shown = []
     for (entry, samples), place in zip(board, places(alone), strict=True):
-        curve, torn = joined(_curve_paths(samples.values()))
-        warning_lines += torn
+        curve, torn = joined(_tasks(samples.values()))
+        warnings += torn
         base = _reference((entry, samples), board, against)
         shown.append(
             {
@@ -100,7 +100,7 @@ def results(
         {
             "protocol": PROTOCOL,
             "metrics": METRICS,
-            "warning_lines": warning_lines,
+            "warnings": warnings,
             "settings": [label(dict(setting), varying) for setting in settings],
             "entries": shown,
             "matrices": [_matrix(found) for found in matrices(where, metric)],
@@ -135,19 +135,20 @@ def _commands(rows: Iterable[Row]) -> list[str]:
     runs = defaultdict(list)
     for row in rows:
         runs[row["folder"]].append(row)
-    return list(dict.fromkeys(command(read_config(folder) or config_of(runs[folder])) for folder in sorted(runs)))
+    return list(
+        dict.fromkeys(command(RunFolder(folder).read_config() or config_of(runs[folder])) for folder in sorted(runs))
+    )
 
 
-def _curve_paths(rows: Iterable[Row]) -> list[Path]:
-    return list(dict.fromkeys(row["folder"] / "curves" / f"{row['task']}.csv" for row in rows))
+def _tasks(rows: Iterable[Row]) -> list[tuple[RunFolder, str]]:
+    tasks = dict.fromkeys((row["folder"], row["task"]) for row in rows)
+    return [(RunFolder(folder), task) for folder, task in tasks]
 
 
 def _row(row: Row) -> dict[str, Any]:
     """The scores of one image, and where its pictures lie: null where a file is not there."""
-    files = {
-        "reconstruction": row["folder"] / "reconstructions" / inside(f"{row['task']}--{row['image']}.png"),
-        "truth": row["folder"] / "truth" / inside(f"{row['image']}.png"),
-    }
+    run = RunFolder(row["folder"])
+    files = {"reconstruction": run.reconstruction(row["task"], row["image"]), "truth": run.truth(row["image"])}
     pictures = {name: str(path) if path.is_file() else None for name, path in files.items()}
     return {key: row[key] for key in SHOWN_OF_A_ROW} | pictures
 
@@ -237,8 +238,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if isfinite(value) else None
     return value
-
-
-def inside(name: str) -> str:
-    """The name of a file in its folder, whatever path a row of somebody else's makes of it."""
-    return Path(name).name

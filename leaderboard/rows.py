@@ -92,7 +92,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
     A torn or foreign line is left out and reported, never a reason to lose the others.
     """
-    rows, warning_lines = [], []
+    rows, warnings = [], []
     later = {field.name: field.default for field in fields(Row) if field.default is not MISSING}  # than older rows
     needed = {field.name for field in fields(Row)} - later.keys()
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
@@ -101,13 +101,13 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
-            warning_lines.append(f"{path}:{number} is not a whole row (torn write?); left out, run it again.")
+            warnings.append(f"{path}:{number} is not a whole row (torn write?); left out, run it again.")
             continue
         if not isinstance(row, dict) or not needed <= row.keys():
-            warning_lines.append(f"{path}:{number} is not a row of this version of the suite; left out.")
+            warnings.append(f"{path}:{number} is not a row of this version of the suite; left out.")
         else:
             rows.append({**later, **row})
-    return rows, warning_lines
+    return rows, warnings
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -132,15 +132,15 @@ class RowStore:
         write_atomically(self.parts / f"{task}.jsonl", "".join(json.dumps(asdict(r)) + "\n" for r in rows))
 
     def read(self) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-        """All rows kept so far by task, and warning_lines about lines that are none."""
+        """All rows kept so far by task, and warnings about lines that are none."""
         tasks: dict[str, list[dict[str, Any]]] = {}
-        warning_lines: list[str] = []
+        warnings: list[str] = []
         for path in [self.file, *sorted(self.parts.glob("*.jsonl"))]:
             if path.is_file():
                 rows, torn = read_rows(path)
-                warning_lines += torn
+                warnings += torn
                 tasks.update({task: [r for r in rows if r["task"] == task] for task in {r["task"] for r in rows}})
-        return {task: rows for task, rows in tasks.items() if len(rows) == rows[0]["batch_size"]}, warning_lines
+        return {task: rows for task, rows in tasks.items() if len(rows) == rows[0]["batch_size"]}, warnings
 
     def merge(self, order: Sequence[str]) -> list[dict[str, Any]]:
         """Write `rows.jsonl` in the order of `order`, drop the parts, and return the rows of `order`.

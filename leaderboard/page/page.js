@@ -310,9 +310,9 @@ function draw() {
 }
 
 $("summary").textContent = `${board.entries.length} entries in ${board.settings.length} settings, ${board.entries.reduce((sum, e) => sum + e.n, 0)} images, protocol ${board.protocol}.`;
-$("warning_lines").hidden = !board.warning_lines.length;
-$("warning_lines").firstChild.textContent = `${board.warning_lines.length === 1 ? "1 result is" : `${board.warning_lines.length} results are`} torn or missing; all others are shown`;
-$("warning_lines").lastChild.append(...board.warning_lines.map(text => make("li", {}, text)));
+$("warnings").hidden = !board.warnings.length;
+$("warnings").firstChild.textContent = `${board.warnings.length === 1 ? "1 result is" : `${board.warnings.length} results are`} torn or missing; all others are shown`;
+$("warnings").lastChild.append(...board.warnings.map(text => make("li", {}, text)));
 $("board").tHead.append(make("tr", {}, COLUMNS.map((column, i) => make("th", { scope: "col", "aria-sort": "none" }, make("button", { type: "button", onclick: () => sortBy(i) }, column.title)))));
 $("reported").hidden = !board.reported.length;
 $("reported").querySelector("summary").textContent = `${board.reported.length} numbers`;

@@ -18,10 +18,10 @@ def test_every_row_has_the_folder_of_its_run(tmp_path, row):
     write(tmp_path / "a", [row(), row(image="b")])
     write(tmp_path / "b" / "parts", [])
     (tmp_path / "b" / "parts" / "t0.jsonl").write_text(json.dumps(row(attack="gias")) + "\n")
-    rows, folders, warning_lines = gather(tmp_path)
+    rows, folders, warnings = gather(tmp_path)
     assert [r["attack"] for r in rows] == ["ig", "ig", "gias"]
     assert folders == [tmp_path / "a", tmp_path / "a", tmp_path / "b"]
-    assert warning_lines == []
+    assert warnings == []
 
 
 def test_a_deleted_row_file_is_reported_and_the_rest_is_there(tmp_path, row):
@@ -36,17 +36,17 @@ def test_a_torn_row_file_is_reported_and_the_rest_is_there(tmp_path, row):
     write(tmp_path / "run", [row(task="t0"), row(task="t1")], tasks=2)
     path = tmp_path / "run" / "rows.jsonl"
     path.write_text(path.read_text()[:-40])
-    rows, _, warning_lines = gather(tmp_path)
+    rows, _, warnings = gather(tmp_path)
     assert [r["task"] for r in rows] == ["t0"]
-    assert "rows.jsonl:2 is not a whole row" in warning_lines[0]
-    assert "rows of 1 of its 2 tasks" in warning_lines[1]
+    assert "rows.jsonl:2 is not a whole row" in warnings[0]
+    assert "rows of 1 of its 2 tasks" in warnings[1]
 
 
-def test_a_score_that_is_no_number_is_left_out(tmp_path, row):
+def test_a_score_that_is_not_a_number_is_left_out(tmp_path, row):
     write(tmp_path / "run", [row(), row(image="b", psnr="high")])
     rows, folders, (warning,) = gather(tmp_path)
     assert len(rows) == len(folders) == 1
-    assert "1 rows have a score that is no number" in warning
+    assert "1 rows have a score that is not a number" in warning
 
 
 @pytest.mark.parametrize("text", ["a: [", "just words", "tasks: many\nattack: ig\n", ""])
@@ -59,7 +59,7 @@ def test_a_configuration_that_is_none_costs_no_row(tmp_path, row, text):
 def test_a_row_file_that_is_a_folder_is_reported(tmp_path, row):
     write(tmp_path / "run", [row()])
     (tmp_path / "odd" / "rows.jsonl").mkdir(parents=True)
-    assert "cannot be read" in gather(tmp_path).warning_lines[0]
+    assert "cannot be read" in gather(tmp_path).warnings[0]
 
 
 def test_nothing_is_one_line(tmp_path):

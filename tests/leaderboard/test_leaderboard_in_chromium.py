@@ -50,7 +50,7 @@ def page(browser, tmp_path, row):
         (folder / "curves" / f"{task}.csv").write_text("step,stage,cost\n0,x,1.5\n1,x,0.5\n2,x,0.1\n")
         Image.new("RGB", (32, 32), "teal").save(folder / "reconstructions" / f"{task}--a.png")
     Image.new("RGB", (32, 32), "navy").save(folder / "truth" / "a.png")
-    found = results(rows, [folder] * len(rows)) | {"warning_lines": ["x/rows.jsonl:3 is not a whole row"]}
+    found = results(rows, [folder] * len(rows)) | {"warnings": ["x/rows.jsonl:3 is not a whole row"]}
     browser.get(f"file://{write_page(found, tmp_path)}")
     yield browser
     assert browser.get_log("browser") == []
@@ -166,8 +166,8 @@ def test_charts_have_axes_units_and_a_legend(page):
 
 
 def test_what_is_torn_is_said(page):
-    page.find_element(By.CSS_SELECTOR, "#warning_lines summary").click()
-    assert "x/rows.jsonl:3 is not a whole row" in page.find_element(By.ID, "warning_lines").text
+    page.find_element(By.CSS_SELECTOR, "#warnings summary").click()
+    assert "x/rows.jsonl:3 is not a whole row" in page.find_element(By.ID, "warnings").text
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

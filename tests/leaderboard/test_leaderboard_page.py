@@ -54,7 +54,7 @@ def test_the_page_holds_the_results_and_needs_nothing_else(run):
 
 def test_no_row_can_end_the_script(row):
     bad = "</script><script>alert(1)</script><!-- <script>"
-    text = page(results([row(attack=bad)], [Path("run")]) | {"warning_lines": [bad]})
+    text = page(results([row(attack=bad)], [Path("run")]) | {"warnings": [bad]})
     assert data_of(text)["entries"][0]["attack"] == bad
     assert bad not in text
 
@@ -84,7 +84,7 @@ def test_a_torn_picture_is_reported_and_left_out(run, tmp_path):
     torn.write_bytes(torn.read_bytes()[:40])
     shown = with_pictures(found)
     assert [bool(row["reconstruction"]) for row in shown["entries"][0]["rows"]] == [False, True]
-    assert shown["warning_lines"] == ["run/reconstructions/t0--000.png is no picture."]
+    assert shown["warnings"] == ["run/reconstructions/t0--000.png is no picture."]
 
 
 def test_the_command_writes_the_same_bytes_wherever_the_rows_lie(tmp_path, row):
@@ -97,14 +97,14 @@ def test_the_command_writes_the_same_bytes_wherever_the_rows_lie(tmp_path, row):
         assert "not a whole row" in done.stderr
     first, second = ((tmp_path / name / "leaderboard.html").read_bytes() for name in ("a", "b"))
     assert first == second
-    assert "run/rows.jsonl:2 is not a whole row" in data_of(first.decode())["warning_lines"][0]
+    assert "run/rows.jsonl:2 is not a whole row" in data_of(first.decode())["warnings"][0]
 
 
 def test_a_real_run_shows_truth_beside_reconstruction(tmp_path):
     options = ["--attack=ig", "--victim=lenet", "--batch=2", "--tasks=1", "--steps=2", "--restarts=1"]
     assert benchmark(["run", *options, "--devices=1", "--wandb=off", f"--out={tmp_path}"]) == 0
-    rows, folders, warning_lines = gather(tmp_path)
-    assert warning_lines == []
+    rows, folders, warnings = gather(tmp_path)
+    assert warnings == []
     shown = data_of(page(results(rows, folders)))
     data = Photos(split="test", size=32)
     for one in shown["entries"][0]["rows"]:

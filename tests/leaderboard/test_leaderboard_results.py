@@ -169,7 +169,7 @@ def test_curves_and_pictures_of_a_run(tmp_path, row):
     assert first["truth"] == second["truth"] == str(tmp_path / "truth" / "a.png")
     assert second["reconstruction"] is None
     assert found["entries"][0]["curve"]["median"] == [2, 1]
-    assert "t1.csv" in found["warning_lines"][0]
+    assert "t1.csv" in found["warnings"][0]
 
 
 def test_one_command_for_each_run(tmp_path, row):

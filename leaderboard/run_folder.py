@@ -1,0 +1,224 @@
+"""What lies in the folder of one run. Whoever reads or writes a file there does it through this module.
+
+    config.yaml                             the options of the run
+    rows.jsonl                              one row per image, in the order of the tasks, once the run is complete
+    parts/TASK.jsonl                        the rows of one task until then
+    curves/TASK.csv                         the attacker's cost by step
+    layers/TASK.csv                         what a layer-by-layer attack found out about each layer
+    reconstructions/TASK--IMAGE.png         what was rebuilt
+    truth/IMAGE.png                         the private image
+    picture.png, curves.png, layers.png     drawn from the above
+    processes/RANK                          heartbeats, while the run is going on
+    wandb/                                  what W&B keeps, and which tasks it has
+
+Tensors stay outside: the board reads these files without torch.
+"""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from leaderboard.rows import Row, read_rows
+
+ROWS, PARTS, CONFIG = "rows.jsonl", "parts", "config.yaml"
+
+
+class Curve(NamedTuple):
+    """The attacker's cost at every step, and the stage that the step belongs to."""
+
+    stages: list[str]
+    costs: list[float]
+
+
+class RunFolder:
+    """The files of one run.
+
+    Any number of processes may add tasks at the same time. Every file is written whole or not at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows_file, self.config_file = path / ROWS, path / CONFIG
+        self.processes = path / "processes"
+
+    # Options
+
+    def write_config(self, text: str) -> None:
+        """Keep the options, as YAML."""
+        self._write(self.config_file, text)
+
+    def read_config(self) -> dict[str, Any] | None:
+        """The options; None where config.yaml is missing or holds no options."""
+        try:
+            config = yaml.safe_load(self.config_file.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            return None
+        return config if isinstance(config, dict) and "attack" in config else None
+
+    # Rows
+
+    def add_rows(self, task: str, rows: Iterable[Row]) -> None:
+        """Keep the rows of one finished task."""
+        self._write(self.path / PARTS / f"{_inside(task)}.jsonl", _lines(map(asdict, rows)))
+
+    def read_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Every row, also of tasks that are not complete, and one warning for each line or file that is none."""
+        files = list(self._row_files())
+        return [row for rows, _ in files for row in rows], [warning for _, warnings in files for warning in warnings]
+
+    def read_tasks(self) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+        """The rows of complete tasks by task, and warnings as those of `read_rows`."""
+        tasks: dict[str, list[dict[str, Any]]] = {}
+        warnings: list[str] = []
+        for rows, torn in self._row_files():
+            warnings += torn
+            tasks.update({task: [r for r in rows if r["task"] == task] for task in {r["task"] for r in rows}})
+        return {task: rows for task, rows in tasks.items() if len(rows) == rows[0]["batch_size"]}, warnings
+
+    def merge_rows(self, order: Sequence[str]) -> list[dict[str, Any]]:
+        """Write `rows.jsonl` in the order of `order`, drop the parts, and return the rows of `order`.
+
+        Tasks that are not in `order`, from a longer run, stay in the file behind the others.
+        """
+        parts = self._parts()
+        tasks, _ = self.read_tasks()
+        kept = [row for task in [*order, *sorted(tasks.keys() - set(order))] for row in tasks.get(task, [])]
+        self._write(self.rows_file, _lines(kept))
+        for part in parts:
+            part.unlink()
+        if (self.path / PARTS).is_dir():
+            (self.path / PARTS).rmdir()
+        return [row for task in order for row in tasks.get(task, [])]
+
+    def _row_files(self) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
+        """Rows and warnings of one file after the other; a part is newer than what `rows.jsonl` has of its task."""
+        for path in [self.rows_file, *self._parts()]:
+            try:
+                yield read_rows(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                yield [], [f"{path} cannot be read ({error.strerror}); left out."]
+
+    def _parts(self) -> list[Path]:
+        return sorted((self.path / PARTS).glob("*.jsonl"))
+
+    # Tables of one task
+
+    def write_curve(self, task: str, stages: Iterable[str], costs: Iterable[float]) -> None:
+        """Keep the attacker's cost by step."""
+        steps = [(step, *at) for step, at in enumerate(zip(stages, costs, strict=True))]
+        self._write_table(self.curve_file(task), ("step", "stage", "cost"), steps)
+
+    def read_curve(self, task: str) -> Curve | None:
+        """The attacker's cost by step; None where the task has no curve.
+
+        Raises:
+            ValueError: the file is not a whole curve.
+        """
+        try:
+            steps = [(line["stage"], float(line["cost"])) for line in self._read_table(self.curve_file(task))]
+        except (KeyError, TypeError, csv.Error) as error:
+            raise ValueError(f"{self.curve_file(task)} is not a whole curve") from error
+        except FileNotFoundError:
+            return None
+        if not steps:
+            raise ValueError(f"{self.curve_file(task)} has no step")
+        stages, costs = zip(*steps, strict=True)
+        return Curve(list(stages), list(costs))
+
+    def curve_file(self, task: str) -> Path:
+        return self.path / "curves" / f"{_inside(task)}.csv"
+
+    def write_layers(self, task: str, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+        """Keep one line per layer, in the order of the attack."""
+        self._write_table(self.layers_file(task), columns, lines)
+
+    def read_layers(self, task: str) -> list[dict[str, str]]:
+        """One dictionary per layer, in the order of the attack; none where the task has no such file."""
+        try:
+            return self._read_table(self.layers_file(task))
+        except FileNotFoundError:
+            return []
+
+    def layers_file(self, task: str) -> Path:
+        return self.path / "layers" / f"{_inside(task)}.csv"
+
+    # Pictures
+
+    def write_reconstruction(self, task: str, image: str, png: bytes) -> None:
+        self._write(self.reconstruction(task, image), png)
+
+    def write_truth(self, image: str, png: bytes) -> None:
+        self._write(self.truth(image), png)
+
+    def reconstruction(self, task: str, image: str) -> Path:
+        """The picture of one rebuilt image."""
+        return self.path / "reconstructions" / _inside(f"{task}--{image}.png")
+
+    def truth(self, image: str) -> Path:
+        """The picture of one private image."""
+        return self.path / "truth" / _inside(f"{image}.png")
+
+    def drawing(self, name: str) -> Path:
+        """A picture of the whole run: `picture` (its images), `curves` or `layers`."""
+        return self.path / f"{name}.png"
+
+    # W&B
+
+    def write_logged(self, mode: str, tasks: Iterable[str]) -> None:
+        """Keep which tasks W&B has, `online` or `offline`."""
+        self._write(self._logged(mode), "\n".join(tasks))
+
+    def read_logged(self, mode: str) -> list[str]:
+        """The tasks that W&B has."""
+        return self._logged(mode).read_text().splitlines() if self._logged(mode).is_file() else []
+
+    def _logged(self, mode: str) -> Path:
+        return self.path / "wandb" / f"logged-{mode}.txt"
+
+    def _write(self, path: Path, content: str | bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+
+    def _write_table(self, path: Path, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+        sheet = io.StringIO()
+        writer = csv.writer(sheet)
+        writer.writerow(columns)
+        writer.writerows(lines)
+        self._write(path, sheet.getvalue())
+
+    @staticmethod
+    def _read_table(path: Path) -> list[dict[str, str]]:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def find_runs(out: Path) -> list[RunFolder]:
+    """Every run that has been started in `out`, or in a folder anywhere below it."""
+    files = [*out.rglob(ROWS), *out.rglob(CONFIG)]
+    folders = {path.parent for path in files} | {path.parent.parent for path in out.rglob(f"{PARTS}/*.jsonl")}
+    return [RunFolder(folder) for folder in sorted(folders)]
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write so that a reader, or a killed run, sees the old file or the new one and nothing between."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
+    partial.replace(path)
+
+
+def _lines(rows: Iterable[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _inside(name: str) -> str:
+    """The name of a file in its folder, also where rows from elsewhere hold a path."""
+    return Path(name).name

@@ -1,0 +1,149 @@
+"""One run's files: what is written comes back, whatever else lies there."""
+
+from dataclasses import asdict, fields
+
+import pytest
+
+from leaderboard.rows import PROTOCOL, Row, read_rows
+from leaderboard.run_folder import RunFolder, find_runs, write_atomically
+
+
+def make(task="t0", image="a", **changes):
+    values = {field.name: "x" for field in fields(Row)}
+    numbers = {
+        "protocol": PROTOCOL,
+        "batch_size": 2,
+        "psnr": 20.0,
+        "lpips": None,
+        "adapt": True,
+        "options": {"tv": "1"},
+    }
+    return Row(**{**values, **numbers, "task": task, "image": image, **changes})
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def test_rows_come_back_as_they_went_in_and_in_order(run):
+    for task in ("t1", "t0"):
+        run.add_rows(task, [make(task, "a"), make(task, "b")])
+    assert not run.rows_file.exists()
+    rows = run.merge_rows(["t0", "t1"])
+    assert [(row["task"], row["image"]) for row in rows] == [("t0", "a"), ("t0", "b"), ("t1", "a"), ("t1", "b")]
+    assert rows[0] == asdict(make("t0", "a"))
+    assert read_rows(run.rows_file) == (rows, [])
+    assert not (run.path / "parts").exists()
+
+
+def test_a_shorter_run_loses_nothing(run):
+    for task in ("t0", "t1"):
+        run.add_rows(task, [make(task, "a"), make(task, "b")])
+    run.merge_rows(["t0", "t1"])
+    before = run.rows_file.read_bytes()
+    assert [row["task"] for row in run.merge_rows(["t0"])] == ["t0", "t0"]
+    assert run.rows_file.read_bytes() == before
+
+
+def test_merging_again_changes_nothing(run):
+    run.add_rows("t0", [make(), make(image="b")])
+    run.merge_rows(["t0"])
+    before = run.rows_file.read_bytes()
+    run.merge_rows(["t0"])
+    assert run.rows_file.read_bytes() == before
+
+
+def test_a_task_done_again_replaces_its_rows(run):
+    run.add_rows("t0", [make(psnr=1.0), make(image="b")])
+    run.merge_rows(["t0"])
+    run.add_rows("t0", [make(psnr=2.0), make(image="b")])
+    assert [row["psnr"] for row in run.merge_rows(["t0"])] == [2.0, 20.0]
+
+
+def test_a_torn_last_line_costs_its_task_and_nothing_else(run):
+    for task in ("t0", "t1"):
+        run.add_rows(task, [make(task, "a"), make(task, "b")])
+    run.merge_rows(["t0", "t1"])
+    run.rows_file.write_text(run.rows_file.read_text()[:-40])
+    tasks, warnings = run.read_tasks()
+    assert list(tasks) == ["t0"]
+    assert len(warnings) == 1
+    assert "rows.jsonl:4" in warnings[0]
+    assert "\n" not in warnings[0]
+
+
+def test_half_a_task_is_not_done(run):
+    run.add_rows("t0", [make(image="a")])
+    assert run.read_tasks()[0] == {}
+
+
+def test_a_part_is_newer_than_the_rows_of_its_task(run):
+    run.add_rows("t0", [make(psnr=1.0), make(image="b")])
+    run.merge_rows(["t0"])
+    run.add_rows("t0", [make(psnr=2.0), make(image="b")])
+    assert run.read_tasks()[0]["t0"][0]["psnr"] == 2.0
+    assert [row["psnr"] for row in run.read_rows()[0]] == [1.0, 20.0, 2.0, 20.0]
+
+
+def test_options_come_back(run):
+    assert run.read_config() is None
+    run.write_config("# plan: 3\nattack: ig\nset: [tv=1]\n")
+    assert run.read_config() == {"attack": "ig", "set": ["tv=1"]}
+
+
+def test_a_curve_comes_back(run):
+    assert run.read_curve("t0") is None
+    run.write_curve("t0", ["x", "w"], [0.1 + 0.2, float("inf")])
+    assert run.read_curve("t0") == (["x", "w"], [0.1 + 0.2, float("inf")])
+    assert run.curve_file("t0").read_bytes() == b"step,stage,cost\r\n0,x,0.30000000000000004\r\n1,w,inf\r\n"
+
+
+@pytest.mark.parametrize("text", ["", "step,stage,cost\n", "step,stage\n0,x\n", "step,stage,cost\n0,x", "\0\x01"])
+def test_a_torn_curve_is_refused(run, text):
+    run.write_curve("t0", ["x"], [1.0])
+    run.curve_file("t0").write_text(text)
+    with pytest.raises(ValueError, match=r"t0\.csv|float"):
+        run.read_curve("t0")
+
+
+def test_layers_come_back_as_text(run):
+    assert run.read_layers("t0") == []
+    run.write_layers("t0", ("layer", "rank"), [("fc", 3), ("conv", 12)])
+    assert run.read_layers("t0") == [{"layer": "fc", "rank": "3"}, {"layer": "conv", "rank": "12"}]
+    run.write_layers("t1", ("layer", "rank"), [])
+    assert run.read_layers("t1") == []
+
+
+def test_pictures_lie_where_they_are_looked_for(run):
+    run.write_reconstruction("t0", "a", b"ours")
+    run.write_truth("a", b"theirs")
+    assert (run.path / "reconstructions" / "t0--a.png").read_bytes() == b"ours"
+    assert (run.path / "truth" / "a.png").read_bytes() == b"theirs"
+
+
+def test_no_name_in_a_row_leads_out_of_the_folder(run):
+    inside = [run.curve_file("../../x"), run.layers_file("/etc/x"), run.reconstruction("../t", "../../x")]
+    assert {path.parent.parent for path in [*inside, run.truth("/a/b")]} == {run.path}
+
+
+def test_what_wandb_has_is_kept_by_mode(run):
+    run.write_logged("offline", ["t0", "t1"])
+    assert (run.read_logged("offline"), run.read_logged("online")) == (["t0", "t1"], [])
+
+
+def test_runs_are_found_by_rows_parts_or_options(tmp_path):
+    for file in ("b/rows.jsonl", "a/parts/t0.jsonl", "c/d/config.yaml", "e/curves/t0.csv", "b/parts/t0.jsonl"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert [run.path for run in find_runs(tmp_path)] == [tmp_path / name for name in ("a", "b", "c/d")]
+    assert [run.path for run in find_runs(tmp_path / "a")] == [tmp_path / "a"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\udcff")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
