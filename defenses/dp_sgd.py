@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
@@ -121,4 +123,4 @@ def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradie
 
 def square(gradient: Gradient) -> Tensor:
     """The squared l2 norm over all parameters, (R, *shape) each: (R,)."""
-    return sum(map(squares, gradient.values()))
+    return reduce(add, map(squares, gradient.values()))

@@ -49,6 +49,7 @@ class Precode(Defense):
         """
         name = last_linear(model)
         classifier = model.get_submodule(name)
+        assert isinstance(classifier, nn.Linear)
         guarded = Guarded(Bottleneck(classifier.in_features, self.size, self.beta), classifier)
         if not name:
             return guarded

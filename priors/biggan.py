@@ -24,6 +24,9 @@ EPS = 1e-4  # of the batch normalizations of the public weights
 class ConditionalNorm(nn.Module):
     """Inference batch normalization whose scale and offset are linear in the condition (N, 2 NZ)."""
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Linear(2 * NZ, channels, bias=False)

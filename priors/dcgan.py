@@ -101,6 +101,7 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.classes:
+            assert labels is not None
             maps = one_hot(labels, self.classes).to(images)[:, :, None, None]
             images = torch.cat([images, maps.expand(-1, -1, *images.shape[2:])], 1)
         return self.head(self.body(images)).flatten()

@@ -71,7 +71,7 @@ def power_start(net: OverParameterized, w: dict[str, Tensor]) -> Power:
     Args:
         w: parameters (R, ...).
     """
-    power = {}
+    power: Power = {}
     for name in net.normalized():
         matrix = w[name].flatten(2)
         power |= {f"{name} u": torch.ones_like(matrix[:, :, 0]), f"{name} v": torch.zeros_like(matrix[:, 0])}

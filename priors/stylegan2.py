@@ -25,6 +25,8 @@ Start = Literal["mapped", "gaussian"]
 class FIR(nn.Module):
     """The low-pass filter [1, 3, 3, 1] along both axes, of gain 4 for the zeros that doubling puts between pixels."""
 
+    kernel: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
@@ -103,6 +105,11 @@ class ToRGB(nn.Module):
         return self.conv(h, w) + self.bias
 
 
+def convolutions(k: int) -> range:
+    """The numbers of block k's convolutions in the generator: one in block 0, then two in each."""
+    return range(max(0, 2 * k - 1), 2 * k + 1)
+
+
 class Block(nn.Module):
     """All of one resolution: an up-convolution (not in block 0), a convolution, and what they add to the colors.
 
@@ -112,7 +119,7 @@ class Block(nn.Module):
 
     def __init__(self, k: int, c_in: int, c_out: int, style_dim: int) -> None:
         super().__init__()
-        self.layers = range(max(0, 2 * k - 1), 2 * k + 1)
+        self.layers = convolutions(k)
         ups = [StyledConv(c_in, c_out, style_dim, up=True)] if k else []
         self.convs = nn.ModuleList([*ups, StyledConv(c_out, c_out, style_dim, up=False)])
         self.to_rgb = ToRGB(c_out, style_dim)
@@ -155,6 +162,8 @@ class StyleGAN2(Prior):
     """
 
     latents = ("w",)
+    mapping_weight: Tensor
+    mapping_bias: Tensor
 
     def __init__(
         self,
@@ -204,7 +213,7 @@ class StyleGAN2(Prior):
         return {"w": self.mapped.mean(0).to(state["w"]).expand_as(state["w"])}
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        layers = self.blocks[-1].layers.stop
+        layers = convolutions(len(self.blocks) - 1).stop
         if self.start == "mapped":
             z = torch.randn(count, self.style_dim, generator=generator)
             w = self.map(z)[:, None].repeat(1, layers + 1, 1)
@@ -229,7 +238,7 @@ class StyleGAN2(Prior):
 
         That code forgets the colors so far whenever it moves on to a later block; here `skip` stays in the state.
         """
-        noises = range(self.blocks[k].layers.start, min(5 + 2 * k, self.blocks[-1].layers.stop))
+        noises = range(convolutions(k).start, min(5 + 2 * k, convolutions(len(self.blocks) - 1).stop))
         return (*(("h",) if k else ()), "w", *(f"noise{i}" for i in noises))
 
 

@@ -56,6 +56,7 @@ class Game:
     def prior(self) -> DCGAN:
         """The averaged generator, its batch-norm statistics measured anew on 64 batches of its own latents."""
         prior, draws = self.average.module, torch.Generator().manual_seed(0)
+        assert isinstance(prior, DCGAN)
         update_bn([inputs(prior, BATCH, draws) for _ in range(64)], prior)
         return prior.eval()
 
@@ -101,7 +102,7 @@ def train(
     shape = data.image_shape
     if shape not in ((3, 32, 32), (3, 64, 64)):
         raise InputError(f"dcgan makes 3x32x32 and 3x64x64 images, the data has {shape}; use --size 32 or 64.")
-    options = {"size": shape[-1], "classes": len(data.classes) if conditional else None}
+    options: dict[str, Any] = {"size": shape[-1], "classes": len(data.classes) if conditional else None}
     out.parent.mkdir(parents=True, exist_ok=True)
     state, identity = out.with_suffix(".state"), f"{trained_on}, {options}, seed {seed}"
     game = Game(seed, **options)

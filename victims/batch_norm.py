@@ -12,6 +12,9 @@ class BatchNorm(nn.Module):
     (seen in torch 2.15): what flows through its saved statistics is lost.
     """
 
+    running_mean: None = None
+    running_var: None = None
+
     def __init__(self, layer: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
@@ -27,7 +30,7 @@ class BatchNorm(nn.Module):
         return self.after(y)
 
 
-def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+def batch_norms(model: nn.Module) -> dict[str, _BatchNorm | BatchNorm]:
     """Every batch-norm layer by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm | BatchNorm)}
 

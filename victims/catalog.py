@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from textwrap import shorten
+from typing import Any
 
 import timm
 import torch
@@ -53,7 +54,7 @@ def of_torchvision(name: str, *, image_shape: tuple[int, int, int], num_classes:
 def of_timm(name: str, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The model, told the size of the images where its form depends on it, as that of transformers does."""
     channels, *size = image_shape
-    sized = {"img_size": tuple(size)} if timm.get_pretrained_cfg_value(name, "fixed_input_size") else {}
+    sized: dict[str, Any] = {"img_size": tuple(size)} if timm.get_pretrained_cfg_value(name, "fixed_input_size") else {}
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **sized)
 
 

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Literal
 
 import torch
@@ -51,6 +52,11 @@ class LocalTraining:
                 raise InputError(f"{name} is {count}; give 1 or more.")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise InputError(f"lr is {self.lr}; give a learning rate above 0.")
+
+    def known_lr(self) -> float:
+        """Of a client, or of an attacker who repeats its training."""
+        assert self.lr is not None, "only an attacker can lack the learning rate, and then nothing is repeated"
+        return self.lr
 
     def schedule(self, batch_size: int) -> list[list[slice]]:
         """For every client the images of each of its T steps.
@@ -104,7 +110,7 @@ def fed_avg(
     """
     theta = victim.parameters
     mean = mean_gradient(gradient_fn or partial(gradient_at, victim), theta, victim.normalize(images), labels, local)
-    moved = local.lr * local.steps(len(images))
+    moved = local.known_lr() * local.steps(len(images))
     return {name: p - (p - moved * mean[name]) for name, p in theta.items()}
 
 
@@ -118,14 +124,14 @@ def mean_gradient(
         images: (B, C, H, W), normalized.
         labels: (B,) classes, or (B, num_classes) probabilities.
     """
-    found = []
+    lr, found = local.known_lr(), []
     for steps in local.schedule(len(images)):
         total = {name: torch.zeros_like(p) for name, p in theta.items()}
         for part in steps:
-            g = gradient_fn({name: p - local.lr * total[name] for name, p in theta.items()}, images[part], labels[part])
+            g = gradient_fn({name: p - lr * total[name] for name, p in theta.items()}, images[part], labels[part])
             total = {name: so_far + g[name] for name, so_far in total.items()}
         found.append({name: of_steps / len(steps) for name, of_steps in total.items()})
-    return {name: sum(of_client[name] for of_client in found) / local.clients for name in theta}
+    return {name: reduce(add, (of_client[name] for of_client in found)) / local.clients for name in theta}
 
 
 def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 64) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from functools import reduce
+from operator import add
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from victims.batch_norm import batch_norms, use_batch_statistics
 from victims.errors import InputError
+
+M = TypeVar("M", bound=nn.Module)
 
 Gradient = dict[str, Tensor]
 """One tensor per parameter name."""
@@ -22,6 +26,8 @@ Statistics = dict[str, Tensor]
 
 class LossTerm(nn.Module):
     """A layer whose `penalty`, a buffer that it sets in every forward, is added to the client's loss."""
+
+    penalty: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,13 +55,14 @@ class Victim:
         self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], training: bool = False
     ) -> None:
         self.model = deepcopy(model).train(training).requires_grad_(False)
+        module: Any
         for module in self.model.modules():
             if getattr(module, "inplace", False) is True:
                 module.inplace = False  # what left the layer before must stay as it was, to be looked at
         self.running: Statistics = {
             name: torch.stack([layer.running_mean, layer.running_var])
             for name, layer in batch_norms(self.model).items()
-            if layer.track_running_stats
+            if layer.running_mean is not None and layer.running_var is not None
         }
         if training:
             use_batch_statistics(self.model)
@@ -181,7 +188,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
         labels: (B,) classes, or (B, num_classes) probabilities.
     """
     if logits.ndim == 3:
-        return sum(classification_loss(of_round, labels) for of_round in logits.unbind(1))
+        return reduce(add, (classification_loss(of_round, labels) for of_round in logits.unbind(1)))
     if logits.shape[-1] > 1:
         return cross_entropy(logits, labels)
     odd = labels[..., 1::2].sum(-1) if labels.is_floating_point() else labels % 2
@@ -208,7 +215,7 @@ def gradient_at(
     return dict(zip(theta, grads, strict=True))
 
 
-def build(make: Callable[..., nn.Module], *, seed: int, **options: Any) -> nn.Module:
+def build(make: Callable[..., M], *, seed: int, **options: Any) -> M:
     """A network of `options` with weights drawn from `seed`, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -7,5 +7,5 @@ class CNN6d(PlainCNN):
     """CNN6 with 20 instead of 36 channels after the second convolution: too few equations for what enters it."""
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        first, (_, *second), *rest = CNN6_PLAN
-        super().__init__((first, (20, *second), *rest), image_shape)
+        first, (_, kernel, stride, padding), *rest = CNN6_PLAN
+        super().__init__((first, (20, kernel, stride, padding), *rest), image_shape)

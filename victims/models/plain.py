@@ -7,14 +7,16 @@ from torch import nn
 
 SLOPE = 0.2
 
-CNN6_PLAN = ((12, 4, 2, 2), (36, 3, 2, 1), (36, 3, 1, 1), (36, 3, 1, 1), (64, 3, 2, 1), (128, 3, 1, 1))
+Plan = Sequence[tuple[int, int, int, int]]
+
+CNN6_PLAN: Plan = ((12, 4, 2, 2), (36, 3, 2, 1), (36, 3, 1, 1), (36, 3, 1, 1), (64, 3, 2, 1), (128, 3, 1, 1))
 """Channels out, kernel, stride and padding of every convolution of CNN6."""
 
 
 class PlainCNN(nn.Sequential):
     """Convolutions with LeakyReLU(0.2) after each, then one linear logit; no layer has a bias."""
 
-    def __init__(self, plan: Sequence[tuple[int, int, int, int]], image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, plan: Plan, image_shape: tuple[int, int, int]) -> None:
         """
         Args:
             plan: channels out, kernel, stride and padding of every convolution.
