@@ -19,5 +19,6 @@ def alr(observation: Observation) -> Tensor:
     client's mode, and how counts become whole numbers (see `nearest_counts`).
     """
     layer, B = classifier(observation), observation.batch_size
+    assert layer.db is not None  # "bias" is among the needs
     p = layer.probabilities(dummy_features(observation).mean(0))
     return nearest_counts(B * (p - layer.db), B)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,8 +52,9 @@ def method(*needs: Need) -> Callable[[Method], Method]:
             check(observation, read.__name__, frozenset(needs))
             return read(observation).sort().values
 
-        checked.needs = frozenset(needs)
-        return checked
+        declared: Any = checked
+        declared.needs = frozenset(needs)
+        return declared
 
     return declare
 

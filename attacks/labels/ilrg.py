@@ -19,8 +19,10 @@ def ilrg(observation: Observation) -> Tensor:
     counts; here the counts must also add up to B, see `nearest_counts`.
     """
     layer, B = classifier(observation), observation.batch_size
-    a = (layer.dW / layer.db[:, None]).nan_to_num(0.0, 0.0, 0.0)
+    db = layer.db
+    assert db is not None  # "bias" is among the needs
+    a = (layer.dW / db[:, None]).nan_to_num(0.0, 0.0, 0.0)
     p = layer.probabilities(a)  # (N, N): of the images of class j in row j
     system = torch.cat([p.T - torch.eye(len(p)).to(p), torch.ones_like(p[:1])])
-    values = torch.cat([B * layer.db, layer.db.new_tensor([B])])
+    values = torch.cat([B * db, db.new_tensor([B])])
     return nearest_counts(torch.linalg.pinv(system) @ values, B)

@@ -73,7 +73,8 @@ class Job(submitit.helpers.Checkpointable):
 def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The options that say where jobs run, and those of the runs, each as `--option=value`."""
     own = {f"--{field.name}" for field in fields(Cluster)} | {"--help", "-h"}
-    mine, others = [], []
+    mine: list[str] = []
+    others: list[str] = []
     rest = iter(arguments)
     for argument in rest:
         name, equals, _ = argument.partition("=")

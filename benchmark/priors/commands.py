@@ -30,7 +30,7 @@ def list_priors(*, weights_dir: Path = Path("weights")) -> None:
         rows.append((name, record["prior"], prior.image_shape[-1], prior.trained_on, "this suite's", "shipped"))
     for name, entry in CATALOG.items():
         path = entry.path(weights_dir)
-        where = path if path.is_file() else f"missing: {path.name}, from {entry.source}"
+        where = str(path) if path.is_file() else f"missing: {path.name}, from {entry.source}"
         rows.append((name, entry.architecture, entry.size, entry.trained_on, entry.license, where))
     headings = ("prior", "architecture", "px", "trained on", "license", "weights")
     columns = {heading: [str(row[i]) for row in rows] for i, heading in enumerate(headings)}

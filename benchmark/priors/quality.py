@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,9 @@ LEAST = 4  # images: halves of them are the smallest subsets that have a KID
 
 class Features(nn.Module):
     """Images (N, 3, H, W) in [0, 1] -> (N, 512), by the body `squeezenet1_1().features`."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -51,7 +55,7 @@ def distance(real: Tensor, fake: Tensor) -> Distance:
 
     KID's subsets are half of the smaller set, at most 1000. FID falls as the sets grow, KID has no such bias.
     """
-    given = nn.Identity()
+    given: Any = nn.Identity()
     given.num_features = real.shape[1]  # FrechetInceptionDistance asks for it
     subset = min(LARGEST_SUBSET, len(real) // 2, len(fake) // 2)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):

@@ -19,8 +19,5 @@ def label_accuracies(found: Tensor, truth: Tensor, *, parity: bool = False) -> d
         parity: the victim has one logit, which tells odd classes from even ones; so do the scores then.
     """
     found = found.argmax(-1) if found.ndim > 1 else found
-    found, truth = (Counter((y % 2 if parity else y).tolist()) for y in (found, truth))
-    return {
-        "counts": (found & truth).total() / truth.total(),
-        "existence": len(found.keys() & truth.keys()) / len(truth),
-    }
+    n_found, n = (Counter((y % 2 if parity else y).tolist()) for y in (found, truth))
+    return {"counts": (n_found & n).total() / n.total(), "existence": len(n_found.keys() & n.keys()) / len(n)}

@@ -28,7 +28,7 @@ class Lpips:
     `backbone` is "squeeze", or where the weights cannot be had (`available` is False) the one-line reason.
     """
 
-    def __init__(self, net: nn.Module | None, backbone: str) -> None:
+    def __init__(self, net: _LPIPS | None, backbone: str) -> None:
         self._net = net
         self.backbone = backbone
 
@@ -63,6 +63,7 @@ class Lpips:
     @property
     def features(self) -> nn.Sequential:
         """The backbone alone: torchvision's `squeezenet1_1().features`; only where it is available."""
+        assert self._net is not None
         return _features(self._net)
 
     @torch.no_grad()
@@ -79,7 +80,7 @@ class Lpips:
         return self._net.to(a.device)(a, b, normalize=True).flatten()
 
 
-def _load(path: Path) -> nn.Module:
+def _load(path: Path) -> _LPIPS:
     """LPIPS with the linear layers that torchmetrics ships and every backbone tensor from `path`."""
     # Building draws random weights; the random numbers of the run must not depend on it.
     with torch.random.fork_rng(devices=[]):
@@ -101,9 +102,9 @@ def _load(path: Path) -> nn.Module:
     return net
 
 
-def _features(net: nn.Module) -> nn.Sequential:
+def _features(net: _LPIPS) -> nn.Sequential:
     """The layers of LPIPS's SqueezeNet in one row, as torchvision has them."""
-    return nn.Sequential(*(layer for part in net.net.slices for layer in part))
+    return nn.Sequential(*(layer for part in net.net.get_submodule("slices").children() for layer in part.children()))
 
 
 def _download(target: Path) -> None:

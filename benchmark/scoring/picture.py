@@ -38,7 +38,7 @@ def draw_curves(folder: Path, tasks: Sequence[str]) -> Path:
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axis = figure.subplots()
     steps = np.arange(len(costs[0]))
-    style = {} if len(steps) > 1 else {"marker": "o"}  # a closed form has one step
+    style: dict[str, Any] = {} if len(steps) > 1 else {"marker": "o"}  # a closed form has one step
     for curve in costs:
         axis.plot(steps, curve, color="C0", alpha=0.3, linewidth=0.7, **style)
     axis.plot(steps, np.median(costs, 0), color="C0", **style)

@@ -14,11 +14,13 @@ HEAD = """\
 # SHA-256 of what stands here in hexadecimal digits. Where one folder is parted into `tune` and another split, `tune`
 # has those whose last digit is 0 or 8. Made by `python -m benchmark.tasks.manifests.make`.
 """
-CIFAR = {
+Keys = Mapping[tuple[str, ...], Sequence[str]]
+
+CIFAR: Keys = {
     ("train", "tune"): [f"train-{place:05d}" for place in range(50_000)],
     ("test",): [f"test-{place:05d}" for place in range(10_000)],
 }
-OFFICIAL: Mapping[str, Mapping[Sequence[str], Sequence[str]]] = {
+OFFICIAL: Mapping[str, Keys] = {
     "photos": {(split,): Photos(split=split).ids for split in ("tune", "test")},
     "cifar10": CIFAR,
     "cifar100": CIFAR,
