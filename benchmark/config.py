@@ -19,6 +19,7 @@ from attacks.engine.objective import Match
 from benchmark.registry import find
 from benchmark.spec import open_data, open_defense, parse
 from benchmark.tasks.batches import Batch, draw_batches
+from benchmark.tasks.capture import Client
 from defenses.base import Defense
 from leaderboard.rows import PROTOCOL, Control
 from priors import catalog as catalog
@@ -234,6 +235,22 @@ class Config:
 
     def make_defense(self) -> Defense | None:
         return open_defense(self.defense)
+
+    def make_client(self) -> Client:
+        """How a client computes its update, and what the attacker is declared to know.
+
+        Raises:
+            InputError: the defense or the local training cannot be used.
+        """
+        return Client(
+            defense=self.make_defense(),
+            local=self.local_training(),
+            adapt=self.adapt,
+            give_labels=self.labels == "given",
+            bn=self.bn,
+            know_lr=self.know_lr,
+            seed=self.seed,
+        )
 
     def make_prior(self) -> Prior:
         return catalog.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)

@@ -13,7 +13,7 @@ from attacks.labels import methods as known_methods
 from benchmark.config import Config
 from benchmark.run import reproducible
 from benchmark.scoring.label_accuracy import label_accuracies
-from benchmark.tasks.module import GradientDataModule
+from benchmark.tasks.capture import capture_task
 from leaderboard.statistics import clustered_interval
 from leaderboard.table import NOTHING, Table
 from victims.errors import InputError
@@ -65,27 +65,17 @@ def labels(
     chosen = {name: find(name) for name in methods.split(",")}
     setting = {"data": data, "split": split, "size": size, "victim": victim, "victim_weights": victim_weights}
     setting |= {"victim_mode": victim_mode, "defense": defense, "seed": seed}
-    config = Config(data_dir=data_dir, weights_dir=weights_dir, batches=batches, **setting)
+    config = Config(data_dir=data_dir, weights_dir=weights_dir, batches=batches, labels="none", **setting)
     images = config.make_data()
     model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
-    client = GradientDataModule(
-        images,
-        model,
-        [],
-        defense=config.make_defense(),
-        adapt=True,
-        give_labels=False,
-        control="none",
-        seed=seed,
-        steps=1,
-    )
+    client = config.make_client()
     sizes = whole_numbers("batch", batch)
     drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
     scores = {name: defaultdict(list) for name in HEADINGS}
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
     for B, task in bar:
-        captured = client.capture(task)
+        captured = capture_task(model, images, task, client)
         for name, method in chosen.items():
             try:
                 accuracies = label_accuracies(method(captured.observation), captured.labels)

@@ -49,32 +49,21 @@ def run(config: Config) -> Path:
     if config.wandb == "online":
         need_key()
     data = config.make_data()
-    victim, defense = config.make_victim(data), config.make_defense()
+    victim, client = config.make_victim(data), config.make_client()
     attack = config.make_attack()
     batches = config.make_batches(data, config.tasks)
     lpips = Lpips.find(config.weights_dir)
     folder = config.folder(lpips.available)
     order = [batch.task for batch in batches]
-    module = GradientDataModule(
-        data,
-        victim,
-        batches,
-        defense=defense,
-        adapt=config.adapt,
-        give_labels=config.labels == "given",
-        bn=config.bn,
-        control=config.control,
-        seed=config.seed,
-        steps=sum(attack.plan.values()),
-        group=config.group,
-        local=config.local_training(),
-        know_lr=config.know_lr,
-    )
-    attack.admit(module.capture(batches[0]).observation)  # refused here, not in every process
+    steps = sum(attack.plan.values())
+    module = GradientDataModule(data, victim, batches, client, steps=steps, control=config.control, group=config.group)
+    judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
+    trainer = make_trainer(config, len(module.groups), folder, judge)
+    victim.to(trainer.strategy.root_device)
+    attack.admit(module.first().observation)  # refused before anything is written or another process is started
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     if first:
         prepare(folder, dump(config, resolved))
-    judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
     store = RowStore(folder)
     done, warning_lines = store.read()
     for warning in warning_lines:
@@ -83,7 +72,6 @@ def run(config: Config) -> Path:
         if first:
             score_mean_image(module, judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
-        trainer = make_trainer(config, len(module.groups), folder, judge)
         module.take(trainer.global_rank, trainer.world_size, frozenset(done))
         trainer.fit_loop.max_epochs = len(module.groups)
         trainer.limit_train_batches = 1.0 if module.groups else 0  # a rank without work still starts the others

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Literal
 
 import torch
-from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
@@ -16,12 +16,13 @@ from benchmark.config import Config
 from benchmark.labels import cell
 from benchmark.run import reproducible
 from benchmark.tasks.batches import Batch
+from benchmark.tasks.capture import client_update
 from defenses.base import Defense
 from leaderboard.table import NOTHING, Table
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.seeds import seed_of
-from victims.victim import Gradient, Victim, gradient_at
+from victims.victim import Gradient, Victim
 
 DELTA = 1e-5
 AT_ONCE = 256  # test images
@@ -106,27 +107,11 @@ def utility(
     print(Table(above, columns, below).text())
 
 
-def sent(
-    victim: Victim, theta: Gradient, images: Tensor, labels: Tensor, defense: Defense | None, chance: torch.Generator
-) -> Gradient:
-    """What a client with weights `theta` sends for images (B, C, H, W) in [0, 1] and labels (B,)."""
-    device = victim.mean.device
-    gradient_fn = partial(gradient_at, victim)
-    if defense:
-        gradient_fn = defense.gradient_fn(gradient_fn, victim, chance)
-    update = gradient_fn(theta, victim.normalize(images.to(victim.mean)), labels.to(device))
-    update = {name: g.detach() for name, g in update.items()}
-    return defense(update, chance) if defense else update
-
-
 def update_error(victim: Victim, defense: Defense | None, data: ImageData, batch: Batch) -> tuple[float, float]:
     """Norm of the sent update over that of the undefended one of the same model, and their cosine."""
-    chance = torch.Generator().manual_seed(seed_of("utility", batch.task))
-    images, labels = data.batch(batch.indices)
-    plain, defended = (
-        torch.cat([g.flatten().double() for g in sent(victim, victim.parameters, images, labels, by, chance).values()])
-        for by in (None, defense)
-    )
+    generator = torch.Generator().manual_seed(seed_of("utility", batch.task))
+    sent = (client_update(victim, *data.batch(batch.indices), generator=generator, defense=d) for d in (None, defense))
+    plain, defended = (torch.cat([g.flatten().double() for g in update.values()]) for update in sent)
     return float(defended.norm() / plain.norm()), float(cosine_similarity(defended, plain, dim=0))
 
 
@@ -134,12 +119,13 @@ def train_defended(
     victim: Victim, defense: Defense | None, data: ImageData, batches: Sequence[Batch], lr: float, seed: int
 ) -> Gradient:
     """The weights after a step along the update of every batch in turn."""
-    chance = torch.Generator().manual_seed(seed_of("utility", seed))
-    theta = victim.parameters
+    generator = torch.Generator().manual_seed(seed_of("utility", seed))
+    moving = deepcopy(victim)
     for batch in batches:
-        update = sent(victim, theta, *data.batch(batch.indices), defense, chance)
-        theta = {name: p.detach() - lr * update[name] for name, p in theta.items()}
-    return theta
+        update = client_update(moving, *data.batch(batch.indices), generator=generator, defense=defense)
+        for name, p in moving.parameters.items():
+            p.sub_(lr * update[name])  # detached, but the memory is the model's
+    return moving.parameters
 
 
 @torch.no_grad()

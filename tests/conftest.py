@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmark.tasks.batches import Batch
-from benchmark.tasks.module import GradientDataModule, Task
+from benchmark.tasks.capture import Client, Task, capture_task
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
 from victims.client import Level
@@ -54,18 +54,8 @@ def capture() -> Callable[..., Task]:
         if victim is None:
             net = build(model, image_shape=(3, size, size), num_classes=10, seed=0).to(dtype)
             victim = Victim(net, mean=data.mean, std=data.std, training=training)
-        module = GradientDataModule(
-            data,
-            victim,
-            [],
-            defense=None if rate is None else Sparsification(rate),
-            adapt=True,
-            give_labels=give_labels,
-            bn=bn,
-            control="none",
-            seed=0,
-            steps=1,
-        )
-        return module.capture(Batch(task, indices))
+        defense = None if rate is None else Sparsification(rate)
+        client = Client(defense=defense, give_labels=give_labels, bn=bn)
+        return capture_task(victim, data, Batch(task, indices), client)
 
     return make

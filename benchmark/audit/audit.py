@@ -20,7 +20,7 @@ from benchmark.run import reproducible, run
 from benchmark.scoring.judge import picture_path
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score
-from benchmark.tasks.module import GradientDataModule
+from benchmark.tasks.capture import capture_task
 from leaderboard.rows import read_rows, write_atomically
 from victims.catalog import LIBRARIES
 from victims.data.base import ImageData
@@ -219,13 +219,10 @@ def measure(config: Config, data: ImageData) -> tuple[float, bool]:
         InputError: this attack is not for this model, batch or defense.
     """
     attack = config.make_attack()
-    batches = config.make_batches(data, 1)
+    (batch,) = config.make_batches(data, 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    module = GradientDataModule(
-        data, config.make_victim(data).to(device), batches, defense=config.make_defense(), adapt=True,
-        give_labels=True, control="none", seed=config.seed, steps=1,
-    )  # fmt: skip
-    observation = attack.admit(module.capture(batches[0]).observation)
+    victim = config.make_victim(data).to(device)
+    observation = attack.admit(capture_task(victim, data, batch, config.make_client()).observation)
     attack.to(device)
     began = time.perf_counter()
     attack.begin([observation])

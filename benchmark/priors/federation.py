@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmark.config import Config
-from benchmark.tasks.module import GradientDataModule
+from benchmark.tasks.capture import capture_task
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
@@ -24,25 +24,12 @@ def simulate(
     Raises:
         InputError: an option cannot be used, or the data's images are not of `image_shape`.
     """
-    data, defense = config.make_data("train"), config.make_defense()
+    data, client = config.make_data("train"), config.make_client()
     if (shape := data.image_shape) != image_shape:
         raise InputError(
             f"the generator makes {image_shape} images, {config.data} has {shape}; choose another data set."
         )
     models = config.make_models(data, seed_of(config.seed, "rounds"))  # no victim that `run` attacks
     batches = config.make_batches(data, config.rounds * clients)
-    servers = [
-        GradientDataModule(
-            data,
-            Victim(model, mean=data.mean, std=data.std).to(device),
-            [],
-            defense=defense,
-            adapt=True,
-            give_labels=True,
-            control="none",
-            seed=config.seed,
-            steps=1,
-        )
-        for model in models
-    ]
-    return lambda i: servers[i // clients].capture(batches[i]).observation
+    victims = [Victim(model, mean=data.mean, std=data.std).to(device) for model in models]
+    return lambda i: capture_task(victims[i // clients], data, batches[i], client).observation

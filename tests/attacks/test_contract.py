@@ -23,7 +23,8 @@ from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score
 from benchmark.spec import open_defense
 from benchmark.tasks.batches import Batch
-from benchmark.tasks.module import GradientDataModule, Task
+from benchmark.tasks.capture import Client, Task, capture_task
+from benchmark.tasks.module import GradientDataModule
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError
@@ -321,8 +322,7 @@ def test_no_private_image_is_reachable(method, make, capture):
     data, victim = Photos(split="tune"), capture().observation.victim
     batch, steps = Batch("t", (3, 50, 90)[: method.made_for.get("batch")]), sum(make(method).plan.values())
     module = GradientDataModule(
-        data, victim, [batch], defense=None, adapt=True, give_labels=True,
-        bn="exact" if victim.running and "bn" in method.uses else "none", seed=0, steps=steps,
+        data, victim, [batch], Client(bn="exact" if victim.running and "bn" in method.uses else "none"), steps=steps,
         control="shuffled_update" if method.analytic else "none",  # a closed form does rebuild the image
     )  # fmt: skip
     verdicts = []
@@ -353,11 +353,8 @@ def defended() -> Callable[..., Task]:
         net = build(
             lambda **options: defense.model(LeNet(**options)), image_shape=data.image_shape, num_classes=10, seed=0
         )
-        module = GradientDataModule(
-            data, Victim(net, mean=data.mean, std=data.std), [], defense=defense, adapt=True, give_labels=True,
-            control="none", seed=0, steps=1,
-        )  # fmt: skip
-        return module.capture(Batch("t", indices))
+        victim = Victim(net, mean=data.mean, std=data.std)
+        return capture_task(victim, data, Batch("t", indices), Client(defense=defense))
 
     return take
 

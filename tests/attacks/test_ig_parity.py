@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 from attacks.ig import IG
 from benchmark.scoring.metrics import assign, psnr
 from benchmark.tasks.batches import draw_batches
-from benchmark.tasks.module import GradientDataModule
+from benchmark.tasks.capture import Client, capture_task
 from tests.conftest import SHARED
 from victims.data.cifar10 import CIFAR10
 from victims.models.convnet import ConvNet
@@ -55,8 +55,7 @@ def test_ig_scores_what_the_plain_recipe_scores(size):
     net = build(ConvNet, image_shape=(3, 32, 32), num_classes=10, seed=0).double()
     victim = Victim(net, mean=data.mean, std=data.std)
     (batch,) = draw_batches(data, "cifar10-test-32px", batch_size=size, tasks=1)
-    options = {"defense": None, "adapt": True, "give_labels": True, "control": "none", "seed": 0, "steps": 1}
-    task = GradientDataModule(data, victim, [batch], **options).capture(batch)
+    task = capture_task(victim, data, batch, Client())
 
     def scores(images):
         pixels = victim.denormalize(images).clamp(0, 1)

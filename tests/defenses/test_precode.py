@@ -14,7 +14,7 @@ from attacks.engine.objective import Objective
 from attacks.labels.alr import alr
 from benchmark.spec import open_defense
 from benchmark.tasks.batches import Batch
-from benchmark.tasks.module import GradientDataModule
+from benchmark.tasks.capture import Client, capture_task
 from defenses.base import Chain
 from defenses.precode import Bottleneck, Precode
 from defenses.sparsification import Sparsification
@@ -122,9 +122,8 @@ def test_nothing_of_the_noise_is_left_in_the_victim(victim, images):
 
 def test_the_update_of_a_task_is_the_same_again_and_hides_the_noise():
     data = Photos(split="tune", size=8)
-    options = {"adapt": True, "give_labels": True, "control": "none", "seed": 0, "steps": 1}
-    client = GradientDataModule(data, Victim(defended(), **PLAIN), [], defense=Precode(K, BETA), **options)
-    one, again, other = (client.capture(Batch(task, (3,))).observation for task in "aab")
+    victim, client = Victim(defended(), **PLAIN), Client(defense=Precode(K, BETA))
+    one, again, other = (capture_task(victim, data, Batch(task, (3,)), client).observation for task in "aab")
     assert list(one.update) == list(one.victim.parameters)
     assert all(torch.equal(one.update[name], again.update[name]) for name in one.update)
     assert not torch.equal(one.update["body.0.weight"], other.update["body.0.weight"])

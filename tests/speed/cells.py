@@ -43,22 +43,12 @@ class Cell:
     def module(self, steps: int) -> GradientDataModule:
         """Serves the one task, as a run does."""
         config, data = self.config, self.config.make_data()
-        return GradientDataModule(
-            data,
-            config.make_victim(data).to(device()),
-            config.make_batches(data, 1),
-            defense=None,
-            adapt=config.adapt,
-            give_labels=True,
-            control="none",
-            seed=config.seed,
-            steps=steps,
-        )
+        victim = config.make_victim(data).to(device())
+        return GradientDataModule(data, victim, config.make_batches(data, 1), config.make_client(), steps=steps)
 
     @cached_property
     def observation(self) -> Observation:
-        module = self.module(1)
-        return module.capture(module.groups[0][0]).observation
+        return self.module(1).first().observation
 
     def attack(self, stage: str | None = None) -> Attack:
         """The attack with its default options; with a stage named, it comes there after one step of each before."""

@@ -1,0 +1,151 @@
+"""What a client sends, and what the attacker gets: the only way from images to an Observation."""
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmark.tasks.batches import Batch
+from defenses.base import Defense
+from leaderboard.rows import Control
+from victims.client import Level, LocalTraining, fed_avg, fed_sgd, known_statistics
+from victims.data.base import ImageData
+from victims.errors import InputError, Notice
+from victims.observation import Knowledge, Observation
+from victims.seeds import seed_of
+from victims.vanishing_gradients import vanishing
+from victims.victim import Gradient, Victim, gradient_at
+
+
+@dataclass(frozen=True)
+class Task:
+    """An observation with its private batch: images (B, C, H, W) in [0, 1], labels (B,). For the judge alone."""
+
+    observation: Observation
+    images: Tensor
+    labels: Tensor
+    sample_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """How a client computes its update, and what the attacker is declared to know besides it.
+
+    Attributes:
+        defense: what the client does against leakage.
+        local: how it trains before it shares (FedAvg); None is FedSGD.
+        adapt: whether the attacker knows which defense is used.
+        give_labels: whether the attacker knows the batch's labels.
+        bn: which batch-norm statistics of the batch the attacker knows.
+        know_lr: whether the attacker knows the learning rate of local training.
+        seed: of the defense's randomness, together with the name of the task.
+    """
+
+    defense: Defense | None = None
+    local: LocalTraining | None = None
+    adapt: bool = True
+    give_labels: bool = True
+    bn: Level = "none"
+    know_lr: bool = True
+    seed: int = 0
+
+
+def client_update(
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    generator: torch.Generator,
+    defense: Defense | None = None,
+    local: LocalTraining | None = None,
+) -> Gradient:
+    """What a client sends: a gradient (FedSGD) or a weight difference (FedAvg), after its defense.
+
+    Args:
+        images: (B, C, H, W) in [0, 1], any device and float type.
+        labels: (B,).
+        generator: of the defense's randomness, on the CPU.
+
+    Raises:
+        InputError: the clients of `local` cannot have equal shares of the batch.
+    """
+    images, labels = images.to(victim.mean), labels.to(victim.mean.device)
+    gradient_fn = partial(gradient_at, victim)
+    if defense:
+        gradient_fn = defense.gradient_fn(gradient_fn, victim, generator)
+    if local:
+        update = fed_avg(victim, images, labels, local, gradient_fn)
+    else:
+        update = fed_sgd(victim, images, labels, gradient_fn)
+    return defense(update, generator) if defense else update
+
+
+def capture(
+    victim: Victim, images: Tensor, labels: Tensor, client: Client, *, task: str, num_classes: int
+) -> Observation:
+    """What the server sees of one client's round. It is computed on the victim's device.
+
+    A Notice says where the update carries next to nothing of an image, or nothing that can be matched.
+
+    Args:
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,).
+        task: the stable id of the batch.
+
+    Raises:
+        InputError: the victim has no statistics of level `client.bn`, or the clients cannot have equal shares.
+    """
+    images, labels = images.to(victim.mean), labels.to(victim.mean.device)
+    generator = torch.Generator().manual_seed(seed_of(client.seed, "defense", task))
+    update = client_update(victim, images, labels, generator=generator, defense=client.defense, local=client.local)
+    if warning := vanishing(victim, images, labels):
+        warnings.warn(f"{task}: {warning}", Notice, stacklevel=2)
+    norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
+    if not 0 < norm < torch.inf:
+        warnings.warn(f"{task}: the update's norm is {norm}; nothing can be matched to it.", Notice, stacklevel=2)
+    hide_lr = client.local is not None and not client.know_lr
+    knowledge = Knowledge(
+        labels=labels.sort().values if client.give_labels else None,  # a multiset, without order
+        estimate=client.defense.surrogate() if client.defense and client.adapt else None,
+        statistics=known_statistics(victim, images, client.bn, client.local),
+        local=replace(client.local, lr=None) if hide_lr else client.local,
+    )
+    return Observation(task, victim, update, len(labels), tuple(images.shape[1:]), num_classes, knowledge)
+
+
+def capture_task(victim: Victim, data: ImageData, batch: Batch, client: Client, control: Control = "none") -> Task:
+    """One client's round on a batch of a data set, with the private batch kept apart.
+
+    Args:
+        control: under `shuffled_update` the update, and the labels that are given, are those of other images.
+
+    Raises:
+        InputError: as `capture` does, or there are too few other images.
+    """
+    images, labels = data.batch(batch.indices)
+    sent = data.batch(strangers(data, batch)) if control == "shuffled_update" else (images, labels)
+    observation = capture(victim, *sent, client, task=batch.task, num_classes=len(data.classes))
+    return Task(observation, images, labels, tuple(data.ids[i] for i in batch.indices))
+
+
+def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
+    """For every image of the batch another one of the same class, or of any class where there is none.
+
+    The update of these tells the attacker nothing about the batch that the labels do not tell.
+
+    Raises:
+        InputError: the data set has too few other images.
+    """
+    generator = torch.Generator().manual_seed(seed_of("strangers", batch.task))
+    chosen: list[int] = []
+    for index in batch.indices:
+        others = [i for i in range(len(data)) if i not in batch.indices and i not in chosen]
+        others = [i for i in others if data.labels[i] == data.labels[index]] or others
+        first = int(torch.randint(max(1, len(others)), (1,), generator=generator))
+        stranger = next((i for i in others[first:] + others[:first] if data.readable([i])), None)
+        if stranger is None:
+            raise InputError("the shuffled-update control needs more images than a batch holds; lower --batch.")
+        chosen.append(stranger)
+    return tuple(chosen)

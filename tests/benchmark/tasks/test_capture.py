@@ -1,0 +1,120 @@
+"""The only way from images to an Observation."""
+
+import pytest
+import torch
+
+from benchmark.tasks.batches import Batch, draw_batches
+from benchmark.tasks.capture import Client, capture, capture_task, client_update, strangers
+from defenses.noise import Noise
+from defenses.sparsification import Sparsification
+from victims.client import LocalTraining, fed_avg, fed_sgd
+from victims.data.photos import Photos
+from victims.errors import InputError, Notice
+from victims.models.lenet import LeNet
+from victims.victim import Victim, build
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Photos(split="tune")
+
+
+@pytest.fixture(scope="module")
+def victim(data):
+    return Victim(build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=0), mean=data.mean, std=data.std)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_strangers_share_the_labels_and_no_image(data):
+    for batch in draw_batches(data, "p", batch_size=4, tasks=24):
+        others = strangers(data, batch)
+        assert not set(others) & set(batch.indices)
+        assert len(set(others)) == 4
+        assert torch.equal(data.labels[list(others)], data.labels[list(batch.indices)])
+
+
+def test_strangers_of_another_class_where_a_class_is_used_up(data):
+    label = int(data.labels[0])
+    whole_class = tuple(torch.nonzero(data.labels == label).flatten().tolist())
+    others = strangers(data, Batch("t", whole_class))
+    assert not set(others) & set(whole_class)
+    with pytest.raises(InputError, match="control"):
+        strangers(data, Batch("t", tuple(range(len(data)))))
+
+
+def test_the_observation_is_the_defended_gradient_with_labels_as_a_multiset(victim, data):
+    indices = (90, 3, 50)
+    plain = capture_task(victim, data, Batch("t", indices), Client())
+    sparse = capture_task(victim, data, Batch("t", indices), Client(defense=Sparsification(0.9)))
+    assert plain.observation.knowledge.labels.tolist() == sorted(data.labels[list(indices)].tolist())
+    assert plain.sample_ids == tuple(data.ids[i] for i in indices)
+    for name, sent in sparse.observation.update.items():
+        kept = sent != 0
+        assert torch.equal(sent[kept], plain.observation.update[name][kept])
+        assert kept.sum() == sent.numel() - int(0.9 * sent.numel())
+
+
+def test_the_shuffled_update_is_that_of_other_images_and_the_truth_stays(victim, data):
+    batch, client = Batch("t", (90, 3, 50)), Client()
+    plain, shuffled = (capture_task(victim, data, batch, client, control) for control in ("none", "shuffled_update"))
+    assert torch.equal(plain.images, shuffled.images)
+    assert plain.observation.knowledge.labels.tolist() == shuffled.observation.knowledge.labels.tolist()
+    other = capture_task(victim, data, Batch("t", strangers(data, batch)), client)
+    for name, sent in shuffled.observation.update.items():
+        assert torch.equal(sent, other.observation.update[name])
+        assert not torch.equal(sent, plain.observation.update[name])
+
+
+def test_what_is_not_declared_is_not_there(victim, data):
+    local = LocalTraining(lr=0.1)
+    client = Client(defense=Sparsification(0.9), adapt=False, give_labels=False, local=local, know_lr=False)
+    knowledge = capture_task(victim, data, Batch("t", (1,)), client).observation.knowledge
+    assert knowledge.labels is None
+    assert knowledge.estimate is None
+    assert knowledge.statistics is None
+    assert knowledge.local.lr is None
+
+
+@pytest.mark.parametrize("factor", [0.0, torch.inf])
+def test_an_update_that_cannot_be_matched_gives_a_notice(data, factor):
+    model = build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=0)
+    for parameter in model.parameters():
+        parameter.data *= factor
+    model.classifier.bias.data = 1e4 * torch.nn.functional.one_hot(data.labels[1], 10).float()
+    victim = Victim(model, mean=data.mean, std=data.std)
+    with pytest.warns(Notice, match="nothing can be matched"):
+        capture_task(victim, data, Batch("t", (1,)), Client())
+
+
+@pytest.mark.parametrize("local", [None, LocalTraining(lr=0.1, epochs=2, mini_batch=1)])
+def test_images_alone_give_the_update_of_the_victims_client(victim, data, local):
+    """No data set is needed, and what is computed is FedSGD or FedAvg."""
+    images, labels = data.batch((90, 3, 50))
+    observation = capture(victim, images, labels, Client(local=local), task="t", num_classes=10)
+    plain = fed_avg(victim, images, labels, local) if local else fed_sgd(victim, images, labels)
+    assert same(observation.update, plain)
+    assert (observation.batch_size, observation.image_shape, observation.num_classes) == (3, (3, 32, 32), 10)
+
+
+def test_what_is_sent_depends_on_the_generator_of_its_defense(victim, data):
+    images, labels = data.batch((90, 3))
+
+    def sent(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return client_update(victim, images, labels, generator=generator, defense=Noise(0.1))
+
+    assert same(sent(0), sent(0))
+    assert not same(sent(0), sent(1))
+
+
+def test_the_seed_of_a_client_and_the_name_of_a_task_draw_its_noise(victim, data):
+    def sent(seed, task):
+        client = Client(defense=Noise(0.1), seed=seed)
+        return capture_task(victim, data, Batch(task, (90, 3)), client).observation.update
+
+    assert same(sent(0, "a"), sent(0, "a"))
+    assert not same(sent(0, "a"), sent(1, "a"))
+    assert not same(sent(0, "a"), sent(0, "b"))
