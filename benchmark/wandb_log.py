@@ -11,12 +11,12 @@ from typing import Any
 from torchvision.transforms.functional import to_pil_image
 
 from benchmark.scoring.judge import picture_path
-from leaderboard.rows import METRICS, write_atomically
+from leaderboard.rows import write_atomically
 from leaderboard.wandb_board import RESULT, one_line, start
 from victims.data.base import ImageData
 from victims.errors import Notice
 
-FIRST = ("task", "image", "truth", "reconstruction", "status", "cost", *METRICS)  # columns of the table of images
+FIRST = ("task", "image", "truth", "reconstruction", "status", "cost")  # columns of the table of images
 NOT_SENT = ("wandb", "log")  # of a run's folder
 
 
@@ -76,7 +76,7 @@ def send(
             run.log({"step": step, **costs})
         pictures = {name: wandb.Image(str(path)) for name, path in drawn.items()}
         run.log({"images": images(folder, rows, data), **pictures})
-        for name in (*METRICS, "cost", "seconds"):
+        for name in (*rows[0]["higher_is_better"], "cost", "seconds"):
             values = [row[name] for row in rows if row[name] is not None]
             if values:
                 run.summary[name] = sum(values) / len(values)
@@ -101,7 +101,8 @@ def images(folder: Path, rows: list[dict[str, Any]], data: ImageData) -> Any:
     """Table of one line per image: truth, reconstruction, and every field of its row."""
     import wandb
 
-    columns = [*FIRST, *(name for name in rows[0] if name not in FIRST)]
+    first = [*FIRST, *rows[0]["higher_is_better"]]
+    columns = [*first, *(name for name in rows[0] if name not in first)]
     table = wandb.Table(columns=columns)
     for row in rows:
         truth, _ = data[data.ids.index(row["image"])]
@@ -109,7 +110,8 @@ def images(folder: Path, rows: list[dict[str, Any]], data: ImageData) -> Any:
             "truth": wandb.Image(to_pil_image(truth.mul(255).round().byte())),  # a tensor's range W&B would guess
             "reconstruction": wandb.Image(str(picture_path(folder, row["task"], row["image"]))),
         }
-        cells = {**row, **pictures, "options": json.dumps(row["options"])}
+        plain = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()}
+        cells = {**plain, **pictures}
         table.add_data(*(cells[name] for name in columns))
     return table
 

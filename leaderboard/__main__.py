@@ -5,13 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.board import Entry, Row, comparable, entries, paired
+from leaderboard.board import Entry, Row, comparable, entries, metrics, paired
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
 from leaderboard.reported import reported
 from leaderboard.results import results
-from leaderboard.rows import METRICS
 from leaderboard.run_folder import write_atomically
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, upload
@@ -23,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="leaderboard", description="The board of every run under a folder.")
     parser.add_argument("out", type=Path, help="folder of runs, or one run")
     parser.add_argument("--against", metavar="ATTACK", help="also show paired differences to this attack")
-    parser.add_argument("--metric", choices=METRICS, default="psnr", help="of attacks by defenses, where there are any")
+    parser.add_argument("--metric", default="psnr", help="what the table of attacks by defenses shows")
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT", help="first download the runs of this W&B project")
     parser.add_argument("--to-wandb", metavar="ENTITY/PROJECT", help="log the board to this W&B project")
     parser.add_argument("--group", help="of W&B runs: which to download (all), and the board's (OUT's name)")
@@ -46,6 +45,8 @@ def report(out: Path, against: str | None, metric: str) -> None:
     for warning in warnings:
         print(f"leaderboard: {warning}", file=sys.stderr)
     board = entries(rows)
+    if metric not in metrics(board):
+        raise InputError(f"--metric {metric}: no row has it. There are: {', '.join(metrics(board))}.")
     tables = difference_tables(rows, board, against) if against is not None else []
     found = matrices(rows, metric)
     crossed = [table for matrix in found for table in matrix.tables()]
@@ -71,7 +72,7 @@ def difference_tables(rows: Sequence[Row], board: Sequence[Entry], against: str)
     for base in bases:
         others = [entry for entry in attacks if entry is not base and comparable(entry, base)]
         if others:
-            scores = [{metric: paired(rows, entry, base, metric) for metric in METRICS} for entry in others]
+            scores = [{name: paired(rows, entry, base, name) for name in metrics([base, entry])} for entry in others]
             tables.append(difference_table(base, list(zip(others, scores, strict=True)), board))
     if not tables:
         print(f"leaderboard: no other attack was run in a setting of {against}.", file=sys.stderr)

@@ -1,12 +1,12 @@
 """Rows -> entries: one entry per attack and setting, its metrics as means with clustered intervals."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, NamedTuple
 
-from leaderboard.rows import METRICS, PROTOCOL
+from leaderboard.rows import PROTOCOL
 from leaderboard.statistics import clustered_interval
 
 Row = dict[str, Any]
@@ -49,58 +49,60 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of the board. A field is None where it has no meaning: a mean image has no restarts.
+    """One line of the board.
 
-    `attack` carries the control's name; `options` are sorted `name=value`. `n` counts images, `tasks` batches
-    per seed; `scores` is by metric, None where no image has a value, and `best_in_batch` the PSNR of the best image
-    of every batch. `seconds` and `gradient_evaluations` are means over tasks.
+    Attributes:
+        fields: what its rows share, by the keys of IDENTITY: None where a key has no meaning, as a mean image has no
+            restarts. `attack` carries the control's name; `options` are sorted `name=value`. Beside them stands
+            `lpips_backbone`.
+        axis: where its defense stands, by the name of the axis.
+        n, tasks, diverged: images, batches per seed, and images of which no start had a finite cost.
+        scores: by metric, None where no image has a value.
+        higher_is_better: by metric.
+        best_in_batch: the PSNR of the best image of every batch.
+        seconds, gradient_evaluations: means over tasks.
     """
 
-    data: str
-    split: str
-    size: int
-    resize: str
-    victim: str
-    victim_weights: str | None
-    victim_mode: str | None
-    lr: float | None
-    epochs: int | None
-    mini_batch: int | None
-    clients: int | None
-    rounds: int | None
-    between: int | None
-    batch_size: int
-    batches: str
-    defense: str | None
-    adapt: bool | None
-    precision: str | None
-    attack: str
-    preset: str | None
-    control: str
-    prior: str | None
-    prior_trained_on: str | None
-    labels: str | None
-    label_method: str | None
-    know_lr: bool | None
-    match: str | None
-    bn: str | None
-    restarts: int | None
-    steps: int | None
-    options: tuple[str, ...] | None
-    protocol: int
-    lpips_backbone: str | None
+    fields: Mapping[str, Any]
+    axis: Mapping[str, float]
     n: int
     tasks: int
     diverged: int
-    scores: dict[str, Score | None]
+    scores: Mapping[str, Score | None]
+    higher_is_better: Mapping[str, bool]
     best_in_batch: Score | None
     seconds: float
     gradient_evaluations: float
 
+    def __getitem__(self, key: str) -> Any:
+        return self.fields[key]
+
+    @property
+    def attack(self) -> str:
+        return self.fields["attack"]
+
+    @property
+    def control(self) -> str:
+        return self.fields["control"]
+
+    @property
+    def psnr(self) -> Score | None:
+        """The score that ranks entries."""
+        return self.scores.get("psnr")
+
     @property
     def stale(self) -> bool:
         """Whether its numbers cannot stand beside those of the present protocol."""
-        return self.protocol != PROTOCOL
+        return self.fields["protocol"] != PROTOCOL
+
+
+def metrics(board: Iterable[Entry]) -> dict[str, bool]:
+    """All metrics of some entries, and whether higher is better."""
+    found: dict[str, bool] = {}
+    for entry in board:
+        for name, higher in entry.higher_is_better.items():
+            found.setdefault(name, higher)
+    return found
 
 
 def identity(row: Row) -> dict[str, Any]:
@@ -139,13 +141,13 @@ def difference(
 ) -> Score | None:
     """`paired` of two entries whose rows are at hand."""
     (a, ours), (b, theirs) = ours, theirs
-    if metric == "lpips" and a.lpips_backbone != b.lpips_backbone:
+    if metric == "lpips" and a["lpips_backbone"] != b["lpips_backbone"]:
         return None
     return _score(
         {
             sample: ours[sample][metric] - theirs[sample][metric]
             for sample in ours.keys() & theirs.keys()
-            if _known(ours[sample][metric]) and _known(theirs[sample][metric])
+            if _known(ours[sample].get(metric)) and _known(theirs[sample].get(metric))
         }
     )
 
@@ -156,7 +158,7 @@ def comparable(a: Entry, b: Entry) -> bool:
 
 
 def _setting(entry: Entry) -> tuple[Any, ...]:
-    return tuple(getattr(entry, key) for key in (*SETTING, "protocol"))
+    return tuple(entry[key] for key in (*SETTING, "protocol"))
 
 
 def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
@@ -170,7 +172,7 @@ def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
             rivals[_setting(entry)].append(entry)
 
     def number(entry: Entry) -> int:
-        return 1 + sum(other.scores["psnr"].low > entry.scores["psnr"].high for other in rivals[_setting(entry)])
+        return 1 + sum(other.psnr.low > entry.psnr.high for other in rivals[_setting(entry)])
 
     numbers = {id(entry): number(entry) for alike in rivals.values() for entry in alike}
     taken = Counter((_setting(entry), numbers[id(entry)]) for alike in rivals.values() for entry in alike)
@@ -181,42 +183,43 @@ def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
 
 
 def _has_interval(entry: Entry) -> bool:
-    psnr = entry.scores["psnr"]
-    return psnr is not None and not isnan(psnr.low)
+    return entry.psnr is not None and not isnan(entry.psnr.low)
 
 
 def _entry(group: Sequence[Row]) -> tuple[Entry, dict[Sample, Row]]:
-    samples = _distinct(group)
+    samples = dict(sorted(_distinct(group).items()))
     rows = samples.values()
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
+    directions = {name: higher for row in rows for name, higher in row["higher_is_better"].items()}
+    scores = {name: _score({sample: row.get(name) for sample, row in samples.items()}) for name in directions}
     # Where some rows have no LPIPS their text says why, and only the others' names a backbone.
-    backbone = _agreed([row for row in rows if _known(row["lpips"])] or rows, "lpips_backbone")
-    scores = {metric: _score({sample: row[metric] for sample, row in samples.items()}) for metric in METRICS}
-    if backbone is None:  # distances of different backbones have no common mean
+    backbone = _agreed([row for row in rows if _known(row.get("lpips"))] or rows, "lpips_backbone")
+    if backbone is None and "lpips" in scores:  # distances of different backbones have no common mean
         scores["lpips"] = None
     # A mean image takes the setting of the attacks around it, so that it stands among them by its PSNR.
     setting = {key: _agreed(group, key) for key in SETTING}
     best: dict[Sample, float | None] = {}
     for (seed, task, _), row in samples.items():
-        known = [value for value in (best.get((seed, task, "")), row["psnr"]) if _known(value)]
+        known = [value for value in (best.get((seed, task, "")), row.get("psnr")) if _known(value)]
         best[seed, task, ""] = max(known, default=None)
     entry = Entry(
-        **identity(group[0]) | setting,
-        lpips_backbone=backbone,
+        fields=identity(group[0]) | setting | {"lpips_backbone": backbone},
+        axis=group[0]["axis"],
         n=len(samples),
         tasks=len(tasks),
         diverged=sum(row["status"] == "diverged" for row in rows),
         scores=scores,
+        higher_is_better=directions,
         best_in_batch=_score(best),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
     )
-    return entry, dict(sorted(samples.items()))
+    return entry, samples
 
 
 def _distinct(rows: Iterable[Row]) -> dict[Sample, Row]:
     """One row per sample however many runs wrote it; of several, one that has its LPIPS."""
-    ordered = sorted(rows, key=lambda row: _known(row["lpips"]))
+    ordered = sorted(rows, key=lambda row: _known(row.get("lpips")))
     return {(row["seed"], row["task"], row["image"]): row for row in ordered}
 
 
@@ -234,7 +237,7 @@ def _known(value: float | None) -> bool:
 
 
 def _belongs(row: Row, entry: Entry) -> bool:
-    return all(value is None or value == getattr(entry, key) for key, value in identity(row).items())
+    return all(value is None or value == entry[key] for key, value in identity(row).items())
 
 
 def _agreed(rows: Iterable[Row], key: str) -> Any:
@@ -244,7 +247,5 @@ def _agreed(rows: Iterable[Row], key: str) -> Any:
 
 
 def _rank(entry: Entry) -> tuple[Any, ...]:
-    setting = (getattr(entry, key) for key in SETTING)
-    psnr = entry.scores["psnr"]
-    place = tuple((value is not None, value) for value in setting)  # None and a name have no order
-    return (*place, -psnr.mean if psnr else inf, entry.attack)
+    setting = tuple((entry[key] is not None, entry[key]) for key in SETTING)  # None and a name have no order
+    return (*setting, -entry.psnr.mean if entry.psnr else inf, entry.attack)

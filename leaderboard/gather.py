@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leaderboard.board import Row
-from leaderboard.rows import METRICS
 from leaderboard.run_folder import RunFolder, find_runs
 from victims.errors import InputError
 
@@ -56,4 +55,5 @@ def _unfinished(runs: Iterable[RunFolder], found: Gathered) -> list[str]:
 
 
 def _has_numbers(row: Row) -> bool:
-    return all(row[key] is None or isinstance(row[key], int | float) for key in (*METRICS, "seconds", "cost"))
+    numbers = (*row["higher_is_better"], "seconds", "cost")
+    return all(row[key] is None or isinstance(row[key], int | float) for key in numbers)

@@ -8,8 +8,7 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import KNOWLEDGE, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, paired
-from leaderboard.rows import METRICS
+from leaderboard.board import KNOWLEDGE, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, metrics, paired
 from leaderboard.run_folder import write_atomically
 from leaderboard.table import NOTHING, Table, common, interval, verdict
 
@@ -37,6 +36,7 @@ class Matrix:
 
     setting: str
     metric: str
+    higher_is_better: bool
     defenses: tuple[str, ...]
     lines: Scores
     controls: frozenset[str]
@@ -46,7 +46,7 @@ class Matrix:
         """The score of the strongest attack on a defense; nan where there is none but controls."""
         attacks = (line for name, line in self.lines.items() if name not in self.controls)
         means = [line[defense].mean for line in attacks if defense in line]
-        return (max if METRICS[self.metric] else min)(means, default=nan)
+        return (max if self.higher_is_better else min)(means, default=nan)
 
     @property
     def most(self) -> int:
@@ -78,7 +78,7 @@ class Matrix:
         return tables
 
     def _gain(self, difference: Score | None) -> str:
-        shown = f"{interval(difference, self.most, signed=True)} {verdict(difference, METRICS[self.metric])}"
+        shown = f"{interval(difference, self.most, signed=True)} {verdict(difference, self.higher_is_better)}"
         return shown.removesuffix(f" {NOTHING}")
 
 
@@ -86,33 +86,38 @@ def matrices(rows: Iterable[Row], metric: str = "psnr") -> list[Matrix]:
     """One for every setting in which attacks met more than one defense."""
     rows = list(rows)
     board = entries(rows)
+    higher = metrics(board).get(metric, True)
     order = list(dict.fromkeys(["none", *(row["defense"] for row in rows)]))
     settings = dict.fromkeys(_setting(entry) for entry in board if entry.control != "mean_image")
     found = []
     for setting in settings:
         attacks = [entry for entry in board if entry.control != "mean_image" and _setting(entry) == setting]
-        defenses = tuple(defense for defense in order if any(entry.defense == defense for entry in attacks))
+        defenses = tuple(defense for defense in order if any(entry["defense"] == defense for entry in attacks))
         if len(defenses) > 1:
             means = [entry for entry in board if entry.control == "mean_image" and _of_images(entry, attacks[0])]
-            found.append(_matrix(rows, attacks, means, defenses, metric))
+            found.append(_matrix(rows, attacks, means, defenses, metric, higher))
     return [matrix for matrix in found if matrix.lines]  # of LPIPS there may be no value at all
 
 
 def _matrix(
-    rows: Sequence[Row], attacks: Sequence[Entry], means: Sequence[Entry], defenses: tuple[str, ...], metric: str
+    rows: Sequence[Row],
+    attacks: Sequence[Entry],
+    means: Sequence[Entry],
+    defenses: tuple[str, ...],
+    metric: str,
+    higher_is_better: bool,
 ) -> Matrix:
     by_attacker = defaultdict(list)
     for entry in attacks:
-        by_attacker[tuple(getattr(entry, key) for key in ATTACKER)].append(entry)
-    kinds = {entry.adapt for entry in attacks if entry.defense != "none"}
+        by_attacker[tuple(entry[key] for key in ATTACKER)].append(entry)
+    kinds = {entry["adapt"] for entry in attacks if entry["defense"] != "none"}
     lines: Scores = {}
     gains: Scores = {}
     controls = {entry.attack for entry in means}
     for name, alike in zip(names(list(by_attacker)), by_attacker.values(), strict=True):
-        plain = {entry.defense: entry for entry in alike if entry.defense == "none"}
+        plain = {entry["defense"]: entry for entry in alike if entry["defense"] == "none"}
         defended = {
-            kind: {entry.defense: entry for entry in alike if entry.defense != "none" and entry.adapt is kind}
-            for kind in KINDS
+            kind: {e["defense"]: e for e in alike if e["defense"] != "none" and e["adapt"] is kind} for kind in KINDS
         }
         for kind, of_kind in defended.items():
             label = f"{name}, {KINDS[kind]}" if len(kinds) > 1 and of_kind else name
@@ -124,7 +129,7 @@ def _matrix(
                 gains.setdefault(name, {})[defense] = score
     for entry in means:
         lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it knows of no defense
-    sign = -1 if METRICS[metric] else 1
+    sign = -1 if higher_is_better else 1
 
     def rank(label: str) -> tuple[bool, float]:
         first = next((lines[label][defense].mean for defense in defenses if defense in lines[label]), nan)
@@ -133,22 +138,23 @@ def _matrix(
     lines = {label: lines[label] for label in sorted(lines, key=rank) if lines[label]}
     attacker = f", {KINDS[kinds.pop()]} attackers" if len(kinds) == 1 else ""
     if metric != "lpips":
-        attacks = [replace(entry, lpips_backbone=None) for entry in attacks]
+        attacks = [replace(entry, fields={**entry.fields, "lpips_backbone": None}) for entry in attacks]
     stale = ", older protocol" if attacks[0].stale else ""
-    return Matrix(common(attacks) + attacker + stale, metric, defenses, lines, frozenset(controls), gains)
+    setting = common(attacks) + attacker + stale
+    return Matrix(setting, metric, higher_is_better, defenses, lines, frozenset(controls), gains)
 
 
 def _scores(by_defense: dict[str, Entry], metric: str) -> dict[str, Score]:
-    return {defense: entry.scores[metric] for defense, entry in by_defense.items() if entry.scores[metric]}
+    return {defense: score for defense, entry in by_defense.items() if (score := entry.scores.get(metric))}
 
 
 def _setting(entry: Entry) -> tuple[Any, ...]:
-    return tuple(getattr(entry, key) for key in SHARED)
+    return tuple(entry[key] for key in SHARED)
 
 
 def _of_images(mean_image: Entry, attack: Entry) -> bool:
     """Whether a mean image was scored on the images of an attack."""
-    return all(getattr(mean_image, key) == getattr(attack, key) for key in MEAN_IMAGE if key != "control")
+    return all(mean_image[key] == attack[key] for key in MEAN_IMAGE if key != "control")
 
 
 def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
@@ -179,7 +185,7 @@ def write(found: Sequence[Matrix], out: Path) -> list[Path]:
 
 def draw(found: Sequence[Matrix], path: Path) -> None:
     """A heat map of every setting, one below the other: mean, half its 95 % interval, the best of a column framed."""
-    from matplotlib.figure import Figure  # here, for it takes longer to import than a board to be printed
+    from matplotlib.figure import Figure  # here, because the import takes longer than a board
 
     width = max(_left(matrix) + sum(map(_wide, matrix.defenses)) for matrix in found) + 1.1
     heights = [0.45 * len(matrix.lines) + 1.2 for matrix in found]
@@ -193,7 +199,7 @@ def draw(found: Sequence[Matrix], path: Path) -> None:
 def _draw_panel(axis: Any, matrix: Matrix, characters: int) -> None:
     cells = [[line.get(defense) for defense in matrix.defenses] for line in matrix.lines.values()]
     values = [[score.mean if score else nan for score in line] for line in cells]
-    colors = "cividis" if METRICS[matrix.metric] else "cividis_r"  # bright is what leaks most, for every metric
+    colors = "cividis" if matrix.higher_is_better else "cividis_r"  # bright is what leaks most, for every metric
     image = axis.imshow(values, cmap=colors, aspect="auto")
     for i, (name, line) in enumerate(zip(matrix.lines, cells, strict=True)):
         for j, score in enumerate(line):

@@ -1,6 +1,6 @@
 """Published numbers from `reported.yaml`, to stand beside measured ones."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from math import isfinite
 from pathlib import Path
@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from leaderboard.rows import METRICS, Row
+from leaderboard.rows import Row
 from victims.errors import InputError
 
 FILE = Path(__file__).with_suffix(".yaml")
-VALUES = frozenset(METRICS) | {"lpips_vgg", "seconds", "cost", "label_counts", "time_ratio"}
-FIELDS = frozenset(field.name for field in fields(Row)) - VALUES - {"attack"}
+RESULTS = {"scores", "higher_is_better", "cost", "seconds", "label_counts", "label_existence"}
+FIELDS = frozenset(field.name for field in fields(Row)) - RESULTS - {"attack"}
 TABLE = {"source": str, "setting": dict, "note": str, "by": str, "with": dict, "values": dict}
 OPTIONAL = {"by", "with"}
 
@@ -50,32 +50,32 @@ def reported(path: Path = FILE) -> list[Reported]:
     try:
         content = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); fix it.") from None
-    shaped = isinstance(content, dict) and content.keys() == {"methods", "tables"}
+        raise InputError(f"{path} is not readable YAML ({' '.join(str(error).split())}); fix it.") from None
+    shaped = isinstance(content, dict) and content.keys() == {"metrics", "methods", "tables"}
     if not shaped or not all(isinstance(part, dict) for part in content.values()):
-        raise InputError(f"{path} does not hold `methods` and `tables`; fix it.")
+        raise InputError(f"{path} does not hold `metrics`, `methods` and `tables`; fix it.")
     found = []
     for name, table in content["tables"].items():
         try:
-            found += entries_of(name, table, content["methods"])
+            found += entries_of(name, table, content["methods"], content["metrics"])
         except ValueError as error:
             raise InputError(f"{path}, table {name}: {error}; fix it.") from None
     return found
 
 
-def entries_of(name: str, table: Any, methods: Mapping[str, Any]) -> list[Reported]:
+def entries_of(name: str, table: Any, methods: Mapping[str, Any], metrics: Collection[str]) -> list[Reported]:
     """One for each method and value of `by`.
 
     Raises:
         ValueError: says what is wrong.
     """
     if not isinstance(table, dict):
-        raise ValueError("it is no mapping")
+        raise ValueError("it is not a mapping")
     if wrong := (table.keys() ^ TABLE.keys()) - OPTIONAL:
         raise ValueError(f"{', '.join(sorted(map(str, wrong)))} is missing or not known")
     for key, value in table.items():
         if not isinstance(value, TABLE[key]):
-            raise ValueError(f"{key} is no {TABLE[key].__name__}")
+            raise ValueError(f"{key} is not a {TABLE[key].__name__}")
     by, found = table.get("by"), []
     for method, values in table["values"].items():
         if not isinstance(methods.get(method), dict) or "attack" not in methods[method]:
@@ -86,18 +86,18 @@ def entries_of(name: str, table: Any, methods: Mapping[str, Any]) -> list[Report
         for place, numbers in places(values, by).items():
             setting = {**table["setting"], **own, **({by: place} if by else {}), **table.get("with", {}).get(place, {})}
             if unknown := setting.keys() - FIELDS:
-                raise ValueError(f"{', '.join(sorted(unknown))} is no field of a row's setting")
-            check(method, numbers)
+                raise ValueError(f"{', '.join(sorted(unknown))} is not a field of a row's setting")
+            check(method, numbers, metrics)
             entry = {"attack": methods[method]["attack"], "setting": setting, "values": numbers}
             found.append(Reported(table=name, source=table["source"], method=method, note=table["note"], **entry))
     return found
 
 
 def places(values: Mapping[str, Any], by: str | None) -> dict[Any, dict[str, Any]]:
-    """Values by metric, and then by place, the other way round; without `by` there is one place.
+    """Values by place and then by metric, from values by metric and then by place; without `by` there is one place.
 
     Raises:
-        ValueError: a metric's values have no places where they should.
+        ValueError: the values of a metric are not given by place, although there is a `by`.
     """
     if by is None:
         return {None: dict(values)}
@@ -110,13 +110,13 @@ def places(values: Mapping[str, Any], by: str | None) -> dict[Any, dict[str, Any
     return turned
 
 
-def check(method: str, numbers: Mapping[str, Any]) -> None:
+def check(method: str, numbers: Mapping[str, Any], metrics: Collection[str]) -> None:
     """
     Raises:
-        ValueError: a metric is not known, or a value no number.
+        ValueError: a metric is not one of `metrics`, or a value is not a number.
     """
     for metric, number in numbers.items():
-        if metric not in VALUES:
-            raise ValueError(f"{method} has the metric {metric}, which is none of {', '.join(sorted(VALUES))}")
+        if metric not in metrics:
+            raise ValueError(f"{method} has the metric {metric}, which is none of {', '.join(sorted(metrics))}")
         if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
-            raise ValueError(f"the {metric} of {method} is {number!r}, which is no number")
+            raise ValueError(f"the {metric} of {method} is {number!r}, which is not a number")

@@ -20,12 +20,13 @@ from leaderboard.board import (
     comparable,
     difference,
     entries_with_rows,
+    metrics,
     places,
 )
 from leaderboard.command import command, config_of
 from leaderboard.curves import joined
 from leaderboard.matrix import ATTACKER, Matrix, matrices, names
-from leaderboard.rows import METRICS, PROTOCOL
+from leaderboard.rows import PROTOCOL
 from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in
 from leaderboard.sweeps import Sweep, sweeps
@@ -33,7 +34,7 @@ from leaderboard.table import verdict
 
 Pair = tuple[Entry, dict[Sample, Row]]
 
-SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "cost", *METRICS)
+SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "cost")  # beside its scores
 
 
 def results(
@@ -88,7 +89,7 @@ def results(
                 **{key: getattr(entry, key) for key in ("n", "tasks", "diverged", "seconds", "gradient_evaluations")},
                 "place": place and place[0],
                 "tied": bool(place and place[1]),
-                "scores": _scores(entry.scores | {"best_in_batch": entry.best_in_batch}),
+                "scores": _scores({**entry.scores, "best_in_batch": entry.best_in_batch}),
                 "reference": _id(base[0]) if base else None,
                 "differences": _differences((entry, samples), base) if base else {},
                 "reported": [number for number in published if _is_of(number, samples.values())],
@@ -99,7 +100,7 @@ def results(
     return _plain(
         {
             "protocol": PROTOCOL,
-            "metrics": METRICS,
+            "metrics": metrics(alone),
             "warnings": warnings,
             "settings": [label(dict(setting), varying) for setting in settings],
             "entries": shown,
@@ -124,9 +125,10 @@ def _reference(pair: Pair, board: Sequence[Pair], against: str | None) -> Pair |
 
 
 def _differences(pair: Pair, base: Pair) -> dict[str, Any]:
-    found = {metric: difference(pair, base, metric) for metric in METRICS}
     return {
-        metric: _score(score) | {"verdict": verdict(score, METRICS[metric])} for metric, score in found.items() if score
+        name: score._asdict() | {"verdict": verdict(score, higher)}
+        for name, higher in pair[0].higher_is_better.items()
+        if (score := difference(pair, base, name))
     }
 
 
@@ -150,7 +152,7 @@ def _row(row: Row) -> dict[str, Any]:
     run = RunFolder(row["folder"])
     files = {"reconstruction": run.reconstruction(row["task"], row["image"]), "truth": run.truth(row["image"])}
     pictures = {name: str(path) if path.is_file() else None for name, path in files.items()}
-    return {key: row[key] for key in SHOWN_OF_A_ROW} | pictures
+    return {key: row[key] for key in (*SHOWN_OF_A_ROW, *row["higher_is_better"])} | pictures
 
 
 def _matrix(matrix: Matrix) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def _variants(board: Iterable[Entry]) -> dict[int, str]:
             settings[setting_of(entry)].append(entry)
     found = {}
     for alike in settings.values():
-        attackers = [tuple(getattr(entry, key) for key in ATTACKER) for entry in alike]
+        attackers = [tuple(entry[key] for key in ATTACKER) for entry in alike]
         for entry, name in zip(alike, names(attackers), strict=True):
             found[id(entry)] = _readable(name.removeprefix(entry.attack).removeprefix(", ")).replace("options ", "")
     return found
@@ -195,19 +197,19 @@ def _readable(options: str) -> str:
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:
     lines = [
-        {"attack": along[0][1].attack, "points": [{"x": x, "id": _id(e), **_score(e.scores["psnr"])} for x, e in along]}
+        {"attack": along[0][1].attack, "points": [{"x": x, "id": _id(e), **_score(e.psnr)} for x, e in along]}
         for along in sweep.lines
     ]
     return {"axis": sweep.axis, "setting": sweep.setting, "lines": lines}
 
 
 def _id(entry: Entry) -> str:
-    identity = json.dumps({key: getattr(entry, key) for key in IDENTITY}, sort_keys=True, default=str)
+    identity = json.dumps({key: entry[key] for key in IDENTITY}, sort_keys=True, default=str)
     return hashlib.sha256(identity.encode()).hexdigest()[:10]
 
 
 def _field(entry: Entry, key: str) -> Any:
-    value = getattr(entry, key)
+    value = entry[key]
     return _readable(" ".join(value)) if isinstance(value, tuple) else value
 
 

@@ -5,8 +5,9 @@ This module imports nothing but the standard library: the leaderboard reads rows
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +20,14 @@ Control = Literal["none", "mean_image", "shuffled_update"]
 class Row:
     """The scores of one image and what they rest on.
 
-    `psnr` is in dB (capped at 100), `ssim` in [-1, 1], `fsim` in [0, 1], `mse` on [0, 1] images; `lpips` is null
-    where its backbone's weights cannot be had, and `lpips_backbone` then says why. `iip` is 1 where no image of the
-    split is nearer to the reconstruction than the true one, else 0: its mean is the share of images identified.
+    `scores` are by metric, null where there is none, and `higher_is_better` says which direction is better; in a file
+    every score is a key of its own, beside the others. `lpips_backbone` is the network of the metric `lpips`, or the
+    reason why there is none.
     `cost` is the attacker's own matching cost, null where no start ever had a finite one (`status` = "diverged").
     `label_method` is what read the labels from the update, where that was asked for; `label_counts` and
     `label_existence` are `label_accuracy`'s scores of the labels that the attack used, null where nothing was attacked.
+    `axis` is where the defense stands on the axis along which charts compare it, by the name of the axis; an attack
+    without a defense stands at 0 on every axis. `gradient_path` is how the victim's gradients were computed.
     `seconds` is the time of the task. `memory` is the most that the process had taken when the task was done, in
     MiB: on a GPU that of tensors since the task's group began, on a CPU all of the process since its start.
     """
@@ -56,12 +59,8 @@ class Row:
     options: dict[str, Any]
     status: Literal["ok", "diverged"]
     cost: float | None
-    psnr: float
-    ssim: float
-    fsim: float
-    lpips: float | None
-    mse: float
-    iip: float
+    scores: Mapping[str, float | None]
+    higher_is_better: Mapping[str, bool]
     lpips_backbone: str
     seconds: float
     memory: int
@@ -81,20 +80,22 @@ class Row:
     label_method: str = ""
     label_counts: float | None = None
     label_existence: float | None = None
+    gradient_path: str = ""
+    axis: Mapping[str, float] = field(default_factory=dict)
 
-
-# name -> higher is better
-METRICS = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
+    def line(self) -> dict[str, Any]:
+        """The row as it stands in a file."""
+        values = asdict(self)
+        scores = values.pop("scores")
+        return values | scores
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of one file, and one line of warning for each line that is none.
+    """The rows of one file, and one warning for each line that is none.
 
     A torn or foreign line is left out and reported, never a reason to lose the others.
     """
     rows, warnings = [], []
-    later = {field.name: field.default for field in fields(Row) if field.default is not MISSING}  # than older rows
-    needed = {field.name for field in fields(Row)} - later.keys()
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
@@ -103,11 +104,33 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         except json.JSONDecodeError:
             warnings.append(f"{path}:{number} is not a whole row (torn write?); left out, run it again.")
             continue
-        if not isinstance(row, dict) or not needed <= row.keys():
-            warnings.append(f"{path}:{number} is not a row of this version of the suite; left out.")
+        try:
+            row = _updated(row)
+            whole = row.keys() >= REQUIRED | row["higher_is_better"].keys()
+        except (TypeError, KeyError, AttributeError):
+            whole = False
+        if whole:
+            rows.append(row)
         else:
-            rows.append({**later, **row})
+            warnings.append(f"{path}:{number} is not a row of this version of the suite; left out.")
     return rows, warnings
+
+
+# Rows that older versions wrote
+
+LATER = {each.name: each.default for each in fields(Row) if each.default is not MISSING}  # keys that they may lack
+REQUIRED = {each.name for each in fields(Row)} - LATER.keys() - {"scores"}
+ALWAYS_SCORED = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
+
+
+def _updated(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as this version would have written it."""
+    row = {**LATER, "higher_is_better": ALWAYS_SCORED, **row}
+    if row.get("bn") == "unmixed":
+        row["bn"] = "recovered"
+    defense = row["defense"] = re.sub(r"(^|\+)quantisation:", r"\1quantization:", row["defense"])
+    sparsity = re.fullmatch(r"sparsification:([0-9.]+)", defense)
+    return {"axis": {"share of the update that is not sent": float(sparsity[1])} if sparsity else {}} | row
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -129,7 +152,7 @@ class RowStore:
     def add(self, task: str, rows: Iterable[Row]) -> None:
         """Keep the rows of one finished task."""
         self.parts.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.parts / f"{task}.jsonl", "".join(json.dumps(asdict(r)) + "\n" for r in rows))
+        write_atomically(self.parts / f"{task}.jsonl", "".join(json.dumps(r.line()) + "\n" for r in rows))
 
     def read(self) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
         """All rows kept so far by task, and warnings about lines that are none."""

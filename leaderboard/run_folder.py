@@ -19,7 +19,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +65,7 @@ class RunFolder:
 
     def add_rows(self, task: str, rows: Iterable[Row]) -> None:
         """Keep the rows of one finished task."""
-        self._write(self.path / PARTS / f"{_inside(task)}.jsonl", _lines(map(asdict, rows)))
+        self._write(self.path / PARTS / f"{_inside(task)}.jsonl", _lines(row.line() for row in rows))
 
     def read_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Every row, also of tasks that are not complete, and one warning for each line or file that is none."""

@@ -13,13 +13,13 @@ ALWAYS_NAMED = ("data", "size", "victim", "batch_size", "defense")
 
 
 def setting_of(entry: Entry) -> Setting:
-    return tuple((key, getattr(entry, key)) for key in (*SETTING, "protocol"))
+    return tuple((key, entry[key]) for key in (*SETTING, "protocol"))
 
 
 def stands_in(entry: Entry, setting: Setting) -> bool:
     """Whether an entry belongs to a setting: a mean image to each that has its images."""
     keys = MEAN_IMAGE if entry.control == "mean_image" else (*SETTING, "protocol")
-    return all(getattr(entry, key) == value for key, value in setting if key in keys)
+    return all(entry[key] == value for key, value in setting if key in keys)
 
 
 def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
@@ -39,16 +39,16 @@ def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
 
 def knowledge(entry: Entry) -> list[str]:
     """What the attacker needs to have beside the update, in plain words; nothing where nothing was attacked."""
-    if entry.labels is None:
+    if entry["labels"] is None:
         return []
-    how = f" by {entry.label_method}" if entry.label_method else ""
-    words = [f"labels {entry.labels}{how}"]
-    if entry.prior not in (None, "none"):
-        words.append(f"generator {entry.prior} (trained on {entry.prior_trained_on or 'nothing'})")
-    if entry.bn != "none":
-        words.append(f"batch-norm statistics: {entry.bn}")
-    if entry.defense != "none":
-        words.append("knows the defense" if entry.adapt else "does not know the defense")
-    if entry.lr is not None:
-        words.append(f"{'knows' if entry.know_lr else 'does not know'} the learning rate")
+    how = f" by {entry['label_method']}" if entry["label_method"] else ""
+    words = [f"labels {entry['labels']}{how}"]
+    if entry["prior"] not in (None, "none"):
+        words.append(f"generator {entry['prior']} (trained on {entry['prior_trained_on'] or 'nothing'})")
+    if entry["bn"] != "none":
+        words.append(f"batch-norm statistics: {entry['bn']}")
+    if entry["defense"] != "none":
+        words.append("knows the defense" if entry["adapt"] else "does not know the defense")
+    if entry["lr"] is not None:
+        words.append(f"{'knows' if entry['know_lr'] else 'does not know'} the learning rate")
     return words

@@ -1,12 +1,13 @@
-"""Entries -> PSNR along an axis: what more images in a batch, or less of the update, take from every attack."""
+"""Entries -> PSNR along an axis: what more images in a batch, or a stronger defense, take from every attack."""
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from leaderboard.board import IDENTITY, SETTING, Entry
 from leaderboard.settings import label
+
+IMAGES = "images in a batch"
 
 
 class Sweep(NamedTuple):
@@ -17,41 +18,42 @@ class Sweep(NamedTuple):
     lines: list[list[tuple[float, Entry]]]
 
 
-def sparsity(entry: Entry) -> float | None:
-    """Share of every gradient tensor that is not sent; None under another defense."""
-    match = re.fullmatch(r"sparsification:([0-9.]+)", entry.defense or "")
-    return 0.0 if entry.defense == "none" else float(match[1]) if match else None
-
-
-# name of an axis -> the fields it stands for, and its value for an entry
-AXES: Mapping[str, tuple[tuple[str, ...], Callable[[Entry], float | None]]] = {
-    "images in a batch": (("batch_size",), lambda entry: entry.batch_size),
-    "share of the update that is not sent": (("defense", "adapt"), sparsity),
-}
-
-
 def sweeps(board: Iterable[Entry]) -> list[Sweep]:
     """One for every axis and setting in which an attack was run at two or more values, all else equal.
 
-    Without a defense there is nothing to adapt to: that entry begins the lines of adaptive and non-adaptive attackers.
+    The axes are the images in a batch, and those that the defenses of the board name.
     """
-    board = [entry for entry in board if entry.control != "mean_image" and entry.scores["psnr"]]
-    settings = [{key: getattr(entry, key) for key in (*SETTING, "protocol")} for entry in board]
+    board = [entry for entry in board if entry.control != "mean_image" and entry.psnr]
+    settings = [{key: entry[key] for key in (*SETTING, "protocol")} for entry in board]
     varying = [key for key in SETTING if len({setting[key] for setting in settings}) > 1]
     found = []
-    for axis, (fields, value) in AXES.items():
-        alike = defaultdict(list)
-        for entry in board:
-            if value(entry) is not None:
-                fixed = tuple((key, getattr(entry, key)) for key in IDENTITY if key not in fields)
-                kinds = (True, False) if "adapt" in fields and entry.defense == "none" else (entry.adapt,)
-                for adapts in kinds if "adapt" in fields else (None,):
-                    alike[fixed, adapts].append((value(entry), entry))
+    for axis in dict.fromkeys([IMAGES, *(name for entry in board for name in entry.axis)]):
         charts = defaultdict(list)
-        for (fixed, adapts), along in alike.items():
+        for (fixed, adapts), along in _alike(board, axis).items():
             if len({x for x, _ in along}) > 1:
                 kind = {True: ", adaptive attackers", False: ", non-adaptive attackers", None: ""}[adapts]
-                setting = {key: held for key, held in fixed if key in (*SETTING, "protocol")}
+                setting = {key: value for key, value in fixed if key in (*SETTING, "protocol")}
                 charts[label(setting, varying) + kind].append(sorted(along, key=lambda point: point[0]))
         found += [Sweep(axis, setting, lines) for setting, lines in charts.items()]
     return found
+
+
+Fixed = tuple[tuple[str, object], ...]
+
+
+def _alike(board: Iterable[Entry], axis: str) -> dict[tuple[Fixed, bool | None], list[tuple[float, Entry]]]:
+    """Values on an axis with their entries, by all that does not vary along it and by whether the attacker adapts.
+
+    Without a defense there is nothing to adapt to: that entry begins the lines of adaptive and non-adaptive attackers.
+    """
+    varies = ("batch_size",) if axis == IMAGES else ("defense", "adapt")
+    alike = defaultdict(list)
+    for entry in board:
+        undefended = entry["defense"] == "none"
+        x = entry["batch_size"] if axis == IMAGES else 0.0 if undefended else entry.axis.get(axis)
+        if x is not None:
+            fixed = tuple((key, entry[key]) for key in IDENTITY if key not in varies)
+            kinds = (None,) if axis == IMAGES else (True, False) if undefended else (entry["adapt"],)
+            for adapts in kinds:
+                alike[fixed, adapts].append((x, entry))
+    return alike

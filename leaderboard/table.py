@@ -11,8 +11,7 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from leaderboard.board import IDENTITY, Entry, Score, places
-from leaderboard.rows import METRICS
+from leaderboard.board import IDENTITY, Entry, Score, metrics, places
 
 NOTHING = "-"
 # The attack is always shown, its name says which control it is, and the protocol is a mark on it.
@@ -68,22 +67,28 @@ def as_markdown(entries: Sequence[Entry]) -> str:
 def as_csv(entries: Sequence[Entry]) -> str:
     """Every field of every entry in full precision; an empty cell where there is no value."""
     sheet = io.StringIO()
-    counts = ("lpips_backbone", "n", "tasks", "diverged", "seconds", "gradient_evaluations")
-    parts = [f"{metric}{part}" for metric in (*METRICS, "best_in_batch") for part in ("", "_low", "_high", "_n")]
+    shared, counts = (*IDENTITY, "lpips_backbone"), ("n", "tasks", "diverged", "seconds", "gradient_evaluations")
+    names = metrics(entries)
+    parts = [f"{name}{part}" for name in (*names, "best_in_batch") for part in ("", "_low", "_high", "_n")]
     writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow([*IDENTITY, *counts, *parts])
+    writer.writerow([*shared, *counts, *parts])
     for entry in entries:
-        fields = vars(entry) | {"options": ", ".join(entry.options or ())}
-        numbers = [number for score in (*entry.scores.values(), entry.best_in_batch) for number in score or [None] * 4]
+        fields = {**entry.fields, "options": ", ".join(entry["options"] or ())}
+        scores = [*(entry.scores.get(name) for name in names), entry.best_in_batch]
+        numbers = [number for score in scores for number in score or [None] * 4]
         numbers = [None if number is None or isnan(number) else number for number in numbers]
-        writer.writerow([*(fields[key] for key in (*IDENTITY, *counts)), *numbers])
+        cells = [*(fields[key] for key in shared), *(getattr(entry, key) for key in counts), *numbers]
+        writer.writerow(cells)
     return sheet.getvalue()
 
 
 def board_table(entries: Sequence[Entry]) -> Table:
     """The common setting above; attack, what varies, counts, place by PSNR, metrics and budget as columns."""
-    scores = {_heading(metric): [interval(e.scores[metric], e.n) for e in entries] for metric in METRICS}
-    if any(entry.batch_size > 1 for entry in entries):
+    scores = {
+        _heading(name, higher): [interval(entry.scores.get(name), entry.n) for entry in entries]
+        for name, higher in metrics(entries).items()
+    }
+    if any(entry["batch_size"] > 1 for entry in entries):
         scores["best in batch"] = [interval(entry.best_in_batch) for entry in entries]
     ranks = {"place": [f"{place[0]}{'=' if place[1] else ''}" if place else NOTHING for place in places(entries)]}
     counts = {key: [str(getattr(entry, key)) for entry in entries] for key in ("n", "tasks", "diverged")}
@@ -102,9 +107,9 @@ def difference_table(
     places = [board.index(entry) for entry, _ in differences]
     columns = {key: [cells[place] for place in places] for key, cells in names.items()}
     columns["n"] = [str(max((score.n for score in scores.values() if score), default=0)) for _, scores in differences]
-    for metric, higher in METRICS.items():
-        columns[_heading(metric)] = [
-            f"{interval(scores[metric], int(n), signed=True)} {verdict(scores[metric], higher)}".removesuffix(" -")
+    for name, higher in metrics([base, *(entry for entry, _ in differences)]).items():
+        columns[_heading(name, higher)] = [
+            f"{interval(scores.get(name), int(n), signed=True)} {verdict(scores.get(name), higher)}".removesuffix(" -")
             for n, (_, scores) in zip(columns["n"], differences, strict=True)
         ]
     named = ", ".join(f"{key} {cells[board.index(base)]}" for key, cells in names.items())
@@ -126,13 +131,13 @@ def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
     columns = {"attack": [e.attack + ("*" if e.stale else "") for e in entries]}
     for key in SETTING_COLUMNS:
         if len(_values(entries, key)) > 1 and not (key == "prior_trained_on" and "prior" in columns):
-            columns[key] = [_cell(getattr(entry, key)) for entry in entries]
+            columns[key] = [_cell(entry[key]) for entry in entries]
     alike = defaultdict(list)
     for entry in entries:
-        alike[entry.attack].append(set(entry.options or ()))
+        alike[entry.attack].append(set(entry["options"] or ()))
     options = [
         # Other attacks have other options: only those that tell entries of one attack apart are shown.
-        ", ".join(option for option in e.options or () if option not in set.intersection(*alike[e.attack]))
+        ", ".join(option for option in e["options"] or () if option not in set.intersection(*alike[e.attack]))
         for e in entries
     ]
     return columns | ({"options": [_cell(cell) for cell in options]} if any(options) else {})
@@ -144,15 +149,15 @@ def common(entries: Sequence[Entry]) -> str:
 
 
 def _values(entries: Sequence[Entry], key: str) -> set[Any]:
-    return {getattr(entry, key) for entry in entries} - {None}
+    return {entry[key] for entry in entries} - {None}
 
 
 def _footnote(entries: Sequence[Entry]) -> str:
     return "* older protocol" if any(entry.stale for entry in entries) else ""
 
 
-def _heading(metric: str) -> str:
-    return f"{metric.upper()} {'↑' if METRICS[metric] else '↓'}"
+def _heading(metric: str, higher_is_better: bool) -> str:
+    return f"{metric.upper()} {'↑' if higher_is_better else '↓'}"
 
 
 def _cell(value: Any) -> str:

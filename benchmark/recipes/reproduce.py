@@ -13,9 +13,9 @@ from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, rows_of, run_cells
 from benchmark.recipes.recipe import Cell, expand, learned, loaded, read
 from benchmark.registry import find
-from leaderboard.board import Entry, entries
+from leaderboard.board import Entry, entries, metrics
 from leaderboard.reported import Reported, reported
-from leaderboard.rows import METRICS, write_atomically
+from leaderboard.run_folder import write_atomically
 from leaderboard.table import NOTHING, Table, common, interval
 from victims.errors import InputError
 
@@ -176,7 +176,7 @@ def beside(
     for metric in dict.fromkeys([*printed, *SHOWN]):
         if metric in printed:
             columns[f"{metric} reported"] = [f"{p[metric]:.5g}" if metric in p else NOTHING for p in papers]
-        if metric in METRICS:
+        if metric in metrics(done.values()):
             scores = [interval(entry.scores[metric], entry.n) if entry else NOTHING for entry in found]
             columns[f"{metric} measured"] = scores
     columns["s/task measured"] = [f"{entry.seconds:.3g}" if entry else NOTHING for entry in found]

@@ -20,7 +20,7 @@ from attacks.base import Attack, Reconstruction
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
 from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.metrics import identified, score
+from benchmark.scoring.metrics import HIGHER_IS_BETTER, identified, score
 from benchmark.tasks.module import GradientDataModule, Task
 from leaderboard.rows import Row, RowStore
 from victims.data.base import ImageData
@@ -129,7 +129,8 @@ class Judge(Callback):
                 label=int(label),
                 status="ok" if finite else "diverged",
                 **{**found, "cost": found["cost"] if finite else None},
-                **{name: values[k] for name, values in scores.items()},
+                scores={name: values[k] for name, values in scores.items()},
+                higher_is_better=HIGHER_IS_BETTER,
             )
             for k, (sample_id, label) in enumerate(zip(task.sample_ids, task.labels, strict=True))
         ]

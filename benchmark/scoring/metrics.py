@@ -8,6 +8,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from benchmark.scoring.lpips import MIN_SIDE, Lpips
 
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
 BLOCK = 2**20  # values of a gallery turned into floats at once: 4 MB, which stay in a core's cache
 

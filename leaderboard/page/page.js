@@ -31,6 +31,7 @@ const settingOf = entry => entry.settings.length === 1 ? board.settings[entry.se
 // The table
 
 const METRICS = [...Object.keys(board.metrics), "best_in_batch"];
+const SHORT = METRICS.slice(0, 2);  // below a picture
 const several = key => new Set(board.entries.map(entry => entry.fields[key])).size > 1;
 const COLUMNS = [
   { title: "Attack", value: name, cell: attackCell, header: true },
@@ -268,7 +269,7 @@ function pictures(row) {
   const truth = row.truth, ours = row.reconstruction;
   const over = truth && ours ? make("figure", {}, make("div", { class: "over", role: "img", "aria-label": "difference" }, [truth, ours].map(key => make("img", { src: board.pictures[key], alt: "" }))), make("figcaption", {}, "difference")) : null;
   return make("div", {}, truth ? picture(truth, "truth") : null, picture(ours, "rebuilt"), over,
-    make("p", {}, `${row.image}: ${fixed(row.psnr, 2)} dB, SSIM ${fixed(row.ssim, 2)}` + (row.status === "diverged" ? ", diverged" : "")));
+    make("p", {}, `${row.image}: ${SHORT.map(metric => metric === "psnr" ? `${fixed(row.psnr, 2)} dB` : `${heading(metric)} ${fixed(row[metric], 2)}`).join(", ")}` + (row.status === "diverged" ? ", diverged" : "")));
 }
 
 function open(entry) {

@@ -45,7 +45,9 @@ def test_a_run_leaves_everything_a_result_needs(run, tmp_path):
     (folder,) = tmp_path.iterdir()
     lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert len(lines) == 4
-    assert all(line.keys() == {field.name for field in fields(Row)} for line in lines)
+    scores = lines[0]["higher_is_better"].keys()
+    assert scores >= {"psnr", "ssim", "lpips"}
+    assert all(line.keys() == {field.name for field in fields(Row)} - {"scores"} | scores for line in lines)
     assert {line["gradient_evaluations"] for line in lines} == {4}
     assert all(isinstance(line["memory"], int) and 20 < line["memory"] < 200_000 for line in lines)
     assert lines[0]["prior_trained_on"].startswith("photos train")

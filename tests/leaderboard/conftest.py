@@ -1,56 +1,59 @@
-from dataclasses import asdict
+from dataclasses import replace
 
 import pytest
 
 from leaderboard.rows import PROTOCOL, Row
 
+PLAIN = Row(
+    protocol=PROTOCOL,
+    attack="ig",
+    preset="paper",
+    control="none",
+    prior="none",
+    prior_trained_on="",
+    victim="convnet",
+    victim_weights="random",
+    victim_mode="eval",
+    data="photos",
+    split="test",
+    size=32,
+    task="t0",
+    image="a",
+    label=1,
+    batch_size=2,
+    labels="given",
+    bn="none",
+    defense="none",
+    adapt=False,
+    restarts=1,
+    steps=100,
+    gradient_evaluations=100,
+    seed=0,
+    options={"tv": 0.1},
+    status="ok",
+    cost=0.5,
+    scores={"psnr": 20.0, "ssim": 0.5, "fsim": 0.75, "lpips": 0.25, "mse": 0.01, "iip": 1.0},
+    higher_is_better={"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True},
+    lpips_backbone="squeeze",
+    seconds=2.0,
+    memory=512,
+    device="cpu",
+    precision="fp32",
+    code="abc",
+)
+
+
+@pytest.fixture
+def scored():
+    """A function that makes one `Row`; the keywords are what a test is about."""
+
+    def make(task="t0", image="a", psnr=20.0, **changes):
+        return replace(PLAIN, task=task, image=image, scores={**PLAIN.scores, "psnr": psnr}, **changes)
+
+    return make
+
 
 @pytest.fixture
 def row():
-    """A function that makes one row of the schema; the keywords are what a test is about."""
-
-    def make(**changes):
-        plain = Row(
-            protocol=PROTOCOL,
-            attack="ig",
-            preset="paper",
-            control="none",
-            prior="none",
-            prior_trained_on="",
-            victim="convnet",
-            victim_weights="random",
-            victim_mode="eval",
-            data="photos",
-            split="test",
-            size=32,
-            task="t0",
-            image="a",
-            label=1,
-            batch_size=2,
-            labels="given",
-            bn="none",
-            defense="none",
-            adapt=False,
-            restarts=1,
-            steps=100,
-            gradient_evaluations=100,
-            seed=0,
-            options={"tv": 0.1},
-            status="ok",
-            cost=0.5,
-            psnr=20.0,
-            ssim=0.5,
-            fsim=0.75,
-            lpips=0.25,
-            mse=0.01,
-            iip=1.0,
-            lpips_backbone="squeeze",
-            seconds=2.0,
-            memory=512,
-            device="cpu",
-            precision="fp32",
-            code="abc",
-        )
-        return asdict(plain) | changes
-
-    return make
+    """A function that makes one row as it is read from a file; the keywords are what a test is about."""
+    return lambda **changes: PLAIN.line() | changes

@@ -39,14 +39,14 @@ def test_a_missing_value_is_left_out_of_its_metric_alone(row, missing):
 def test_no_lpips_at_all_is_none_with_its_reason(row):
     (entry,) = entries([row(lpips=None, lpips_backbone="no weights")])
     assert entry.scores["lpips"] is None
-    assert entry.lpips_backbone == "no weights"
+    assert entry["lpips_backbone"] == "no weights"
 
 
 def test_a_second_run_fills_in_the_lpips_of_the_first(row):
     with_lpips, without = row(), row(lpips=None, lpips_backbone="no weights")
     for order in ([with_lpips, without], [without, with_lpips]):
         (entry,) = entries(order)
-        assert (entry.n, entry.scores["lpips"].n, entry.lpips_backbone) == (1, 1, "squeeze")
+        assert (entry.n, entry.scores["lpips"].n, entry["lpips_backbone"]) == (1, 1, "squeeze")
 
 
 def test_two_backbones_are_never_averaged(row):
@@ -88,8 +88,8 @@ def test_the_mean_image_counts_once_whichever_attack_wrote_it(row):
     rows = [row(**control), row(**control, attack="gias", prior="dcgan", defense="clip"), row(psnr=20), row(size=64)]
     (mean_image,) = (entry for entry in entries(rows) if entry.control == "mean_image")
     assert (mean_image.attack, mean_image.n) == ("mean image (control)", 1)
-    assert (mean_image.prior, mean_image.restarts, mean_image.defense) == (None, None, None)
-    assert mean_image.victim_mode == "eval"
+    assert (mean_image["prior"], mean_image["restarts"], mean_image["defense"]) == (None, None, None)
+    assert mean_image["victim_mode"] == "eval"
 
 
 def test_controls_stand_among_the_attacks_of_their_setting_by_psnr(row):
@@ -102,7 +102,7 @@ def test_controls_stand_among_the_attacks_of_their_setting_by_psnr(row):
         row(psnr=30, attack="gias", size=128),
     ]
     random.Random(0).shuffle(rows)
-    assert [(entry.size, entry.attack) for entry in entries(rows)] == [
+    assert [(entry["size"], entry.attack) for entry in entries(rows)] == [
         (32, "ig"),
         (32, "mean image (control)"),
         (32, "dlg"),

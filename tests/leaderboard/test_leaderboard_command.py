@@ -77,7 +77,12 @@ def test_nothing_to_compare_is_said(out):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["nowhere"], "no such folder"), (["empty"], "no rows"), ([".", "--against", "dlg"], "There are: gias, ig.")],
+    [
+        (["nowhere"], "no such folder"),
+        (["empty"], "no rows"),
+        ([".", "--against", "dlg"], "There are: gias, ig."),
+        ([".", "--metric", "hue"], "There are: psnr, ssim,"),
+    ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(out, arguments, named):
     (out / "empty").mkdir()

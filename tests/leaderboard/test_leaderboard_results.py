@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from leaderboard.board import entries, places
+from leaderboard.matrix import matrices
 from leaderboard.results import results
 from leaderboard.rows import PROTOCOL
 from leaderboard.table import as_csv, as_text
@@ -122,14 +123,40 @@ def test_knowledge_in_words(row):
     ]
 
 
-def test_sweeps_by_batch_size_and_by_sparsity(row):
+def test_sweeps_by_batch_size_and_along_the_axis_of_a_defense(row):
     rows = [row(batch_size=b, psnr=30 - b) for b in (1, 4)]
-    rows += [row(batch_size=4, defense=f"sparsification:{r}", adapt=True, psnr=20 - 10 * r) for r in (0.9, 0.5)]
-    rows += [row(batch_size=4, defense="clip", adapt=True)]
+    defended = {"batch_size": 4, "adapt": True}
+    rows += [row(**defended, defense=f"mine:{x}", axis={"strength": x}, psnr=20 - 10 * x) for x in (0.9, 0.5)]
+    rows += [row(**defended, defense="clip")]
     first, second = of(rows)["sweeps"]
+    assert (first["axis"], second["axis"]) == ("images in a batch", "strength")
     assert [(point["x"], point["mean"]) for point in first["lines"][0]["points"]] == [(1, 29), (4, 26)]
     assert [(point["x"], point["mean"]) for point in second["lines"][0]["points"]] == [(0, 26), (0.5, 15), (0.9, 11)]
     assert second["setting"].endswith("adaptive attackers")
+
+
+def test_every_axis_has_its_own_charts(row):
+    rows = [row(), row(defense="noise:2", axis={"noise": 2.0}), row(defense="mask:1", axis={"mask": 1.0})]
+    assert {s["axis"]: [p["x"] for p in s["lines"][0]["points"]] for s in of(rows)["sweeps"]} == {
+        "noise": [0, 2],
+        "mask": [0, 1],
+    }
+
+
+def test_a_metric_is_shown_because_rows_have_it(row):
+    new = {"higher_is_better": {"psnr": True, "hue": False}, "hue": 0.25}
+    rows = [row(**new), row(defense="clip"), row(**new | {"hue": 0.5, "attack": "dlg"})]
+    found = of(rows)
+    assert found["metrics"] == {"psnr": True, "hue": False, "ssim": True, "fsim": True, "lpips": False, "mse": False,
+                                "iip": True}  # fmt: skip
+    ig = next(entry for entry in found["entries"] if entry["attack"] == "ig" and "hue" in entry["scores"])
+    assert (ig["scores"]["hue"]["mean"], ig["rows"][0]["hue"]) == (0.25, 0.25)
+    assert "ssim" not in ig["scores"]
+    (header, *lines) = as_csv(entries(rows)).splitlines()
+    assert "hue,hue_low,hue_high,hue_n" in header
+    assert all(line.count(",") == header.count(",") for line in lines)
+    assert "HUE ↓" in as_text(entries(rows))
+    assert matrices([*rows, row(**new, defense="clip", attack="dlg")], "hue")[0].best("none") == 0.25
 
 
 def test_reported_stands_beside_the_same_attack_in_the_same_setting(row):

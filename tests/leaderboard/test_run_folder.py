@@ -1,24 +1,9 @@
 """One run's files: what is written comes back, whatever else lies there."""
 
-from dataclasses import asdict, fields
-
 import pytest
 
-from leaderboard.rows import PROTOCOL, Row, read_rows
+from leaderboard.rows import read_rows
 from leaderboard.run_folder import RunFolder, find_runs, write_atomically
-
-
-def make(task="t0", image="a", **changes):
-    values = {field.name: "x" for field in fields(Row)}
-    numbers = {
-        "protocol": PROTOCOL,
-        "batch_size": 2,
-        "psnr": 20.0,
-        "lpips": None,
-        "adapt": True,
-        "options": {"tv": "1"},
-    }
-    return Row(**{**values, **numbers, "task": task, "image": image, **changes})
 
 
 @pytest.fixture
@@ -26,44 +11,44 @@ def run(tmp_path):
     return RunFolder(tmp_path / "run")
 
 
-def test_rows_come_back_as_they_went_in_and_in_order(run):
+def test_rows_come_back_as_they_went_in_and_in_order(run, scored):
     for task in ("t1", "t0"):
-        run.add_rows(task, [make(task, "a"), make(task, "b")])
+        run.add_rows(task, [scored(task, "a"), scored(task, "b")])
     assert not run.rows_file.exists()
     rows = run.merge_rows(["t0", "t1"])
     assert [(row["task"], row["image"]) for row in rows] == [("t0", "a"), ("t0", "b"), ("t1", "a"), ("t1", "b")]
-    assert rows[0] == asdict(make("t0", "a"))
+    assert rows[0] == scored("t0", "a").line()
     assert read_rows(run.rows_file) == (rows, [])
     assert not (run.path / "parts").exists()
 
 
-def test_a_shorter_run_loses_nothing(run):
+def test_a_shorter_run_loses_nothing(run, scored):
     for task in ("t0", "t1"):
-        run.add_rows(task, [make(task, "a"), make(task, "b")])
+        run.add_rows(task, [scored(task, "a"), scored(task, "b")])
     run.merge_rows(["t0", "t1"])
     before = run.rows_file.read_bytes()
     assert [row["task"] for row in run.merge_rows(["t0"])] == ["t0", "t0"]
     assert run.rows_file.read_bytes() == before
 
 
-def test_merging_again_changes_nothing(run):
-    run.add_rows("t0", [make(), make(image="b")])
+def test_merging_again_changes_nothing(run, scored):
+    run.add_rows("t0", [scored(), scored(image="b")])
     run.merge_rows(["t0"])
     before = run.rows_file.read_bytes()
     run.merge_rows(["t0"])
     assert run.rows_file.read_bytes() == before
 
 
-def test_a_task_done_again_replaces_its_rows(run):
-    run.add_rows("t0", [make(psnr=1.0), make(image="b")])
+def test_a_task_done_again_replaces_its_rows(run, scored):
+    run.add_rows("t0", [scored(psnr=1.0), scored(image="b")])
     run.merge_rows(["t0"])
-    run.add_rows("t0", [make(psnr=2.0), make(image="b")])
+    run.add_rows("t0", [scored(psnr=2.0), scored(image="b")])
     assert [row["psnr"] for row in run.merge_rows(["t0"])] == [2.0, 20.0]
 
 
-def test_a_torn_last_line_costs_its_task_and_nothing_else(run):
+def test_a_torn_last_line_costs_its_task_and_nothing_else(run, scored):
     for task in ("t0", "t1"):
-        run.add_rows(task, [make(task, "a"), make(task, "b")])
+        run.add_rows(task, [scored(task, "a"), scored(task, "b")])
     run.merge_rows(["t0", "t1"])
     run.rows_file.write_text(run.rows_file.read_text()[:-40])
     tasks, warnings = run.read_tasks()
@@ -73,15 +58,15 @@ def test_a_torn_last_line_costs_its_task_and_nothing_else(run):
     assert "\n" not in warnings[0]
 
 
-def test_half_a_task_is_not_done(run):
-    run.add_rows("t0", [make(image="a")])
+def test_half_a_task_is_not_done(run, scored):
+    run.add_rows("t0", [scored(image="a")])
     assert run.read_tasks()[0] == {}
 
 
-def test_a_part_is_newer_than_the_rows_of_its_task(run):
-    run.add_rows("t0", [make(psnr=1.0), make(image="b")])
+def test_a_part_is_newer_than_the_rows_of_its_task(run, scored):
+    run.add_rows("t0", [scored(psnr=1.0), scored(image="b")])
     run.merge_rows(["t0"])
-    run.add_rows("t0", [make(psnr=2.0), make(image="b")])
+    run.add_rows("t0", [scored(psnr=2.0), scored(image="b")])
     assert run.read_tasks()[0]["t0"][0]["psnr"] == 2.0
     assert [row["psnr"] for row in run.read_rows()[0]] == [1.0, 20.0, 2.0, 20.0]
 
