@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from leaderboard.rows import PROTOCOL
 from leaderboard.statistics import clustered_interval
@@ -96,6 +96,9 @@ class Entry:
         return self.fields["protocol"] != PROTOCOL
 
 
+EntryWithRows = tuple[Entry, dict[Sample, Row]]
+
+
 def metrics(board: Iterable[Entry]) -> dict[str, bool]:
     """All metrics of some entries, and whether higher is better."""
     found: dict[str, bool] = {}
@@ -121,7 +124,7 @@ def entries(rows: Iterable[Row]) -> list[Entry]:
     return [entry for entry, _ in entries_with_rows(rows)]
 
 
-def entries_with_rows(rows: Iterable[Row]) -> list[tuple[Entry, dict[Sample, Row]]]:
+def entries_with_rows(rows: Iterable[Row]) -> list[EntryWithRows]:
     """The board, and for every entry the rows that count in it, in the order of their samples."""
     groups = defaultdict(list)
     for row in rows:
@@ -136,12 +139,10 @@ def paired(rows: Iterable[Row], a: Entry, b: Entry, metric: str) -> Score | None
     return difference((a, ours), (b, theirs), metric)
 
 
-def difference(
-    ours: tuple[Entry, dict[Sample, Row]], theirs: tuple[Entry, dict[Sample, Row]], metric: str
-) -> Score | None:
-    """`paired` of two entries whose rows are at hand."""
-    (a, ours), (b, theirs) = ours, theirs
-    if metric == "lpips" and a["lpips_backbone"] != b["lpips_backbone"]:
+def difference(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
+    """`paired` of two entries, each with its rows."""
+    (entry, ours), (other, theirs) = a, b
+    if metric == "lpips" and entry["lpips_backbone"] != other["lpips_backbone"]:
         return None
     return _score(
         {
@@ -168,25 +169,24 @@ def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
     """
     rivals = defaultdict(list)
     for entry in board:
-        if entry.control == "none" and _has_interval(entry):
-            rivals[_setting(entry)].append(entry)
+        if score := _ranked(entry):
+            rivals[_setting(entry)].append(score)
 
-    def number(entry: Entry) -> int:
-        return 1 + sum(other.psnr.low > entry.psnr.high for other in rivals[_setting(entry)])
+    def number(entry: Entry) -> int | None:
+        score = _ranked(entry)
+        return 1 + sum(rival.low > score.high for rival in rivals[_setting(entry)]) if score else None
 
-    numbers = {id(entry): number(entry) for alike in rivals.values() for entry in alike}
-    taken = Counter((_setting(entry), numbers[id(entry)]) for alike in rivals.values() for entry in alike)
-    return [
-        (numbers[id(entry)], taken[_setting(entry), numbers[id(entry)]] > 1) if id(entry) in numbers else None
-        for entry in board
-    ]
+    numbered = [(_setting(entry), number(entry)) for entry in board]
+    taken = Counter(numbered)
+    return [None if place is None else (place, taken[setting, place] > 1) for setting, place in numbered]
 
 
-def _has_interval(entry: Entry) -> bool:
-    return entry.psnr is not None and not isnan(entry.psnr.low)
+def _ranked(entry: Entry) -> Score | None:
+    """The score that gives an attack its place; None for a control, and where there is no interval."""
+    return entry.psnr if entry.control == "none" and entry.psnr and not isnan(entry.psnr.low) else None
 
 
-def _entry(group: Sequence[Row]) -> tuple[Entry, dict[Sample, Row]]:
+def _entry(group: Sequence[Row]) -> EntryWithRows:
     samples = dict(sorted(_distinct(group).items()))
     rows = samples.values()
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
@@ -227,12 +227,12 @@ def _score(values: dict[Sample, float | None]) -> Score | None:
     known = {sample: value for sample, value in sorted(values.items()) if _known(value)}
     if not known:
         return None
-    # A task holds the same images whatever the seed: another start at them is no independent batch.
+    # A task holds the same images whatever the seed: another start is not an independent batch.
     clusters = [task for _, task, _ in known]
     return Score(*clustered_interval(list(known.values()), clusters), len(known))
 
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and not isnan(value)
 
 

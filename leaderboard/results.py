@@ -14,8 +14,8 @@ from leaderboard.board import (
     IDENTITY,
     SETTING,
     Entry,
+    EntryWithRows,
     Row,
-    Sample,
     Score,
     comparable,
     difference,
@@ -31,8 +31,6 @@ from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in
 from leaderboard.sweeps import Sweep, sweeps
 from leaderboard.table import verdict
-
-Pair = tuple[Entry, dict[Sample, Row]]
 
 SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "cost")  # beside its scores
 
@@ -111,7 +109,7 @@ def results(
     )
 
 
-def _reference(pair: Pair, board: Sequence[Pair], against: str | None) -> Pair | None:
+def _reference(pair: EntryWithRows, board: Sequence[EntryWithRows], against: str | None) -> EntryWithRows | None:
     """The attack that an entry is held against: `against`, or the best of its setting; the board has the best first."""
     entry = pair[0]
     attacks = [
@@ -124,7 +122,7 @@ def _reference(pair: Pair, board: Sequence[Pair], against: str | None) -> Pair |
     return attacks[0] if attacks and attacks[0][0] is not entry else None
 
 
-def _differences(pair: Pair, base: Pair) -> dict[str, Any]:
+def _differences(pair: EntryWithRows, base: EntryWithRows) -> dict[str, Any]:
     return {
         name: score._asdict() | {"verdict": verdict(score, higher)}
         for name, higher in pair[0].higher_is_better.items()
@@ -197,7 +195,7 @@ def _readable(options: str) -> str:
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:
     lines = [
-        {"attack": along[0][1].attack, "points": [{"x": x, "id": _id(e), **_score(e.psnr)} for x, e in along]}
+        {"attack": along[0][1].attack, "points": [{"x": x, "id": _id(e), **(_score(e.psnr) or {})} for x, e in along]}
         for along in sweep.lines
     ]
     return {"axis": sweep.axis, "setting": sweep.setting, "lines": lines}

@@ -74,7 +74,7 @@ def upload(project: str, group: str | None, out: Path) -> None:
         with start(out, entity=entity, project=name, group=group, name=BOARD, kind=BOARD) as run:
             heading, *lines = csv.reader((out / "leaderboard.csv").read_text().splitlines())
             cells = [[number(cell) for cell in line] for line in lines]
-            run.log({BOARD: wandb.Table(columns=heading, data=cells, allow_mixed_types=True)})
+            run.log({BOARD: wandb.Table(columns=[*heading], data=cells, allow_mixed_types=True)})
             artifact = wandb.Artifact(f"{BOARD}-{run.id}", type=BOARD)
             for path in sorted(out.glob("leaderboard.*")):
                 artifact.add_file(str(path))

@@ -39,10 +39,11 @@ def page(browser, tmp_path, row):
     for name in ("curves", "reconstructions", "truth"):
         (folder / name).mkdir(parents=True)
     scores = {"gias": 22, "ig": 9.5, "ggl": 15}
+    axis = {"none": {}, "sparsification:0.9": {"share of the update that is not sent": 0.9}}
     rows = [
-        row(attack=attack, defense=defense, task=task, psnr=psnr + extra - 3 * (defense != "none"))
+        row(attack=attack, defense=defense, axis=axis[defense], task=task, psnr=psnr + extra - 3 * bool(axis[defense]))
         for attack, psnr in scores.items()
-        for defense in ("none", "sparsification:0.9")
+        for defense in axis
         for task, extra in (("t0", 0), ("t1", 1))
     ]
     rows += [row(control="mean_image", psnr=11), row(attack="old", protocol=0)]
