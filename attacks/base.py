@@ -1,13 +1,12 @@
-"""The base of every attack: stages, restarts, judgment by the attacker's own cost, budget.
+"""The base of every attack: its options, what it must know, and what its `search` is written with.
 
-A method is a `LightningModule` that says, in `search`, which variables move and how they become images. The
-base does the rest: `advance` takes one step of the current stage, all runs together. A *run* is one
-restart of one task; runs are the leading dimension R of every variable, image batch and cost. Runs of one
-task lie next to each other.
+A method is a `LightningModule` that says, in `search`, which variables are optimized and how they become images. One
+run of it on a group of tasks is a `Session`, which takes the steps and keeps the best. Every tensor of a search has the
+leading dimension R, its *instances*: tasks times restarts.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from pytorch_lightning import LightningModule
@@ -15,18 +14,18 @@ from torch import Tensor
 
 from attacks.engine.compiled import Compile, Compiler
 from attacks.engine.distances import cosine
-from attacks.engine.factored_gradients import find_layers
-from attacks.engine.gradients import vectorizes
-from attacks.engine.helpers import Toolbox
-from attacks.engine.inner_products import for_each
-from attacks.engine.objective import Match, Objective
-from attacks.engine.requirements import Admission
-from attacks.engine.stage import Reconstruction, Search, Stage, share_out
-from attacks.labels import find
-from priors.base import Prior
+from attacks.engine.objective import Match
+from attacks.engine.paths import GradientPaths
+from attacks.engine.regularizers import statistics_distance
+from attacks.engine.requirements import check_requirements
+from attacks.engine.session import Session
+from attacks.engine.stage import Reconstruction, Search, Variables, share_out
+from attacks.labels import find, infer
+from priors.base import Prior, shrink
 from victims.errors import InputError
 from victims.observation import Observation
-from victims.victim import Gradient
+from victims.seeds import seed_of
+from victims.victim import Gradient, Victim
 
 INNER = 5  # steps in one of Lightning's, whose own work is up to an eighth of a step on small nets
 
@@ -44,16 +43,34 @@ class Common(TypedDict, total=False):
     compile: Compile
 
 
-class Attack(Admission, Toolbox, LightningModule):
+class Attack(LightningModule):
     """Gradient matching, to be subclassed by methods.
 
-    Class attributes, besides those of `Admission`:
-        name: on the command line; a class of the user's own that declares none has its dotted path.
+    Class attributes:
+        name: on the command line; a class that declares none has its dotted path.
+        needs: what the attack must be given: any of `labels`, `prior`.
+        uses: what it can use if it is given: `bn`, the batch-norm statistics.
+        labels: where the labels of its dummy batch come from.
+        made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
+        analytic: solved layer by layer and judged once: it has no steps to choose.
         presets: named sets of constructor options, such as `paper` and `code`.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    uses: ClassVar[frozenset[str]] = frozenset()
+    labels: ClassVar[Literal["given", "inferred", "joint"]] = "given"
+    made_for: ClassVar[Mapping[str, Any]] = {}
+    analytic: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    session: Session
+    paths: GradientPaths | None = None  # kept from one session to the next on the same victim
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in vars(cls):
+            cls.name = f"{cls.__module__}.{cls.__name__}"
 
     def __init__(
         self,
@@ -70,19 +87,19 @@ class Attack(Admission, Toolbox, LightningModule):
     ) -> None:
         """
         Args:
-            plan: steps of every stage, in order, as the method has it.
+            plan: the method's stages in order, with their steps.
             prior: the generator, for attacks that need one.
             restarts: independent starts per task.
             steps: in total; the plan's stages keep their proportions.
             seed: of the starting points.
-            chunk: how many runs are evaluated at once, see `Objective`.
-            label_method: of `attacks.labels`, by which an attack that needs labels reads them from the update.
+            chunk: how many dummy batches are evaluated at once, see `Objective`.
+            label_method: of `attacks.labels`, which reads the labels from the update for an attack that needs them.
             match: how an update after local training is matched, see `attacks.engine.objective`.
-            compile: which stages' evaluations are compiled, see `attacks.engine.compiled`.
+            compile: which stages are compiled, see `attacks.engine.compiled`.
 
         Raises:
-            InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior where one is
-                needed, or a label method that is unknown or that an attack with its own labels has no use for.
+            InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior for an attack that
+                needs one, an unknown label method, or a label method for an attack that finds labels by itself.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -99,86 +116,129 @@ class Attack(Admission, Toolbox, LightningModule):
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
         self.prior, self.restarts, self.seed, self.chunk = prior, restarts, seed, chunk
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "name" not in vars(cls):
-            cls.name = f"{cls.__module__}.{cls.__name__}"
+    # What a method defines.
 
     def search(self) -> Search:
-        """Yield the stages in order; each `yield` returns its stage's best variables and what was fixed, (R, ...)."""
+        """Yield the stages in order; each `yield` returns its stage's best variables and its `fixed`, (R, ...) each."""
         raise NotImplementedError
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
         """The matching cost, (R,); by default one cosine over all tensors."""
         return cosine(dummy, received)
 
-    def begin(self, observations: Sequence[Observation]) -> None:
-        """Take up tasks of equal shape on one victim and make ready for the first step.
+    def check(self, observation: Observation) -> None:
+        """Refuse an observation that this attack cannot work on.
 
         Raises:
-            InputError: as `check` does.
+            InputError: see `check_requirements`.
         """
-        self.observations = [self.admit(observation) for observation in observations]
-        if getattr(self, "victim", None) is not observations[0].victim:
-            self.victim, known = observations[0].victim, observations[0].knowledge
-            repeated = known.local if self.match == "fa" else None
-            case = self.victim, observations[0].image_shape, self.batch_size
-            self.layers = None if repeated else find_layers(*case)
-            by_func = self.layers is None or bool(known.statistics)  # gradients, or the statistics alone
-            self.vectorized = by_func and vectorizes(*case, repeated)
-            weights = [*self.victim.model.parameters(), *self.victim.model.buffers()]
-            self.compiler = Compiler(self.compiling, weights + (list(self.prior.parameters()) if self.prior else []))
-        self.costs: list[tuple[str, Tensor]] = []  # of every step, (T, restarts)
-        self.gradient_evaluations = 0
-        self._alive = self.restarts
-        shape = (self.runs, self.batch_size, *observations[0].image_shape)
-        self._best_images = self.victim.mean.new_zeros(shape)  # the mean color, until there is better
-        self._best_labels: Tensor | None = None
-        norm2 = torch.stack([sum(g.square().sum() for g in o.update.values()) for o in observations])
-        self._matchable = self.for_runs((norm2 > 0) & norm2.isfinite())
-        self._best_cost = self._best_images.new_full((self.runs,), torch.inf)
-        self._ahead = list(self.plan)
-        self._search = self.search()
-        self._enter(next(self._search))
+        check_requirements(self, observation)
+
+    # What a `search` is written with.
+
+    @property
+    def observations(self) -> Sequence[Observation]:
+        """One per task of the session."""
+        return self.session.observations
+
+    @property
+    def victim(self) -> Victim:
+        return self.observations[0].victim
+
+    @property
+    def batch_size(self) -> int:
+        return self.observations[0].batch_size
+
+    @property
+    def instances(self) -> int:
+        """R: tasks times the restarts that are still searched."""
+        return self.session.instances
+
+    def seeds(self, *salt: object) -> list[int]:
+        """One per instance; it depends only on seed, task, restart and salt, not on device or grouping."""
+        restarts = range(self.session.restarts)
+        return [seed_of(self.seed, o.task, restart, *salt) for o in self.observations for restart in restarts]
+
+    def draw(self, sample: Callable[[torch.Generator], Tensor], *salt: object) -> Tensor:
+        """One draw per instance, (R, ...), from its seed."""
+        draws = [sample(torch.Generator().manual_seed(seed)) for seed in self.seeds(*salt)]
+        return torch.stack(draws).to(self.victim.mean)
+
+    def per_instance(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One tensor per task, (...) each -> the tensor of its task for every instance, (R, ...)."""
+        return torch.stack(list(tensors)).repeat_interleave(self.session.restarts, 0)
+
+    def noise(self) -> Tensor:
+        """Standard normal images, (R, B, C, H, W)."""
+        shape = (self.batch_size, *self.observations[0].image_shape)
+        return self.draw(lambda generator: torch.randn(shape, generator=generator))
+
+    def latents(self) -> dict[str, Tensor]:
+        """The prior's input, drawn from its own distribution, (R, B, ...) each; with the labels y if it takes them."""
+        draws = [self.prior.draw(self.batch_size, torch.Generator().manual_seed(seed)) for seed in self.seeds()]
+        state = {name: torch.stack([draw[name] for draw in draws]).to(self.victim.mean) for name in draws[0]}
+        if self.prior.classes:
+            state["y"] = self.per_instance([o.knowledge.labels for o in self.observations])
+        return state
+
+    def images(self, decoded: Tensor) -> Tensor:
+        """A prior's images (R, B, C, H, W) in [0, 1] as the victim takes them: area-resized, normalized."""
+        return self.victim.normalize(shrink(decoded, self.observations[0].image_shape[-1]))
+
+    def box(self, images: Tensor) -> None:
+        """Clamp normalized images, in place, to the range of pixels in [0, 1]."""
+        torch.clamp(images, self.victim.normalize(0), self.victim.normalize(1), out=images)
+
+    def bn(self, v: Variables, x: Tensor, first: float = 1.0) -> Tensor:
+        """Distance of the images' batch-norm statistics to the given ones, which are in v; (R,), zero if none are."""
+        known = {name.removeprefix("bn "): s for name, s in v.items() if name.startswith("bn ")}
+        return statistics_distance(self.session.paths.statistics(x), known, first) if known else x.new_zeros(len(x))
+
+    # A run.
+
+    def admit(self, observation: Observation) -> Observation:
+        """The observation as the attack uses it: checked, with the labels that its label method reads.
+
+        Raises:
+            InputError: as `check` and the label method.
+        """
+        if self.label_method is not None:
+            observation = infer(observation, self.label_method)
+        self.check(observation)
+        return observation
+
+    def begin(self, observations: Sequence[Observation]) -> None:
+        """Set up a session on tasks of equal shape on one victim, ready for the first step.
+
+        Raises:
+            InputError: as `admit`.
+        """
+        observations = [self.admit(observation) for observation in observations]
+        first = observations[0]
+        if self.paths is None or self.paths.victim is not first.victim:
+            local = first.knowledge.local if self.match == "fa" else None
+            weights = [*first.victim.model.parameters(), *first.victim.model.buffers()]
+            weights += self.prior.parameters() if self.prior else []
+            self.paths = GradientPaths.probe(first, local, Compiler(self.compiling, weights))
+        self.session = Session(self, observations, self.paths)
+        self.session.start()
 
     def advance(self) -> None:
-        """One step of the current stage for all runs: judge where they are, then move.
-
-        A stage of S steps costs S victim gradients, times its population; where its last step leads is not judged.
-        """
-        stage, step, steps = self._stage, self._step, self.plan[self._stage.name]
-        for group in self._optimizer.param_groups:
-            group["lr"] = stage.lr * stage.schedule(step, steps)
-        if stage.population > 1:
-            self._move_by_values(stage)
-        else:
-            self._move_by_gradients(stage)
-        if stage.project:
-            with torch.no_grad():
-                stage.project(self._variables, step + 1)
-        self._step += 1
-        if self._step == steps:
-            self._leave()
+        """One step of the session."""
+        self.session.advance()
 
     def result(self) -> Reconstruction:
-        """The best image batch of every task over its restarts and all stages, with its own cost."""
-        best = self._best_runs(self._best_cost)
-        return Reconstruction(
-            self._best_images[best],
-            self._best_labels[best],
-            self._best_cost[best],
-            [(stage, least(costs)) for stage, costs in self.costs],
-            self.gradient_evaluations,
-        )
+        """What the session found."""
+        return self.session.result()
 
     def cost(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The matching cost for the tasks taken up, (R,); differentiable.
+        """The matching cost on the session's tasks, (R,); differentiable.
 
         Args:
             images: (R, B, C, H, W), normalized.
             labels: classes (R, B) or probabilities (R, B, K).
         """
-        return self._matching(1, 1).cost(images, labels)
+        return self.session.objective().cost(images, labels)
 
     def run(self, observations: Sequence[Observation]) -> Reconstruction:
         """The whole attack without a Trainer."""
@@ -188,109 +248,11 @@ class Attack(Admission, Toolbox, LightningModule):
         return self.result()
 
     def training_step(self, observations: Sequence[Observation], batch_idx: int) -> None:
-        """Lightning's hook: `INNER` optimization steps; the first of an epoch takes up its tasks."""
+        """Lightning's hook: `INNER` steps; the first call of an epoch begins the session."""
         if batch_idx == 0:
             self.begin(observations)
-        done = batch_idx * INNER
-        for _ in range(min(INNER, sum(self.plan.values()) - done)):
+        for _ in range(min(INNER, sum(self.plan.values()) - batch_idx * INNER)):
             self.advance()
 
     def configure_optimizers(self) -> None:
         """Each stage makes its own: what is optimized is no parameter of this module."""
-
-    def _enter(self, stage: Stage) -> None:
-        if self._ahead[:1] != [stage.name]:
-            raise ValueError(f"{self.name} yields the stage '{stage.name}', its plan has {self._ahead} ahead")
-        self._ahead = self._ahead[1:]
-        self._stage, self._step = stage, 0
-        self._variables = {name: v.detach().clone().contiguous() for name, v in stage.variables.items()}
-        kept = self._variables if self._ahead else {}  # after the last stage nothing goes on from the best
-        self._best_variables = {name: v.clone() for name, v in kept.items()}
-        self._stage_cost = self._best_cost.new_full((self.runs,), torch.inf)
-        self._optimizer = stage.optimizer(list(self._variables.values()), lr=stage.lr)
-        self._objective = self._matching(stage.population, self.plan[stage.name])
-
-    def _matching(self, population: int, steps: int) -> Objective:
-        return Objective(
-            self.observations,
-            self.distance,
-            runs=self._alive,
-            population=population,
-            chunk=self.chunk,
-            vectorized=self.vectorized,
-            layers=self.layers,
-            match=self.match,
-            compiler=self.compiler,
-            steps=steps,
-        )
-
-    def _move_by_gradients(self, stage: Stage) -> None:
-        *judged, grads = self._objective.cost_and_gradients(stage, self._variables)
-        self._judge(*judged)
-        for name, variable in self._variables.items():
-            variable.grad = grads[name].sign() if stage.signed else grads[name]
-        self._optimizer.step()
-
-    def _move_by_values(self, stage: Stage) -> None:
-        """The optimizer asks for candidates (R, P, ...) and is told their values; the best of a run stands for it."""
-        candidates = dict(zip(self._variables, self._optimizer.ask(), strict=True))
-        *judged, values = self._objective.values(stage, {name: c.flatten(0, 1) for name, c in candidates.items()})
-        cost, *rest = (tensor.unflatten(0, (self.runs, stage.population)) for tensor in judged)
-        each, best = torch.arange(self.runs, device=cost.device), cost.nan_to_num(torch.inf).argmin(1)
-        for name, variable in self._variables.items():
-            variable.copy_(candidates[name][each, best])
-        self._judge(cost[each, best], *(tensor[each, best] for tensor in rest))
-        self._optimizer.tell(values.unflatten(0, (self.runs, stage.population)))
-
-    def _judge(self, cost: Tensor, images: Tensor, labels: Tensor) -> None:
-        """Keep every run's image and variables of least cost, as they were when the cost was measured."""
-        cost = cost.where(self._matchable, torch.inf)
-        self.costs.append((self._stage.name, cost.unflatten(0, (-1, self._alive))))
-        self.gradient_evaluations += self._alive * self._stage.population * self._objective.gradients
-        if self._best_labels is None:
-            self._best_labels = labels.clone()
-        if self._stage.latest:
-            self._best_cost.fill_(torch.inf)
-            self._stage_cost.fill_(torch.inf)
-        better = cost < self._best_cost  # false where the cost is not a number
-        for kept, new in ((self._best_images, images), (self._best_labels, labels), (self._best_cost, cost)):
-            take(kept, new, better)
-        if self._best_variables:
-            better = cost < self._stage_cost
-            take(self._stage_cost, cost, better)
-            for name, kept in self._best_variables.items():
-                take(kept, self._variables[name], better)
-
-    def _leave(self) -> None:
-        """Hand the stage's best variables, and what was fixed with them, to `search`; enter what it yields next."""
-        found = {**self._stage.fixed, **self._variables, **self._best_variables}
-        if self._stage.keep == "best":
-            best, best_ever = self._best_runs(self._stage_cost), self._best_runs(self._best_cost)
-            self._alive = 1
-            found = {name: tensor[best] for name, tensor in found.items()}
-            self._best_images, self._best_cost = self._best_images[best_ever], self._best_cost[best_ever]
-            self._best_labels = self._best_labels[best_ever]
-            self._matchable = self._matchable[best]
-        try:
-            stage = self._search.send(found)
-        except StopIteration:
-            if self._ahead:
-                raise ValueError(f"{self.name} plans the stages {self._ahead}, but its search ended") from None
-            self._variables, self._best_variables = {}, {}
-        else:
-            self._enter(stage)
-
-    def _best_runs(self, cost: Tensor) -> Tensor:
-        """(T,) index of every task's run of least cost."""
-        best = cost.unflatten(0, (-1, self._alive)).argmin(1)
-        return best + self._alive * torch.arange(len(best), device=best.device)
-
-
-def take(kept: Tensor, new: Tensor, which: Tensor) -> None:
-    """Replace, in place, the tensors of some runs: (R, ...) twice, (R,)."""
-    torch.where(for_each(which, kept), new, kept, out=kept)
-
-
-def least(costs: Tensor) -> Tensor:
-    """Over restarts; infinite where none is a number: (T, restarts) -> (T,)."""
-    return costs.nan_to_num(torch.inf).amin(1)

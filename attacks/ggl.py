@@ -11,7 +11,7 @@ from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import CMAES, Adam
 from attacks.engine.regularizers import latent_divergence
 from attacks.engine.schedules import constant, ramps
-from attacks.engine.stage import Search, Stage, Variables, parted
+from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode
 from victims.victim import Gradient
 
@@ -68,7 +68,7 @@ class GGL(Attack):
         state |= self.started(state)
         yield Stage(
             name="z",
-            **parted(state, self.prior.latents),
+            **split(state, self.prior.latents),
             decode=partial(self.decode, tuple(state)),
             penalty=self.penalty,
             **self.gradient_free() if self.by_cma else self.by_gradient(),

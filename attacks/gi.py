@@ -84,7 +84,7 @@ class GI(Attack):
     def search(self) -> Search:
         x = self.noise()
         # What the restarts agree on, and 1 as soon as they are drawn to it.
-        group = {"agreed": torch.zeros_like(x), "grouped": x.new_zeros(self.runs)}
+        group = {"agreed": torch.zeros_like(x), "grouped": x.new_zeros(self.instances)}
 
         def move_on(v: Variables, step: int) -> None:
             rate = self.eta * warmup_cosine(step - 1, self.plan["x"])

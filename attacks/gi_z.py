@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.base import Attack, Common
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
-from attacks.engine.stage import Search, Stage, Variables, parted
+from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode
 
 
@@ -22,7 +22,7 @@ def latent_search(
     state, prior = attack.latents(), attack.prior
     return Stage(
         name="z",
-        **parted(state, prior.latents),
+        **split(state, prior.latents),
         decode=lambda v: attack.images(decode(prior, {name: v[name] for name in state})),
         lr=eta_z,
         schedule=multistep,

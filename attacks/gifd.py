@@ -11,7 +11,7 @@ from attacks.base import Attack, Common
 from attacks.engine.projections import l1_ball, sphere, sphere_norm
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import ramps
-from attacks.engine.stage import Search, Stage, Variables, parted
+from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import advance, decode
 
 
@@ -103,7 +103,7 @@ class GIFD(Attack):
             if k:
                 with torch.no_grad():
                     state = advance(prior, state, k - 1, k)
-            parts = parted(state, prior.features(k))
+            parts = split(state, prior.features(k))
             state = yield Stage(
                 name=phase,
                 **parts,

@@ -13,6 +13,7 @@ from torch.optim import SGD, Adam
 from attacks.engine.distances import cosine
 from attacks.engine.objective import Objective
 from attacks.engine.optimizers import minimize
+from attacks.engine.paths import GradientPaths
 from attacks.gias import VARIATION
 from priors.base import decode
 from priors.dcgan import DCGAN
@@ -118,7 +119,7 @@ class GIML:
         """Images (N, B, C, H, W) in [0, 1] -> sum_i c(x_i1, ..., x_iB; theta_i, g_i), with the variation; a scalar."""
         for task in tasks:
             task.require(frozenset({"labels"}), "giml")
-        objectives = [Objective([task], cosine, runs=1, population=1, chunk=None, vectorized=False) for task in tasks]
+        objectives = [Objective([task], cosine, GradientPaths(task.victim)) for task in tasks]
 
         def c(x: Tensor) -> Tensor:
             total = x.new_zeros(())

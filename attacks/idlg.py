@@ -23,7 +23,7 @@ class IDLG(DLG):
 
     def search(self) -> Search:
         (dlg,) = super().search()
-        y = self.for_runs([idlg(o) for o in self.observations])  # (R, 1)
+        y = self.per_instance([idlg(o) for o in self.observations])  # (R, 1)
         yield replace(
             dlg,
             variables={"x": dlg.variables["x"]},

@@ -6,18 +6,18 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attacks.base import Attack, Common
-from attacks.engine.distances import compress, cosine, layer_weights, local_cosine, squared_l2, tensor_choice
+from attacks.engine.distances import chosen_tensors, compress, cosine, squared_l2, tensor_choice
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables
 from victims.errors import InputError
 from victims.victim import Gradient
 
-COSTS = {"cosine": cosine, "local_cosine": local_cosine, "squared_l2": squared_l2}
+COSTS = {"cosine": cosine, "squared_l2": squared_l2}
 
 
 def median_filter(images: Tensor) -> Tensor:
-    """Every pixel becomes the median of its 3x3 neighborhood, borders mirrored: (R, B, C, H, W) -> the same."""
+    """The median of the 3x3 neighborhood of every pixel, with mirrored borders: (R, B, C, H, W) -> the same."""
     patches = pad(images.flatten(0, 1), (1, 1, 1, 1), mode="reflect").unfold(-2, 3, 1).unfold(-2, 3, 1)
     return patches.flatten(-2).median(-1).values.view_as(images)
 
@@ -29,13 +29,12 @@ class IG(Attack):
         steps_x: steps on the pixels.
         eta: learning rate of Adam.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
-        signed: hand only the gradient's sign to Adam.
-        boxed: clamp to what pixels can be after every step.
-        cost: one cosine over all tensors, the sum of one for each, or the squared distance.
-        weighting: how tensors count in it: all alike, or less with depth, to 1/L or as e^-i.
-        tensors: which count at all: all, or firstK, lastK or topK, the K of largest norm, such as top10.
-        compress: share of every tensor's entries left out of the cost, those that are smallest in what was received.
-        median_every: after so many steps, again and again, a 3x3 median filter; 0 is never.
+        signed: give only the gradient's sign to Adam.
+        boxed: clamp to the range of pixels after every step.
+        cost: one cosine over all tensors, or the squared distance.
+        tensors: which of them are in the cost: all, or firstK, lastK or topK, the K of largest norm, such as top10.
+        compress: share of every tensor's entries left out of the cost, the smallest ones of the received update.
+        median_every: number of steps between two 3x3 median filters; 0 is never.
     """
 
     name = "ig"
@@ -58,8 +57,7 @@ class IG(Attack):
         tv: float = 1e-4,
         signed: bool = True,
         boxed: bool = True,
-        cost: Literal["cosine", "local_cosine", "squared_l2"] = "cosine",
-        weighting: Literal["equal", "linear", "exp"] = "equal",
+        cost: Literal["cosine", "squared_l2"] = "cosine",
         tensors: str = "all",
         compress: float = 0.0,
         median_every: int = 0,
@@ -74,18 +72,16 @@ class IG(Attack):
             raise InputError(f"compress is {compress}; give a share from 0 up to but not including 1.")
         if median_every < 0:
             raise InputError(f"median_every is {median_every}; give a number of steps, or 0 for no filter.")
-        tensor_choice(tensors)  # refused here, and not at the first step
+        tensor_choice(tensors)  # refuses a wrong text here, not at the first step
         self.eta, self.tv, self.signed, self.boxed = eta, tv, signed, boxed
-        self.criterion, self.weighting, self.tensors = COSTS[cost], weighting, tensors
-        self.compress, self.median_every = compress, median_every
+        self.measure, self.tensors, self.compress, self.median_every = COSTS[cost], tensors, compress, median_every
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
-        every, alike = self.tensors == "all", self.weighting == "equal"
-        weights = None if every and alike else layer_weights(received, self.tensors, self.weighting)
+        weights = None if self.tensors == "all" else chosen_tensors(received, self.tensors)
         if self.compress:
             mask = compress(received, self.compress)
             dummy, received = mask(dummy), mask(received)
-        return self.criterion(dummy, received, weights)
+        return self.measure(dummy, received, weights)
 
     def project(self, v: Variables, step: int) -> None:
         if self.boxed:

@@ -9,7 +9,7 @@ from attacks.base import Attack, Common
 from attacks.engine.optimizers import CMAES
 from attacks.engine.regularizers import TINY, latent_divergence, total_variation
 from attacks.engine.schedules import constant, multistep
-from attacks.engine.stage import Search, Stage, Variables, parted
+from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode_each
 
 
@@ -74,13 +74,13 @@ class IGIMS(Attack):
     def search(self) -> Search:
         z = self.start()
         w_0 = dict(self.prior.named_parameters())
-        w = {name: p.expand(self.runs, self.batch_size, *p.shape) for name, p in w_0.items()}
+        w = {name: p.expand(self.instances, self.batch_size, *p.shape) for name, p in w_0.items()}
         images = partial(self.generated, tuple(w), tuple(z))
         for t in range(1, self.rounds + 1):
             rate = self.decay ** (t - 1)
             found = yield Stage(
                 name=f"z{t}",
-                **parted({**z, **w}, self.prior.latents),
+                **split({**z, **w}, self.prior.latents),
                 decode=images,
                 penalty=self.penalty_z,
                 **self.latent_optimizer(t, rate),

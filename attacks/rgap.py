@@ -2,38 +2,33 @@
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Unpack
 
 import torch
-from scipy.special import expit
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.closed_form.chain import INVERSES, Link, back, chain
-from attacks.closed_form.recursion import LayerReport, margins, rebuild_input
-from attacks.engine.stage import Reconstruction, Search, Stage
+from attacks.closed_form.chain import chain
+from attacks.closed_form.recursion import margins, reconstruct_input, recursion
+from attacks.engine.stage import LayerReport, Reconstruction, Search, Stage
 from victims.errors import Notice
 from victims.observation import Observation
 from victims.victim import Gradient
 
-LEEWAY = 0.05  # root mean square by which the pixels of an image that is only nearly right may leave [0, 1]
-
-Solve = Callable[[Link, Tensor, Tensor, Tensor], LayerReport]
-"""A layer, its output z, k = d loss / d z and g = d loss / d weight -> its input."""
+LEEWAY = 0.05  # root mean square by which the pixels of an inexact image may leave [0, 1]
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What an update says under one label.
+class Candidate:
+    """The image that fits an update under one label.
 
     Attributes:
-        image: (C, H, W), normalized; zeros stand for what could not be solved.
+        image: (C, H, W), normalized; zeros if it could not be solved.
         label: 0 or 1.
-        margins: the one that was taken, then its twin where there is one.
-        layers: every layer with a weight, last layer first; none where the update is zero or not finite.
+        margins: the one that was taken, then its twin if there is one.
+        layers: every layer with a weight, last layer first; none if the update is zero or not finite.
     """
 
     image: Tensor
@@ -45,24 +40,25 @@ class Reading:
 class RGAP(Attack):
     """One image in closed form: layer by layer, last to first, the input by least squares.
 
-    What the last layer leaves open:
+    The last layer leaves two questions open:
 
-    - The label y = +-1: (y, x) and (-y, -x) have the same gradient there. LeakyReLU's outputs are mostly positive,
-      so the first run takes the label that makes their sum positive and the second run the other; further runs
-      repeat these two. Below the last layer the wrong one contradicts itself, and the matching cost decides.
-    - The margin m = y u, where the label agrees with the prediction: it has two roots, and their images are
-      multiples of each other with the very same gradient in every layer (the paper's twin data). No cost tells them
-      apart, but pixels lie in [0, 1]: the larger image is taken unless it leaves them. The paper's code is told
-      the label and makes it the opposite of the prediction, so it meets neither question.
+    - The label y = +-1: (y, x) and (-y, -x) have the same gradient there. LeakyReLU's outputs are mostly positive, so
+      the first restart takes the label that makes their sum positive, and the second restart the other label; further
+      restarts repeat these two. Below the last layer the wrong label leads to a contradiction, so the matching cost
+      decides.
+    - The margin m = y u, where the label agrees with the prediction: it has two roots, and their images are multiples
+      of each other with exactly the same gradient in every layer (the paper's twin data). No cost distinguishes them,
+      but pixels lie in [0, 1]: the larger image is taken unless it leaves this range. The paper's code is given the
+      label and makes it the opposite of the prediction, so it meets neither question.
 
     Args:
         balanced: scale the gradient equations of each convolution to the size of its weight equations; the paper
-            stacks them as they are. k depends on the signs of what was rebuilt and is else exact, while the weight
-            equations carry all error of the layer after. But k shrinks from layer to layer, so as they are the weight
-            equations outweigh it and errors explode with depth (GIAS, figure A2); balanced, they hardly grow.
+            stacks them as they are. k depends only on the signs of the reconstruction and is otherwise exact, while the
+            weight equations carry all error of the layer after. But k shrinks from layer to layer, so without balancing
+            the weight equations outweigh it and errors explode with depth (GIAS, figure A2); with it they hardly grow.
 
     Attributes:
-        reports: for each run, tasks first, what each layer's system determined, last layer first; empty where the
+        reports: for each instance, tasks first, what each layer's system determined, last layer first; empty if the
             update is zero or not finite.
     """
 
@@ -71,7 +67,7 @@ class RGAP(Attack):
     analytic = True
     made_for = {"victim": "fcn3", "batch": 1, "defense": "none"}
     presets = {"paper": {"restarts": 2}, "balanced": {"balanced": True, "restarts": 2}}
-    instead: ClassVar[str] = "the least-norm input is taken"  # where a layer does not determine its input
+    instead: ClassVar[str] = "the least-norm input is taken"  # if a layer does not determine its input
 
     def __init__(self, *, balanced: bool = False, **common: Unpack[Common]) -> None:
         super().__init__({"x": 1}, **common)
@@ -81,49 +77,49 @@ class RGAP(Attack):
         """As the base, and refuse a victim that is no chain of invertible layers.
 
         Raises:
-            InputError: names the first layer that cannot be gone back through, and why.
+            InputError: names the first layer that cannot be inverted, and why.
         """
         super().check(observation)
         chain(observation.victim, observation.image_shape)
 
     def search(self) -> Search:
-        readings = [reading for task in range(len(self.observations)) for reading in self.readings(task)]
-        self.reports = [reading.layers for reading in readings]
+        candidates = [candidate for task in range(len(self.observations)) for candidate in self.candidates(task)]
+        self.reports = [candidate.layers for candidate in candidates]
         self.warn_of_rank()
         yield Stage(
             name="x",
-            variables={"x": torch.stack([reading.image for reading in readings])[:, None].to(self.victim.mean)},
-            fixed={"y": torch.tensor([[reading.label] for reading in readings], device=self.victim.mean.device)},
+            variables={"x": torch.stack([candidate.image for candidate in candidates])[:, None].to(self.victim.mean)},
+            fixed={"y": torch.tensor([[candidate.label] for candidate in candidates], device=self.victim.mean.device)},
             labels=lambda v: v["y"],
             decode=lambda v: v["x"],
             lr=0.0,
         )
 
     def result(self) -> Reconstruction:
-        layers = [self.reports[run] for run in self._best_runs(self._best_cost).tolist()]
+        layers = [self.reports[instance] for instance in self.session.winners().tolist()]
         return replace(super().result(), layers=layers)
 
-    def readings(self, task: int) -> list[Reading]:
-        """One for each run of a task."""
-        labels = [self.reading(self.observations[task], likely) for likely in (True, False)[: self.restarts]]
-        return [labels[run % len(labels)] for run in range(self.restarts)]
+    def candidates(self, task: int) -> list[Candidate]:
+        """One for each restart of a task."""
+        labels = [self.candidate(self.observations[task], likely) for likely in (True, False)[: self.restarts]]
+        return [labels[restart % len(labels)] for restart in range(self.restarts)]
 
-    def reading(self, observation: Observation, likely: bool) -> Reading:
+    def candidate(self, observation: Observation, likely: bool) -> Candidate:
         """Under the likely label, or the other."""
         nothing = torch.zeros(observation.image_shape, dtype=torch.float64)
         g = in_double(observation.gradient())
         if not 0 < sum(float(tensor.square().sum()) for tensor in g.values()) < math.inf:
-            return Reading(nothing, 0, [], [])
-        links = chain(observation.victim, observation.image_shape)
-        g_d, W_d = g[links[-1].parameter], links[-1].module.weight
+            return Candidate(nothing, 0, [], [])
+        layers = chain(observation.victim, observation.image_shape)
+        g_d, W_d = g[layers[-1].parameter], layers[-1].module.weight
         m, *twin = margins(float((g_d * W_d).sum()))
         y = -1 if (g_d.sum() > 0) == likely else 1  # x_d = g_d / k_d, and k_d has the sign of -y
-        layers = recursion(links, g, y, m, partial(rebuild_input, balanced=self.balanced))
-        x = layers[-1].input.reshape(observation.image_shape)
+        reports = recursion(layers, g, y, m, partial(reconstruct_input, balanced=self.balanced))
+        x = reports[-1].input.reshape(observation.image_shape)
         if twin and self.outside(x * twin[0] / m) < LEEWAY:
-            layers = [replace(layer, input=layer.input * twin[0] / m) for layer in layers]
+            reports = [replace(report, input=report.input * twin[0] / m) for report in reports]
             x, m, twin = x * twin[0] / m, twin[0], [m]
-        return Reading(x if x.isfinite().all() else nothing, (y + 1) // 2, [m, *twin], layers)
+        return Candidate(x if x.isfinite().all() else nothing, (y + 1) // 2, [m, *twin], reports)
 
     def outside(self, x: Tensor) -> float:
         """Root mean square of how far the pixels of a normalized image (C, H, W) lie outside [0, 1]."""
@@ -143,27 +139,3 @@ class RGAP(Attack):
 
 def in_double(update: Gradient) -> Gradient:
     return {name: g.detach().cpu().double() for name, g in update.items()}
-
-
-def recursion(links: list[Link], g: Gradient, y: int, m: float, solve: Solve) -> list[LayerReport]:
-    """Algorithm 1: every layer's input, last layer first.
-
-    Args:
-        links: the victim's layers, first to last.
-        g: d loss / d weight of each.
-        y: the label, -1 or 1.
-        m: the margin y u, of the logit u.
-        solve: for the input of a layer with a weight.
-    """
-    z = torch.tensor([y * m], dtype=torch.float64)
-    k = torch.tensor([-y * float(expit(-m))], dtype=torch.float64)
-    reports: list[LayerReport] = []
-    for link in reversed(links):
-        if type(link.module) in INVERSES:
-            x = INVERSES[type(link.module)](link.module, z).reshape(link.input_shape)
-        else:
-            reports.append(solve(link, z, k, g[link.parameter]))
-            x = reports[-1].input
-        k = back(link.module, x, k)
-        z = x
-    return reports

@@ -10,34 +10,34 @@ from scipy.special import expit
 from torch import Tensor
 
 from attacks.base import Common
-from attacks.closed_form.chain import Link, chain, through
-from attacks.closed_form.recursion import LayerReport, balance, left_side, rebuild_input
+from attacks.closed_form.chain import Layer, chain, through
+from attacks.closed_form.recursion import balance, left_side, reconstruct_input, recursion
 from attacks.engine.optimizers import minimize
-from attacks.engine.stage import Variables
-from attacks.rgap import RGAP, Reading, in_double, recursion
+from attacks.engine.stage import LayerReport, Variables
+from attacks.rgap import RGAP, Candidate, in_double
 from priors.base import decode_each
 
 
 class RGAPg(RGAP):
-    """R-GAP, but where a layer's system A_r x_r = b_r has many solutions, a generated image chooses.
+    """R-GAP, but a generated image chooses among the solutions of a layer that does not determine its input.
 
     There x_r = f_{theta,r}(G_w(z)) with min |A_r f_{theta,r}(G_w(z)) - b_r|, first over z, then over w. f_{theta,r} is
-    the victim up to the *input* of layer r (the paper says output, but its x_r is what A_r is applied to). Where every
-    layer determines its input this is R-GAP, and the generator is not asked.
+    the victim up to the *input* of layer r (the paper says output, but A_r is applied to its x_r). If every layer
+    determines its input this is R-GAP, and the generator is not used.
 
-    The recursion then goes on below x_r as the paper recommends: in closed form where a layer determines its input,
-    and where it does not, by eq. 11 again, from the z and w found so far. These steps are no victim gradients: the
-    budget counts the one that judges each run; the seconds count all.
+    Below x_r the recursion continues as the paper recommends: in closed form where a layer determines its input, and
+    elsewhere by eq. 11 again, from the z and w found so far. These steps are no victim gradients: the budget counts the
+    one that judges each instance; the seconds count everything.
 
-    Runs take the two labels in turn, as R-GAP's, each with latents of its own. Of the twins, the one is taken whose
-    last features are nearer in size to those of the generated image that the run starts from: R-GAP's own rule
-    looks at pixels, and those of a least-norm solution say little.
+    Restarts take the two labels in turn, as in R-GAP, each with latents of its own. Of the twins, the one is taken
+    whose last features are closer in size to those of the generated image that the restart begins with. R-GAP's own
+    rule looks at pixels, and the pixels of a least-norm solution say little.
 
     Args:
         steps_z, steps_w: Adam steps of every such search, on the latents and on the parameters. The paper gives none.
         eta_z, eta_w: their learning rates, GIAS's.
-        balanced: see `RGAP`; of eq. 11, and of the layers above it. Below, k too is only nearly right, and balancing
-            would lose 1 to 3 dB (CNN6-d, CIFAR-10); as they are, the weight equations keep to G_w(z) there.
+        balanced: see `RGAP`; for eq. 11 and for the layers above it. Below it k is inexact too, and balancing would
+            lose 1 to 3 dB (CNN6-d, CIFAR-10); unbalanced, the weight equations keep the result close to G_w(z) there.
     """
 
     name = "rgap_g"
@@ -61,16 +61,17 @@ class RGAPg(RGAP):
         super().__init__(balanced=balanced, **common)
         self.steps_z, self.steps_w, self.eta_z, self.eta_w = steps_z, steps_w, eta_z, eta_w
 
-    def readings(self, task: int) -> list[Reading]:
-        return [self.generated(run, plain) for run, plain in enumerate(super().readings(task), task * self.restarts)]
+    def candidates(self, task: int) -> list[Candidate]:
+        instances = range(task * self.restarts, (task + 1) * self.restarts)
+        return [self.generated(*pair) for pair in zip(instances, super().candidates(task), strict=True)]
 
-    def generated(self, run: int, plain: Reading) -> Reading:
-        """R-GAP's reading for a run, and where a layer is deficient, its recursion once more with eq. 11 there."""
+    def generated(self, instance: int, plain: Candidate) -> Candidate:
+        """R-GAP's candidate for an instance; if a layer is deficient, the recursion once more with eq. 11 there."""
         if all(map(determined, plain.layers)):
             return plain
-        observation = self.observations[run // self.restarts]
-        links, g = chain(observation.victim, observation.image_shape), in_double(observation.gradient())
-        state = {name: s[run : run + 1] for name, s in self.latents().items()}
+        observation = self.observations[instance // self.restarts]
+        layers, g = chain(observation.victim, observation.image_shape), in_double(observation.gradient())
+        state = {name: s[instance : instance + 1] for name, s in self.latents().items()}
         w = {name: p[None, None] for name, p in self.prior.named_parameters()}
         v: dict[str, Tensor] = {**state, **w}
 
@@ -78,44 +79,44 @@ class RGAPg(RGAP):
             decoded = decode_each(self.prior, {name: v[name] for name in w}, {name: v[name] for name in state})
             return self.images(decoded)[0, 0].cpu().double()
 
-        size, g_d = through(links[:-1], image(v)).norm(), g[links[-1].parameter].norm()
+        size, g_d = through(layers[:-1], image(v)).norm(), g[layers[-1].parameter].norm()
         m = min(plain.margins, key=lambda m: float((g_d / expit(-m) / size).log().abs()))  # x_d = g_d / k_d
         scale = expit(-plain.margins[0]) / expit(-m)  # every input is proportional to x_d
-        found = {layer.layer: layer for layer in plain.layers}
-        above = {layer.layer for layer in takewhile(determined, plain.layers)}
+        found = {report.layer: report for report in plain.layers}
+        above = {report.layer for report in takewhile(determined, plain.layers)}
 
-        def solve(link: Link, z: Tensor, k: Tensor, g: Tensor) -> LayerReport:
-            if link.name in above:  # as R-GAP has it
-                return replace(found[link.name], input=found[link.name].input * scale)
-            if determined(found[link.name]):  # below a generated input
-                return rebuild_input(link, z, k, g)
+        def solve(layer: Layer, z: Tensor, k: Tensor, g: Tensor) -> LayerReport:
+            if layer.name in above:  # as in R-GAP
+                return replace(found[layer.name], input=found[layer.name].input * scale)
+            if determined(found[layer.name]):  # below a generated input
+                return reconstruct_input(layer, z, k, g)
             if self.balanced:
-                k, g = balance(link.module, k, g)
-            before, b = links[: links.index(link)], torch.cat([g.flatten(), z.flatten()])
+                k, g = balance(layer.module, k, g)
+            before, b = layers[: layers.index(layer)], torch.cat([g.flatten(), z.flatten()])
 
             def x_r(v: Variables) -> Tensor:
-                return through(before, image(v)).reshape(link.input_shape)
+                return through(before, image(v)).reshape(layer.input_shape)
 
             def cost(v: Variables) -> Tensor:
-                return (left_side(link.module, x_r(v), k) - b).norm()
+                return (left_side(layer.module, x_r(v), k) - b).norm()
 
             v.update(descend(cost, v, self.prior.latents, self.steps_z, self.eta_z))
             v.update(descend(cost, v, w, self.steps_w, self.eta_w))
-            return replace(found[link.name], input=x_r(v).detach(), residual=float(cost(v) / b.norm()))
+            return replace(found[layer.name], input=x_r(v).detach(), residual=float(cost(v) / b.norm()))
 
-        layers = recursion(links, g, 2 * plain.label - 1, m, solve)
-        x = layers[-1].input.reshape(observation.image_shape)
-        return Reading(x if x.isfinite().all() else torch.zeros_like(x), plain.label, [m], layers)
+        reports = recursion(layers, g, 2 * plain.label - 1, m, solve)
+        x = reports[-1].input.reshape(observation.image_shape)
+        return Candidate(x if x.isfinite().all() else torch.zeros_like(x), plain.label, [m], reports)
 
 
-def determined(layer: LayerReport) -> bool:
-    return layer.rank == layer.unknowns
+def determined(report: LayerReport) -> bool:
+    return report.rank == report.unknowns
 
 
 def descend(
     cost: Callable[[Variables], Tensor], v: Variables, names: Iterable[str], steps: int, eta: float
 ) -> dict[str, Tensor]:
-    """Adam on the named ones of v with GIAS's schedule: these, where the cost was least."""
+    """Adam on the named tensors of v with GIAS's schedule: their values of least cost."""
     moving = {name: v[name].detach().clone().requires_grad_() for name in names}
     least, best = torch.inf, {name: v[name] for name in moving}
     for value in minimize(lambda: cost({**v, **moving}), list(moving.values()), eta, steps):

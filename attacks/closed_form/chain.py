@@ -1,4 +1,4 @@
-"""The victim as R-GAP sees it: a chain of layers, in float64 on the CPU, that can be gone through and back."""
+"""The victim as R-GAP sees it: a chain of layers, in float64 on the CPU, that can be evaluated and inverted."""
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -13,8 +13,8 @@ from victims.victim import Victim
 
 
 @dataclass(frozen=True)
-class Link:
-    """One layer of the chain: a float64 copy of it, and the shapes of one image's input and output."""
+class Layer:
+    """One layer of the chain: a float64 copy of its module, and the shapes of one image's input and output."""
 
     name: str
     module: nn.Module
@@ -35,7 +35,7 @@ INVERSES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
 """Each is homogeneous, f(c a) = c f(a) for c > 0, which the twins of `margins` rely on."""
 
 
-def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Link]:
+def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
     """The victim's layers, first to last.
 
     Raises:
@@ -54,25 +54,25 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Link]:
     finally:
         for hook in hooks:
             hook.remove()
-    links, value = [], image
+    layers, value = [], image
     for module, x in calls:
         if fault := obstacle(module, x):
             raise refusal(names[module], module, fault)
         if x.numel() != value.numel() or not torch.allclose(x.flatten(), value.flatten()):
             raise refusal(names[module], module, "its input is not the output before it, as with a residual")
-        if any(link.name == names[module] for link in links) and list(module.parameters()):
+        if any(layer.name == names[module] for layer in layers) and list(module.parameters()):
             raise refusal(names[module], module, "it is passed twice, and its gradient is a sum of two")
         with torch.no_grad():
             value = module(x.clone())
-        links.append(Link(names[module], deepcopy(module).cpu().double(), x.shape[1:], value.shape[1:]))
-    name, last = (links[-1].name, links[-1].module) if links else ("", victim.model)
+        layers.append(Layer(names[module], deepcopy(module).cpu().double(), x.shape[1:], value.shape[1:]))
+    name, last = (layers[-1].name, layers[-1].module) if layers else ("", victim.model)
     if not isinstance(last, nn.Linear) or last.out_features != 1 or not torch.allclose(value, logits):
         raise refusal(name, last, "the model has to end with a linear layer of one logit")
-    return links
+    return layers
 
 
 def obstacle(module: nn.Module, x: Tensor) -> str | None:
-    """Why the input x of this layer cannot be rebuilt from its output and gradients; None where it can."""
+    """Why the input x of this layer cannot be reconstructed from its output and gradients; None if it can."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         if module.bias is not None:
             return "it has a bias"
@@ -97,14 +97,14 @@ def refusal(name: str, module: nn.Module, why: str) -> InputError:
     )
 
 
-def through(links: Sequence[Link], x: Tensor) -> Tensor:
-    """f_{theta,r}: what the links, from the first on, make of one image x (C, H, W); differentiable."""
-    for link in links:
-        x = link.module(x.reshape(1, *link.input_shape).clone())[0]  # a clone, for some activations work in place
+def through(layers: Sequence[Layer], x: Tensor) -> Tensor:
+    """f_{theta,r}: the output of these layers, from the first on, for one image x (C, H, W); differentiable."""
+    for layer in layers:
+        x = layer.module(x.reshape(1, *layer.input_shape).clone())[0]  # a clone: some activations work in place
     return x
 
 
 def back(module: nn.Module, x: Tensor, k: Tensor) -> Tensor:
-    """d loss / d input of any layer from d loss / d output: k W for linear ones, k f'(x) for activations."""
-    output, pull = vjp(lambda x: module(x.clone()), x[None])  # a clone, for some activations work in place
+    """d loss / d input of any layer from d loss / d output: k W for linear layers, k f'(x) for activations."""
+    output, pull = vjp(lambda x: module(x.clone()), x[None])  # a clone: some activations work in place
     return pull(k.reshape(output.shape))[0][0]

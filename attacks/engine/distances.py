@@ -8,16 +8,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from attacks.engine.factored_gradients import Factored
-from attacks.engine.inner_products import Products, Square, dot, shared
+from attacks.engine.factored_gradients import FactoredGradient
+from attacks.engine.inner_products import Products, Square, dot, is_broadcast
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient
 
 Weights = Mapping[str, Tensor]
-"""How much every tensor counts, (R,) each, 0 or more; where a distance is given None, all count 1."""
+"""The weight of every tensor, (R,) each, 0 or more; if a distance is given None, all weights are 1."""
 
-SMALL = 1 << 12  # entries of a run; measured: to join tensors up to this costs less than to go through them one by one
+SMALL = 1 << 12  # entries of an instance; measured: joining tensors up to this size is faster than one by one
 TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN, and so are the gradients there
 
 
@@ -32,15 +32,15 @@ class Target(dict[str, Tensor]):
     @cached_property
     def joined(self) -> "Target":
         """See `join`."""
-        if not all(map(shared, self.values())):
+        if not all(map(is_broadcast, self.values())):
             return Target(join(self))
-        runs = len(next(iter(self.values())))
+        instances = len(next(iter(self.values())))
         one = join({name: g[:1] for name, g in self.items()})
-        return Target({name: g.expand(runs, *g.shape[1:]) for name, g in one.items()})
+        return Target({name: g.expand(instances, *g.shape[1:]) for name, g in one.items()})
 
 
 def join(gradient: Gradient) -> Gradient:
-    """As fewer tensors, where only sums over all count: those that are small make up one vector for each run."""
+    """The same entries in fewer tensors, for sums over all of them: small tensors form one vector per instance."""
     small = {name: g for name, g in gradient.items() if g[0].numel() < SMALL}
     large = {name: g for name, g in gradient.items() if name not in small}
     return {"": torch.cat([g.flatten(1) for g in small.values()], 1), **large} if small else large
@@ -48,7 +48,7 @@ def join(gradient: Gradient) -> Gradient:
 
 def _products(dummy: Gradient, received: Gradient) -> tuple[Tensor, Tensor, Tensor]:
     """<g, g*>, |g|^2 and |g*|^2 of the dummy's L tensors, (L, R) each."""
-    if isinstance(dummy, Factored):
+    if isinstance(dummy, FactoredGradient):
         products = dummy.products(received)
     else:
         products = {name: Products.apply(g, received[name]) for name, g in dummy.items()}
@@ -63,10 +63,10 @@ def target_of(received: Gradient) -> Target:
 def _squares(dummy: Gradient, received: Gradient) -> Tensor:
     """|g - g*|^2 of the dummy's L tensors, (L, R).
 
-    Close to the received gradient this must be the norm of a difference, for a difference of norms loses its gradient.
-    Candidates without gradients are only compared with each other.
+    Close to the received gradient this must be the norm of a difference, because a difference of norms loses its
+    gradient. Candidates of a gradient-free step are only compared with each other.
     """
-    if isinstance(dummy, Factored) and not torch.is_grad_enabled():
+    if isinstance(dummy, FactoredGradient) and not torch.is_grad_enabled():
         along, norm2, target_norm2 = _products(dummy, received)
         return (norm2 - 2 * along + target_norm2).clamp_min(0)
     return torch.stack([Square.apply(g - received[name]) for name, g in dummy.items()])
@@ -80,24 +80,12 @@ def _sum(terms: Tensor, names: Iterable[str], weights: Weights | None) -> Tensor
 def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
     """1 - sum w<g, g*> / sqrt(sum w|g|^2) / sqrt(sum w|g*|^2), one cosine over all tensors together.
 
-    Geiping et al., 2020, eq. 4. NaN where the received gradient is zero: there is nothing to match.
+    Geiping et al., 2020, eq. 4. NaN if the received gradient is zero: there is nothing to match.
     """
-    if weights is None and dummy.keys() == received.keys() and not isinstance(dummy, Factored):
+    if weights is None and dummy.keys() == received.keys() and not isinstance(dummy, FactoredGradient):
         dummy, received = join(dummy), target_of(received).joined
     along, norm2, target_norm2 = (_sum(each, dummy, weights) for each in _products(dummy, received))
     return 1 - along / norm2.clamp_min(TINY).sqrt() / target_norm2.sqrt()
-
-
-def local_cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
-    """sum w (1 - <g, g*> / |g| / |g*|), a cosine for every tensor (`simlocal` of Inverting Gradients' code).
-
-    That code sums 1 - w cos: the same gradient, but a value at the truth that is not zero. A tensor whose received
-    gradient is zero has nothing to match and contributes 0; NaN where that holds for all.
-    """
-    along, norm2, target_norm2 = _products(dummy, received)
-    cos = along / norm2.clamp_min(TINY).sqrt() / target_norm2.clamp_min(TINY).sqrt()
-    total = _sum((1 - cos).where(target_norm2 != 0, 0), dummy, weights)
-    return total.where(_sum(target_norm2, dummy, weights) != 0, torch.nan)
 
 
 def squared_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
@@ -114,10 +102,10 @@ def compress(received: Gradient, rate: float) -> Transform:
     """Keeps, of every tensor, the entries that are the largest in `received`; the others become zero.
 
     Applied to dummy and received gradient before a cosine it is `sim_cmpr<rate>` of GIAS's and GIFD's code, which
-    however keeps more entries than asked for where magnitudes are tied.
+    however keeps too many entries where magnitudes are tied.
 
     Args:
-        received: what is looked at, for each run.
+        received: decides which entries are kept, separately for each instance.
         rate: share of every tensor's entries that is left out, in [0, 1); one entry always stays.
     """
     keep = 1 - Fraction(str(rate))  # of 100 entries 0.9 leaves 10; in floating point it would be 9
@@ -141,30 +129,25 @@ def tensor_choice(text: str) -> tuple[str, int]:
     return (found[2], int(found[3])) if found[2] else ("all", 0)
 
 
-def layer_weights(received: Gradient, tensors: str, weighting: str) -> dict[str, Tensor]:
-    """What each of the L tensors counts, as in Inverting Gradients' code; those that are not chosen count 0.
+def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor]:
+    """Weight 1 for each of the L tensors that is chosen, 0 for the others, as in Inverting Gradients' code.
 
     Args:
-        received: in the victim's order, which `first` and `last` go by; `top` goes by the norms, for each run.
+        received: in the victim's order, which `first` and `last` refer to; `top` goes by the norms of each instance.
         tensors: see `tensor_choice`; K beyond L means all.
-        weighting: of tensor i = 0..L-1, counted over all tensors and not over the chosen ones: `equal` is 1,
-            `linear` (L - i) / L, and `exp` softmax(L, L - 1, ..., 1) divided by its first entry, so e^-i.
 
     Returns:
         (R,) per tensor.
 
     Raises:
-        InputError: `tensors` or `weighting` is none of these.
+        InputError: `tensors` is none of these.
     """
     where, K = tensor_choice(tensors)
     norms = torch.stack([g.flatten(1).norm(dim=1) for g in received.values()], 1)  # (R, L)
     L = norms.shape[1]
     i = torch.arange(L).to(norms).expand_as(norms)
-    weights = {"equal": torch.ones_like(i), "linear": (L - i) / L, "exp": torch.exp(-i)}
-    if weighting not in weights:
-        raise InputError(f"weighting is one of {', '.join(weights)}, not '{weighting}'.")
     if where == "top":
         chosen = torch.zeros_like(i).scatter(1, norms.topk(min(K, L), dim=1).indices, 1)
     else:
-        chosen = {"all": i >= 0, "first": i < K, "last": i >= L - K}[where]
-    return dict(zip(received, (weights[weighting] * chosen).unbind(1), strict=True))
+        chosen = {"all": i >= 0, "first": i < K, "last": i >= L - K}[where].to(norms)
+    return dict(zip(received, chosen.unbind(1), strict=True))

@@ -1,9 +1,10 @@
-"""A gradient held as its factors: what enters every layer, and the loss's gradient in what leaves it.
+"""A gradient kept as factors: the input of every layer, and the loss's gradient in its output.
 
-The gradient of a weight is a sum of products of both, over images and places. Its inner products do not need it: for
-a convolution with input a and gradients d, <G, G*> = <d, a * G*>, and |G|^2 is the sum of the entrywise product of two
-Gram matrices, of the columns of d and of the patches of a (for linear layers: Goodfellow, 2015). Neither needs a copy
-of the weights for every run, nor a pass over them, which is most of what late layers cost at small batches.
+The gradient of a weight is a sum of products of both, over images and positions. Its inner products can be computed
+without it: for a convolution with input a and output gradients d, <G, G*> = <d, a * G*>, and |G|^2 is the sum of the
+entrywise product of two Gram matrices, of the columns of d and of the patches of a (for linear layers: Goodfellow,
+2015; also known as ghost norm). Neither needs a copy of the weights per instance, nor a pass over it, which is most of
+the cost of late layers at small batches.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,19 +19,19 @@ from torch.nn.functional import conv2d, fold, linear, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from attacks.engine.gradients import agree, probe, victim_gradients
-from attacks.engine.inner_products import Products, shared
+from attacks.engine.inner_products import Products, is_broadcast
 from victims.victim import Gradient, Victim, passing
 
 LARGE = (
     1 << 20
-)  # entries; for one run factors are slower with weights of 0.1 million, faster with 11 million (measured)
-SMALL = 1 << 17  # entries of a run's patches; measured: below, one product for all runs beats a convolution for each
+)  # entries; measured: for one instance this is slower with weights of 0.1 million, faster with 11 million
+SMALL = 1 << 17  # entries of an instance's patches; measured: below, one product for all beats a convolution for each
 
 
 class WeightGradient(torch.autograd.Function):
     """d loss / d weight of a convolution, once differentiable in input and gradients by two plain convolutions.
 
-    torch's own second derivative takes one of them with the roles of kernel and image exchanged, which is slow.
+    torch's own second derivative exchanges kernel and image in one of them, which is slow.
     """
 
     @staticmethod
@@ -46,7 +47,7 @@ class WeightGradient(torch.autograd.Function):
 
 
 class Patches(torch.autograd.Function):
-    """What a convolution's kernel multiplies: images (N, C, H, W) -> (N, C kernel, places).
+    """The inputs of a convolution's kernel: images (N, C, H, W) -> (N, C kernel, positions).
 
     As torch's unfold, whose own loop takes two to four times as long as this copy of a view.
     """
@@ -66,13 +67,13 @@ class Patches(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Factors:
-    """Of one layer.
+class LayerGradient:
+    """The gradient of one layer's parameters, as factors.
 
     Attributes:
         layer: the module.
-        a: what enters it, (R, B, ...).
-        d: the loss's gradient in what leaves it, (R, B, ...).
+        a: its input, (R, B, ...).
+        d: the loss's gradient in its output, (R, B, ...).
     """
 
     layer: nn.Module
@@ -88,30 +89,30 @@ class Factors:
         return {name: Products.apply(g, target[name]) for name, g in self.gradient().items()}
 
 
-def saves(weight: Tensor, places: int) -> bool:
-    """Whether both Gram matrices cost less than the gradient of a weight that is used at so many places."""
+def gram_is_cheaper(weight: Tensor, positions: int) -> bool:
+    """Whether both Gram matrices cost less than the gradient of a weight that is used at so many positions."""
     rows, columns = weight.flatten(1).shape
-    return places * (columns + rows) < columns * rows
+    return positions * (columns + rows) < columns * rows
 
 
-class WeightFactors(Factors):
+class WeightLayerGradient(LayerGradient):
     """Of a layer that multiplies its input by a weight (O, ...) and may add a bias."""
 
     def patches(self) -> Tensor:
-        """What the weight as a matrix (O, K) multiplies, at all N places of all images: (R, K, N)."""
+        """The inputs of the weight as a matrix (O, K), at all N positions of all images: (R, K, N)."""
         raise NotImplementedError
 
     def gradients(self) -> Tensor:
-        """d at all places of all images: (R, O, N)."""
+        """d at all positions of all images: (R, O, N)."""
         raise NotImplementedError
 
     def applied(self, weight: Tensor) -> Tensor:
-        """The layer with another weight on the input of every run; as d."""
+        """The layer with another weight on the input of every instance; shaped as d."""
         raise NotImplementedError
 
     @property
-    def places(self) -> int:
-        """N, over the images of a run."""
+    def positions(self) -> int:
+        """N, over the images of an instance."""
         return self.d[0, :, 0].numel()
 
     def weight_gradient(self) -> Tensor:
@@ -124,7 +125,7 @@ class WeightFactors(Factors):
         return {} if self.layer.bias is None else {"bias": self.gradients().sum(2)}
 
     def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
-        if not (saves(self.layer.weight, self.places) and shared(target["weight"])):
+        if not (gram_is_cheaper(self.layer.weight, self.positions) and is_broadcast(target["weight"])):
             return super().products(target)
         A, D = self.patches(), self.gradients()
         along = (self.d * self.applied(target["weight"][0])).flatten(1).sum(1)
@@ -132,7 +133,7 @@ class WeightFactors(Factors):
         return {"weight": (along, norm2)} | {n: Products.apply(g, target[n]) for n, g in self.bias().items()}
 
 
-class ConvolutionFactors(WeightFactors):
+class ConvolutionGradient(WeightLayerGradient):
     @property
     def how(self) -> tuple:
         return self.layer.stride, self.layer.padding, self.layer.dilation
@@ -150,14 +151,14 @@ class ConvolutionFactors(WeightFactors):
 
     def weight_gradient(self) -> Tensor:
         shape = self.layer.weight.shape
-        small = shape[1:].numel() * self.places < SMALL
-        if len(self.a) > 1 and (small or self.a.is_cuda):  # there a loop waits for its launches
+        small = shape[1:].numel() * self.positions < SMALL
+        if len(self.a) > 1 and (small or self.a.is_cuda):  # on a GPU the loop below waits for its launches
             return super().weight_gradient()
-        runs = zip(self.a, self.d, strict=True)
-        return torch.stack([WeightGradient.apply(a, d, shape, self.how) for a, d in runs])
+        instances = zip(self.a, self.d, strict=True)
+        return torch.stack([WeightGradient.apply(a, d, shape, self.how) for a, d in instances])
 
 
-class LinearFactors(WeightFactors):
+class LinearGradient(WeightLayerGradient):
     def patches(self) -> Tensor:
         return self.a.flatten(1, -2).mT
 
@@ -168,38 +169,38 @@ class LinearFactors(WeightFactors):
         return linear(self.a, weight)
 
 
-class NormFactors(Factors):
+class BatchNormGradient(LayerGradient):
     """Of a batch norm that normalizes by its running statistics."""
 
     def gradient(self) -> Gradient:
         layer = self.layer
-        centerd = self.a - layer.running_mean[:, None, None]
-        normed = centerd * (layer.running_var + layer.eps).rsqrt()[:, None, None]
-        places = (1, 3, 4)
-        return {"weight": (self.d * normed).sum(places), "bias": self.d.sum(places)}
+        centered = self.a - layer.running_mean[:, None, None]
+        normed = centered * (layer.running_var + layer.eps).rsqrt()[:, None, None]
+        positions = (1, 3, 4)
+        return {"weight": (self.d * normed).sum(positions), "bias": self.d.sum(positions)}
 
 
-KINDS: dict[type[nn.Module], type[Factors]] = {
-    nn.Conv2d: ConvolutionFactors,
-    nn.Linear: LinearFactors,
-    nn.BatchNorm2d: NormFactors,
+KINDS: dict[type[nn.Module], type[LayerGradient]] = {
+    nn.Conv2d: ConvolutionGradient,
+    nn.Linear: LinearGradient,
+    nn.BatchNorm2d: BatchNormGradient,
 }
 
 
-class Factored(Mapping[str, Tensor]):
-    """A gradient (R, *shape) per parameter, of which a tensor is formed when it is asked for."""
+class FactoredGradient(Mapping[str, Tensor]):
+    """A gradient (R, *shape) per parameter, whose tensors are formed when they are asked for."""
 
-    def __init__(self, names: tuple[str, ...], factors: Mapping[str, Factors]) -> None:
+    def __init__(self, names: tuple[str, ...], layers: Mapping[str, LayerGradient]) -> None:
         """
         Args:
             names: of the parameters, in the victim's order.
-            factors: by the layer's name.
+            layers: by name.
         """
-        self.names, self.factors = names, factors
+        self.names, self.layers = names, layers
 
     @cached_property
     def _formed(self) -> Gradient:
-        return {joined(layer, n): g for layer, f in self.factors.items() for n, g in f.gradient().items()}
+        return {joined(layer, n): g for layer, factored in self.layers.items() for n, g in factored.gradient().items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self._formed[name]
@@ -213,9 +214,9 @@ class Factored(Mapping[str, Tensor]):
     def products(self, target: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """<g, g*> and |g|^2 of every parameter, (R,) each."""
         found = {}
-        for layer, factors in self.factors.items():
-            own = {name: target[joined(layer, name)] for name, _ in factors.layer.named_parameters()}
-            found |= {joined(layer, name): pair for name, pair in factors.products(own).items()}
+        for layer, factored in self.layers.items():
+            own = {name: target[joined(layer, name)] for name, _ in factored.layer.named_parameters()}
+            found |= {joined(layer, name): pair for name, pair in factored.products(own).items()}
         return {name: found[name] for name in self.names}
 
 
@@ -225,19 +226,19 @@ def joined(layer: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers that hold all parameters of a victim whose gradient can be held as factors.
+    """All layers with parameters of a victim whose gradient can be factored.
 
     Attributes:
         modules: by name; each is called once.
-        saves: whether factors are less work even for one run; for several they always are.
+        faster_for_one: whether factoring is faster even for one instance; for several it always is.
     """
 
     victim: Victim
     modules: Mapping[str, nn.Module]
-    saves: bool = False
+    faster_for_one: bool = False
 
-    def gradient(self, images: Tensor, labels: Tensor) -> Factored:
-        """d loss / d theta for every run, all runs as one batch; differentiable where gradients are asked for.
+    def gradient(self, images: Tensor, labels: Tensor) -> FactoredGradient:
+        """d loss / d theta for every instance, all as one batch; differentiable if gradients are enabled.
 
         Args:
             images: (R, B, C, H, W), normalized.
@@ -250,45 +251,45 @@ class Layers:
             loss = R * self.victim.loss({}, x.flatten(0, 1), labels.flatten(0, 1))
             calls = {name: called for name, (called,) in seen.items()}
             gradients = torch.autograd.grad(loss, [out for _, out in calls.values()], create_graph=further)
-        factors = {}
+        layers = {}
         for (name, (a, _)), d in zip(calls.items(), gradients, strict=True):
-            layer = self.modules[name]
+            module = self.modules[name]
             entering = (a if further else a.detach()).unflatten(0, (R, B))
-            factors[name] = KINDS[type(layer)](layer, entering, d.unflatten(0, (R, B)))
-        return Factored(tuple(self.victim.parameters), factors)
+            layers[name] = KINDS[type(module)](module, entering, d.unflatten(0, (R, B)))
+        return FactoredGradient(tuple(self.victim.parameters), layers)
 
 
 def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> Layers | None:
-    """The victim's layers; None where its gradient cannot be held as factors, or plain autograd has another one.
+    """The victim's layers; None if its gradient cannot be factored, or differs from plain autograd.
 
-    The gradients of products of two random batches' gradients are compared in float64; for images do not meet in these
-    layers, two are enough of any batch.
+    The gradients of inner products of two random batches' gradients are compared in float64. Images do not interact in
+    these layers, so two of any batch are enough.
     """
-    layers = plain_layers(victim)
-    if layers is None:
+    modules = plain_layers(victim)
+    if modules is None:
         return None
     few = min(batch_size, 2)
     double, images, labels = probe(victim, image_shape, few)
     try:
-        vmap(partial(double.loss, {}))(images, labels)  # raises where values are looked at: they are those of all runs
-        held = Layers(double, plain_layers(double)).gradient(images, labels)
+        vmap(partial(double.loss, {}))(images, labels)  # raises if a layer looks at values, which are of all instances
+        factored = Layers(double, plain_layers(double)).gradient(images, labels)
         target = {name: p.expand(2, *p.shape) for name, p in double.parameters.items()}
-        fast = sum(along.sum() + norm2.sum() for along, norm2 in held.products(target).values())
-        fast = torch.autograd.grad(fast + sum(g.square().sum() for g in held.values()), images)[0]
+        fast = sum(along.sum() + norm2.sum() for along, norm2 in factored.products(target).values())
+        fast = torch.autograd.grad(fast + sum(g.square().sum() for g in factored.values()), images)[0]
     except (RuntimeError, ValueError):  # a layer that is called twice or not at all
         return None
     each = victim_gradients(double, images, labels, vectorized=False)
     plain = sum((g * target[name]).sum() + 2 * g.square().sum() for name, g in each.items())
     if not agree(fast, torch.autograd.grad(plain, images)[0]):
         return None
-    weights = [
-        (f.layer.weight, f.places // few * batch_size) for f in held.factors.values() if isinstance(f, WeightFactors)
-    ]
-    return Layers(victim, layers, sum(weight.numel() for weight, places in weights if saves(weight, places)) > LARGE)
+    weighted = [layer for layer in factored.layers.values() if isinstance(layer, WeightLayerGradient)]
+    uses = [(layer.layer.weight, layer.positions // few * batch_size) for layer in weighted]
+    spared = sum(weight.numel() for weight, positions in uses if gram_is_cheaper(weight, positions))
+    return Layers(victim, modules, spared > LARGE)
 
 
 def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:
-    """The layers with parameters, if all of them are of kinds that factors know and the loss has no other term."""
+    """The layers with parameters, if all of them can be factored and no layer adds to the loss."""
     modules = dict(victim.model.named_modules())
     layers = {n: m for n, m in modules.items() if any(True for _ in m.parameters(recurse=False))}
     if victim.penalties or not all(map(is_plain, layers.values())):

@@ -1,7 +1,7 @@
-"""Inner products of gradients, of every run: tensors (R, *shape) each -> (R,).
+"""Inner products of gradients, of every instance: tensors (R, *shape) each -> (R,).
 
-Their gradients take one pass over the gradient, where plain autograd makes a temporary of its size for every operation.
-Victims have millions of weights: this is up to a quarter of a step.
+Their gradients take one pass over the gradient, whereas plain autograd makes a temporary of its size for every
+operation. Victims have millions of weights, so this saves up to a quarter of a step.
 """
 
 from typing import Any
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 19  # entries; measured: the temporary of a product fits into a cache then
+BLOCK = 1 << 19  # entries; measured: the temporary of a product of this size fits into a cache
 
 
-def shared(target: Tensor) -> bool:
-    """Whether all runs have the same."""
+def is_broadcast(target: Tensor) -> bool:
+    """Whether all instances have the same tensor."""
     return len(target) == 1 or target.stride(0) == 0
 
 
 def dot(g: Tensor, target: Tensor) -> Tensor:
-    """<g, target>, to be differentiated by the functions below.
+    """<g, target>, differentiated by the functions below.
 
-    Not by BLAS, which adds the millions of entries up one after another: of a norm only four digits are right then.
+    In blocks, because BLAS adds up millions of entries one after another, and only four digits of a norm are right.
     """
     g, target = g.flatten(1), target.flatten(1)
     n = max(1, BLOCK // len(g))
@@ -31,7 +31,7 @@ def dot(g: Tensor, target: Tensor) -> Tensor:
 
 
 def for_each(u: Tensor, g: Tensor) -> Tensor:
-    """What every run has one of, (R,), as it meets its tensor in g, (R, *shape)."""
+    """One number per instance, (R,), shaped to be broadcast over g, (R, *shape)."""
     return u.view(-1, *[1] * (g.ndim - 1))
 
 

@@ -1,4 +1,4 @@
-"""The phases of a search, and what it ends with."""
+"""The stages of a search, and what it ends with."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,12 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from attacks.closed_form.recursion import LayerReport
 from attacks.engine.optimizers import Adam
 from attacks.engine.schedules import constant
 from victims.errors import InputError
 
 Variables = Mapping[str, Tensor]
-"""What a stage searches, by name; every tensor is (R, ...)."""
+"""What a stage optimizes, by name; every tensor is (R, ...)."""
 
 
 class Optimizer(Protocol):
@@ -24,7 +23,7 @@ class Optimizer(Protocol):
 
 
 class Population(Protocol):
-    """What a stage needs of an optimizer that takes no gradients."""
+    """What a stage needs of a gradient-free optimizer."""
 
     param_groups: list[dict[str, Any]]
 
@@ -32,33 +31,33 @@ class Population(Protocol):
         """Candidates for every variable, (R, population, ...)."""
 
     def tell(self, values: Tensor) -> None:
-        """What was minimized, at those candidates, (R, population)."""
+        """The objective at those candidates, (R, population)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One phase of a search.
+    """One stage of a search.
 
     Attributes:
         name: the space that is searched, as the paper writes it: x, z, w, ...
-        variables: where the search starts, (R, ...) each.
-        decode: variables and `fixed` -> images (R, B, C, H, W), normalized as the victim wants them.
+        variables: the starting point, (R, ...) each.
+        decode: variables and `fixed` -> images (R, B, C, H, W), normalized as the victim expects them.
         lr: learning rate.
-        fixed: tensors (R, ...) that the functions below are given with the variables and that no gradient moves.
-        labels: variables and `fixed` -> what the dummy batch is labeled with, classes (R, B) or probabilities
-            (R, B, K); None is what the attacker was given.
+        fixed: tensors (R, ...) that the functions below get together with the variables and that are not optimized.
+        labels: variables and `fixed` -> labels of the dummy batch, classes (R, B) or probabilities (R, B, K); None
+            takes the labels that the attacker was given.
         optimizer: called with the variables and lr.
-        population: where above 1, the optimizer takes no gradients: it asks for so many candidates per run at once, and
-            is told their values.
+        population: if above 1, the optimizer is gradient-free: it asks for this many candidates per instance at once,
+            and is told their values.
         schedule: factor on the learning rate at (step, steps).
-        penalty: (variables and `fixed`, images) -> (R,), added to the matching cost for the step, never for the
-            judgment.
-        project: changes the variables in place after every step; gets them and the number of steps taken.
-        signed: only the sign of the gradient reaches the optimizer.
-        keep: after this stage every restart goes on from `each` its own best variables, or only the `best`
-            restart of each task goes on.
-        latest: every step replaces what came before: the last measured variables are handed on, and the last image
-            is returned, whatever they cost.
+        penalty: (variables and `fixed`, images) -> (R,), added to the matching cost for the step, but not when the
+            best is chosen.
+        project: changes the variables in place after every step; called with them and the number of steps taken.
+        signed: the optimizer gets only the sign of the gradient.
+        keep: after this stage, `each` restart continues from its own best variables, or only the `best` restart of
+            each task continues.
+        latest: every step replaces the one before: the last judged variables are handed on and the last judged images
+            are returned, whatever they cost.
     """
 
     name: str
@@ -77,8 +76,8 @@ class Stage:
     latest: bool = False
 
 
-def parted(state: Variables, searched: Iterable[str]) -> dict[str, Variables]:
-    """A stage's `variables`, which are the named tensors of a generator's state, and `fixed`, all others."""
+def split(state: Variables, searched: Iterable[str]) -> dict[str, Variables]:
+    """A generator's state, split into a stage's `variables`, the named tensors, and `fixed`, all others."""
     variables = {name: state[name] for name in searched}
     return {"variables": variables, "fixed": {name: t for name, t in state.items() if name not in variables}}
 
@@ -87,16 +86,41 @@ Search = Generator[Stage, dict[str, Tensor], None]
 
 
 @dataclass(frozen=True)
+class LayerReport:
+    """How far the linear system of one layer determined the layer's input.
+
+    Attributes:
+        layer: the module's name.
+        unknowns: numbers in the layer's input.
+        gradient_equations, weight_equations: how many were used.
+        rank: of all equations together; below `unknowns` they do not determine the input.
+        rank_is_bound: nothing was factorized, and `rank` is only an upper bound.
+        residual: |A x - b| / |b|.
+        input: the reconstructed input.
+    """
+
+    layer: str
+    unknowns: int
+    gradient_equations: int
+    weight_equations: int
+    rank: int
+    rank_is_bound: bool
+    residual: float
+    input: Tensor
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """What an attack returns for T tasks.
 
     Attributes:
         images: (T, B, C, H, W) in the victim's input space.
-        labels: what they were labeled with when their cost was measured, (T, B) or probabilities (T, B, K).
-        cost: (T,) the matching cost of exactly these images; infinite where no start ever had a finite one.
+        labels: the labels they had when their cost was measured, (T, B) or probabilities (T, B, K).
+        cost: (T,) the matching cost of exactly these images; infinite if no start ever had a finite one.
         curve: one (stage, costs) per step, costs (T,): the least over the task's restarts at that step.
         gradient_evaluations: victim gradients computed per task.
-        layers: for attacks that go layer by layer, what they found of each, last layer first, for every task.
+        gradient_path: how they were computed, such as `factored+compiled`; several with commas, in order of use.
+        layers: for attacks that go layer by layer, a report of each layer, last layer first, for every task.
     """
 
     images: Tensor
@@ -104,11 +128,12 @@ class Reconstruction:
     cost: Tensor
     curve: list[tuple[str, Tensor]]
     gradient_evaluations: int
+    gradient_path: str = ""
     layers: Sequence[Sequence[LayerReport]] = ()
 
 
 def share_out(plan: Mapping[str, int], steps: int) -> dict[str, int]:
-    """`steps` divided over the stages in the plan's proportions, at least one each, summing exactly.
+    """`steps` divided over the stages in the plan's proportions, at least one each, with exactly this sum.
 
     Raises:
         InputError: fewer steps than stages.

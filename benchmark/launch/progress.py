@@ -6,7 +6,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
-from attacks.base import INNER, Attack, least
+from attacks.base import INNER, Attack
+from attacks.engine.session import least
 from benchmark.tasks.module import GradientDataModule
 
 EVERY = 2  # training steps between two looks at the cost: reading it waits for the device
@@ -32,7 +33,7 @@ class TaskProgress(ProgressBar):
         step = min((batch_idx + 1) * INNER, module.steps)  # so many are done
         self.bar.update(step - batch_idx * INNER)
         if batch_idx % EVERY == 0:
-            stage, costs = pl_module.costs[-1]
+            stage, costs = pl_module.session.costs[-1]
             costs = least(costs)
             task = f"task {trainer.current_epoch + 1}/{len(module.groups)}"
             self.bar.set_postfix_str(f"{task}, stage {stage}, step {step}, cost {costs.min().item():.4g}")

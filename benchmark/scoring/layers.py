@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from attacks.closed_form.recursion import LayerReport
+from attacks.engine.stage import LayerReport
 from victims.victim import Victim
 
 Errors = list[tuple[str, float]]

@@ -53,7 +53,7 @@ def test_width_of_the_code_for_cifar(batch, width, capture):
     attack = CINet(steps_w=1, restarts=1)
     observation = capture((0,), size=32).observation
     attack.begin([observation])
-    attack.observations = [type("Sized", (), {"batch_size": batch, "image_shape": (3, 32, 32)})()]
+    attack.session.observations = [type("Sized", (), {"batch_size": batch, "image_shape": (3, 32, 32)})()]
     assert attack.width() == width
 
 

@@ -92,7 +92,7 @@ def test_consistency_draws_the_restarts_together(capture):
         attack.begin([observation])
         for _ in range(59):
             attack.advance()
-        a, b = attack._variables["x"]
+        a, b = attack.session.variables["x"]
         return (a - b).norm().item()
 
     assert spread(1.0) < 0.8 * spread(0.0)

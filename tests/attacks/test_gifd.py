@@ -113,11 +113,11 @@ def test_balls_and_spheres_hold_after_every_step(observation, make, radii):
     attack.begin([observation])
     touched = 0
     for _ in range(EACH * len(PHASES)):
-        stage = attack._stage
+        stage = attack.session.stage
         attack.advance()
-        if attack._stage is not stage:
+        if attack.session.stage is not stage:
             continue
-        for name, v in attack._variables.items():
+        for name, v in attack.session.variables.items():
             center, moved = stage.variables[name], v
             if name == "z":
                 torch.testing.assert_close(moved.norm(dim=-1), center.norm(dim=-1))

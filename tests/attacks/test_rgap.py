@@ -1,4 +1,4 @@
-"""R-GAP: its linear systems against autograd and naive loops, its roots against a grid, and what it rebuilds."""
+"""R-GAP: its linear systems against autograd and naive loops, its roots against a grid, and its reconstructions."""
 
 import math
 from dataclasses import replace
@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from attacks.closed_form import recursion
-from attacks.closed_form.chain import Link, back, chain
+from attacks.closed_form.chain import Layer, back, chain
+from attacks.closed_form.least_squares import least_squares
 from attacks.closed_form.recursion import (
     gradient_matrix,
-    least_squares,
     left_side,
     margins,
-    rebuild_input,
+    reconstruct_input,
     weight_matrix,
 )
 from attacks.rgap import RGAP
@@ -45,29 +45,29 @@ def relative(a, b):
 
 
 def convolution(spec, seed=0):
-    """A random layer as a link, its true input, and z, k and g at it."""
+    """A random layer, its true input, and z, k and g at it."""
     c_in, c_out, kernel, stride, padding, dilation, height, width = spec
     torch.manual_seed(seed)
-    layer = nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=False).double().requires_grad_(False)
+    module = nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, bias=False).double().requires_grad_(False)
     x = torch.randn(c_in, height, width, dtype=torch.float64)
-    z = layer(x[None])[0]
+    z = module(x[None])[0]
     k = torch.randn_like(z)
-    g = torch.func.grad(lambda w: (torch.func.functional_call(layer, {"weight": w}, (x[None],))[0] * k).sum())(
-        layer.weight
+    g = torch.func.grad(lambda w: (torch.func.functional_call(module, {"weight": w}, (x[None],))[0] * k).sum())(
+        module.weight
     )
-    return Link("conv", layer, x.shape, z.shape), x, z, k, g
+    return Layer("conv", module, x.shape, z.shape), x, z, k, g
 
 
-def system(link, k):
+def system(layer, k):
     """The stacked matrix of all equations, by autograd: one row for each weight and for each output."""
-    layer, zero = link.module, torch.zeros(1, *link.input_shape, dtype=torch.float64)
+    module, zero = layer.module, torch.zeros(1, *layer.input_shape, dtype=torch.float64)
 
     def gradients(x):
-        return torch.func.grad(lambda w: (torch.func.functional_call(layer, {"weight": w}, (x,))[0] * k).sum())(
-            layer.weight
+        return torch.func.grad(lambda w: (torch.func.functional_call(module, {"weight": w}, (x,))[0] * k).sum())(
+            module.weight
         ).flatten()
 
-    rows = [torch.func.jacfwd(gradients)(zero), torch.func.jacrev(lambda x: layer(x).flatten())(zero)]
+    rows = [torch.func.jacfwd(gradients)(zero), torch.func.jacrev(lambda x: module(x).flatten())(zero)]
     return torch.cat([r.flatten(1) for r in rows])
 
 
@@ -76,19 +76,19 @@ def system(link, k):
 
 @each_convolution
 def test_constraints_hold_at_the_true_input(spec):
-    link, x, z, k, g = convolution(spec)
-    predicted = gradient_matrix(link.module, k, link.input_shape) @ x.flatten(1).T  # (C_out * kernel, C_in)
+    layer, x, z, k, g = convolution(spec)
+    predicted = gradient_matrix(layer.module, k, layer.input_shape) @ x.flatten(1).T  # (C_out * kernel, C_in)
     expected = g.flatten(2).transpose(1, 2).flatten(0, 1)
     assert (predicted - expected).abs().max() < 1e-12
-    assert (weight_matrix(link.module, link.input_shape) @ x.flatten() - z.flatten()).abs().max() < 1e-12
+    assert (weight_matrix(layer.module, layer.input_shape) @ x.flatten() - z.flatten()).abs().max() < 1e-12
 
 
 @each_convolution
 def test_rank_and_input_are_those_of_the_whole_system(spec):
     """Against the pseudo-inverse of the matrix that autograd gives, full rank or not."""
-    link, x, z, k, g = convolution(spec)
-    a, b = system(link, k), torch.cat([g.flatten(), z.flatten()])
-    report = rebuild_input(link, z, k, g)
+    layer, x, z, k, g = convolution(spec)
+    a, b = system(layer, k), torch.cat([g.flatten(), z.flatten()])
+    report = reconstruct_input(layer, z, k, g)
     assert report.rank == int(torch.linalg.matrix_rank(a))
     assert not report.rank_is_bound
     assert (report.gradient_equations + report.weight_equations, report.unknowns) == a.shape
@@ -101,22 +101,22 @@ def test_rank_and_input_are_those_of_the_whole_system(spec):
 
 @each_convolution
 def test_left_side_is_that_of_the_whole_system(spec):
-    link, x, z, k, g = convolution(spec)
+    layer, x, z, k, g = convolution(spec)
     other = torch.randn_like(x)
-    assert relative(left_side(link.module, other, k), system(link, k) @ other.flatten()) < 1e-12
-    assert relative(left_side(link.module, x, k), torch.cat([g.flatten(), z.flatten()])) < 1e-12
+    assert relative(left_side(layer.module, other, k), system(layer, k) @ other.flatten()) < 1e-12
+    assert relative(left_side(layer.module, x, k), torch.cat([g.flatten(), z.flatten()])) < 1e-12
 
 
 def test_some_of_these_systems_are_deficient_and_some_are_not():
-    reports = [rebuild_input(link, z, k, g) for link, _, z, k, g in map(convolution, CONVOLUTIONS)]
+    reports = [reconstruct_input(layer, z, k, g) for layer, _, z, k, g in map(convolution, CONVOLUTIONS)]
     assert {report.rank < report.unknowns for report in reports} == {True, False}
 
 
 def test_padding_is_eliminated_where_the_paper_adds_rows():
     """Its own system: padded unknowns, one row for each that says zero, everything in loops."""
-    link, x, z, k, g = convolution((2, 3, 3, 2, 1, 1, 5, 5))
+    layer, x, z, k, g = convolution((2, 3, 3, 2, 1, 1, 5, 5))
     z, k, g = z + 0.1, k, g + 0.2  # inconsistent: both must find the same compromise
-    weight, side = link.module.weight, 7  # 5 pixels and one of padding on each side
+    weight, side = layer.module.weight, 7  # 5 pixels and one of padding on each side
 
     def unknown(c, row, column):
         return (c * side + row) * side + column
@@ -139,7 +139,7 @@ def test_padding_is_eliminated_where_the_paper_adds_rows():
     a, b = np.array(rows), np.array([float(t) for t in targets])
     padding = np.eye(a.shape[1])[~inside.flatten()] * 1e6  # with a weight: rows that must hold
     solved = np.linalg.lstsq(np.concatenate([a, padding]), np.concatenate([b, np.zeros(len(padding))]), rcond=None)[0]
-    report = rebuild_input(link, z, k, g)
+    report = reconstruct_input(layer, z, k, g)
     expected = torch.from_numpy(solved[inside.flatten()]).reshape(x.shape)
     assert relative(report.input, expected) < 1e-6
     assert report.residual == pytest.approx(np.linalg.norm(a @ solved - b) / np.linalg.norm(b), rel=1e-6)
@@ -161,10 +161,10 @@ def test_least_squares_is_the_pseudo_inverse(shape, lacking):
 
 @each_convolution
 def test_iteration_finds_what_factorization_finds(spec, monkeypatch):
-    link, _, z, k, g = convolution(spec)
-    dense = rebuild_input(link, z + 0.1, k, g)
+    layer, _, z, k, g = convolution(spec)
+    dense = reconstruct_input(layer, z + 0.1, k, g)
     monkeypatch.setattr(recursion, "DENSE_LIMIT", 0)
-    iterated = rebuild_input(link, z + 0.1, k, g)
+    iterated = reconstruct_input(layer, z + 0.1, k, g)
     assert iterated.rank_is_bound
     assert iterated.rank >= dense.rank
     assert relative(iterated.input, dense.input) < 1e-6
@@ -174,11 +174,11 @@ def test_iteration_finds_what_factorization_finds(spec, monkeypatch):
 def test_a_linear_layers_input_is_read_off_its_gradient():
     generator = torch.Generator().manual_seed(0)
     x, k = (torch.randn(n, generator=generator, dtype=torch.float64) for n in (5, 3))
-    link = Link("fc", nn.Linear(5, 3, bias=False).double(), x.shape, k.shape)
-    report = rebuild_input(link, torch.zeros(3), k, k.outer(x))
+    layer = Layer("fc", nn.Linear(5, 3, bias=False).double(), x.shape, k.shape)
+    report = reconstruct_input(layer, torch.zeros(3), k, k.outer(x))
     assert relative(report.input, x) < 1e-14
     assert (report.rank, report.unknowns, report.gradient_equations, report.weight_equations) == (5, 5, 15, 0)
-    wrong = rebuild_input(link, torch.zeros(3), k, k.outer(x) + torch.eye(3, 5))
+    wrong = reconstruct_input(layer, torch.zeros(3), k, k.outer(x) + torch.eye(3, 5))
     assert wrong.residual > 0.1
 
 
@@ -239,7 +239,7 @@ def psnr(result, task):
     ("model", "size", "least"), [(FCN3, 32, 100), (Shared, 16, 100), (CNN6, 16, 80)], ids=lambda v: str(v)
 )
 @pytest.mark.parametrize("index", [7, 60])
-def test_rebuilds_the_image(model, size, least, index, capture):
+def test_reconstructs_the_image(model, size, least, index, capture):
     task = capture((index,), size=size, rate=None, dtype=torch.float64, model=model, give_labels=False)
     attack = RGAP()
     result = attack.run([task.observation])
@@ -248,8 +248,8 @@ def test_rebuilds_the_image(model, size, least, index, capture):
     assert result.cost.item() < 1e-9
     assert result.gradient_evaluations == 2
     right = attack.reports[0]
-    assert [r.layer for r in right] == [link.name for link in chain(task.observation.victim, (3, size, size))[::-1]
-                                        if isinstance(link.module, nn.Conv2d | nn.Linear)]  # fmt: skip
+    assert [r.layer for r in right] == [layer.name for layer in chain(task.observation.victim, (3, size, size))[::-1]
+                                        if isinstance(layer.module, nn.Conv2d | nn.Linear)]  # fmt: skip
 
 
 def test_balanced_equations_lose_fewer_digits(capture):
@@ -262,8 +262,8 @@ def test_balanced_equations_lose_fewer_digits(capture):
 
 @each_convolution
 def test_balancing_changes_nothing_where_all_equations_can_hold(spec):
-    link, _, z, k, g = convolution(spec)
-    plain, balanced = (rebuild_input(link, z, 1e-3 * k, 1e-3 * g, balanced) for balanced in (False, True))
+    layer, _, z, k, g = convolution(spec)
+    plain, balanced = (reconstruct_input(layer, z, 1e-3 * k, 1e-3 * g, balanced) for balanced in (False, True))
     assert plain.rank == balanced.rank
     assert relative(plain.input, balanced.input) < 1e-8
 
@@ -271,16 +271,16 @@ def test_balancing_changes_nothing_where_all_equations_can_hold(spec):
 def test_k_is_autograds_gradient_of_every_layer(capture):
     task = capture(TASK, size=16, rate=None, dtype=torch.float64, model=Shared)
     victim = task.observation.victim
-    links = chain(victim, (3, 16, 16))
+    layers = chain(victim, (3, 16, 16))
     value = victim.normalize(task.images).requires_grad_()
     values = [value]
-    for link in links:
-        value = link.module(value.reshape(1, *link.input_shape) * 1)  # a copy, for one layer works in place
+    for layer in layers:
+        value = layer.module(value.reshape(1, *layer.input_shape) * 1)  # a copy, for one layer works in place
         values.append(value)
     ks = torch.autograd.grad(nn.functional.softplus(value).sum(), values)
-    for link, x, k_out, k_in in zip(links, values[:-1], ks[1:], ks[:-1], strict=True):
-        found = back(link.module, x.detach()[0].reshape(link.input_shape), k_out[0])
-        torch.testing.assert_close(found, k_in[0].reshape(link.input_shape), rtol=1e-12, atol=1e-15)
+    for layer, x, k_out, k_in in zip(layers, values[:-1], ks[1:], ks[:-1], strict=True):
+        found = back(layer.module, x.detach()[0].reshape(layer.input_shape), k_out[0])
+        torch.testing.assert_close(found, k_in[0].reshape(layer.input_shape), rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(("confidence", "low", "high"), [(1, 0.02, 0.8), (100, 2, 30)], ids=["untrained", "confident"])
@@ -312,7 +312,7 @@ def test_restarts_are_the_two_labels_in_turn(capture):
     task = capture(TASK, size=16, rate=None, dtype=torch.float64, model=FCN3)
     attack = RGAP(restarts=3)
     attack.begin([task.observation])
-    images, labels = (attack._stage.variables["x"], attack._stage.fixed["y"])
+    images, labels = (attack.session.stage.variables["x"], attack.session.stage.fixed["y"])
     assert labels.flatten().sort().values.tolist() in ([0, 0, 1], [0, 1, 1])
     assert torch.equal(images[0], images[2])
     assert not torch.equal(images[0], images[1])
@@ -338,24 +338,24 @@ def layer_by_layer(model, size=32):
     """Every convolution's report from its true output and gradients, first to last."""
     photo = Photos(split="tune", size=size)[0][0].double()[None]
     victim = victim_of(model, (3, size, size))
-    links = chain(victim, (3, size, size))
+    layers = chain(victim, (3, size, size))
     values = [victim.normalize(photo).requires_grad_()]
-    for link in links:
-        link.module.requires_grad_(True)
-        values.append(link.module(values[-1]))
+    for layer in layers:
+        layer.module.requires_grad_(True)
+        values.append(layer.module(values[-1]))
     loss = nn.functional.softplus(values[-1]).sum()
-    for link, z in zip(links, values[1:], strict=True):
-        if isinstance(link.module, nn.Conv2d):
-            k, g = torch.autograd.grad(loss, [z, link.module.weight], retain_graph=True)
-            link.module.requires_grad_(False)
-            yield link, (z[0].detach(), k[0], g)
+    for layer, z in zip(layers, values[1:], strict=True):
+        if isinstance(layer.module, nn.Conv2d):
+            k, g = torch.autograd.grad(loss, [z, layer.module.weight], retain_graph=True)
+            layer.module.requires_grad_(False)
+            yield layer, (z[0].detach(), k[0], g)
 
 
 @pytest.mark.slow
 def test_the_second_convolution_of_cnn6_d_is_deficient():
-    links = {link.name: (link, given) for link, given in layer_by_layer(CNN6d)}
-    link, (z, k, g) = links["conv2"]
-    report = rebuild_input(link, z, k, g)
+    layers = {layer.name: (layer, given) for layer, given in layer_by_layer(CNN6d)}
+    layer, (z, k, g) = layers["conv2"]
+    report = reconstruct_input(layer, z, k, g)
     # For each pair of outputs, a combination of gradient rows is one of weight rows: 20^2 equations say nothing new.
     # And four of the nine taps meet only the 64 pixels of odd row and column: 80 rows of K of rank 64, per channel.
     assert (report.unknowns, report.gradient_equations, report.weight_equations) == (12 * 17**2, 12 * 180, 20 * 81)
@@ -366,7 +366,7 @@ def test_the_second_convolution_of_cnn6_d_is_deficient():
 
 @pytest.mark.slow
 def test_every_convolution_of_cnn6_determines_its_input():
-    reports = [rebuild_input(link, *given) for link, given in layer_by_layer(CNN6)]
+    reports = [reconstruct_input(layer, *given) for layer, given in layer_by_layer(CNN6)]
     assert len(reports) == 6
     assert all(report.rank == report.unknowns for report in reports)
 

@@ -146,7 +146,7 @@ def test_what_is_minimized_is_equation_11(prior, observe, monkeypatch):
     assert latents == ["z"]
     assert w == [name for name, _ in prior.named_parameters()]
 
-    label = attack._stage.fixed["y"].item()
+    label = attack.session.stage.fixed["y"].item()
     update, zs, ks = client(victim, image, label)
     z, k, g, layer = zs["2"], ks["2"], update["2.weight"], victim.model[2]
 
@@ -204,7 +204,7 @@ def test_of_the_twins_the_one_of_the_generators_size_is_taken(confidence, label,
     result = attack.run([observation])
     assert psnr(result, observation, image) > 40
     assert result.labels.item() == label
-    right = attack.reports[int(attack._best_cost.argmin())]
+    right = attack.reports[int(attack.session.winners())]
     assert float((right[0].input - last).norm() / last.norm()) < 1e-6
 
 
@@ -215,7 +215,7 @@ def test_runs_are_independent_of_each_other_and_of_other_tasks(prior, observe):
     def starts(observations, **options):
         attack = RGAPg(prior=prior, steps_z=3, steps_w=3, **options)
         attack.begin(observations)
-        return attack._stage.variables["x"]
+        return attack.session.stage.variables["x"]
 
     together = starts(observations, restarts=3)
     for task in (0, 1):

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import vectorizes, victim_gradients
 from attacks.engine.objective import Objective
+from attacks.engine.paths import GradientPaths
 from attacks.labels.alr import alr
 from benchmark.spec import open_defense
 from benchmark.tasks.batches import Batch
@@ -243,7 +244,7 @@ def test_what_the_copy_leaves_out_is_not_matched(images):
     seen = []
     for update in (received, spoiled):
         observation = Observation("t", victim, update, 3, tuple(images.shape[1:]), CLASSES, knowledge)
-        objective = Objective([observation], cosine, runs=1, population=1, chunk=None, vectorized=True)
+        objective = Objective([observation], cosine, GradientPaths(victim))
         seen.append(objective.cost(victim.normalize(1 - images)[None], LABELS[None]))
     assert seen[0] > 0.01
     assert torch.equal(*seen)

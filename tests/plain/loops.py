@@ -263,4 +263,4 @@ LOOPS: dict[str, Callable[[Attack, Server, int], Loop]] = {"ig": ig, "gias": gia
 def plain(attack: Attack) -> list[Loop]:
     """The loop of every restart of an attack that has taken up one task; nothing is computed yet."""
     server = Server(attack)
-    return [LOOPS[attack.name](attack, server, restart) for restart in range(attack.runs)]
+    return [LOOPS[attack.name](attack, server, restart) for restart in range(attack.instances)]

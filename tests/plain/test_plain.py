@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks.base import least
+from attacks.engine.session import least
 from attacks.ggl import GGL
 from attacks.gias import GIAS
 from attacks.gifd import GIFD
@@ -43,7 +43,9 @@ def curves(capture):
             suite.advance()
         twin.begin([observation])
         costs = list(islice(map(min, zip(*plain(twin), strict=True)), steps))
-        return torch.cat([least(costs) for _, costs in suite.costs]).double(), torch.tensor(costs, dtype=torch.float64)
+        return torch.cat([least(costs) for _, costs in suite.session.costs]).double(), torch.tensor(
+            costs, dtype=torch.float64
+        )
 
     return both
 

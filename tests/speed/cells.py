@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attacks.base import Attack, least
+from attacks.base import Attack
+from attacks.engine.session import least
 from benchmark.config import Config
 from benchmark.tasks.module import GradientDataModule
 from tests.plain.loops import Loop, plain
@@ -131,7 +132,7 @@ def time_stage(cell: Cell, stage: str, seconds: float) -> dict[str, Any]:
     while not times["plain"].wall or (len(times["plain"].wall) < most and time.perf_counter() - started < seconds):
         times["suite"].take(suite.advance)
         times["plain"].take(lambda: costs.append(step(loops)))
-    curve = torch.stack([least(costs) for _, costs in suite.costs])[:, 0].double().cpu()
+    curve = torch.stack([least(costs) for _, costs in suite.session.costs])[:, 0].double().cpu()
     other = torch.tensor(costs, dtype=torch.float64)
     return {
         **{name: asdict(taken) for name, taken in times.items()},

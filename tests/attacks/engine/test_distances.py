@@ -5,18 +5,17 @@ import torch
 from attacks.engine import distances
 from attacks.engine.distances import (
     Target,
+    chosen_tensors,
     compress,
     cosine,
     layer_l2,
-    layer_weights,
-    local_cosine,
     squared_l2,
     tensor_choice,
 )
 from victims.errors import InputError
 
 SHAPES = {"conv": (4, 3, 2, 2), "bias": (4,), "one": (1,)}
-DISTANCES = [cosine, local_cosine, squared_l2, layer_l2]
+DISTANCES = [cosine, squared_l2, layer_l2]
 
 
 @pytest.fixture
@@ -46,8 +45,6 @@ def plain(distance, g, target, w):
         dot = sum(w[n] * (g[n] @ target[n]) for n in names)
         scale = sum(w[n] * norm(g[n]) ** 2 for n in names) * sum(w[n] * norm(target[n]) ** 2 for n in names)
         return 1 - dot / np.sqrt(scale)
-    if distance is local_cosine:
-        return sum(w[n] * (1 - (g[n] @ target[n]) / norm(g[n]) / norm(target[n])) for n in names)
     return sum(w[n] * norm(g[n] - target[n]) ** (2 if distance is squared_l2 else 1) for n in names)
 
 
@@ -86,7 +83,6 @@ def test_cosine_is_one_cosine_over_all_tensors(gradients):
     for run, cost in enumerate(cosine(dummy, received)):
         a, b = flat(dummy, run), flat(received, run)
         assert cost.item() == pytest.approx(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
-    assert not np.allclose(cosine(dummy, received), local_cosine(dummy, received) / len(SHAPES), atol=1e-2)
 
 
 @pytest.mark.parametrize("small", [0, 2, 5, 100], ids=["none", "the smallest", "two", "all"])
@@ -111,57 +107,13 @@ def test_cosine_does_not_see_scale(gradients):
     torch.testing.assert_close(cosine(scaled, received), cosine(dummy, received))
 
 
-def test_local_cosine_does_not_see_the_scale_of_any_tensor(gradients, weights):
-    dummy, received = gradients
-    scaled = {name: (2 + k) * g for k, (name, g) in enumerate(dummy.items())}
-    torch.testing.assert_close(local_cosine(scaled, received, weights), local_cosine(dummy, received, weights))
-    assert not torch.allclose(cosine(scaled, received), cosine(dummy, received), atol=1e-3)
-
-
-def test_local_cosine_has_the_slope_of_inverting_gradients_code(gradients, weights):
-    """Which sums 1 - w cos."""
-    dummy = {name: g.clone().requires_grad_() for name, g in gradients[0].items()}
-    theirs = sum(
-        1 - weights[n] * torch.cosine_similarity(dummy[n].flatten(1), gradients[1][n].flatten(1), 1, 1e-10)
-        for n in SHAPES
-    )
-    ours = local_cosine(dummy, gradients[1], weights)
-    gradients = [torch.autograd.grad(cost.sum(), list(dummy.values())) for cost in (ours, theirs)]
-    torch.testing.assert_close(*gradients)
-
-
-@pytest.mark.parametrize("distance", [cosine, local_cosine])
-def test_a_zero_dummy_costs_most_of_no_direction_and_a_zero_target_is_nan(distance, gradients):
+def test_a_zero_dummy_has_no_direction_and_a_zero_target_is_nan(gradients):
     dummy, received = gradients
     nothing = {name: torch.zeros_like(g).requires_grad_() for name, g in dummy.items()}
-    cost = distance(nothing, received)
-    assert cost.tolist() == [1 if distance is cosine else len(SHAPES)] * 3
+    cost = cosine(nothing, received)
+    assert cost.tolist() == [1] * 3
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(cost.sum(), list(nothing.values())))
-    assert torch.isnan(distance(dummy, nothing)).all()
-
-
-def test_local_cosine_passes_over_a_tensor_that_arrived_as_zero(gradients, weights):
-    dummy, received = gradients
-    moving = {name: g.clone().requires_grad_() for name, g in dummy.items()}
-    silent = {**received, "bias": received["bias"].clone()}
-    silent["bias"][1] = 0
-    cost, full = local_cosine(moving, silent, weights), local_cosine(dummy, received, weights)
-    heard = {name: (dummy[name][1:2], received[name][1:2], weights[name][1:2]) for name in ("conv", "one")}
-    rest = local_cosine(*({name: three[k] for name, three in heard.items()} for k in range(3)))
-    torch.testing.assert_close(cost[1:2], rest)
-    torch.testing.assert_close(cost[[0, 2]], full[[0, 2]])
-    gradient = torch.autograd.grad(cost.sum(), moving["bias"])[0]
-    assert (gradient[1] == 0).all()
-    assert (gradient[[0, 2]] != 0).all()
-
-
-def test_local_cosine_is_nan_where_all_that_counts_arrived_as_zero(gradients):
-    dummy, received = gradients
-    silent = {**received, "bias": torch.zeros_like(received["bias"])}
-    only_bias = {name: torch.tensor(float(name == "bias")).expand(3) for name in SHAPES}
-    assert torch.isnan(local_cosine(dummy, silent, only_bias)).all()
-    broken = {**received, "bias": received["bias"] * torch.nan}
-    assert torch.isnan(local_cosine(dummy, broken)).all()
+    assert torch.isnan(cosine(dummy, nothing)).all()
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.5, 0.9, 0.999])
@@ -201,44 +153,24 @@ def test_ties_are_cut_at_the_count(rate, kept):
     assert masked.abs().sum(1).tolist() == [expected, expected]
 
 
-@pytest.mark.parametrize(
-    ("weighting", "expected"),
-    [
-        ("equal", [1, 1, 1, 1]),
-        ("linear", [1, 0.75, 0.5, 0.25]),
-        ("exp", [1, 0.36787944, 0.13533528, 0.04978707]),
-    ],
-)
-def test_weights_fall_with_depth_as_in_inverting_gradients_code(weighting, expected):
-    received = {name: torch.ones(2, 3) for name in "abcd"}
-    for run in range(2):
-        got = [w[run].item() for w in layer_weights(received, "all", weighting).values()]
-        assert got == pytest.approx(expected)
-    order = torch.arange(4, 0, -1).float()  # the code's own words
-    theirs = {"equal": torch.ones(4), "linear": order / 4, "exp": order.softmax(0) / order.softmax(0)[0]}
-    assert got == pytest.approx(theirs[weighting].tolist())
-
-
-def test_tensors_are_chosen_for_every_run_and_keep_the_weight_of_their_place():
-    sizes = torch.tensor([[1.0, 5, 3, 4], [9, 2, 8, 7]])  # target norms of two runs
+def test_tensors_are_chosen_for_every_instance():
+    sizes = torch.tensor([[1.0, 5, 3, 4], [9, 2, 8, 7]])  # target norms of two instances
     received = {name: torch.stack([sizes[:, k], torch.zeros(2)], 1) for k, name in enumerate("abcd")}
 
-    def chosen(tensors, weighting="equal"):
-        return torch.stack(list(layer_weights(received, tensors, weighting).values()), 1).tolist()
+    def chosen(tensors):
+        return torch.stack(list(chosen_tensors(received, tensors).values()), 1).tolist()
 
     assert chosen("top2") == [[0, 1, 0, 1], [1, 0, 1, 0]]
-    assert chosen("top2", "linear") == [[0, 0.75, 0, 0.25], [1, 0, 0.5, 0]]
-    assert chosen("first3", "linear") == [[1, 0.75, 0.5, 0]] * 2
-    assert chosen("last1", "linear") == [[0, 0, 0, 0.25]] * 2
+    assert chosen("first3") == [[1, 1, 1, 0]] * 2
+    assert chosen("last1") == [[0, 0, 0, 1]] * 2
     for everything in ("all", "first4", "first50", "last4", "last50", "top4", "top50"):
         assert chosen(everything) == [[1] * 4] * 2
 
 
-def test_weights_have_the_precision_of_what_arrived():
+def test_weights_have_the_precision_of_the_update():
     received = {name: torch.ones(2, 3, dtype=torch.float64) for name in "abc"}
-    weights = layer_weights(received, "top2", "exp")
-    assert {w.dtype for w in weights.values()} == {torch.float64}
-    assert layer_weights(received, "all", "exp")["b"][0].item() == pytest.approx(np.exp(-1), abs=1e-15)
+    for tensors in ("top2", "first2"):
+        assert {w.dtype for w in chosen_tensors(received, tensors).values()} == {torch.float64}
 
 
 @pytest.mark.parametrize("text", ["", "none", "top", "top0", "top-1", "top1.5", "10", "all3", "first 4", "middle3"])
@@ -247,9 +179,4 @@ def test_a_choice_that_is_none_is_refused_in_one_line(text):
         tensor_choice(text)
     assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="firstK"):
-        layer_weights({"a": torch.ones(1, 1)}, text, "equal")
-
-
-def test_a_weighting_that_is_none_is_refused_in_one_line():
-    with pytest.raises(InputError, match="equal, linear, exp, not 'steep'"):
-        layer_weights({"a": torch.ones(1, 1)}, "all", "steep")
+        chosen_tensors({"a": torch.ones(1, 1)}, text)

@@ -132,7 +132,7 @@ def test_ggls_starts(observation, small_prior):
     }.items():
         attack = GGL(start=start, prior=small_prior.double(), population=4, restarts=1)
         attack.begin([observation])
-        assert holds(attack._stage.variables["z"]), start
+        assert holds(attack.session.stage.variables["z"]), start
 
 
 def test_ggl_by_adam_is_the_latent_search_on_another_cost(observation, small_prior):
@@ -158,17 +158,17 @@ def test_igims_goes_on_from_latents_and_parameters_of_the_round_before(observati
     assert torch.equal(seen["z2"].variables["z"], seen["w1"].fixed["z"])
     assert seen["w2"].lr == seen["w1"].lr / 2
     assert seen["z2"].lr == seen["z1"].lr / 2
-    assert attack.gradient_evaluations == 4 * 5 + 6
+    assert attack.session.gradient_evaluations == 4 * 5 + 6
 
 
 def attack_stages(attack, observation):
     """Every stage that a run enters."""
     attack.begin([observation])
-    stages = [attack._stage]
+    stages = [attack.session.stage]
     for _ in range(sum(attack.plan.values())):
         attack.advance()
-        if attack._stage is not stages[-1]:
-            stages.append(attack._stage)
+        if attack.session.stage is not stages[-1]:
+            stages.append(attack.session.stage)
     return stages
 
 
@@ -181,7 +181,7 @@ def test_parameters_are_held_to_where_they_began(observation, small_prior):
         attack.begin([observation])
         for _ in range(6):  # the step after would be the last
             attack.advance()
-        return sum((attack._variables[n] - p).square().sum() for n, p in small_prior.named_parameters()).sqrt()
+        return sum((attack.session.variables[n] - p).square().sum() for n, p in small_prior.named_parameters()).sqrt()
 
     assert distance(10.0) < 0.5 * distance(0.0)
 

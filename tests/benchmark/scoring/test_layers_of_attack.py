@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from attacks.closed_form.recursion import LayerReport
+from attacks.engine.stage import LayerReport
 from attacks.rgap import RGAP
 from benchmark.scoring.layers import draw_layers, layer_errors, write_layers
 from victims.models.fcn3 import FCN3

@@ -1,0 +1,199 @@
+"""The state of one run of an attack: where each instance is, the best so far, the current stage, the budget spent.
+
+An *instance* is one restart of one task. Instances are the leading dimension R of every variable, image batch and cost;
+those of one task are adjacent.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from attacks.engine.inner_products import for_each
+from attacks.engine.objective import Objective
+from attacks.engine.paths import GradientPaths
+from attacks.engine.stage import Reconstruction, Stage, Variables
+from victims.observation import Observation
+
+if TYPE_CHECKING:
+    from attacks.base import Attack
+
+
+class Best:
+    """The least cost of every instance so far, (R,), and copies of the tensors it was measured at, (R, ...) each."""
+
+    def __init__(self, cost: Tensor, tensors: Variables) -> None:
+        self.cost = torch.full_like(cost, torch.inf)
+        self.tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+
+    def update(self, cost: Tensor, tensors: Variables) -> None:
+        better = cost < self.cost  # false where the cost is NaN
+        torch.where(better, cost, self.cost, out=self.cost)
+        for name, kept in self.tensors.items():
+            torch.where(for_each(better, kept), tensors[name], kept, out=kept)
+
+    def forget(self) -> None:
+        """The next update replaces everything that has a finite cost."""
+        self.cost.fill_(torch.inf)
+
+    def winners(self, restarts: int) -> Tensor:
+        """(T,) the index of every task's instance of least cost."""
+        best = self.cost.unflatten(0, (-1, restarts)).argmin(1)
+        return best + restarts * torch.arange(len(best), device=best.device)
+
+    def select(self, instances: Tensor) -> None:
+        self.cost = self.cost[instances]
+        self.tensors = {name: tensor[instances] for name, tensor in self.tensors.items()}
+
+
+class Session:
+    """One run of an attack on tasks of equal shape on one victim; `start` enters the first stage.
+
+    Attributes:
+        observations: one per task, with labels as the attack uses them.
+        restarts: per task, as far as they are still searched.
+        stage, step, variables: the current stage, the steps taken in it, and the current variables, (R, ...) each.
+        costs: of every step the stage's name and the matching costs, (T, restarts).
+        gradient_evaluations: victim gradients computed so far, per task.
+    """
+
+    stage: Stage
+    step: int
+    variables: dict[str, Tensor]
+
+    def __init__(self, attack: "Attack", observations: Sequence[Observation], paths: GradientPaths) -> None:
+        self.attack, self.observations, self.paths = attack, observations, paths
+        self.restarts = attack.restarts
+        self.costs: list[tuple[str, Tensor]] = []
+        self.gradient_evaluations = 0
+        self._ran: dict[str, None] = {}  # names of gradient paths, in order
+        first = observations[0]
+        images = paths.victim.mean.new_zeros(self.instances, first.batch_size, *first.image_shape)
+        self._best = Best(images.new_empty(self.instances), {"images": images})  # the mean color until a cost is finite
+        norm2 = torch.stack([sum(g.square().sum() for g in o.update.values()) for o in observations])
+        self._matchable = ((norm2 > 0) & norm2.isfinite()).repeat_interleave(self.restarts)
+
+    @property
+    def instances(self) -> int:
+        """R: tasks times the restarts that are still searched."""
+        return len(self.observations) * self.restarts
+
+    def start(self) -> None:
+        self._ahead = list(self.attack.plan)
+        self._search = self.attack.search()
+        self._enter(next(self._search))
+
+    def advance(self) -> None:
+        """One step of the current stage for all instances: judge the current variables, then move them.
+
+        A stage of S steps costs S victim gradients, times its population; the result of its last step is not judged.
+        """
+        stage, steps = self.stage, self.attack.plan[self.stage.name]
+        for group in self._optimizer.param_groups:
+            group["lr"] = stage.lr * stage.schedule(self.step, steps)
+        if stage.population > 1:
+            self._gradient_free_step(stage)
+        else:
+            self._gradient_step(stage)
+        if stage.project:
+            with torch.no_grad():
+                stage.project(self.variables, self.step + 1)
+        self.step += 1
+        if self.step == steps:
+            self._leave()
+
+    def result(self) -> Reconstruction:
+        """The best image batch of every task over its restarts and all stages, with its cost."""
+        best = self.winners()
+        return Reconstruction(
+            images=self._best.tensors["images"][best],
+            labels=self._best.tensors["labels"][best],
+            cost=self._best.cost[best],
+            curve=[(stage, least(costs)) for stage, costs in self.costs],
+            gradient_evaluations=self.gradient_evaluations,
+            gradient_path=", ".join(self._ran),
+        )
+
+    def winners(self) -> Tensor:
+        """(T,) the index of every task's best instance."""
+        return self._best.winners(self.restarts)
+
+    def objective(self, population: int = 1, steps: int = 1) -> Objective:
+        """For the instances of this session."""
+        return Objective(
+            self.observations,
+            self.attack.distance,
+            self.paths,
+            restarts=self.restarts,
+            population=population,
+            chunk=self.attack.chunk,
+            steps=steps,
+        )
+
+    def _enter(self, stage: Stage) -> None:
+        if self._ahead[:1] != [stage.name]:
+            raise ValueError(f"{self.attack.name} yields the stage '{stage.name}', its plan has {self._ahead} ahead")
+        self._ahead = self._ahead[1:]
+        self.stage, self.step = stage, 0
+        self.variables = {name: v.detach().clone().contiguous() for name, v in stage.variables.items()}
+        kept = self.variables if self._ahead else {}  # nothing continues from the best of the last stage
+        self._best_of_stage = Best(self._best.cost, kept)
+        self._optimizer = stage.optimizer(list(self.variables.values()), lr=stage.lr)
+        self._objective = self.objective(stage.population, self.attack.plan[stage.name])
+
+    def _gradient_step(self, stage: Stage) -> None:
+        *judged, grads = self._objective.cost_and_gradients(stage, self.variables)
+        self._judge(*judged)
+        for name, variable in self.variables.items():
+            variable.grad = grads[name].sign() if stage.signed else grads[name]
+        self._optimizer.step()
+
+    def _gradient_free_step(self, stage: Stage) -> None:
+        """The optimizer asks for candidates (R, P, ...) and is told their values; variables become the best ones."""
+        candidates = dict(zip(self.variables, self._optimizer.ask(), strict=True))
+        *judged, values = self._objective.values(stage, {name: c.flatten(0, 1) for name, c in candidates.items()})
+        cost, *rest = (tensor.unflatten(0, (self.instances, stage.population)) for tensor in judged)
+        each, best = torch.arange(self.instances, device=cost.device), cost.nan_to_num(torch.inf).argmin(1)
+        for name, variable in self.variables.items():
+            variable.copy_(candidates[name][each, best])
+        self._judge(cost[each, best], *(tensor[each, best] for tensor in rest))
+        self._optimizer.tell(values.unflatten(0, (self.instances, stage.population)))
+
+    def _judge(self, cost: Tensor, images: Tensor, labels: Tensor) -> None:
+        """Keep every instance's images and variables of least cost, as they were when the cost was measured."""
+        cost = cost.where(self._matchable, torch.inf)
+        self.costs.append((self.stage.name, cost.unflatten(0, (-1, self.restarts))))
+        self.gradient_evaluations += self.restarts * self.stage.population * self._objective.gradients
+        self._ran |= self._objective.ran
+        if "labels" not in self._best.tensors:
+            self._best.tensors["labels"] = labels.clone()
+        if self.stage.latest:
+            self._best.forget()
+            self._best_of_stage.forget()
+        self._best.update(cost, {"images": images, "labels": labels})
+        self._best_of_stage.update(cost, self.variables)
+
+    def _leave(self) -> None:
+        """Send the stage's best variables, and its `fixed`, to the search; enter the stage that it yields next."""
+        found = {**self.stage.fixed, **self.variables, **self._best_of_stage.tensors}
+        if self.stage.keep == "best":
+            best = self._best_of_stage.winners(self.restarts)
+            found = {name: tensor[best] for name, tensor in found.items()}
+            self._best.select(self.winners())
+            self._matchable = self._matchable[best]
+            self.restarts = 1
+        try:
+            stage = self._search.send(found)
+        except StopIteration:
+            if self._ahead:
+                raise ValueError(f"{self.attack.name} plans the stages {self._ahead}, but its search ended") from None
+            del self._objective, self._optimizer, self._best_of_stage  # their memory is for the next session
+            self.variables = {}
+        else:
+            self._enter(stage)
+
+
+def least(costs: Tensor) -> Tensor:
+    """Over restarts; infinite if all are NaN: (T, restarts) -> (T,)."""
+    return costs.nan_to_num(torch.inf).amin(1)
