@@ -1,1 +1,1 @@
-"""Rows -> means with intervals, tables and files. Reads result files alone."""
+"""The board: means with intervals, tables and a page, made from the files of runs alone."""

@@ -1,4 +1,4 @@
-"""`python -m leaderboard OUT`: the board of every run under OUT."""
+"""`python -m leaderboard OUT`: the board of all runs in the folder OUT."""
 
 import argparse
 import sys
@@ -18,14 +18,21 @@ from victims.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print and write the board; the exit code."""
-    parser = argparse.ArgumentParser(prog="leaderboard", description="The board of every run under a folder.")
-    parser.add_argument("out", type=Path, help="folder of runs, or one run")
-    parser.add_argument("--against", metavar="ATTACK", help="also show paired differences to this attack")
-    parser.add_argument("--metric", default="psnr", help="what the table of attacks by defenses shows")
-    parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT", help="first download the runs of this W&B project")
+    """Print and write the board; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="leaderboard", description="The board of all runs in a folder.")
+    parser.add_argument("out", type=Path, help="folder of runs, or the folder of one run")
+    parser.add_argument(
+        "--against", metavar="ATTACK", help="also show the paired differences between every attack and this one"
+    )
+    parser.add_argument("--metric", default="psnr", help="metric in the table of attacks by defenses")
+    parser.add_argument(
+        "--from-wandb", metavar="ENTITY/PROJECT", help="first download the runs of this W&B project into OUT"
+    )
     parser.add_argument("--to-wandb", metavar="ENTITY/PROJECT", help="log the board to this W&B project")
-    parser.add_argument("--group", help="of W&B runs: which to download (all), and the board's (OUT's name)")
+    parser.add_argument(
+        "--group",
+        help="W&B group: of the runs to download (default: all), and of the logged board (default: the name of OUT)",
+    )
     options = parser.parse_args(arguments)
     try:
         if options.from_wandb is not None:
@@ -40,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(out: Path, against: str | None, metric: str) -> None:
-    """Print the board, and write it into `out` as a page, Markdown and CSV; with several defenses their matrix too."""
+    """Print the board, and write it into `out` as a page, Markdown and CSV, with a matrix where defenses differ."""
     rows, folders, warnings = gather(out)
     for warning in warnings:
         print(f"leaderboard: {warning}", file=sys.stderr)
@@ -62,12 +69,12 @@ def report(out: Path, against: str | None, metric: str) -> None:
 
 
 def difference_tables(rows: Sequence[Row], board: Sequence[Entry], against: str) -> list[Table]:
-    """One table for each setting in which `against` was run."""
+    """One table for every setting in which the attack `against` was run."""
     attacks = [entry for entry in board if entry.control == "none"]
     bases = [entry for entry in attacks if entry.attack == against]
     if not bases:
         there = ", ".join(sorted({entry.attack for entry in attacks})) or "none"
-        raise InputError(f"--against {against}: no such attack under this folder. There are: {there}.")
+        raise InputError(f"--against {against}: no such attack in this folder. There are: {there}.")
     tables = []
     for base in bases:
         others = [entry for entry in attacks if entry is not base and comparable(entry, base)]

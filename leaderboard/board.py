@@ -34,7 +34,7 @@ SETTING = (
 )
 KNOWLEDGE = ("prior", "prior_trained_on", "labels", "label_method", "bn", "know_lr", "match")
 IDENTITY = (*SETTING, "attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options", "protocol")
-# All that the score of a mean image can depend on, whichever attack's run wrote it.
+# What the score of a mean image depends on. It does not depend on the attack whose run wrote it.
 MEAN_IMAGE = ("data", "split", "size", "resize", "victim", "batch_size", "batches", "control", "protocol")
 
 
@@ -109,7 +109,7 @@ def metrics(board: Iterable[Entry]) -> dict[str, bool]:
 
 
 def identity(row: Row) -> dict[str, Any]:
-    """The fields that rows of one entry share; None for those that do not matter to the row's control."""
+    """The fields that the rows of one entry share; None for those that have no meaning for the row's control."""
     if row["control"] == "mean_image":
         return dict.fromkeys(IDENTITY) | {key: row[key] for key in MEAN_IMAGE} | {"attack": "mean image (control)"}
     attack = row["attack"]
@@ -120,7 +120,7 @@ def identity(row: Row) -> dict[str, Any]:
 
 
 def entries(rows: Iterable[Row]) -> list[Entry]:
-    """The board: by setting, then the best PSNR first. Diverged images count like all others."""
+    """The board: by setting, then the best PSNR first. Diverged images count like all other images."""
     return [entry for entry, _ in entries_with_rows(rows)]
 
 
@@ -133,7 +133,7 @@ def entries_with_rows(rows: Iterable[Row]) -> list[EntryWithRows]:
 
 
 def paired(rows: Iterable[Row], a: Entry, b: Entry, metric: str) -> Score | None:
-    """Mean difference a - b over the (seed, task, image) that both have; None where they share no value."""
+    """Mean difference a - b over the images that both have (same seed, task, image); None where there are none."""
     rows = list(rows)
     ours, theirs = (_distinct(row for row in rows if _belongs(row, entry)) for entry in (a, b))
     return difference((a, ours), (b, theirs), metric)
@@ -154,7 +154,7 @@ def difference(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
 
 
 def comparable(a: Entry, b: Entry) -> bool:
-    """Whether two entries attacked under the same setting and were scored under the same protocol."""
+    """Whether two entries have the same setting and protocol."""
     return _setting(a) == _setting(b)
 
 
@@ -163,9 +163,9 @@ def _setting(entry: Entry) -> tuple[Any, ...]:
 
 
 def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
-    """By entry: 1 + the attacks of its setting whose PSNR's interval lies above its own, and whether others share it.
+    """The place of every entry, and whether it is shared; None for a control, and where an entry has no interval.
 
-    None for a control, and where an entry has no interval.
+    The place is 1 + the number of attacks of the same setting whose interval of the PSNR lies wholly above.
     """
     rivals = defaultdict(list)
     for entry in board:
@@ -192,11 +192,11 @@ def _entry(group: Sequence[Row]) -> EntryWithRows:
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
     directions = {name: higher for row in rows for name, higher in row["higher_is_better"].items()}
     scores = {name: _score({sample: row.get(name) for sample, row in samples.items()}) for name in directions}
-    # Where some rows have no LPIPS their text says why, and only the others' names a backbone.
+    # `lpips_backbone` is the reason in a row without LPIPS, so only rows with LPIPS are asked.
     backbone = _agreed([row for row in rows if _known(row.get("lpips"))] or rows, "lpips_backbone")
-    if backbone is None and "lpips" in scores:  # distances of different backbones have no common mean
+    if backbone is None and "lpips" in scores:  # distances of different backbones cannot be averaged
         scores["lpips"] = None
-    # A mean image takes the setting of the attacks around it, so that it stands among them by its PSNR.
+    # A mean image takes the setting of the attacks that it was run with, so that it is sorted among them.
     setting = {key: _agreed(group, key) for key in SETTING}
     best: dict[Sample, float | None] = {}
     for (seed, task, _), row in samples.items():
@@ -218,7 +218,7 @@ def _entry(group: Sequence[Row]) -> EntryWithRows:
 
 
 def _distinct(rows: Iterable[Row]) -> dict[Sample, Row]:
-    """One row per sample however many runs wrote it; of several, one that has its LPIPS."""
+    """One row per sample, also where several runs wrote it; a row with LPIPS is preferred."""
     ordered = sorted(rows, key=lambda row: _known(row.get("lpips")))
     return {(row["seed"], row["task"], row["image"]): row for row in ordered}
 
@@ -227,7 +227,7 @@ def _score(values: dict[Sample, float | None]) -> Score | None:
     known = {sample: value for sample, value in sorted(values.items()) if _known(value)}
     if not known:
         return None
-    # A task holds the same images whatever the seed: another start is not an independent batch.
+    # A task has the same images under every seed, so another seed is not an independent batch.
     clusters = [task for _, task, _ in known]
     return Score(*clustered_interval(list(known.values()), clusters), len(known))
 

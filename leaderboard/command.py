@@ -1,4 +1,4 @@
-"""The command that repeats a run, from its config.yaml or, without one, from its rows."""
+"""The command that repeats a run, from its config.yaml or, where that is missing, from its rows."""
 
 import shlex
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The cost curves of an entry's runs: read, joined over tasks, thinned."""
+"""The cost curves of the runs of one entry: read, joined over tasks, thinned."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,16 +10,16 @@ import numpy as np
 
 from leaderboard.run_folder import RunFolder
 
-MOST = 200  # points of a curve that a page shows
+MOST = 200  # points of a curve on the page
 
 
 def joined(tasks: Iterable[tuple[RunFolder, str]]) -> tuple[dict[str, Any] | None, list[str]]:
     """The attacker's cost by step over tasks of any number of runs, and warnings.
 
     Returns:
-        steps, the quartiles low, median and high of the cost at them (None where no task had a finite one), stages as
-        [first step, name], `length` in steps and `tasks`; None where there is no curve. Curves that are shorter or
-        longer than most are left out and reported in a warning.
+        `steps`; the quartiles `low`, `median` and `high` of the cost at these steps, None where no task has a finite
+        cost; `stages` as [first step, name]; `length` in steps; the number of `tasks`. None where there is no curve.
+        Curves that are shorter or longer than most are left out, with a warning.
     """
     curves, warnings = [], []
     for run, task in tasks:
@@ -34,7 +34,9 @@ def joined(tasks: Iterable[tuple[RunFolder, str]]) -> tuple[dict[str, Any] | Non
     lengths = Counter(len(costs) for _, _, costs in curves)
     length = max(lengths, key=lambda length: (lengths[length], length), default=0)
     warnings += [
-        f"{path} is not as long as others of its entry; left out." for path, _, c in curves if len(c) != length
+        f"{path} has another length than most curves of its entry; left out."
+        for path, _, c in curves
+        if len(c) != length
     ]
     curves = [curve for curve in curves if len(curve[2]) == length]
     if not length:
@@ -48,7 +50,7 @@ def joined(tasks: Iterable[tuple[RunFolder, str]]) -> tuple[dict[str, Any] | Non
 
 
 def _quartiles(costs: np.ndarray) -> list[list[float | None]]:
-    """Of costs (tasks, points), by point; what is not finite is left out."""
+    """Quartiles of costs (tasks, points) by point; costs that are not finite are left out."""
     found: list[list[float | None]] = [[], [], []]
     for point in costs.T:
         finite = point[np.isfinite(point)]

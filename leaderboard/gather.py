@@ -10,7 +10,7 @@ from victims.errors import InputError
 
 
 class Gathered(NamedTuple):
-    """Rows, the folder of the run that wrote each, and one line for each thing that is torn or missing."""
+    """Rows, the folder of the run that wrote each row, and one line for everything that is torn or missing."""
 
     rows: list[Row]
     folders: list[Path]

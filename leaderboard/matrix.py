@@ -1,4 +1,4 @@
-"""Rows -> matrices: for every setting with more than one defense, its attacks by its defenses."""
+"""Rows -> matrices: attacks by defenses, for every setting with more than one defense."""
 
 import textwrap
 from collections import defaultdict
@@ -17,21 +17,21 @@ ATTACKER = ("attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "opt
 KINDS = {True: "adaptive", False: "non-adaptive"}
 
 Scores = dict[str, dict[str, Score]]
-"""By line, then by defense; where a pair was not run there is none."""
+"""By line, then by defense; a pair that was not run is missing."""
 
 
 @dataclass(frozen=True)
 class Matrix:
     """The attacks of one setting by its defenses.
 
-    An attack has a line for the attacker who adapts to the defense and one for who does not, where both were run;
-    without a defense there is nothing to adapt to, and both have the same score.
+    Where both attackers were run, an attack has one line for the adaptive attacker and one for the non-adaptive one.
+    Without a defense there is nothing to adapt to: both have the same score.
 
     Attributes:
-        defenses: in the order in which the rows have them, `none` first.
-        lines: the best in the first column first, controls last.
-        controls: those lines that are controls.
-        gains: adaptive - non-adaptive, paired over the images that both have.
+        defenses: in the order of the rows, `none` first.
+        lines: sorted by the first column, the best first; controls last.
+        controls: the lines that are controls.
+        gains: adaptive minus non-adaptive, paired over the images that both have.
     """
 
     setting: str
@@ -43,18 +43,18 @@ class Matrix:
     gains: Scores
 
     def best(self, defense: str) -> float:
-        """The score of the strongest attack on a defense; nan where there is none but controls."""
+        """The score of the strongest attack on a defense; nan where there are only controls."""
         attacks = (line for name, line in self.lines.items() if name not in self.controls)
         means = [line[defense].mean for line in attacks if defense in line]
         return (max if self.higher_is_better else min)(means, default=nan)
 
     @property
     def most(self) -> int:
-        """Images in the pair that has most of them."""
+        """The largest number of images of any pair."""
         return max(score.n for line in self.lines.values() for score in line.values())
 
     def tables(self) -> list[Table]:
-        """The scores, and what adapting gains where both attackers were run."""
+        """The scores; and the gain from adapting, where both attackers were run."""
         columns = {"attack": list(self.lines)}
         for defense in self.defenses:
             best = self.best(defense)
@@ -83,7 +83,7 @@ class Matrix:
 
 
 def matrices(rows: Iterable[Row], metric: str = "psnr") -> list[Matrix]:
-    """One for every setting in which attacks met more than one defense."""
+    """One for every setting in which attacks were run on more than one defense."""
     rows = list(rows)
     board = entries(rows)
     higher = metrics(board).get(metric, True)
@@ -96,7 +96,7 @@ def matrices(rows: Iterable[Row], metric: str = "psnr") -> list[Matrix]:
         if len(defenses) > 1:
             means = [entry for entry in board if entry.control == "mean_image" and _of_images(entry, attacks[0])]
             found.append(_matrix(rows, attacks, means, defenses, metric, higher))
-    return [matrix for matrix in found if matrix.lines]  # of LPIPS there may be no value at all
+    return [matrix for matrix in found if matrix.lines]  # a metric such as LPIPS may have no value at all
 
 
 def _matrix(
@@ -128,7 +128,7 @@ def _matrix(
             if score := paired(rows, defended[True][defense], defended[False][defense], metric):
                 gains.setdefault(name, {})[defense] = score
     for entry in means:
-        lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it knows of no defense
+        lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it is the same under every defense
     sign = -1 if higher_is_better else 1
 
     def rank(label: str) -> tuple[bool, float]:
@@ -158,14 +158,14 @@ def _of_images(mean_image: Entry, attack: Entry) -> bool:
 
 
 def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
-    """The attack, and of attackers with the same one what tells them apart."""
+    """The name of each attacker: its attack and, where several have the same attack, what tells them apart."""
     fields = [dict(zip(ATTACKER, values, strict=True)) for values in attackers]
     names = []
     for own in fields:
         alike = [other for other in fields if other["attack"] == own["attack"]]
         differing = [key for key in ATTACKER if len({other[key] for other in alike}) > 1]
         if "prior" in differing and "prior_trained_on" in differing:
-            differing.remove("prior_trained_on")  # goes with the prior
+            differing.remove("prior_trained_on")  # follows from the prior
         common = set.intersection(*(set(other["options"]) for other in alike))
         own = own | {"options": " ".join(option for option in own["options"] if option not in common) or NOTHING}
         told = {key: NOTHING if own[key] == "" else own[key] for key in differing}
@@ -174,7 +174,7 @@ def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
 
 
 def write(found: Sequence[Matrix], out: Path) -> list[Path]:
-    """`matrix.md` and `matrix.png` in `out`, or nothing where there is no matrix; the files written."""
+    """Write `matrix.md` and `matrix.png` into `out`, if there is a matrix; returns the files."""
     if not found:
         return []
     document, picture = out / "matrix.md", out / "matrix.png"
@@ -184,7 +184,7 @@ def write(found: Sequence[Matrix], out: Path) -> list[Path]:
 
 
 def draw(found: Sequence[Matrix], path: Path) -> None:
-    """A heat map of every setting, one below the other: mean, half its 95 % interval, the best of a column framed."""
+    """Draw one heat map per setting: mean, half of its 95 % interval, the best of every column framed."""
     from matplotlib.figure import Figure  # here, because the import takes longer than a board
 
     width = max(_left(matrix) + sum(map(_wide, matrix.defenses)) for matrix in found) + 1.1
@@ -199,7 +199,7 @@ def draw(found: Sequence[Matrix], path: Path) -> None:
 def _draw_panel(axis: Any, matrix: Matrix, characters: int) -> None:
     cells = [[line.get(defense) for defense in matrix.defenses] for line in matrix.lines.values()]
     values = [[score.mean if score else nan for score in line] for line in cells]
-    colors = "cividis" if matrix.higher_is_better else "cividis_r"  # bright is what leaks most, for every metric
+    colors = "cividis" if matrix.higher_is_better else "cividis_r"  # bright is the largest leak, for every metric
     image = axis.imshow(values, cmap=colors, aspect="auto")
     for i, (name, line) in enumerate(zip(matrix.lines, cells, strict=True)):
         for j, score in enumerate(line):
@@ -233,7 +233,7 @@ def _frame(column: int, line: int, ink: str) -> Any:
 
 
 def _wide(defense: str) -> float:
-    """Of a column, in inches: its heading at 8 points must fit."""
+    """The width of a column in inches; its heading is set at 8 points."""
     return max(0.9, 0.075 * max(map(len, defense.split("+"))) + 0.1)
 
 

@@ -1,4 +1,4 @@
-"""Results -> one page that opens from disk: no network, no server, everything inside."""
+"""Results -> one HTML file that needs neither network nor server: everything is inside."""
 
 import base64
 import hashlib
@@ -10,20 +10,20 @@ from typing import Any
 from leaderboard.run_folder import write_atomically
 
 PARTS = Path(__file__).parent / "page"
-SIDE = 64  # pixels: larger pictures are shown smaller
+SIDE = 64  # pixels: larger pictures are scaled down
 PER_ENTRY, IN_ALL = 24, 2000  # pictures of reconstructions: bound the page at about 20 MB
 
 
 def write_page(results: dict[str, Any], out: Path) -> Path:
-    """`leaderboard.html` in `out`: the same results give the same bytes."""
+    """Write `leaderboard.html` into `out`; the same results give the same bytes."""
     path = out / "leaderboard.html"
     write_atomically(path, page(results))
     return path
 
 
 def page(results: dict[str, Any]) -> str:
-    """The page, with the pictures that `results` names, as far as they can be read."""
-    # Within JSON a "<" can only stand in a string: escaped, no row can end the script that holds it.
+    """The page, with all pictures of `results` that can be read."""
+    # In JSON a "<" occurs only in strings. Escaped, it cannot end the script element that holds the JSON.
     data = json.dumps(with_pictures(results), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     text = (PARTS / "template.html").read_text(encoding="utf-8")
     for mark, part in (
@@ -36,9 +36,9 @@ def page(results: dict[str, Any]) -> str:
 
 
 def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
-    """`results` with keys in place of the pictures' paths, and `pictures`: their data URIs by key.
+    """`results` with keys in place of the paths of pictures, and `pictures`: their data URIs by key.
 
-    The first images of every entry have theirs; one that cannot be read is reported in a warning.
+    Only the first images of every entry get a picture. A picture that cannot be read is reported in a warning.
     """
     limit = max(1, min(PER_ENTRY, IN_ALL // max(1, len(results["entries"]))))
     pictures: dict[str, str] = {}
@@ -49,13 +49,13 @@ def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
             return None
         try:
             uri = _thumbnail(Path(path))
-        except (OSError, ValueError, SyntaxError):  # what Pillow raises at a torn PNG
+        except (OSError, ValueError, SyntaxError):  # Pillow raises them for a torn PNG
             warnings.append(
-                f"{Path(path).parent.parent.name}/{Path(path).parent.name}/{Path(path).name} is no picture."
+                f"{Path(path).parent.parent.name}/{Path(path).parent.name}/{Path(path).name} is not a picture."
             )
             return None
         name = hashlib.sha256(uri.encode()).hexdigest()[:12]
-        pictures[name] = uri  # the truth of an image is the same in every run
+        pictures[name] = uri  # one key for equal pictures: the truth is the same in every run
         return name
 
     entries = []
@@ -69,7 +69,7 @@ def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _thumbnail(path: Path) -> str:
-    from PIL import Image  # here, for a board without pictures needs none
+    from PIL import Image  # here, because a board without pictures does not need it
 
     with Image.open(path) as image:
         small = image.convert("RGB")

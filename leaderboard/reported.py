@@ -1,4 +1,4 @@
-"""Published numbers from `reported.yaml`, to stand beside measured ones."""
+"""Published numbers from `reported.yaml`, shown beside measured ones."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -25,11 +25,11 @@ class Reported:
     Attributes:
         table: its key in the file, which recipes name.
         source: paper and table.
-        method: as the paper calls it.
-        attack: this suite's name of it; `labels` for label recovery alone.
-        setting: fields of a row, as far as the paper says; of `options` those that matter, null for the default.
+        method: the name in the paper.
+        attack: the name in this suite; `labels` for label recovery alone.
+        setting: fields of a row, as far as the paper states them; of `options` those that matter, null for a default.
         values: by metric.
-        note: how the paper's protocol differs from this suite's.
+        note: how the protocol of the paper differs from that of this suite.
     """
 
     table: str
@@ -42,10 +42,10 @@ class Reported:
 
 
 def reported(path: Path = FILE) -> list[Reported]:
-    """All of them, in the file's order.
+    """All published numbers, in the order of the file.
 
     Raises:
-        InputError: the file cannot be read, or a table in it is not as it should be; says where and what.
+        InputError: the file cannot be read, or a table in it has a mistake; the message says where and what.
     """
     try:
         content = yaml.safe_load(path.read_text())

@@ -1,4 +1,4 @@
-"""Rows -> all that the page shows, as one plain dictionary: a pure function of result files."""
+"""Rows -> everything on the page, as one plain dictionary: a pure function of result files."""
 
 import hashlib
 import json
@@ -47,15 +47,15 @@ def results(
 
     Args:
         rows: of any number of runs.
-        folders: of the run that wrote each row, as many as rows.
+        folders: the folder of the run that wrote each row, as many as rows.
         reported: published numbers: dataclasses with `source`, `method`, `attack`, `setting` (fields of a row, as far
-            as the paper says), `values` by metric and `note`.
-        against: the attack that others are held against, by default the best of every setting.
+            as the paper states them), `values` by metric and `note`.
+        against: the attack that the other attacks are compared with, by default the best of every setting.
         metric: of the matrices.
 
     Returns:
-        what JSON can hold, in the order of the board; numbers that are not finite are None. It depends on neither the
-        order of the rows nor the clock.
+        values that JSON can hold, in the order of the board; numbers that are not finite are None. The result depends
+        neither on the order of the rows nor on the time.
     """
     where = [row | {"folder": folder} for row, folder in zip(rows, folders, strict=True)]
     where.sort(key=lambda row: str(row["folder"]))
@@ -110,7 +110,7 @@ def results(
 
 
 def _reference(pair: EntryWithRows, board: Sequence[EntryWithRows], against: str | None) -> EntryWithRows | None:
-    """The attack that an entry is held against: `against`, or the best of its setting; the board has the best first."""
+    """The attack that an entry is compared with: `against`, or the best (first) of its setting."""
     entry = pair[0]
     attacks = [
         other
@@ -131,7 +131,7 @@ def _differences(pair: EntryWithRows, base: EntryWithRows) -> dict[str, Any]:
 
 
 def _commands(rows: Iterable[Row]) -> list[str]:
-    """One for each run, in the order of their folders."""
+    """One command for each run, in the order of their folders."""
     runs = defaultdict(list)
     for row in rows:
         runs[row["folder"]].append(row)
@@ -146,7 +146,7 @@ def _tasks(rows: Iterable[Row]) -> list[tuple[RunFolder, str]]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    """The scores of one image, and where its pictures lie: null where a file is not there."""
+    """The scores of one image, and the paths of its pictures: None where a file is missing."""
     run = RunFolder(row["folder"])
     files = {"reconstruction": run.reconstruction(row["task"], row["image"]), "truth": run.truth(row["image"])}
     pictures = {name: str(path) if path.is_file() else None for name, path in files.items()}
@@ -175,7 +175,7 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
 
 
 def _variants(board: Iterable[Entry]) -> dict[int, str]:
-    """What tells an attack from others of its name in the same setting, by the entry's `id()`."""
+    """What tells entries with the same attack and setting apart, by the `id()` of the entry."""
     settings = defaultdict(list)
     for entry in board:
         if entry.control != "mean_image":
@@ -212,10 +212,10 @@ def _field(entry: Entry, key: str) -> Any:
 
 
 def _is_of(number: Mapping[str, Any], samples: Iterable[Row]) -> bool:
-    """Whether a number was published for the attack and the setting of an entry's rows, as far as its paper says."""
+    """Whether a number was published for the attack and the setting of these rows, as far as the paper states it."""
     row = next(iter(samples))
     setting = {key: value for key, value in number["setting"].items() if key != "options"}
-    options = number["setting"].get("options", {})  # a null: left as the attack has it
+    options = number["setting"].get("options", {})  # null means the attack's default
     alike = {key: row.get(key) for key in setting} == setting
     alike = alike and {key: str(row["options"].get(key)) for key in options} == {k: str(v) for k, v in options.items()}
     return alike and number["attack"] == row["attack"] and row["control"] == "none"
@@ -230,7 +230,7 @@ def _score(score: Score | None) -> dict[str, float] | None:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: six digits, and no number that is not finite."""
+    """Values for JSON: numbers with six digits, None where a number is not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,6 +1,6 @@
-"""Rows: one line of JSON per scored image, with everything needed to run it again.
+"""The row: one line of JSON per scored image, with everything needed to run it again.
 
-This module imports nothing but the standard library: the leaderboard reads rows through it alone.
+This is the only module that knows how older versions wrote rows.
 """
 
 import json
@@ -11,25 +11,25 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-PROTOCOL = 3  # raised whenever a number computed by older code can no longer stand beside a new one
+PROTOCOL = 3  # raised when numbers of older code cannot be compared with new ones
 
 Control = Literal["none", "mean_image", "shuffled_update"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The scores of one image and what they rest on.
+    """The scores of one image, and how they were obtained.
 
     `scores` are by metric, null where there is none, and `higher_is_better` says which direction is better; in a file
     every score is a key of its own, beside the others. `lpips_backbone` is the network of the metric `lpips`, or the
     reason why there is none.
     `cost` is the attacker's own matching cost, null where no start ever had a finite one (`status` = "diverged").
-    `label_method` is what read the labels from the update, where that was asked for; `label_counts` and
-    `label_existence` are `label_accuracy`'s scores of the labels that the attack used, null where nothing was attacked.
+    `label_method` is the method that read the labels from the update, if one did; `label_counts` and `label_existence`
+    score the labels that the attack used, null where nothing was attacked.
     `axis` is where the defense stands on the axis along which charts compare it, by the name of the axis; an attack
     without a defense stands at 0 on every axis. `gradient_path` is how the victim's gradients were computed.
-    `seconds` is the time of the task. `memory` is the most that the process had taken when the task was done, in
-    MiB: on a GPU that of tensors since the task's group began, on a CPU all of the process since its start.
+    `seconds` is the time of the task. `memory` is the peak until the end of the task in MiB: on a GPU that of tensors
+    since the group of the task began, on a CPU that of the whole process since its start.
     """
 
     protocol: int
@@ -93,7 +93,7 @@ class Row:
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of one file, and one warning for each line that is none.
 
-    A torn or foreign line is left out and reported, never a reason to lose the others.
+    A torn or foreign line is left out with a warning; the other lines are kept.
     """
     rows, warnings = [], []
     for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
@@ -125,12 +125,19 @@ ALWAYS_SCORED = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse"
 
 def _updated(row: dict[str, Any]) -> dict[str, Any]:
     """A row as this version would have written it."""
-    row = {**LATER, "higher_is_better": ALWAYS_SCORED, **row}
-    if row.get("bn") == "unmixed":
-        row["bn"] = "recovered"
-    defense = row["defense"] = re.sub(r"(^|\+)quantisation:", r"\1quantization:", row["defense"])
-    sparsity = re.fullmatch(r"sparsification:([0-9.]+)", defense)
+    row = renamed({**LATER, "higher_is_better": ALWAYS_SCORED, **row})
+    sparsity = re.fullmatch(r"sparsification:([0-9.]+)", row["defense"])
     return {"axis": {"share of the update that is not sent": float(sparsity[1])} if sparsity else {}} | row
+
+
+def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a run with the values that are now called otherwise under their present names."""
+    found = dict(options)
+    if found.get("bn") == "unmixed":
+        found["bn"] = "recovered"
+    if isinstance(found.get("defense"), str):
+        found["defense"] = re.sub(r"(^|\+)quantisation:", r"\1quantization:", found["defense"])
+    return found
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,17 +1,17 @@
-"""What lies in the folder of one run. Whoever reads or writes a file there does it through this module.
+"""The folder of one run: this module alone reads and writes the files in it.
 
     config.yaml                             the options of the run
     rows.jsonl                              one row per image, in the order of the tasks, once the run is complete
     parts/TASK.jsonl                        the rows of one task until then
     curves/TASK.csv                         the attacker's cost by step
-    layers/TASK.csv                         what a layer-by-layer attack found out about each layer
-    reconstructions/TASK--IMAGE.png         what was rebuilt
+    layers/TASK.csv                         equations, rank and error of each layer, by a layer-by-layer attack
+    reconstructions/TASK--IMAGE.png         the rebuilt image
     truth/IMAGE.png                         the private image
-    picture.png, curves.png, layers.png     drawn from the above
-    processes/RANK                          heartbeats, while the run is going on
-    wandb/                                  what W&B keeps, and which tasks it has
+    picture.png, curves.png, layers.png     drawings of the above
+    processes/RANK                          heartbeat of each process, during the run
+    wandb/                                  files of W&B, and the tasks that were logged
 
-Tensors stay outside: the board reads these files without torch.
+It works without torch, because the board reads these files without torch.
 """
 
 import csv
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from leaderboard.rows import Row, read_rows
+from leaderboard.rows import Row, read_rows, renamed
 
 ROWS, PARTS, CONFIG = "rows.jsonl", "parts", "config.yaml"
 
@@ -59,7 +59,7 @@ class RunFolder:
             config = yaml.safe_load(self.config_file.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError):
             return None
-        return config if isinstance(config, dict) and "attack" in config else None
+        return renamed(config) if isinstance(config, dict) and "attack" in config else None
 
     # Rows
 
@@ -68,12 +68,12 @@ class RunFolder:
         self._write(self.path / PARTS / f"{_inside(task)}.jsonl", _lines(row.line() for row in rows))
 
     def read_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
-        """Every row, also of tasks that are not complete, and one warning for each line or file that is none."""
+        """Every row, also of incomplete tasks, and one warning for each line or file that cannot be read."""
         files = list(self._row_files())
         return [row for rows, _ in files for row in rows], [warning for _, warnings in files for warning in warnings]
 
     def read_tasks(self) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-        """The rows of complete tasks by task, and warnings as those of `read_rows`."""
+        """The rows of complete tasks by task, and the same warnings as `read_rows`."""
         tasks: dict[str, list[dict[str, Any]]] = {}
         warnings: list[str] = []
         for rows, torn in self._row_files():
@@ -84,7 +84,7 @@ class RunFolder:
     def merge_rows(self, order: Sequence[str]) -> list[dict[str, Any]]:
         """Write `rows.jsonl` in the order of `order`, drop the parts, and return the rows of `order`.
 
-        Tasks that are not in `order`, from a longer run, stay in the file behind the others.
+        Other tasks, from a longer run, stay in the file at its end.
         """
         parts = self._parts()
         tasks, _ = self.read_tasks()
@@ -97,7 +97,7 @@ class RunFolder:
         return [row for task in order for row in tasks.get(task, [])]
 
     def _row_files(self) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
-        """Rows and warnings of one file after the other; a part is newer than what `rows.jsonl` has of its task."""
+        """Rows and warnings of every file. Parts come last: they are newer than `rows.jsonl`."""
         for path in [self.rows_file, *self._parts()]:
             try:
                 yield read_rows(path)
@@ -141,7 +141,7 @@ class RunFolder:
         self._write_table(self.layers_file(task), columns, lines)
 
     def read_layers(self, task: str) -> list[dict[str, str]]:
-        """One dictionary per layer, in the order of the attack; none where the task has no such file."""
+        """One dictionary per layer, in the order of the attack; empty where the task has no such file."""
         try:
             return self._read_table(self.layers_file(task))
         except FileNotFoundError:
@@ -173,7 +173,7 @@ class RunFolder:
     # W&B
 
     def write_logged(self, mode: str, tasks: Iterable[str]) -> None:
-        """Keep which tasks W&B has, `online` or `offline`."""
+        """Keep the tasks that W&B has. The mode is `online` or `offline`."""
         self._write(self._logged(mode), "\n".join(tasks))
 
     def read_logged(self, mode: str) -> list[str]:
@@ -201,14 +201,14 @@ class RunFolder:
 
 
 def find_runs(out: Path) -> list[RunFolder]:
-    """Every run that has been started in `out`, or in a folder anywhere below it."""
+    """Every run in `out` or in a folder below it."""
     files = [*out.rglob(ROWS), *out.rglob(CONFIG)]
     folders = {path.parent for path in files} | {path.parent.parent for path in out.rglob(f"{PARTS}/*.jsonl")}
     return [RunFolder(folder) for folder in sorted(folders)]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write so that a reader, or a killed run, sees the old file or the new one and nothing between."""
+    """Write a file so that readers see the old file or the new one, also when the process is killed."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)
@@ -219,5 +219,5 @@ def _lines(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def _inside(name: str) -> str:
-    """The name of a file in its folder, also where rows from elsewhere hold a path."""
+    """The last part of a name. A foreign row may hold a path, which must not lead out of the folder."""
     return Path(name).name

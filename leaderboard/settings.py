@@ -1,4 +1,4 @@
-"""Settings and required knowledge of entries, in words."""
+"""The setting of an entry and the knowledge of its attacker, in words."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from leaderboard.board import MEAN_IMAGE, SETTING, Entry
 from leaderboard.rows import PROTOCOL
 
 Setting = tuple[tuple[str, Any], ...]
-"""Names and values of all that entries of one setting share."""
+"""Names and values of the fields that the entries of one setting share."""
 
 ALWAYS_NAMED = ("data", "size", "victim", "batch_size", "defense")
 
@@ -17,13 +17,13 @@ def setting_of(entry: Entry) -> Setting:
 
 
 def stands_in(entry: Entry, setting: Setting) -> bool:
-    """Whether an entry belongs to a setting: a mean image to each that has its images."""
+    """Whether an entry belongs to a setting. A mean image belongs to every setting with the same images."""
     keys = MEAN_IMAGE if entry.control == "mean_image" else (*SETTING, "protocol")
     return all(entry[key] == value for key, value in setting if key in keys)
 
 
 def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
-    """A setting by the fields that matter always and by those that `varying` names, as far as it has them."""
+    """A setting in words: the fields that are always named, and the `varying` ones that it has."""
     named = {"batch_size": "batch {}", "size": "{} px", "defense": "defense {}"}
     texts = [named.get(key, "{}").format(setting[key]) for key in ALWAYS_NAMED if key in setting]
     if setting.get("defense", "none") != "none" and "adapt" in varying:
@@ -38,7 +38,7 @@ def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
 
 
 def knowledge(entry: Entry) -> list[str]:
-    """What the attacker needs to have beside the update, in plain words; nothing where nothing was attacked."""
+    """What the attacker has beside the update, in words; empty where nothing was attacked."""
     if entry["labels"] is None:
         return []
     how = f" by {entry['label_method']}" if entry["label_method"] else ""

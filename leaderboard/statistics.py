@@ -6,7 +6,7 @@ from math import nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-BLOCK = 2**22  # cluster indices drawn at once: bounds the memory at about 100 MB
+BLOCK = 2**22  # cluster indices drawn at once; limits the memory to about 100 MB
 
 
 def clustered_interval(
@@ -14,17 +14,17 @@ def clustered_interval(
 ) -> tuple[float, float, float]:
     """Mean of `values` with its 95 % percentile bootstrap interval, resampling whole clusters.
 
-    The images of one batch are rebuilt together and are not independent: the batch is what is drawn, and a
-    draw's mean is over all images of its clusters.
+    The images of one batch are rebuilt together and are not independent. A draw therefore takes whole batches, and its
+    mean is over all images of these batches.
 
     Args:
         values: (n,) finite numbers, at least one.
         clusters: (n,) the label of each value's cluster.
         draws: bootstrap samples.
-        seed: of the draws, so that a board is a function of its rows.
+        seed: of the draws; a fixed seed makes the board a function of its rows.
 
     Returns:
-        Mean, low, high. A single cluster says nothing about the spread between clusters: low = high = nan.
+        Mean, low, high; low = high = nan where there is only one cluster, which shows no spread between clusters.
     """
     values = np.asarray(values, dtype=np.float64)
     labels, member = np.unique(np.asarray(clusters), return_inverse=True)

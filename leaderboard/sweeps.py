@@ -1,4 +1,4 @@
-"""Entries -> PSNR along an axis: what more images in a batch, or a stronger defense, take from every attack."""
+"""Entries -> PSNR along an axis: how larger batches or stronger defenses lower the score of every attack."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ class Sweep(NamedTuple):
 
 
 def sweeps(board: Iterable[Entry]) -> list[Sweep]:
-    """One for every axis and setting in which an attack was run at two or more values, all else equal.
+    """One for every axis and setting in which an attack was run at two or more values, everything else being equal.
 
     The axes are the images in a batch, and those that the defenses of the board name.
     """
@@ -42,7 +42,7 @@ Fixed = tuple[tuple[str, object], ...]
 
 
 def _alike(board: Iterable[Entry], axis: str) -> dict[tuple[Fixed, bool | None], list[tuple[float, Entry]]]:
-    """Values on an axis with their entries, by all that does not vary along it and by whether the attacker adapts.
+    """Values on an axis with their entries, by the fields that are fixed along it and by whether the attacker adapts.
 
     Without a defense there is nothing to adapt to: that entry begins the lines of adaptive and non-adaptive attackers.
     """

@@ -14,7 +14,7 @@ from typing import Any
 from leaderboard.board import IDENTITY, Entry, Score, metrics, places
 
 NOTHING = "-"
-# The attack is always shown, its name says which control it is, and the protocol is a mark on it.
+# Without the attack, which is always shown with its control and a mark for an older protocol.
 SETTING_COLUMNS = (
     *(key for key in IDENTITY if key not in ("attack", "control", "options", "protocol")),
     "lpips_backbone",
@@ -23,14 +23,14 @@ SETTING_COLUMNS = (
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of cells by heading, the attack first, between lines of text."""
+    """Columns of cells by heading, the attack first, with text above and below."""
 
     above: str
     columns: dict[str, list[str]]
     below: str = ""
 
     def text(self) -> str:
-        """Aligned columns; those that do not fit into the terminal follow below, the attack again first."""
+        """Aligned columns. Those that do not fit into the terminal follow below, again with the attack first."""
         limit = get_terminal_size(fallback=(120, 24)).columns
         first, *others = ([heading, *cells] for heading, cells in self.columns.items())
         blocks, free = [[first]], limit - _width(first)
@@ -65,7 +65,7 @@ def as_markdown(entries: Sequence[Entry]) -> str:
 
 
 def as_csv(entries: Sequence[Entry]) -> str:
-    """Every field of every entry in full precision; an empty cell where there is no value."""
+    """Every field of every entry, in full precision; a missing value is an empty cell."""
     sheet = io.StringIO()
     shared, counts = (*IDENTITY, "lpips_backbone"), ("n", "tasks", "diverged", "seconds", "gradient_evaluations")
     names = metrics(entries)
@@ -83,7 +83,7 @@ def as_csv(entries: Sequence[Entry]) -> str:
 
 
 def board_table(entries: Sequence[Entry]) -> Table:
-    """The common setting above; attack, what varies, counts, place by PSNR, metrics and budget as columns."""
+    """The common setting above; columns for the attack, what varies, counts, place, metrics and budget."""
     scores = {
         _heading(name, higher): [interval(entry.scores.get(name), entry.n) for entry in entries]
         for name, higher in metrics(entries).items()
@@ -102,7 +102,7 @@ def board_table(entries: Sequence[Entry]) -> Table:
 def difference_table(
     base: Entry, differences: Sequence[tuple[Entry, dict[str, Score | None]]], board: Sequence[Entry]
 ) -> Table:
-    """Each entry minus `base` over the images both have; columns name them as those of `board` do."""
+    """Each entry minus `base`, over the images that both have; entries are named as in the table of `board`."""
     names = _names(board)
     places = [board.index(entry) for entry, _ in differences]
     columns = {key: [cells[place] for place in places] for key, cells in names.items()}
@@ -118,7 +118,7 @@ def difference_table(
 
 
 def verdict(difference: Score | None, higher_is_better: bool) -> str:
-    """better or worse where the interval lies on one side of zero, tie where it does not."""
+    """`better` or `worse` where the interval lies on one side of zero, else `tie`."""
     if difference is None or isnan(difference.low):
         return NOTHING
     if difference.low <= 0 <= difference.high:
@@ -136,7 +136,7 @@ def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
     for entry in entries:
         alike[entry.attack].append(set(entry["options"] or ()))
     options = [
-        # Other attacks have other options: only those that tell entries of one attack apart are shown.
+        # Attacks have different options. Shown are those that tell entries of the same attack apart.
         ", ".join(option for option in e["options"] or () if option not in set.intersection(*alike[e.attack]))
         for e in entries
     ]
@@ -171,7 +171,7 @@ def _escaped(text: str) -> str:
 
 
 def interval(score: Score | None, images: int = 0, *, signed: bool = False) -> str:
-    """`15.32 [14.9, 15.8]`, and n where it is not that of the entry's images."""
+    """`15.32 [14.9, 15.8]`, and n where it differs from the number of `images`."""
     if score is None:
         return NOTHING
     sign = "+" if signed else ""

@@ -1,6 +1,6 @@
-"""Boards in W&B: rows of every run of a project to disk, and a board as a run of its own.
+"""Boards in W&B: download the runs of a project, and log a board as a run.
 
-W&B is imported where it is used: a board without it must not wait for it.
+W&B is imported where it is used, because its import is slow.
 """
 
 import csv
@@ -17,20 +17,20 @@ from victims.errors import InputError
 if TYPE_CHECKING:
     import wandb
 
-RESULT = "result"  # type of the artifact that holds a run's folder, rows.jsonl and config.yaml among them
+RESULT = "result"  # type of the artifact that holds the folder of a run
 BOARD = "leaderboard"
 
 
 def download(project: str, group: str | None, out: Path) -> None:
-    """Write every run's result into `out`, a folder named by its id each; runs without one go to stderr.
+    """Download the result of every run into a folder of `out` named by its id; report runs without a result on stderr.
 
     Args:
         project: ENTITY/PROJECT.
-        group: only the runs of this one.
-        out: made where it is missing.
+        group: download only the runs of this group.
+        out: created if it is missing.
 
     Raises:
-        InputError: no API key, no such project, no connection, or no run has rows.
+        InputError: there is no API key, project, connection, or run with rows.
     """
     import wandb
 
@@ -41,7 +41,7 @@ def download(project: str, group: str | None, out: Path) -> None:
         for run in wandb.Api().runs(project, filters={"group": group} if group else None):
             logged = list(run.logged_artifacts())
             results = [artifact for artifact in logged if artifact.type == RESULT]
-            if results:  # one more each time that tasks were added
+            if results:  # the last one is complete: a run logs its result again whenever tasks were added
                 last = max(results, key=lambda artifact: int(artifact.version.removeprefix("v")))
                 last.download(root=str(out / re.sub(r"[^\w-]", "_", run.id)))
                 found = True
@@ -54,15 +54,15 @@ def download(project: str, group: str | None, out: Path) -> None:
 
 
 def upload(project: str, group: str | None, out: Path) -> None:
-    """Log the board that was written into `out`: its CSV as a table, its files and the page as an artifact.
+    """Log the board in `out`: its CSV as a table, its files as an artifact.
 
     Args:
         project: ENTITY/PROJECT.
-        group: the board's; by default the name of `out`.
-        out: holds `leaderboard.csv` and others of that name.
+        group: of the board; by default the name of `out`.
+        out: holds `leaderboard.csv` and the other files of that name.
 
     Raises:
-        InputError: no API key, or W&B cannot be reached or refuses.
+        InputError: there is no API key, or W&B does not accept the board.
     """
     import wandb
 
@@ -86,10 +86,10 @@ def upload(project: str, group: str | None, out: Path) -> None:
 def start(
     folder: Path, *, project: str, group: str, name: str, kind: str, config: Mapping[str, Any] | None = None, **how: Any
 ) -> "wandb.Run":
-    """A W&B run that is the same one whenever `group` and `name` are; `how` are further arguments of `wandb.init`."""
+    """A W&B run: the same `group` and `name` give the same run. `how` has further arguments of `wandb.init`."""
     import wandb
 
-    # What waits for a sync would lie in the home otherwise, where nobody who deletes results looks for it.
+    # Otherwise files that wait for a sync lie in the home directory and stay there when the results are deleted.
     os.environ["WANDB_DATA_DIR"] = str(folder.resolve() / "wandb")
     return wandb.init(
         project=project,
@@ -106,9 +106,10 @@ def start(
 
 
 def need_key() -> None:
-    """
+    """Check that W&B has an API key.
+
     Raises:
-        InputError: there is no API key, or what there is cannot be one.
+        InputError: there is no API key, or it is malformed.
     """
     import wandb
 
@@ -122,19 +123,19 @@ def need_key() -> None:
 
 
 def split(project: str) -> tuple[str, str]:
-    """ENTITY and PROJECT.
+    """ENTITY and PROJECT of ENTITY/PROJECT.
 
     Raises:
-        InputError: it is not of this form.
+        InputError: `project` has another form.
     """
     entity, _, name = project.partition("/")
     if not entity or not name or "/" in name:
-        raise InputError(f"'{project}' is no W&B project; write ENTITY/PROJECT.")
+        raise InputError(f"'{project}' is not a W&B project; write ENTITY/PROJECT.")
     return entity, name
 
 
 def number(cell: str) -> float | str | None:
-    """What a cell of CSV means; an empty one is None."""
+    """The value of a CSV cell; None for an empty cell."""
     try:
         return float(cell)
     except ValueError:

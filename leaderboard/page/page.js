@@ -67,7 +67,7 @@ function scoreCell(entry, metric) {
     make("span", { class: "interval" }, interval(score, metric) + (score.n !== entry.n && metric !== "best_in_batch" ? ` (n=${score.n})` : ""))];
 }
 
-/** Selects for what entries differ in; each takes an entry and says its value. */
+/** Filters for the fields in which entries differ; `values` returns the values of an entry. */
 const FILTERS = [
   { title: "Setting", values: entry => entry.settings.map(i => board.settings[i]), wide: true },
   { title: "Attack", values: entry => [entry.attack.replace(/, shuffled update \(control\)$/, "")] },
@@ -103,7 +103,7 @@ function sorted(entries) {
   const { value } = COLUMNS[order.column], sign = order.down ? -1 : 1;
   return [...entries].sort((a, b) => {
     const [x, y] = [value(a), value(b)];
-    if (x == null || y == null) return (x == null) - (y == null);  // what has no value is last, both ways
+    if (x == null || y == null) return (x == null) - (y == null);  // entries without a value are last in both orders
     return sign * (typeof x === "number" ? x - y : x.localeCompare(y, "en", { numeric: true }));
   });
 }
@@ -118,7 +118,7 @@ function drawRows() {
   const entries = sorted(chosen()), rows = entries.map(entry => make("tr", { class: entry.stale ? "stale" : null, "data-id": entry.id },
     COLUMNS.map(column => column.header ? make("th", { scope: "row" }, column.cell(entry)) : make("td", { class: column.wrap ? "wrap" : null }, column.cell(entry)))));
   const groups = new Map();
-  if (order.column === null) entries.forEach((entry, i) => {  // the board's own order is by setting
+  if (order.column === null) entries.forEach((entry, i) => {  // without a sort column the board is ordered by setting
     if (i === 0 || settingOf(entries[i - 1]) !== settingOf(entry)) groups.set(rows[i], make("tr", { class: "group" }, make("th", { colspan: COLUMNS.length, scope: "rowgroup" }, make("span", {}, settingOf(entry)))));
   });
   $("board").tBodies[0].replaceChildren(...rows.flatMap(row => groups.has(row) ? [groups.get(row), row] : [row]));
@@ -201,7 +201,7 @@ function plot(width, { title, x, y, series, joined, marked }) {
   return svg;
 }
 
-/** Cost by step or, with seconds for a whole run, by time; a run has one pace. */
+/** Cost by step, or by time, where all steps of a run are taken to be equally long. */
 function costs(entries, timed) {
   return entries.filter(e => e.curve).map(e => ({
     name: name(e), band: !timed,
@@ -215,22 +215,22 @@ function drawCharts() {
   const sweeps = board.sweeps.map(sweep => chart({ title: `PSNR by ${sweep.axis}`, caption: `${sweep.setting}. Bars: 95 % intervals.`, x: { label: sweep.axis, log: sweep.axis.startsWith("images") }, y: { label: "PSNR (dB)" },
     series: sweep.lines.map(line => ({ name: name(byId.get(line.points[0].id)), points: line.points.filter(p => ids.has(p.id)).map(p => ({ x: p.x, y: p.mean, ...bounds(p) })) })), joined: true, marked: true }));
   const figures = groups.flatMap(([label, group]) => [
-    chart({ title: "Cost against time", caption: `${label}. Median over tasks. Attacks match by different costs: hold their shapes, not their heights, against each other.`,
+    chart({ title: "Cost against time", caption: `${label}. Median over tasks. Attacks match by different costs: compare their shapes, not their heights.`,
       x: { label: "time (s)", log: true }, y: { label: "attacker's cost", log: true }, series: costs(group, true), joined: true }),
     chart({ title: "Quality against budget", caption: `${label}. Bars: 95 % intervals.`, x: { label: budget(group).label, log: true }, y: { label: "PSNR (dB)" }, marked: true,
       series: group.map(e => ({ name: name(e), points: [{ x: budget(group).value(e), y: e.scores.psnr?.mean, ...bounds(e.scores.psnr) }] })) }),
   ]);
-  const drawn = [...sweeps, ...figures].filter(Boolean);  // those over several settings first, for they are few
+  const drawn = [...sweeps, ...figures].filter(Boolean);  // sweeps first: they are few and span several settings
   $("charts").replaceChildren(...drawn.slice(0, MOST));
-  if (drawn.length > MOST) $("charts").append(make("p", { class: "note" }, `${MOST} of ${drawn.length} charts: choose a setting above for the others.`));
-  if (!drawn.length) $("charts").append(make("p", { class: "note" }, "Nothing to draw: a chart needs two attacks of one setting, or one attack at two batch sizes or sparsities."));
+  if (drawn.length > MOST) $("charts").append(make("p", { class: "note" }, `${MOST} of ${drawn.length} charts: choose a setting above to see the other charts.`));
+  if (!drawn.length) $("charts").append(make("p", { class: "note" }, "Nothing to draw: a chart needs two attacks of one setting, or one attack at two batch sizes or strengths of a defense."));
 }
-/** Gradients, which are the same on every machine; the time where all took as many. */
+/** The number of gradients, which is the same on every machine; the time where all entries took equally many. */
 const budget = group => new Set(group.map(e => e.gradient_evaluations)).size > 1
   ? { label: "gradients of the victim per task", value: e => e.gradient_evaluations } : { label: "time per task (s)", value: e => e.seconds };
 const bounds = score => ({ low: score?.low ?? null, high: score?.high ?? null });
 
-// Attacks by defenses: dark is least, bright is most leakage
+// Attacks by defenses: the brighter, the more leaks
 
 const CIVIDIS = [[0, 34, 78], [58, 77, 110], [124, 123, 120], [188, 175, 111], [254, 232, 56]];
 function heat(share) {
@@ -248,7 +248,7 @@ function drawMatrices() {
     const color = cell => heat(high === low ? 0.5 : up ? (cell.mean - low) / (high - low) : (high - cell.mean) / (high - low));
     const cells = line => line.cells.map((cell, k) => cell ? make("td", { style: color(cell), class: !line.control && cell.mean === best[k] ? "best" : null },
       fixed(cell.mean, places(matrix.metric)), make("br"), make("small", {}, interval(cell, matrix.metric))) : make("td", {}, "-"));
-    $("matrices").append(make("p", { class: "note" }, `${heading(matrix.metric)}, best attack on each defense framed, bright leaks most: ${matrix.setting}`),
+    $("matrices").append(make("p", { class: "note" }, `${heading(matrix.metric)}, best attack on each defense framed, the brightest leaks most: ${matrix.setting}`),
       make("div", { class: "scroll", role: "region", "aria-label": "Attacks by defenses", tabindex: 0 }, make("table", { class: "heat" },
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Attack"), matrix.defenses.map(d => make("th", { scope: "col" }, d)))),
         make("tbody", {}, matrix.lines.map(line => make("tr", {}, make("th", { scope: "row" }, line.attack), cells(line)))))));
@@ -312,7 +312,7 @@ function draw() {
 
 $("summary").textContent = `${board.entries.length} entries in ${board.settings.length} settings, ${board.entries.reduce((sum, e) => sum + e.n, 0)} images, protocol ${board.protocol}.`;
 $("warnings").hidden = !board.warnings.length;
-$("warnings").firstChild.textContent = `${board.warnings.length === 1 ? "1 result is" : `${board.warnings.length} results are`} torn or missing; all others are shown`;
+$("warnings").firstChild.textContent = `${board.warnings.length === 1 ? "1 result is" : `${board.warnings.length} results are`} torn or missing; all other results are shown`;
 $("warnings").lastChild.append(...board.warnings.map(text => make("li", {}, text)));
 $("board").tHead.append(make("tr", {}, COLUMNS.map((column, i) => make("th", { scope: "col", "aria-sort": "none" }, make("button", { type: "button", onclick: () => sortBy(i) }, column.title)))));
 $("reported").hidden = !board.reported.length;

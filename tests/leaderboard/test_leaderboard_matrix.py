@@ -51,7 +51,7 @@ def test_what_adapting_gains_is_paired_over_the_same_images(crossed, row):
     (matrix,) = matrices([*crossed, alone])
     ((attack, line),) = matrix.gains.items()
     assert (attack, line.keys()) == ("ig", {"topk:0.9"})
-    assert (line["topk:0.9"].mean, line["topk:0.9"].n) == (2, 2)  # 14 - 13 and 18 - 15; nobody blind had t2
+    assert (line["topk:0.9"].mean, line["topk:0.9"].n) == (2, 2)  # 14 - 13 and 18 - 15; t2 was not run without adapting
     assert matrix.lines["ig, adaptive"]["topk:0.9"].n == 3
 
 

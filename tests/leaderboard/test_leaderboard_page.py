@@ -84,7 +84,7 @@ def test_a_torn_picture_is_reported_and_left_out(run, tmp_path):
     torn.write_bytes(torn.read_bytes()[:40])
     shown = with_pictures(found)
     assert [bool(row["reconstruction"]) for row in shown["entries"][0]["rows"]] == [False, True]
-    assert shown["warnings"] == ["run/reconstructions/t0--000.png is no picture."]
+    assert shown["warnings"] == ["run/reconstructions/t0--000.png is not a picture."]
 
 
 def test_the_command_writes_the_same_bytes_wherever_the_rows_lie(tmp_path, row):

@@ -1,4 +1,4 @@
-"""The command that repeats a run: what make would run for it is the run's own configuration."""
+"""The command that repeats a run gives make the configuration of that run."""
 
 import re
 import shlex

@@ -91,7 +91,7 @@ def test_differences_are_paired_with_the_best_or_with_the_named(row):
     assert by_attack(of(rows, against="b"))["a"]["differences"]["psnr"]["mean"] == 11
 
 
-def test_a_mean_image_is_in_every_setting_with_its_images_and_held_against_the_best_there(row):
+def test_a_mean_image_is_in_every_setting_with_its_images_and_compared_with_the_best_there(row):
     rows = [row(psnr=20, image="a"), row(psnr=18, defense="clip"), row(psnr=9, size=64)]
     control = row(psnr=12, control="mean_image", attack="gias", defense="clip")
     found = of([*rows, control])
@@ -107,7 +107,7 @@ def test_a_mean_image_is_in_every_setting_with_its_images_and_held_against_the_b
 def test_stale_rows_stand_alone(row):
     found = by_attack(of([row(attack="old", protocol=PROTOCOL - 1), row(attack="new", psnr=30)]))
     assert (found["old"]["stale"], found["new"]["stale"]) == (True, False)
-    assert found["old"]["reference"] is None  # nothing of its protocol to be held against
+    assert found["old"]["reference"] is None  # nothing of its protocol to compare it with
     assert found["old"]["settings"] != found["new"]["settings"]
 
 

@@ -1,4 +1,4 @@
-"""Published numbers: what the file says, held against the papers' tables, and what a bad file is told."""
+"""Published numbers: the file agrees with the tables of the papers, and mistakes in it are reported."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""One run's files: what is written comes back, whatever else lies there."""
+"""The files of one run: what was written is read back."""
 
 import pytest
 
@@ -75,6 +75,14 @@ def test_options_come_back(run):
     assert run.read_config() is None
     run.write_config("# plan: 3\nattack: ig\nset: [tv=1]\n")
     assert run.read_config() == {"attack": "ig", "set": ["tv=1"]}
+    run.write_config("attack: ig\nbn: unmixed\ndefense: quantisation:4\n")  # as an older version called them
+    assert run.read_config() == {"attack": "ig", "bn": "recovered", "defense": "quantization:4"}
+
+
+@pytest.mark.parametrize("text", ["", "3", "attack", "- attack", "attack: [", "preset: x"])
+def test_a_configuration_that_is_none_is_none(run, text):
+    run.write_config(text)
+    assert run.read_config() is None
 
 
 def test_a_curve_comes_back(run):
