@@ -1,1 +1,1 @@
-"""Attacks: one file per published method; the file's name is the name on the command line."""
+"""Attacks: one file per published method with its small variants; a class's `name` is its name on the command line."""

@@ -1,5 +1,10 @@
-"""DLG: Zhu, Liu, Han, *Deep Leakage from Gradients*, NeurIPS 2019, algorithm 1."""
+"""DLG and iDLG.
 
+Zhu, Liu, Han, *Deep Leakage from Gradients*, NeurIPS 2019, algorithm 1; Zhao, Mopuri, Bilen, *iDLG: Improved Deep
+Leakage from Gradients*, 2020, algorithm 1.
+"""
+
+from dataclasses import replace
 from typing import Unpack
 
 import torch
@@ -9,15 +14,16 @@ from attacks.base import Attack, Common
 from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import LBFGS
 from attacks.engine.stage import Search, Stage
+from attacks.labels.idlg import idlg
+from victims.observation import Observation
 from victims.victim import Gradient
 
 
 class DLG(Attack):
     """Pixels and labels together, by L-BFGS on the squared distance of gradients, from noise, unboxed.
 
-    There is no line search, so about half of the starts are thrown far off and stay there (one CIFAR-10 image on
-    `lenet`): take several. Noise is N(0, 1) in the victim's normalized space; the paper's victim takes pixels as
-    they are.
+    There is no line search, so about half of the starts diverge at once and do not recover (one CIFAR-10 image on
+    `lenet`): take several. Noise is N(0, 1) in the victim's normalized space; the paper's victim does not normalize.
 
     Args:
         steps_x: iterations of L-BFGS on pixels and labels; each takes one victim gradient.
@@ -26,7 +32,7 @@ class DLG(Attack):
 
     name = "dlg"
     labels = "joint"
-    presets = {  # both call torch's L-BFGS again and again, for 20 iterations each
+    presets = {  # both call torch's L-BFGS repeatedly, for 20 iterations each
         "paper": {"steps_x": 24_000, "restarts": 1},  # 1200 calls
         "code": {"steps_x": 6_000, "restarts": 1},  # 300
     }
@@ -48,3 +54,22 @@ class DLG(Attack):
             lr=self.eta,
             optimizer=LBFGS,
         )
+
+
+class IDLG(DLG):
+    """The label of a single image from its classifier gradient, then DLG's search with this label fixed."""
+
+    name = "idlg"
+    labels = "inferred"
+    made_for = {"batch": 1}
+    presets = {"code": {"steps_x": 6_000, "restarts": 1}}  # 300 calls of L-BFGS, as in DLG's code
+
+    def check(self, observation: Observation) -> None:
+        """As the base, and refuse a victim that the label rule cannot work on."""
+        super().check(observation)
+        idlg(observation)
+
+    def search(self) -> Search:
+        (dlg,) = super().search()
+        y = self.per_instance([idlg(o) for o in self.observations])  # (R, 1)
+        yield replace(dlg, variables={"x": dlg.variables["x"]}, fixed={"y": y}, labels=lambda v: v["y"])

@@ -1,26 +1,155 @@
-"""GIAS: Jeon, Kim, Lee, Oh, Ok, *Gradient Inversion with Generative Image Prior*, NeurIPS 2021, algorithm 1."""
+"""GIAS and its parts: Jeon, Kim, Lee, Oh, Ok, *Gradient Inversion with Generative Image Prior*, NeurIPS 2021.
 
+GI-z searches latents (eq. 5), GI-w the generator's parameters (eq. 7), GI-z/x latents and then pixels, and GIAS latents
+and then parameters (algorithm 1).
+"""
+
+from collections.abc import Callable
 from typing import Literal, Unpack
 
 from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.regularizers import squared_variation, total_variation
-from attacks.engine.stage import Search, Variables
-from attacks.gi_w import parameter_search
-from attacks.gi_z import latent_search
+from attacks.engine.schedules import multistep
+from attacks.engine.stage import Search, Stage, Variables, split
+from priors.base import State, decode, decode_each
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}
 
+Penalty = Callable[[Variables, Tensor], Tensor]
+
+
+def latent_search(attack: Attack, eta_z: float, penalty: Penalty, keep: Literal["each", "best"] = "each") -> Stage:
+    """min over z_1..z_B of c(G_w(z_1), ..., G_w(z_B)), from latents drawn from the prior."""
+    state, prior = attack.latents(), attack.prior
+    return Stage(
+        name="z",
+        **split(state, prior.latents),
+        decode=lambda v: attack.images(decode(prior, {name: v[name] for name in state})),
+        lr=eta_z,
+        schedule=multistep,
+        penalty=penalty,
+        keep=keep,
+    )
+
+
+def parameter_search(attack: Attack, state: State, eta_w: float, penalty: Penalty) -> Stage:
+    """min over w_1..w_B of c(G_{w_1}(z_1), ..., G_{w_B}(z_B)), every w_j from the prior's own parameters.
+
+    Args:
+        state: the input of the prior, (R, B, ...); it stays fixed.
+    """
+    instances = next(iter(state.values())).shape[:2]
+    w = {name: p.expand(*instances, *p.shape) for name, p in attack.prior.named_parameters()}
+    return Stage(
+        name="w",
+        variables=w,
+        fixed=state,
+        decode=lambda v: attack.images(decode_each(attack.prior, {n: v[n] for n in w}, {n: v[n] for n in state})),
+        lr=eta_w,
+        schedule=multistep,
+        penalty=penalty,
+    )
+
+
+class GIz(Attack):
+    """Latents of a trained generator by Adam on the cosine cost plus total variation.
+
+    Args:
+        steps_z: steps on the latents.
+        eta_z: their learning rate.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
+    """
+
+    name = "gi_z"
+    needs = frozenset({"labels", "prior"})
+    presets = {"code": {"steps_z": 1_000, "tv": 1e-6, "restarts": 3}}
+
+    def __init__(self, *, steps_z: int = 600, eta_z: float = 3e-2, tv: float = 1e-4, **common: Unpack[Common]) -> None:
+        super().__init__({"z": steps_z}, **common)
+        self.eta_z, self.tv = eta_z, tv
+
+    def search(self) -> Search:
+        yield latent_search(self, self.eta_z, lambda v, x: self.tv * total_variation(x))
+
+
+class GIw(Attack):
+    """A copy of the generator's parameters for every image by Adam, from random latents that stay fixed.
+
+    With an untrained prior this is a search with the generator's structure alone (deep image prior).
+
+    Args:
+        steps_w: steps on the parameters.
+        eta_w: their learning rate.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
+    """
+
+    name = "gi_w"
+    needs = frozenset({"labels", "prior"})
+    presets = {"code": {"steps_w": 6_000, "tv": 1e-6, "restarts": 3}}
+
+    def __init__(self, *, steps_w: int = 600, eta_w: float = 1e-3, tv: float = 1e-4, **common: Unpack[Common]) -> None:
+        super().__init__({"w": steps_w}, **common)
+        self.eta_w, self.tv = eta_w, tv
+
+    def search(self) -> Search:
+        yield parameter_search(self, self.latents(), self.eta_w, lambda v, x: self.tv * total_variation(x))
+
+
+class GIzx(Attack):
+    """Latents first; the image of the best latents is where the pixels start, without the generator.
+
+    Args:
+        steps_z, steps_x: steps of the two stages.
+        eta_z, eta_x: their learning rates; that of the pixels is `assumed`, the source has none.
+        tv: weight of mean |dx| + mean |dy| on the normalized image.
+        signed: give only the sign of the pixels' gradient to Adam; GIAS's code does not.
+    """
+
+    name = "gi_zx"
+    needs = frozenset({"labels", "prior"})
+    presets = {"code": {"steps_z": 500, "steps_x": 5_000, "tv": 1e-6, "restarts": 3}}
+
+    def __init__(
+        self,
+        *,
+        steps_z: int = 300,
+        steps_x: int = 300,
+        eta_z: float = 3e-2,
+        eta_x: float = 3e-2,
+        tv: float = 1e-4,
+        signed: bool = False,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__({"z": steps_z, "x": steps_x}, **common)
+        self.eta_z, self.eta_x, self.tv, self.signed = eta_z, eta_x, tv, signed
+
+    def search(self) -> Search:
+        state = yield latent_search(self, self.eta_z, self.penalty)
+        yield Stage(
+            name="x",
+            variables={"x": self.images(decode(self.prior, state))},
+            decode=lambda v: v["x"],
+            lr=self.eta_x,
+            schedule=multistep,
+            penalty=self.penalty,
+            project=lambda v, step: self.box(v["x"]),
+            signed=self.signed,
+        )
+
+    def penalty(self, v: Variables, x: Tensor) -> Tensor:
+        return self.tv * total_variation(x)
+
 
 class GIAS(Attack):
-    """First the latents, then a copy of the generator's parameters for every image (GI-z/w).
+    """Latents first, then a copy of the generator's parameters for every image (GI-z/w).
 
-    Paper and code disagree in three places, hence two presets. Restarts: the paper keeps four starts to the
-    end, the code lets the best latents of three start every parameter search; with a generator that has no
-    noise of its own these would be identical, so one search goes on. Steps: the paper states 1500 on the
-    latents and none for the parameters (the code's ratio is assumed), the code 500 and 5000 at 32 px.
-    Variation: the paper sums squares with weight 1e-4, the code takes mean absolute values with 1e-6.
+    Paper and code disagree in three places, so there are two presets. Restarts: the paper keeps four starts to the end,
+    the code starts every parameter search from the best latents of three; with a generator that has no noise of its own
+    these searches would be identical, so only one continues. Steps: the paper states 1500 on the latents and none for
+    the parameters (the code's ratio is assumed), the code 500 and 5000 at 32 px. Variation: the paper sums squares with
+    weight 1e-4, the code takes mean absolute values with 1e-6.
 
     Args:
         steps_z, steps_w: steps of the two stages.
@@ -28,7 +157,7 @@ class GIAS(Attack):
         tv: weight of the variation.
         variation: mean_abs or sum_squares of neighbor differences on the normalized image.
         alpha_bn: weight of the distance to the batch-norm statistics that the observation declares (--bn), as gi's.
-        keep: after the latents `each` restart goes on, or the `best` alone.
+        keep: after the latents `each` restart continues, or only the `best`.
     """
 
     name = "gias"

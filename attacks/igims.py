@@ -1,4 +1,4 @@
-"""IGIMS: the iterative search on mixed spaces of the paper on IGIMS, ALR and AGA, algorithm 1."""
+"""IGIMS and IGIMS*: the iterative search on mixed spaces of the paper on IGIMS, ALR and AGA, algorithm 1."""
 
 from functools import partial
 from typing import Unpack
@@ -16,10 +16,9 @@ from priors.base import decode_each
 class IGIMS(Attack):
     """Rounds of two stages: latents by CMA-ES, then a copy of the generator's parameters for every image by Adam.
 
-    Parameters and latents of a round go on from those of the round before. The paper reduces learning rates and
-    steps from round to round and does not say how: `assumed` is that the steps given are shared out over the
-    rounds, and that every round's rates are `decay` times those before. With a prior that nobody trained this is
-    its untrained variant.
+    Each round starts from the parameters and latents of the round before. The paper reduces learning rates and steps
+    from round to round and does not say how: `assumed` is that the given steps are divided among the rounds, and that
+    every round's rates are `decay` times the previous ones. With an untrained prior this is its untrained variant.
 
     Args:
         rounds: T.
@@ -98,7 +97,7 @@ class IGIMS(Attack):
             w = {name: found[name] for name in w}
 
     def start(self) -> dict[str, Tensor]:
-        """Where the search of latents begins: mu = 0, Sigma = I."""
+        """The start of the latent search: mu = 0, Sigma = I."""
         state = self.latents()
         return {**state, **self.prior.center(state)}
 
@@ -120,3 +119,22 @@ class IGIMS(Attack):
     def penalty_w(self, w_0: Variables, v: Variables, x: Tensor) -> Tensor:
         moved2 = sum((v[name] - p).flatten(2).square().sum(2) for name, p in w_0.items())
         return self.tv * total_variation(x) + self.lambda_w * moved2.clamp_min(TINY).sqrt().sum(1)
+
+
+class IGIMSAdam(IGIMS):
+    """IGIMS* is IGIMS with Adam on the latents, from random starts, in place of CMA-ES.
+
+    `population` and `sigma` have no effect.
+    """
+
+    name = "igims_adam"
+    presets = {
+        "paper": {**IGIMS.presets["paper"], "steps_z": 1_000},
+        "paper-imagenet": {**IGIMS.presets["paper-imagenet"], "steps_z": 1_000},
+    }
+
+    def start(self) -> dict[str, Tensor]:
+        return self.latents()
+
+    def latent_optimizer(self, t: int, rate: float) -> dict[str, object]:
+        return {"lr": self.eta_z * rate, "schedule": multistep}

@@ -37,13 +37,17 @@ KINDS = {
 
 
 def registered(kind: Kind) -> dict[str, type]:
-    """Every class of this suite: in the folder's file `some_name.py` the class SomeName, letter case aside."""
+    """Every class of this suite: attacks by their `name`, others by their file, SomeName in `some_name.py`."""
     found = {}
     for module in pkgutil.iter_modules(importlib.import_module(kind.package).__path__):
-        items = vars(importlib.import_module(f"{kind.package}.{module.name}")).items()
-        for name, item in items:
-            named = name.lower() == module.name.replace("_", "")
-            if named and isinstance(item, type) and issubclass(item, kind.base):
+        path = f"{kind.package}.{module.name}"
+        classes = [item for item in vars(importlib.import_module(path)).values() if isinstance(item, type)]
+        for item in classes:
+            if item.__module__ != path or item is kind.base or not issubclass(item, kind.base):
+                continue
+            if issubclass(item, Attack):
+                found |= {} if "." in item.name else {item.name: item}
+            elif item.__name__.lower() == module.name.replace("_", ""):
                 found[module.name] = item
     return found
 

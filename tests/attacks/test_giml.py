@@ -9,7 +9,7 @@ import torch
 from test_contract import holds, reachable
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from attacks.gi_z import GIz
+from attacks.gias import GIz
 from attacks.giml import GIML
 from priors.dcgan import DCGAN
 from victims.errors import InputError

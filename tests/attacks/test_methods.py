@@ -8,10 +8,8 @@ from torch.func import functional_call
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.optim.lr_scheduler import MultiStepLR
 
-from attacks.dlg import DLG
-from attacks.gi_z import GIz
-from attacks.gias import GIAS
-from attacks.idlg import IDLG
+from attacks.dlg import DLG, IDLG
+from attacks.gias import GIAS, GIz
 from attacks.ig import IG
 from victims.errors import InputError
 from victims.seeds import seed_of

@@ -1,7 +1,6 @@
 import pytest
 
-from attacks.gi_z import GIz
-from attacks.gias import GIAS
+from attacks.gias import GIAS, GIz
 from attacks.ig import IG
 from benchmark.config import Config
 from benchmark.registry import KINDS, find, registered
@@ -11,7 +10,7 @@ from victims.errors import InputError
 from victims.models.lenet import LeNet
 
 
-def test_a_file_in_the_folder_is_a_name():
+def test_what_is_in_the_folder_has_a_name():
     assert {"ig": IG, "gi_z": GIz, "gias": GIAS}.items() <= registered(KINDS["attack"]).items()
     assert find("data", "photos") is Photos
     assert find("victim", "lenet") is LeNet

@@ -8,7 +8,7 @@ import torch
 from attacks.engine.optimizers import CMAES, FULL
 from attacks.engine.regularizers import latent_divergence
 from attacks.ggl import GGL
-from attacks.gi_z import GIz
+from attacks.gias import GIz
 from attacks.igims import IGIMS
 from victims.seeds import seed_of
 
@@ -206,10 +206,10 @@ def test_a_population_needs_no_gradients(observation, small_prior, monkeypatch):
         def backward(ctx, grad):
             raise ArithmeticError
 
-    from attacks import ggl, gi_z
+    from attacks import ggl, gias
     from priors.base import decode
 
-    for module in (ggl, gi_z):
+    for module in (ggl, gias):
         monkeypatch.setattr(module, "decode", lambda *given: NoSlope.apply(decode(*given)))
     GGL(steps_z=2, population=4, prior=small_prior.double(), restarts=1).run([observation])
     with pytest.raises(ArithmeticError):
