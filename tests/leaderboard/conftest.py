@@ -45,7 +45,7 @@ PLAIN = Row(
 
 @pytest.fixture
 def scored():
-    """A function that makes one `Row`; the keywords are what a test is about."""
+    """A function that makes one `Row`; a test passes the keywords that it is about."""
 
     def make(task="t0", image="a", psnr=20.0, **changes):
         return replace(PLAIN, task=task, image=image, scores={**PLAIN.scores, "psnr": psnr}, **changes)
@@ -55,5 +55,5 @@ def scored():
 
 @pytest.fixture
 def row():
-    """A function that makes one row as it is read from a file; the keywords are what a test is about."""
+    """A function that makes one row as it is read from a file; a test passes the keywords that it is about."""
     return lambda **changes: PLAIN.line() | changes

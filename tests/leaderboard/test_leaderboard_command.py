@@ -69,7 +69,7 @@ def test_against_adds_paired_differences(out, row):
     assert "+4.500" in (out / "leaderboard.md").read_text()
 
 
-def test_nothing_to_compare_is_said(out):
+def test_nothing_to_compare_is_reported(out):
     done = run(out / "one", "--against", "ig")
     assert done.returncode == 0
     assert "no other attack" in done.stderr

@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: what a reader does with mouse or keyboard, in light, dark and on a phone."""
+"""The page in a headless Chromium, used with mouse and keyboard, in light and dark, on a desktop and on a phone."""
 
 import shutil
 
@@ -107,7 +107,7 @@ def test_filtering_by_text_and_by_select(page):
     assert set(attacks(page)) == {"gias", "ig", "ggl"}
 
 
-def test_a_number_opens_what_it_rests_on(page):
+def test_a_number_opens_its_entry(page):
     page.find_element(By.CSS_SELECTOR, "tr[data-id] td button").click()
     dialog = page.find_element(By.ID, "entry")
     assert dialog.get_attribute("open") is not None
@@ -166,7 +166,7 @@ def test_charts_have_axes_units_and_a_legend(page):
     assert [td.text.split("\n")[0] for td in all_of(page, "table.heat td.best")] == ["22.50", "19.50"]
 
 
-def test_what_is_torn_is_said(page):
+def test_torn_files_are_reported(page):
     page.find_element(By.CSS_SELECTOR, "#warnings summary").click()
     assert "x/rows.jsonl:3 is not a whole row" in page.find_element(By.ID, "warnings").text
 

@@ -1,4 +1,4 @@
-"""Attacks by defenses: which rows are shown where, what is marked, what adapting gains, and the picture."""
+"""Attacks by defenses: the place of every score, the marks, the gain from adapting, and the picture."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def crossed(row):
     ]
 
 
-def test_every_score_stands_at_its_attack_and_defense(crossed):
+def test_every_score_is_at_its_attack_and_defense(crossed):
     (matrix,) = matrices(crossed)
     assert matrix.defenses == ("none", "topk:0.9", "clip:1")  # as they come, none first
     means = {name: {defense: score.mean for defense, score in line.items()} for name, line in matrix.lines.items()}
@@ -69,7 +69,7 @@ def test_the_best_attack_of_a_column_is_never_a_control(crossed, row):
             if cell.endswith("(best)")] == ["ig, adaptive"]  # fmt: skip
 
 
-def test_of_a_distance_the_least_is_the_best(crossed):
+def test_the_smallest_distance_is_the_best(crossed):
     for line in crossed:
         line["lpips"] = line["psnr"] / 100
     (matrix,) = matrices(crossed, "lpips")
@@ -90,7 +90,7 @@ def test_one_defense_makes_no_matrix_and_every_setting_its_own(crossed, row):
     assert {len(matrix.lines) for matrix in both} == {3}
 
 
-def test_with_one_kind_of_attacker_the_setting_says_which(crossed):
+def test_with_one_kind_of_attacker_the_setting_names_it(crossed):
     (matrix,) = matrices([line for line in crossed if line["adapt"] or line["defense"] == "none"])
     assert set(matrix.lines) == {"gias", "ig"}
     assert matrix.setting.endswith("adaptive attackers")
@@ -106,7 +106,7 @@ def test_the_same_attack_with_other_options_has_a_line_of_its_own(crossed):
     assert "gias, adaptive" in matrix.lines
 
 
-def test_tables_say_interval_count_and_verdict(crossed, row):
+def test_tables_show_interval_count_and_verdict(crossed, row):
     scores, gains = matrices([*crossed, row(attack="ig", defense="clip:1", adapt=True, task="t2", psnr=21)])[0].tables()
     cells = dict(zip(scores.columns["attack"], zip(*list(scores.columns.values())[1:], strict=True), strict=True))
     assert cells["ig, adaptive"] == ("21.00 [20.0, 22.0] (n=2)", "16.00 [14.0, 18.0] (n=2) (best)",

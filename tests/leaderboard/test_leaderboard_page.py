@@ -113,5 +113,5 @@ def test_a_real_run_shows_truth_beside_reconstruction(tmp_path):
         assert (pixels == decoded(shown["pictures"][one["truth"]])).all()
         assert one["reconstruction"] in shown["pictures"]
     assert shown["entries"][0]["curve"]["length"] == 2
-    shutil.rmtree(folders[0] / "truth")  # as runs were before they kept it
+    shutil.rmtree(folders[0] / "truth")  # older runs did not keep it
     assert all(one["truth"] is None for one in results(rows, folders)["entries"][0]["rows"])

@@ -62,7 +62,7 @@ def test_make_runs_the_same_configuration(config, tmp_path):
     assert same(made(line), config)
 
 
-def test_only_what_differs_from_the_defaults_is_said():
+def test_only_what_differs_from_the_defaults_is_in_the_command():
     assert command(yaml.safe_load(dump(Config(attack="ig", batch=1), {}))) == "make bench METHOD=ig BATCH=1"
 
 

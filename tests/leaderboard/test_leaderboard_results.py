@@ -16,7 +16,7 @@ from leaderboard.table import as_csv, as_text
 
 @dataclass(frozen=True)
 class Published:
-    """As a loader of published numbers gives them."""
+    """A published number, as `leaderboard.reported` returns it."""
 
     attack: str = "ig"
     method: str = "IG"

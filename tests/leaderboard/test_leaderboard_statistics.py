@@ -9,7 +9,7 @@ from leaderboard.statistics import clustered_interval
 
 @pytest.fixture
 def unequal():
-    """Clusters of 1 to 6 values whose mean grows with their size: a mean of cluster means would differ."""
+    """Clusters of 1 to 6 values. Their mean grows with their size, so a mean of cluster means would differ."""
     generator = np.random.default_rng(1)
     sizes = generator.integers(1, 7, size=30)
     clusters = [f"t{i}" for i, size in enumerate(sizes) for _ in range(size)]

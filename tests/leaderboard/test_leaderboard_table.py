@@ -34,7 +34,7 @@ def test_mean_interval_and_absence(two_attacks):
     assert " - " not in line(text, "ig")
 
 
-def test_only_what_varies_is_a_column_and_the_rest_is_said_once(two_attacks):
+def test_only_what_varies_is_a_column_and_the_rest_is_named_once(two_attacks):
     common, _, header, *lines = as_text(two_attacks).splitlines()
     assert "prior" in header.split()
     assert "size 32" in common
@@ -65,7 +65,7 @@ def test_mark_of_an_older_protocol(row):
     assert text.endswith("\n* older protocol\n")
 
 
-def test_fewer_values_than_images_are_said(row):
+def test_fewer_values_than_images_are_shown(row):
     text = as_text(entries([row(image="a", lpips=None), row(image="b")]))
     assert "(n=1)" in line(text, "ig")
     assert text.count("(n=") == 1

@@ -71,14 +71,14 @@ def test_tables_are_whole(table, size):
 
 
 def test_the_victim_of_table_4_is_the_victim_of_table_3():
-    """GIFD's line for ResNet-18 in table 4 is its line in table 3 (a): one experiment, printed twice."""
+    """GIFD on ResNet-18 is in table 4 and in table 3 (a): one experiment, printed twice."""
     assert value("gifd-table4", "GIFD", "psnr", victim="resnet18") == value("gifd-table3a", "GIFD", "psnr")
 
 
 def test_error_and_ratio_belong_together():
-    """No mean PSNR is below the PSNR of the mean error (Jensen); a slip in either number breaks it.
+    """A mean PSNR is never below the PSNR of the mean error (Jensen); a typing error in either number breaks this.
 
-    One pair breaks it in the paper itself: GIAS on ImageNet has 15.86 dB, and 0.0246, which is 16.09 dB.
+    One pair in a paper breaks it: GIAS on ImageNet has 15.86 dB, and 0.0246, which is 16.09 dB.
     """
     both = [entry for entry in reported() if {"psnr", "mse"} <= entry.values.keys()]
     assert len(both) == 2 * 4 + 9 + 6
@@ -88,7 +88,7 @@ def test_error_and_ratio_belong_together():
     ]
 
 
-def test_methods_say_what_they_need():
+def test_methods_name_the_knowledge_that_they_need():
     for entry in reported():
         if entry.method.endswith("+BN"):
             assert entry.setting["bn"] == "exact"
@@ -110,7 +110,7 @@ def test_methods_say_what_they_need():
         (("\nmethods:", "\nmethods: {"), "is not readable YAML"),
     ],
 )
-def test_a_bad_file_is_told_in_one_line(change, warning, tmp_path):
+def test_a_bad_file_is_reported_in_one_line(change, warning, tmp_path):
     file = tmp_path / "reported.yaml"
     text, count = re.subn(*change, FILE.read_text(), count=1)
     assert count == 1
@@ -122,6 +122,6 @@ def test_a_bad_file_is_told_in_one_line(change, warning, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_no_file_is_told_in_one_line(tmp_path):
+def test_a_missing_file_is_reported_in_one_line(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.yaml is not readable YAML"):
         reported(tmp_path / "nothing.yaml")

@@ -1,4 +1,4 @@
-"""Boards from and to W&B, without a network: its API is a stand-in, and what is logged is read back from disk."""
+"""Boards from and to W&B without a network: a fake API, and logged files that are read back from disk."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from tests import wandb_records
 
 
 class Artifact:
-    """As `wandb.Artifact` of the public API: `version` is v and a number, `download` writes its files below `root`."""
+    """Like `wandb.Artifact` of the public API: `version` is v and a number, `download` writes its files to `root`."""
 
     def __init__(self, kind, version, files):
         self.type, self.version, self.files = kind, version, files
@@ -40,7 +40,7 @@ class Run:
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """The runs that the API's stand-in knows; an exception among them is raised when it is come to."""
+    """The runs of the fake API; an exception among them is raised at its turn."""
     runs = []
 
     class Api:
@@ -90,7 +90,7 @@ def test_only_the_runs_of_a_group_are_taken(recorded, row, tmp_path):
     assert [entry.attack for entry in entries(gather(tmp_path).rows)] == ["two"]
 
 
-def test_a_run_without_rows_is_said_and_a_board_is_no_run(recorded, row, tmp_path, capsys):
+def test_a_run_without_rows_is_reported_and_a_board_is_not_a_run(recorded, row, tmp_path, capsys):
     recorded += [
         Run("empty"),
         Run("board", Artifact("leaderboard", "v0", {"leaderboard.csv": ""})),
@@ -111,7 +111,7 @@ def test_a_run_without_rows_is_said_and_a_board_is_no_run(recorded, row, tmp_pat
         ([ConnectionError("no route to host")], "no route to host"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(recorded, tmp_path, capsys, runs, named):
+def test_a_project_that_cannot_be_read_is_one_line(recorded, tmp_path, capsys, runs, named):
     recorded += runs
     assert main(["--from-wandb", "me/project", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_a_project_has_two_names(row, tmp_path, capsys, option, project):
 
 
 @pytest.mark.parametrize(("key", "named"), [(None, "wandb login"), ("short", "40+ characters")])
-def test_without_a_key_nothing_is_asked(tmp_path, key, named):
+def test_without_a_key_there_is_no_prompt(tmp_path, key, named):
     known = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     nowhere = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none"), "WANDB_BASE_URL": "http://127.0.0.1:9"}
     done = subprocess.run(
