@@ -120,6 +120,7 @@ def prepare(folder: Path, config: str) -> None:
 def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
     """Everything in a row that is the same for the whole run."""
     idle = config.control == "mean_image"
+    defense = config.make_defense()
     prior = None if idle else attack.prior
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     alike = {field.name for field in fields(Row)} & {field.name for field in fields(Config)}
@@ -132,6 +133,7 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         "labels": "inferred" if attack.label_method else attack.labels,
         "label_method": attack.label_method or "",
         "adapt": config.adapt and config.defense != "none",
+        "axis": defense.axis if defense else {},
         "restarts": 0 if idle else attack.restarts,
         "steps": 0 if idle else sum(attack.plan.values()),
         "options": {"plan": attack.plan, **config.changes(type(attack))},

@@ -1,7 +1,7 @@
 """What every defense provides, and defenses one after another."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -12,12 +12,21 @@ from victims.victim import Gradient, Victim
 
 
 class Defense(ABC):
-    """What a client does against leakage, and the copy that an adaptive attacker makes of it.
+    """What a client does against leakage, and the surrogate of it that an adaptive attacker works with.
 
-    A client can act at four places, and a defense overrides those at which it does: the model that it trains, the
-    images that it takes together, the gradient that it computes from them, the update that it sends. All randomness
-    comes from the generators handed in.
+    A client can act at four places, and a defense overrides the methods of those at which it does: the model that is
+    trained, the images that form a batch, the gradient that is computed from them, the update that is sent. All
+    randomness comes from the generators that are passed in.
     """
+
+    @property
+    def axis(self) -> Mapping[str, float]:
+        """The name of an axis, and this defense's place on it: a chart shows attacks along the axis.
+
+        Define it where one number says how strong the defense is, and where 0 on the axis is the same as no defense.
+        Defenses with the same name of the axis are points of one line. Empty: no chart.
+        """
+        return {}
 
     def model(self, model: nn.Module) -> nn.Module:
         """The model that server and client share, which everybody knows."""

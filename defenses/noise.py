@@ -1,6 +1,7 @@
 """Additive noise, Gaussian or Laplacian: Zhu, Liu, Han, Deep Leakage from Gradients, NeurIPS 2019, section 5.1."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -27,6 +28,10 @@ class Noise(Defense):
         if not 0 <= std < math.inf:
             raise InputError(f"noise takes a standard deviation from 0 up, such as 0.01, not {std}.")
         self.std, self.kind = std, kind
+
+    @property
+    def axis(self) -> Mapping[str, float]:
+        return {f"standard deviation of {self.kind.capitalize()} noise": self.std}
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
         return {name: g + self.std * self._draw(g, generator).to(g.device) for name, g in update.items()}

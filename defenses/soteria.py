@@ -1,6 +1,6 @@
 """Soteria: Sun et al., *Provable Defense Against Privacy Leakage from Representation Perspective*, CVPR 2021."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 import torch
@@ -42,6 +42,10 @@ class Soteria(Defense):
         if not 0 <= rate < 1:
             raise InputError(f"soteria takes a rate from 0 up to but not including 1, not {rate}.")
         self.rate, self.layer = rate, layer
+
+    @property
+    def axis(self) -> Mapping[str, float]:
+        return {f"share of the features of {self.layer or 'the classifier'} that is pruned": self.rate}
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
         """

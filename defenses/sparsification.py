@@ -1,5 +1,6 @@
 """Gradient sparsification: GIAS section 5.2, GIFD supplement F (2)."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 
 import torch
@@ -24,6 +25,10 @@ class Sparsification(Defense):
         if not 0 <= rate < 1:
             raise InputError(f"sparsification takes a rate from 0 up to but not including 1, not {rate}.")
         self.rate = rate
+
+    @property
+    def axis(self) -> Mapping[str, float]:
+        return {"share of the update that is not sent": self.rate}
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
         rate = Fraction(str(self.rate))  # 0.29 of 100 entries are 29; in floating point they would be 28

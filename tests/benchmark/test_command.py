@@ -51,6 +51,7 @@ def test_a_run_leaves_everything_a_result_needs(run, tmp_path):
     assert {line["gradient_evaluations"] for line in lines} == {4}
     assert all(isinstance(line["memory"], int) and 20 < line["memory"] < 200_000 for line in lines)
     assert lines[0]["prior_trained_on"].startswith("photos train")
+    assert lines[0]["axis"] == {"share of the update that is not sent": 0.5}
     for line in lines:
         picture = folder / "reconstructions" / f"{line['task']}--{line['image']}.png"
         assert Image.open(picture).size == (32, 32)
