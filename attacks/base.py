@@ -12,9 +12,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from attacks.engine.compiled import Compile, Compiler
+from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
-from attacks.engine.objective import Match
 from attacks.engine.paths import GradientPaths
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_requirements
@@ -22,6 +21,7 @@ from attacks.engine.session import Session
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
 from attacks.labels import find, infer
 from priors.base import Prior, shrink
+from victims.choices import Compile, Match
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of

@@ -19,6 +19,7 @@ from benchmark.priors import commands as prior
 from benchmark.recipes.reproduce import reproduce
 from benchmark.run import run
 from benchmark.utility import utility
+from leaderboard.options import Options, abouts, defaults
 from victims.errors import InputError, Notice
 
 TABLES = {"audit": audit, "labels": labels, "utility": utility}
@@ -38,7 +39,7 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subcommands()
     run_parser = ArgumentParser(exit_on_error=False, description=f"{run.__doc__.splitlines()[0]} {MATRIX}")
     run_parser.add_argument("--config", action="config", help="options as YAML, such as a result's config.yaml")
-    run_parser.add_class_arguments(Config)
+    add_options(run_parser)
     commands.add_subcommand("run", run_parser, help="attack a number of private batches and score the result")
     submit_parser = ArgumentParser(exit_on_error=False, description=f"{submit.__doc__.splitlines()[0]} {SUBMIT}")
     submit_parser.add_class_arguments(Cluster)
@@ -61,6 +62,14 @@ def build_parser() -> ArgumentParser:
         command_parser.add_function_arguments(command, as_positional=True)
         prior_commands.add_subcommand(name, command_parser, help=summary)
     return parser
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The options of a run."""
+    hints = get_type_hints(Options)
+    for name, default in defaults().items():
+        help = abouts()[name].help.replace("%", "%%")
+        parser.add_argument(f"--{name}", type=hints[name], default=default, help=help)
 
 
 def underscored(argument: str) -> str:

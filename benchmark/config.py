@@ -4,136 +4,41 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
-from attacks.engine.compiled import Compile
-from attacks.engine.objective import Match
 from benchmark.registry import find
 from benchmark.spec import open_data, open_defense, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from defenses.base import Defense
-from leaderboard.rows import PROTOCOL, Control
-from priors import catalog as catalog
+from leaderboard.options import Options, abouts
+from leaderboard.rows import PROTOCOL
+from priors import catalog
 from priors.base import Prior
 from victims import catalog as victims_by_name
 from victims import checkpoints
-from victims.client import Level, LocalTraining, calibrate
+from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData
-from victims.data.files import Resize
 from victims.errors import InputError
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
 
-NOT_THE_RESULT = ("tasks", "devices", "nodes", "data_dir", "out", "weights_dir", "wandb")  # options that change no row
-
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
-    """Options of a run. Names may be dotted paths to classes of your own.
-
-    Args:
-        attack: the method; several with commas between them.
-        preset: the method's options: `default`, or as its `paper` or its authors' `code` has them.
-        set: single options of the method, KEY=VALUE, on top of the preset.
-        data: the data set; NAME:ARGUMENT where it takes one (pacs:sketch, folder:PATH).
-        split: whose images are attacked; settings are chosen on `tune`, results come from `test`.
-        size: side of the images in pixels.
-        resize: how images that come as files get that size: the shorter side to it, bicubic; or as the code of a paper.
-        data_dir: the folder that holds the data set's own, for data sets that come as files.
-        victim: the model: a name, `torchvision:NAME` or `timm:NAME`.
-        victim_weights: `random`; `calibrated`: random, with batch-norm running statistics of training images; or a
-            file of trained ones (.th, .pt, .pth, .safetensors), as a path or below the weights folder.
-        lr: learning rate of local training (FedAvg); without it a client shares the gradient of its batch (FedSGD).
-        epochs: of local training.
-        mini_batch: images per local step; by default all of a client's.
-        clients: that train locally, each on an equal share of the batch; the server sees the mean of their updates.
-        know_lr: whether the attacker knows the learning rate.
-        match: how the attack matches local training: `aga`, as one gradient; or `fa`, by repeating it.
-        rounds: of federated learning in which the client shares an update of the same images.
-        between: steps of training by other clients from one round to the next; with 0 every round has new weights.
-        victim_mode: whether the client computes its update in eval or in train mode.
-        prior: the generator for attacks that need one: a name from `prior list`; ARCHITECTURE:FILE in its authors'
-            layout; a .safetensors file of this suite; or, untrained, ARCHITECTURE or ARCHITECTURE:SIZE.
-        defense: what the client does against leakage: none, or name:parameter:..., several in their order with +; runs
-            with one after the other have commas between them.
-        adapt: whether the attacker knows which defense is used, and copies it from what it received; yes, no or both.
-        labels: whether the attacker is `given` the batch's labels, has `none`, or reads them from the update by one of
-            the methods of `attacks/labels`, such as `alr`.
-        bn: the batch-norm statistics that the attacker has: `none`; the model's own `running` ones; those of the
-            batch `recovered` from the running ones that the client shares; or the batch's `exact` ones.
-        control: `none`; `mean_image` scores the mean training image, `shuffled_update` shows the attack an
-            update of other images.
-        batch: images per task.
-        batches: which images go together: `random`; `distinct`, no label twice; `unbalanced`, half of one class and a
-            quarter of another; or a file with the ids of one task's images on each line.
-        tasks: how many private batches are attacked; more of them extend the same run.
-        restarts: independent starts per task; by default the preset's, or 2.
-        steps: in total per task; by default the preset's.
-        group: tasks that are attacked together.
-        chunk: runs (tasks times restarts) evaluated at once; by default all on a GPU, few on a CPU.
-        compile: the evaluations of a step: `auto`, on a CPU where a task's steps repay it; `on` or `off`.
-        devices: processes on every machine, by default one for each GPU or else for each CPU core.
-        nodes: machines on which this command is started, each with its NODE_RANK; what torchrun and srun start says so.
-        precision: of images, victim and attack.
-        seed: of the victim's weights, an untrained prior's and the attack's starts.
-        out: folder of results.
-        weights_dir: folder with weights that are not shipped: generators in `priors/`, the LPIPS backbone in `lpips/`.
-        wandb: Weights & Biases logging.
-    """
-
-    attack: str = "gias"
-    preset: str = "default"
-    set: list[str] = field(default_factory=list)
-    data: str = "photos"
-    split: str = "test"
-    size: int = 32
-    resize: Resize = "shorter"
-    data_dir: Path = Path("data")
-    victim: str = "convnet"
-    victim_weights: str = "random"
-    victim_mode: Literal["eval", "train"] = "eval"
-    lr: float | None = None
-    epochs: int = 1
-    mini_batch: int | None = None
-    clients: int = 1
-    know_lr: bool = True
-    match: Match = "aga"
-    rounds: int = 1
-    between: int = 0
-    prior: str = "dcgan-photos32"
-    defense: str = "sparsification:0.5"
-    adapt: bool = True
-    labels: str = "given"
-    bn: Level = "none"
-    control: Control = "none"
-    batch: int = 4
-    batches: str = "random"
-    tasks: int = 6
-    restarts: int | None = None
-    steps: int | None = None
-    group: int = 1
-    chunk: int | None = None
-    compile: Compile = "auto"
-    devices: int | None = None
-    nodes: int = 1
-    precision: Literal["float32", "float64"] = "float32"
-    seed: int = 0
-    out: Path = Path("results")
-    weights_dir: Path = Path("weights")
-    wandb: Literal["online", "offline", "off"] = "offline"
+class Config(Options):
+    """The options of a run, and the objects that they name."""
 
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""
-        options = {name: value for name, value in asdict(self).items() if name not in NOT_THE_RESULT}
+        options = {name: value for name, value in asdict(self).items() if abouts()[name].changes_rows}
         return {**options, "victim_weights": self.weights_label(), "protocol": PROTOCOL}
 
     def weights_file(self) -> Path | None:

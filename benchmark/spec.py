@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from benchmark.registry import find
 from defenses.base import Chain, Defense
+from victims.choices import Resize
 from victims.data.base import ImageData
-from victims.data.files import Resize
 from victims.errors import InputError
 
 

@@ -11,9 +11,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-PROTOCOL = 3  # raised when numbers of older code cannot be compared with new ones
+from leaderboard.options import Control
 
-Control = Literal["none", "mean_image", "shuffled_update"]
+PROTOCOL = 3  # raised when numbers of older code cannot be compared with new ones
 
 
 @dataclass(frozen=True, kw_only=True)

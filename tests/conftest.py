@@ -11,7 +11,7 @@ from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
-from victims.client import Level
+from victims.choices import Level
 from victims.data.photos import Photos
 from victims.models.lenet import LeNet
 from victims.victim import Victim, build

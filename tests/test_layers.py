@@ -14,7 +14,7 @@ ALLOWED = {
     "defenses": {"victims"},
     "priors": {"victims"},
     "attacks": {"priors", "defenses", "victims"},
-    "leaderboard": {"victims.errors"},
+    "leaderboard": {"victims.errors", "victims.choices"},
     "benchmark": {"attacks", "priors", "defenses", "victims", "leaderboard"},
     "gibench": {"benchmark", "attacks", "priors", "defenses", "victims"},
 }

@@ -5,17 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from victims.choices import Level
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
-Level = Literal["none", "running", "recovered", "exact"]
 MOMENTUM = 0.1  # of torch's batch norm
 
 GradientFn = Callable[[Gradient, Tensor, Tensor], Gradient]

@@ -7,7 +7,6 @@ to be captured as well, as one CUDA graph that is replayed; this has not run on 
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 import torch
 import torch._inductor
@@ -15,10 +14,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from victims.choices import Compile
 from victims.errors import Notice
-
-Compile = Literal["auto", "on", "off"]
-"""Whether stages are compiled: those on a CPU that repay it, all, or none."""
 
 Function = Callable[..., Sequence[Tensor]]
 """A stage's variables and what is fixed -> cost, images, labels; and the gradient in every variable, or the value."""

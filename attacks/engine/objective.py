@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,16 +16,6 @@ from victims.errors import InputError, Notice
 from victims.observation import Observation, Transform
 from victims.rounds import by_round
 from victims.victim import Gradient
-
-Match = Literal["aga", "fa"]
-"""How an update after local training is matched.
-
-- `aga`: as if the mean gradient of its steps were one gradient of the whole batch at theta_0 (average gradient
-  approximation; IGIMS, eqs. 12 and 13). It costs as much as FedSGD, independent of the local steps.
-- `fa`: by the mean gradient of the same training on the dummy batch, differentiable through all of its steps
-  (Geiping et al., 2020). Clients and mini-batches are cut from the dummy batch in its order. If labels are given, that
-  is their sorted order and not the clients' order, which the attacker does not know.
-"""
 
 Distance = Callable[[Gradient, Gradient], Tensor]
 """Dummy and received gradient, every tensor (R, *shape) -> (R,)."""

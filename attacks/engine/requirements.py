@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attacks.engine.objective import Distance, Match
+from attacks.engine.objective import Distance
 from priors.base import Prior
+from victims.choices import Match
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.observation import Observation

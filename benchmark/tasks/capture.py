@@ -9,8 +9,9 @@ from torch import Tensor
 
 from benchmark.tasks.batches import Batch
 from defenses.base import Defense
-from leaderboard.rows import Control
-from victims.client import Level, LocalTraining, fed_avg, fed_sgd, known_statistics
+from leaderboard.options import Control
+from victims.choices import Level
+from victims.client import LocalTraining, fed_avg, fed_sgd, known_statistics
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Knowledge, Observation

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from attacks.base import INNER
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
-from leaderboard.rows import Control
+from leaderboard.options import Control
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.observation import Observation

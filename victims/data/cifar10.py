@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from torchvision import datasets
 
-from victims.data.files import ImageFiles, Resize, by_class
+from victims.choices import Resize
+from victims.data.files import ImageFiles, by_class
 from victims.errors import InputError
 
 

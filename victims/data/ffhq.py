@@ -7,8 +7,9 @@ import json
 import warnings
 from pathlib import Path
 
+from victims.choices import Resize
 from victims.data.base import some, split_of
-from victims.data.files import ImageFiles, Resize, images_in
+from victims.data.files import ImageFiles, images_in
 from victims.errors import InputError, Notice
 
 TRAIN = 60_000  # the images below this number, as the data set's authors divide it

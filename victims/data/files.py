@@ -4,7 +4,6 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,19 +13,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize, to_tensor
 
+from victims.choices import Resize
 from victims.data.base import ImageData, some, split_of
 from victims.errors import InputError, Notice
-
-Resize = Literal["shorter", "gifd", "gias", "ggl"]
-"""How images come to their size: the shorter side is resampled, then the center is cut out.
-
-- `shorter`: to the size, bicubic.
-- `gifd`: to the size, bilinear; GIFD's code, and GIAS's for faces.
-- `gias`: to 9/8 of the size (36 for 32, 72 for 64, 144 for 128), bilinear; GIAS's code for ImageNet.
-- `ggl`: to 8/7 of the size (256 for 224), bilinear; GGL's code, and what classifiers of ImageNet are tested on.
-
-All are torchvision's on Pillow images, and widen their filter where they shrink (antialiasing).
-"""
 
 RULES: Mapping[str, tuple[float, InterpolationMode]] = {
     "shorter": (1, InterpolationMode.BICUBIC),

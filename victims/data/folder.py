@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from victims.data.files import ImageFiles, Resize, by_class
+from victims.choices import Resize
+from victims.data.files import ImageFiles, by_class
 from victims.errors import InputError
 
 

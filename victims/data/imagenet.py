@@ -4,7 +4,8 @@ from pathlib import Path
 
 from timm.data import ImageNetInfo
 
-from victims.data.files import ImageFiles, Resize, by_class
+from victims.choices import Resize
+from victims.data.files import ImageFiles, by_class
 
 
 class ImageNet(ImageFiles):

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from victims.data.files import ImageFiles, Resize, by_class
+from victims.choices import Resize
+from victims.data.files import ImageFiles, by_class
 from victims.data.imagenet import ImageNet
 from victims.errors import InputError
 

@@ -8,8 +8,9 @@ belong into `<data_dir>/tiny-imagenet-32/`, which is used where the other is mis
 import warnings
 from pathlib import Path
 
+from victims.choices import Resize
 from victims.data.base import some
-from victims.data.files import ImageFiles, Resize, by_class, images_in
+from victims.data.files import ImageFiles, by_class, images_in
 from victims.errors import InputError, Notice
 
 CLASSES = 200

@@ -1,0 +1,307 @@
+"""Every option of a run, once: its type, default, help and role.
+
+The command line, the variables of `make`, the keys of a row, the settings and columns of the board, the command that
+repeats a run and `docs/options.md` all derive from the fields of `Options`. To add an option, add a field here and use
+it where the run needs it.
+"""
+
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from victims.choices import Compile, Level, Match, Resize
+
+Role = Literal["method", "setting", "knowledge", "execution"]
+"""What an option decides: how the attack works, what it is run against, what the attacker knows, how it is computed."""
+
+Control = Literal["none", "mean_image", "shuffled_update"]
+
+
+class About(NamedTuple):
+    """What else is known of an option.
+
+    Attributes:
+        role: see `Role`.
+        help: a sentence or two; Markdown.
+        rows: keys of a row that hold it, its own value first; none where a row does not say it.
+        alias: a shorter name on the command line, by which `make` knows it.
+        of_images: it decides which images are attacked, and at what size.
+        changes_rows: rows can depend on it; a run with another value is another run.
+        repeated: the command that repeats a run says it, where it is not the default.
+    """
+
+    role: Role
+    help: str
+    rows: tuple[str, ...]
+    alias: str | None
+    of_images: bool
+    changes_rows: bool
+    repeated: bool
+
+
+def option(
+    default: Any,
+    role: Role,
+    help: str,
+    *,
+    rows: tuple[str, ...] | None = None,
+    alias: str | None = None,
+    of_images: bool = False,
+    changes_rows: bool = True,
+    repeated: bool = True,
+) -> Any:
+    """A field of `Options`; a row holds it under its own name unless `rows` says otherwise."""
+    about = About(role, help, rows or (), alias, of_images, changes_rows, repeated)
+    metadata = {"about": about, "own": rows is None}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of a run. Names may be dotted paths to classes of your own."""
+
+    attack: str = option(
+        "gias",
+        "method",
+        "The method. Several, with commas between them, are run one after another.",
+        alias="method",
+    )
+    preset: str = option(
+        "default",
+        "method",
+        "The options of the method: `default` (few steps, for two CPU cores), or a preset of the method such as "
+        "`paper` and `code`: as published, and as its authors ran it.",
+    )
+    set: list[str] = option(
+        [],
+        "method",
+        "Single options of the method on top of the preset, as KEY=VALUE with spaces between them.",
+        rows=("options",),
+    )
+    control: Control = option(
+        "none",
+        "method",
+        "`mean_image` scores the mean training image as if it were a reconstruction. `shuffled_update` shows the "
+        "attack an update of *other* images with the same labels: what prior and labels alone give.",
+    )
+    restarts: int | None = option(
+        None, "method", "Independent starts for each task. Default: those of the preset, or 2."
+    )
+    steps: int | None = option(None, "method", "Steps in total for each task. Default: those of the preset.")
+
+    data: str = option(
+        "photos",
+        "setting",
+        "The data set. `photos`: crops of the ten color photographs inside scikit-image and scikit-learn, class = "
+        "photograph. From files: `cifar10`, `cifar100`, `tiny_imagenet`, `imagenet`, `ffhq` (class = decade of the "
+        "age), `pacs` or `pacs:DOMAIN`, `pacs_imagenet:DOMAIN` (with labels of ImageNet), `folder:PATH` "
+        "(`PATH/<class>/*` or `PATH/<split>/<class>/*`).",
+        of_images=True,
+    )
+    split: str = option(
+        "test",
+        "setting",
+        "Whose images are attacked: `test` is scored, settings are chosen on `tune`, priors are trained on `train`. "
+        "The splits share no pixel.",
+        of_images=True,
+    )
+    size: int = option(32, "setting", "Side of the images in pixels.", of_images=True)
+    resize: Resize = option(
+        "shorter",
+        "setting",
+        "How images from files get this size: the shorter side is resampled to it (bicubic) and the center is cut "
+        "out; or as in the code of a paper: `gias` (9/8 of it, then the center), `gifd`, `ggl`.",
+        of_images=True,
+    )
+    victim: str = option(
+        "convnet",
+        "setting",
+        "The model. `convnet`, `convnet64` (Geiping et al.), `lenet` (sigmoid, Zhu et al. 2019), `alexnet`, `vgg16`, "
+        "`resnet18`, `resnet34`, `resnet50`, `densenet121` (forms for small images: 3x3 stem), `resnet20`, `resnet56` "
+        "(He et al., for CIFAR), any classifier as `torchvision:NAME` (7x7 stem) or `timm:NAME`, `sigmoid_resnet18` "
+        "and `sigmoid_resnet10` (as CI-Net's), `fcn3`, `cnn6`, `cnn6_d`, `cnn10` (R-GAP's: one logit, odd classes "
+        "against even ones).",
+        of_images=True,  # a mean image stands on the board beside the attacks on a victim
+    )
+    victim_weights: str = option(
+        "random",
+        "setting",
+        "`random`; `calibrated`: random, with batch-norm running statistics of training images; or a file of trained "
+        "weights (.th, .pt, .pth, .safetensors), as a path or below `WEIGHTS`. A row has its name and the start of "
+        "its SHA-256.",
+    )
+    victim_mode: Literal["eval", "train"] = option(
+        "eval", "setting", "Whether the client computes its update in eval or in train mode.", alias="mode"
+    )
+    lr: float | None = option(
+        None,
+        "setting",
+        "Learning rate of local training (FedAvg). Without it a client shares the gradient of its batch (FedSGD).",
+    )
+    epochs: int = option(1, "setting", "Passes of local training over a client's images.")
+    mini_batch: int | None = option(None, "setting", "Images in a local step. Default: all of a client's.")
+    clients: int = option(
+        1,
+        "setting",
+        "Clients that train locally, each on an equal share of the batch. The server sees the mean of their updates.",
+    )
+    rounds: int = option(
+        1,
+        "setting",
+        "Rounds in which the client shares an update of the same images; their costs are added (GIAS, appendix D).",
+    )
+    between: int = option(
+        0,
+        "setting",
+        "Steps of training by other clients from one round to the next. With 0 every round has new weights.",
+    )
+    batch: int = option(4, "setting", "Images in an update.", rows=("batch_size",), of_images=True)
+    batches: str = option(
+        "random",
+        "setting",
+        "Which images form a batch: `random`; `distinct`, no label twice; `unbalanced`, half of one class, a quarter "
+        "of another, the rest of others; or a file with the ids of one task's images on each line. Tasks come from "
+        "fixed lists in `benchmark/tasks/manifests/` where the data set has one, then in the order of hashed ids.",
+        of_images=True,
+    )
+    defense: str = option(
+        "sparsification:0.5",
+        "setting",
+        "What the client does against leakage: `none`, or one or several in their order with `+`: "
+        "`noise:STD[:laplacian]`, `clipping:BOUND[:global]`, `sparsification:RATE`, `quantization:LEVELS` (QSGD), "
+        "`sign`, `soteria:RATE[:LAYER]`, `dp_sgd:BOUND:NOISE`, `precode[:SIZE[:BETA]]`, `label_confusion:LABELS`. "
+        "Several runs: commas between them.",
+    )
+    adapt: bool = option(
+        True,
+        "setting",
+        "Whether the attacker knows which defense is used and builds a surrogate of it from what it received, never "
+        "from its parameters: `yes`, `no`, or `both`, one run each.",
+    )
+    precision: Literal["float32", "float64"] = option(
+        "float32", "setting", "Of images, victim and attack. Closed forms need `float64`."
+    )
+
+    prior: str = option(
+        "dcgan-photos32",
+        "knowledge",
+        "The generator of attacks that need one: a name from `make priors` (shipped, or published weights that lie in "
+        "`WEIGHTS/priors/`); `ARCHITECTURE:FILE` in the layout of its authors (`stylegan2:my.pt`); a `.safetensors` "
+        "file written by `prior train`; or untrained: `ARCHITECTURE` or `ARCHITECTURE:SIZE` (`dcgan:64`).",
+        rows=("prior", "prior_trained_on"),
+    )
+    labels: str = option(
+        "given",
+        "knowledge",
+        "`given`: the attacker has the labels of the batch. `none`: for methods that find them by themselves. Or the "
+        "method that recovers them from the update: `alr`, `ilrg`, `llg`, `zlr`, `row_sums`, `idlg`.",
+        rows=("labels", "label_method"),
+    )
+    bn: Level = option(
+        "none",
+        "knowledge",
+        "The batch-norm statistics that the attacker has: `none`; the `running` ones of the model; those of the batch, "
+        "`recovered` from the running ones that a client shares; or the `exact` ones of the batch.",
+    )
+    know_lr: bool = option(True, "knowledge", "Whether the attacker knows the learning rate of local training.")
+    match: Match = option(
+        "aga",
+        "knowledge",
+        "How the attack matches local training: `aga`, as one gradient (IGIMS); `fa`, by repeating it (Geiping et "
+        "al.).",
+    )
+
+    seed: int = option(0, "execution", "Of the victim's weights, an untrained prior and the starts of the attack.")
+    group: int = option(
+        1,
+        "execution",
+        "Tasks that are attacked together, which is faster for small batches of small images.",
+        rows=(),
+    )
+    chunk: int | None = option(
+        None,
+        "execution",
+        "Restarts of tasks that are evaluated at once; less takes less memory. Default: all on a GPU, few on a CPU.",
+        rows=(),
+    )
+    compile: Compile = option(
+        "auto",
+        "execution",
+        "Whether the steps of a stage become one compiled function, which takes 15 to 100 s: `on`, `off`, or `auto`: "
+        "on a CPU where a task has enough steps to repay it.",
+        rows=(),
+    )
+    tasks: int = option(
+        6,
+        "execution",
+        "Private batches that are attacked. More of them extend the same run.",
+        rows=(),
+        changes_rows=False,
+    )
+    data_dir: Path = option(
+        Path("data"),
+        "execution",
+        "Folder of data sets that come as files: `cifar10/{train,test}/<class>/*.png`, or torchvision's "
+        "`cifar-10-batches-py/` and `cifar-100-python/`, `tiny-imagenet-200/` (`tiny-imagenet-32/`), "
+        "`imagenet/{train,val}/<wnid>/*`, `ffhq/images256x256/*.png` with `ffhq/json/*.json`, "
+        "`pacs/<domain>/<class>/*`.",
+        rows=(),
+        changes_rows=False,
+    )
+    weights_dir: Path = option(
+        Path("weights"),
+        "execution",
+        "Folder of weights that are not shipped: generators in `priors/`, the LPIPS backbone in `lpips/`.",
+        rows=(),
+        alias="weights",
+        changes_rows=False,
+    )
+    out: Path = option(Path("results"), "execution", "Folder of results.", rows=(), changes_rows=False, repeated=False)
+    devices: int | None = option(
+        None,
+        "execution",
+        "Processes on each machine. Default: one for each GPU, else for each CPU core. Rows do not depend on it.",
+        rows=(),
+        changes_rows=False,
+        repeated=False,
+    )
+    nodes: int = option(
+        1,
+        "execution",
+        "Machines on which this command is started, each with its NODE_RANK; torchrun and srun set both by themselves.",
+        rows=(),
+        changes_rows=False,
+        repeated=False,
+    )
+    wandb: Literal["online", "offline", "off"] = option(
+        "offline", "execution", "Logging to Weights & Biases.", rows=(), changes_rows=False, repeated=False
+    )
+
+
+def about(each: Field) -> About:
+    """What else is known of a field of `Options`."""
+    found: About = each.metadata["about"]
+    return found._replace(rows=(each.name,)) if each.metadata["own"] else found
+
+
+def abouts(options: type[Options] = Options) -> dict[str, About]:
+    """All options by name, in their order."""
+    return {each.name: about(each) for each in fields(options)}
+
+
+def defaults(options: type[Options] = Options) -> dict[str, Any]:
+    """The default of every option."""
+    made = options()
+    return {each.name: getattr(made, each.name) for each in fields(options)}
+
+
+def row_keys(*roles: Role) -> tuple[str, ...]:
+    """Keys of a row that hold options of these roles (all where none is named), in the order of the options."""
+    return tuple(key for each in abouts().values() if not roles or each.role in roles for key in each.rows)
+
+
+def variable(name: str) -> str:
+    """The option as a variable of `make`."""
+    return (abouts()[name].alias or name).upper()

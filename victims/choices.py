@@ -1,0 +1,30 @@
+"""The values of options that have a fixed set of them. No heavy import, so that a command line starts fast."""
+
+from typing import Literal
+
+Resize = Literal["shorter", "gifd", "gias", "ggl"]
+"""How images come to their size: the shorter side is resampled, then the center is cut out.
+
+- `shorter`: to the size, bicubic.
+- `gifd`: to the size, bilinear; GIFD's code, and GIAS's for faces.
+- `gias`: to 9/8 of the size (36 for 32, 72 for 64, 144 for 128), bilinear; GIAS's code for ImageNet.
+- `ggl`: to 8/7 of the size (256 for 224), bilinear; GGL's code, and what classifiers of ImageNet are tested on.
+
+All are torchvision's on Pillow images, and widen their filter where they shrink (antialiasing).
+"""
+
+Level = Literal["none", "running", "recovered", "exact"]
+"""Which batch-norm statistics the attacker has, see `victims.client.known_statistics`."""
+
+Match = Literal["aga", "fa"]
+"""How an update after local training is matched.
+
+- `aga`: as if the mean gradient of its steps were one gradient of the whole batch at theta_0 (average gradient
+  approximation; IGIMS, eqs. 12 and 13). It costs as much as FedSGD, independent of the local steps.
+- `fa`: by the mean gradient of the same training on the dummy batch, differentiable through all of its steps
+  (Geiping et al., 2020). Clients and mini-batches are cut from the dummy batch in its order. If labels are given, that
+  is their sorted order and not the clients' order, which the attacker does not know.
+"""
+
+Compile = Literal["auto", "on", "off"]
+"""Whether stages are compiled: those on a CPU that repay it, all, or none."""
