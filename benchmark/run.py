@@ -1,4 +1,4 @@
-"""One run: an attack on a number of tasks, from its options to rows, picture and table."""
+"""One run: an attack on a number of tasks, from its options to rows, pictures and table."""
 
 import importlib.metadata
 import logging
@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -27,21 +26,22 @@ from benchmark.scoring.picture import draw
 from benchmark.tasks.module import GradientDataModule, mean_image
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
-from leaderboard.rows import PROTOCOL, Row, RowStore, write_atomically
+from leaderboard.rows import PROTOCOL, Row
+from leaderboard.run_folder import RunFolder
 from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
 from victims.errors import InputError, Notice
 
 
-def run(config: Config) -> Path:
-    """Attack, score, and print the table; goes on where the same run was stopped.
+def run(config: Config) -> RunFolder:
+    """Attack, score, and print the table. A run that was stopped continues with its first task that is not done.
 
     Returns:
-        the folder with rows, reconstructions, curves and picture.
+        the folder with rows, reconstructions, curves and pictures.
 
     Raises:
         InputError: an option cannot be used; nothing has been computed then.
-        Unfinished: other processes died before their tasks were done.
+        Unfinished: other processes ended before their tasks were done.
     """
     reproducible()
     first = is_first()
@@ -53,20 +53,19 @@ def run(config: Config) -> Path:
     attack = config.make_attack()
     batches = config.make_batches(data, config.tasks)
     lpips = Lpips.find(config.weights_dir)
-    folder = config.folder(lpips.available)
+    folder = RunFolder(config.folder(lpips.available))
     order = [batch.task for batch in batches]
     steps = sum(attack.plan.values())
     module = GradientDataModule(data, victim, batches, client, steps=steps, control=config.control, group=config.group)
     judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
-    trainer = make_trainer(config, len(module.groups), folder, judge)
+    trainer = make_trainer(config, len(module.groups), folder.path, judge)
     victim.to(trainer.strategy.root_device)
     attack.admit(module.first().observation)  # refused before anything is written or another process is started
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     if first:
         prepare(folder, dump(config, resolved))
-    store = RowStore(folder)
-    done, warning_lines = store.read()
-    for warning in warning_lines:
+    done, torn = folder.read_tasks()
+    for warning in torn:
         warnings.warn(warning, Notice, stacklevel=1)
     if config.control == "mean_image":
         if first:
@@ -75,28 +74,28 @@ def run(config: Config) -> Path:
         module.take(trainer.global_rank, trainer.world_size, frozenset(done))
         trainer.fit_loop.max_epochs = len(module.groups)
         trainer.limit_train_batches = 1.0 if module.groups else 0  # a rank without work still starts the others
-        with Heartbeat(folder, trainer.global_rank, trainer.world_size) as signs:
+        with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat:
             trainer.fit(attack, module)
             launched = trainer.strategy.wait_for_launched()
             if first:
-                signs.wait_for(lambda: sorted(set(order) - store.read()[0].keys()), launched)
+                heartbeat.wait_for(lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched)
     if not first:
         return folder
-    rows = store.merge(order)
-    pictures = draw(folder, rows, data, order)
+    rows = folder.merge_rows(order)
+    pictures = draw(folder, rows, data.classes, order)
     print(as_text(entries(rows)) + "\n")
-    for name, path in {"rows": store.file, **pictures}.items():
+    for name, path in {"rows": folder.rows_file, **pictures}.items():
         print(f"{name:8} {path}")
     if config.wandb != "off":
-        settings = {**yaml.safe_load((folder / "config.yaml").read_text()), **config.identity(), **resolved}
-        log_run(folder, rows, data, pictures, config=settings, mode=config.wandb)
+        settings = {**(folder.read_config() or {}), **config.identity(), **resolved}
+        log_run(folder, rows, pictures, config=settings, mode=config.wandb)
     return folder
 
 
 def reproducible() -> None:
     """The same rows whatever the number of processes or cores: one thread each on a CPU, exact fp32 on a GPU."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    threadpool_limits(1, user_api="blas")  # numpy, in CMA-ES: its threads mostly wait for each other
+    threadpool_limits(1, user_api="blas")  # numpy in CMA-ES: its threads mostly wait for each other
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     torch.backends.cudnn.deterministic = True
@@ -104,21 +103,20 @@ def reproducible() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
-def prepare(folder: Path, config: str) -> None:
-    """Make the folder and write the configuration.
+def prepare(folder: RunFolder, config: str) -> None:
+    """Write the configuration, and so make the folder.
 
     Raises:
         InputError: it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "config.yaml", config)
+        folder.write_config(config)
     except OSError as error:
-        raise InputError(f"cannot write results to {folder} ({error.strerror}); choose another --out.") from None
+        raise InputError(f"cannot write results to {folder.path} ({error.strerror}); choose another --out.") from None
 
 
 def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
-    """Everything in a row that is the same for the whole run."""
+    """Makes rows: everything that is the same for the whole run is filled in."""
     idle = config.control == "mean_image"
     defense = config.make_defense()
     prior = None if idle else attack.prior
@@ -157,7 +155,7 @@ def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Tra
     """A Trainer whose processes share the groups of tasks.
 
     Raises:
-        InputError: the processes asked for cannot be had.
+        InputError: there are no such processes or devices.
     """
     gpus = torch.cuda.device_count()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -174,7 +172,7 @@ def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Tra
         logger=CSVLogger(folder, name="log"),
         callbacks=[judge, TaskProgress()],
         reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,  # the DataModule deals out the tasks
+        use_distributed_sampler=False,  # the DataModule distributes the tasks
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

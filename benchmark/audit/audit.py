@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from benchmark.audit.page import Shown, page
 from benchmark.config import Config
 from benchmark.run import reproducible, run
-from benchmark.scoring.judge import picture_path
-from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score
+from benchmark.scoring.picture import png
 from benchmark.tasks.capture import capture_task
-from leaderboard.rows import read_rows, write_atomically
+from leaderboard.run_folder import write_atomically
 from victims.catalog import LIBRARIES
 from victims.data.base import ImageData
 from victims.data.files import images_in
@@ -137,8 +134,8 @@ def audit(
         print(f"audit    {cell.name} on {tasks} x {batch} images, {chosen.defense}, {chosen.control}", flush=True)
         with contextlib.redirect_stdout(io.StringIO()):  # its table is not the page's
             folder = run(chosen)
-        for row in read_rows(folder / "rows.jsonl")[0][: tasks * batch]:
-            picture = picture_path(folder, row["task"], row["image"]).read_bytes()
+        for row in folder.read_rows()[0][: tasks * batch]:
+            picture = folder.reconstruction(row["task"], row["image"]).read_bytes()
             shown.setdefault((chosen.defense, row["image"]), []).append(Shown(cell.name, row, picture))
     ids = sorted({image for _, image in shown})
     rows = [result.row for results in shown.values() for result in results]
@@ -161,13 +158,6 @@ def audit(
     )
     write_atomically(out / "audit.html", text)
     print(f"page     {out / 'audit.html'}")
-
-
-def png(image: Tensor) -> bytes:
-    """A picture (C, H, W) in [0, 1] as a file's bytes."""
-    file = io.BytesIO()
-    to_pil_image(image).save(file, "PNG")
-    return file.getvalue()
 
 
 def arrange(images: Path, labels: Path | None, into: Path) -> None:
@@ -265,6 +255,6 @@ def controls(data: ImageData, ids: Sequence[str]) -> dict[str, dict[str, float |
     for image_id in ids:
         truth = data[data.ids.index(image_id)][0]
         mean = (total - truth) / (len(images) - 1)
-        _, found = score(mean[None], truth[None], Lpips(None, "not asked for"))
+        _, found = score(mean[None], truth[None])
         scores[image_id] = {name: values[0] for name, values in found.items()}
     return scores

@@ -161,7 +161,7 @@ class Heartbeat:
     every, quiet, start = 2.0, 60.0, 600.0
 
     def __init__(self, folder: Path, rank: int, world_size: int) -> None:
-        self.folder, self.rank = folder / "processes", rank
+        self.folder, self.rank = folder, rank
         self.others = range(1, world_size) if rank == 0 else range(0)
         self.seen: dict[int, str] = {}
         self.changed: dict[int, float] = {}

@@ -1,6 +1,5 @@
-"""How far off a layer-by-layer attack is in each layer: evaluation only, for it looks at the private image."""
+"""The error of a layer-by-layer attack in each layer. Evaluation only: it looks at the private image."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from attacks.engine.stage import LayerReport
+from leaderboard.run_folder import RunFolder
 from victims.victim import Victim
 
 Errors = list[tuple[str, float]]
@@ -43,24 +43,18 @@ def layer_errors(victim: Victim, image: Tensor, reports: Sequence[LayerReport]) 
     return [(r.layer, float((r.input - x).norm() / x.norm())) for r in reports for x in truth[r.layer]]
 
 
-def write_layers(folder: Path, task: str, reports: Sequence[LayerReport], errors: Errors) -> Path:
-    """`layers/<task>.csv`: what every layer's system determined, and the error of its solution."""
-    path = folder / "layers" / f"{task}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*COLUMNS, "error"])
-        for report, (_, error) in zip(reports, errors, strict=True):
-            writer.writerow([*(getattr(report, column) for column in COLUMNS), error])
-    return path
+def write_layers(folder: RunFolder, task: str, reports: Sequence[LayerReport], errors: Errors) -> None:
+    """Keep what every layer's system determined, and the error of its solution."""
+    lines = [
+        [*(getattr(report, column) for column in COLUMNS), error]
+        for report, (_, error) in zip(reports, errors, strict=True)
+    ]
+    folder.write_layers(task, [*COLUMNS, "error"], lines)
 
 
-def read_errors(folder: Path, tasks: Sequence[str]) -> list[Errors]:
-    """What `write_layers` wrote; tasks of which nothing could be rebuilt are left out."""
-    found = []
-    for task in tasks:
-        with (folder / "layers" / f"{task}.csv").open(newline="") as file:
-            found.append([(row["layer"], float(row["error"])) for row in csv.DictReader(file)])
+def read_errors(folder: RunFolder, tasks: Sequence[str]) -> list[Errors]:
+    """The errors that `write_layers` wrote, of those tasks of which something was rebuilt."""
+    found = [[(line["layer"], float(line["error"])) for line in folder.read_layers(task)] for task in tasks]
     return [errors for errors in found if errors]
 
 

@@ -1,4 +1,14 @@
-"""How close a reconstruction is to the private batch: per image, on [0, 1] images, after one matching."""
+"""How close a reconstruction is to the private batch: per image, on [0, 1] images, after one assignment.
+
+A metric is one function with the decorator `@metric`. It needs no other line anywhere: rows carry its score and its
+direction, and tables, the page and the pictures show what rows carry.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import piq
 import torch
@@ -8,21 +18,73 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from benchmark.scoring.lpips import MIN_SIDE, Lpips
 
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
 BLOCK = 2**20  # values of a gallery turned into floats at once: 4 MB, which stay in a core's cache
 
+MetricFunction = Callable[..., Tensor | None]
+"""(reconstruction, truth), aligned images (B, C, H, W) in [0, 1], and what it needs as keywords -> scores (B,).
 
-def mse(reconstruction: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error of each image: (B, C, H, W) twice -> (B,)."""
-    return (reconstruction - truth).square().mean(dim=(1, 2, 3))
+None where it cannot score such images.
+"""
+
+F = TypeVar("F", bound=MetricFunction)
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A score of an image, and what others must know about it.
+
+    Attributes:
+        function: computes it.
+        higher_is_better: the direction in which a reconstruction is closer to the truth.
+        range: the least and the greatest value.
+    """
+
+    function: MetricFunction
+    higher_is_better: bool
+    range: tuple[float, float]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The function's keyword-only parameters: what it is given besides the two images."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+METRICS: dict[str, Metric] = {}
+"""Every metric by its name in rows, which is the name of its function."""
+
+
+def metric(*, higher_is_better: bool, range: tuple[float, float]) -> Callable[[F], F]:
+    """Decorator of a function that is a metric; see `Metric`."""
+
+    def register(function: F) -> F:
+        METRICS[function.__name__] = Metric(function, higher_is_better, range)
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The images among which a reconstruction should find its truth.
+
+    Attributes:
+        images: (N, C, H, W) uint8: nothing is lost, as images are whole multiples of 1/255.
+        index: (B,) long, where the truths are among them.
+    """
+
+    images: Tensor
+    index: Tensor
+
+
+@metric(higher_is_better=True, range=(0, PSNR_CAP))
 def psnr(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image in dB (peak 1), capped: (B, C, H, W) twice -> (B,)."""
     return (-10 * mse(reconstruction, truth).log10()).clamp(max=PSNR_CAP)
 
 
+@metric(higher_is_better=True, range=(-1, 1))
 def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity of each image: (B, C, H, W) twice -> (B,), H and W at least 6.
 
@@ -42,6 +104,7 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     ).float()
 
 
+@metric(higher_is_better=True, range=(0, 1))
 def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """Feature similarity of each image, in color (FSIMc): (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2.
 
@@ -55,24 +118,38 @@ def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     ).float()
 
 
-def identified(reconstruction: Tensor, gallery: Tensor, index: Tensor) -> Tensor:
-    """Whether each image lies nearest to its own truth among all of a gallery, 1 or 0; the mean is IIP.
+@metric(higher_is_better=False, range=(0, math.inf))
+def lpips(reconstruction: Tensor, truth: Tensor, *, backbone: Lpips) -> Tensor | None:
+    """Learned perceptual distance of each image (Zhang et al. 2018): (B, C, H, W) twice -> (B,).
 
-    Image identifiability precision with the mean squared error of [0, 1] pixels as distance. Yin et al. 2021
-    compare features of a network; "IIP-pixel" of the breaching library has this distance, but looks only among
-    images of the true label. A tie with the truth, such as a duplicate of it in the gallery, counts as identified.
+    None where the backbone's weights are missing, or the images are smaller than it takes.
+    """
+    if not backbone.available or min(truth.shape[-2:]) < MIN_SIDE:
+        return None
+    return backbone(reconstruction, truth)
 
-    Args:
-        reconstruction: (B, C, H, W) in [0, 1].
-        gallery: (N, C, H, W) uint8.
-        index: (B,) long, where in the gallery the truths are.
+
+@metric(higher_is_better=False, range=(0, 1))
+def mse(reconstruction: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error of each image: (B, C, H, W) twice -> (B,)."""
+    return (reconstruction - truth).square().mean(dim=(1, 2, 3))
+
+
+@metric(higher_is_better=True, range=(0, 1))
+def iip(reconstruction: Tensor, truth: Tensor, *, gallery: Gallery) -> Tensor:
+    """Whether each image lies nearest to its own truth among all of a gallery, 1 or 0: (B, C, H, W) -> (B,).
+
+    The mean is the image identifiability precision, with the mean squared error of [0, 1] pixels as distance. Yin et
+    al. 2021 compare features of a network; "IIP-pixel" of the breaching library has this distance, but looks only
+    among images of the true label. A tie with the truth, such as a duplicate of it in the gallery, counts as
+    identified.
     """
     # Not by matrix products: they round the distances of equal images differently, which would break ties.
     direct = "donot_use_mm_for_euclid_dist"
     images = reconstruction.flatten(1)
-    blocks = gallery.flatten(1).split(max(1, BLOCK // images.shape[1]))
+    blocks = gallery.images.flatten(1).split(max(1, BLOCK // images.shape[1]))
     distances = torch.cat([torch.cdist(images, block / 255, compute_mode=direct) for block in blocks], dim=1)
-    own = distances.gather(1, index[:, None]).squeeze(1)
+    own = distances.gather(1, gallery.index[:, None]).squeeze(1)
     return (own <= distances.amin(1)).float()
 
 
@@ -88,13 +165,16 @@ def assign(reconstruction: Tensor, truth: Tensor) -> Tensor:
 
 @torch.no_grad()
 @torch.autocast("cpu", enabled=False)
-def score(reconstruction: Tensor, truth: Tensor, lpips: Lpips) -> tuple[Tensor, dict[str, list[float | None]]]:
-    """Match a batch once, by MSE, and score each image: (B, C, H, W) twice -> aligned (B, C, H, W), scores.
+def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, dict[str, list[float | None]]]:
+    """Assign a batch once, by MSE, and score each image: (B, C, H, W) twice -> aligned (B, C, H, W), scores.
 
     Works on the CPU in float32, so that the device of an attack does not move its scores. The reconstruction
     is clamped to [0, 1]; a pixel that is NaN counts as mid-gray (0.5), +-inf as 1 or 0, so that a diverged
-    attack is scored too. `aligned[i]` and the i-th score of each metric (psnr, ssim, fsim, lpips, mse)
-    belong to truth i. lpips is None where its weights are missing or the images are smaller than its network takes.
+    attack is scored too. `aligned[i]` and the i-th score of each metric belong to truth i.
+
+    Args:
+        given: what metrics need, such as `backbone` and `gallery`. A metric that needs something else is left out;
+            one that cannot score such images has None for each.
 
     Raises:
         ValueError: the shapes differ, or `truth` leaves [0, 1] (images that are still normalized).
@@ -107,11 +187,9 @@ def score(reconstruction: Tensor, truth: Tensor, lpips: Lpips) -> tuple[Tensor, 
         raise ValueError(f"truth must lie in [0, 1], got [{low:.3g}, {high:.3g}]")
     reconstruction = reconstruction.cpu().float().nan_to_num(nan=0.5).clamp(0, 1)
     aligned = reconstruction[assign(reconstruction, truth)]
-    perceptual = lpips.available and min(truth.shape[-2:]) >= MIN_SIDE
-    return aligned, {
-        "psnr": psnr(aligned, truth).tolist(),
-        "ssim": ssim(aligned, truth).tolist(),
-        "fsim": fsim(aligned, truth).tolist(),
-        "lpips": lpips(aligned, truth).tolist() if perceptual else [None] * len(truth),
-        "mse": mse(aligned, truth).tolist(),
-    }
+    scores: dict[str, list[float | None]] = {}
+    for name, each in METRICS.items():
+        if each.needs <= given.keys():
+            values = each.function(aligned, truth, **{need: given[need] for need in each.needs})
+            scores[name] = [None] * len(truth) if values is None else values.tolist()
+    return aligned, scores

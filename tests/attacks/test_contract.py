@@ -19,7 +19,6 @@ from attacks.engine.factored_gradients import Layers
 from attacks.engine.objective import Objective
 from attacks.ig import IG
 from benchmark.registry import KINDS, find, registered
-from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score
 from benchmark.spec import open_defense
 from benchmark.tasks.batches import Batch
@@ -211,7 +210,7 @@ def test_a_cycle_in_the_batch_changes_no_score(method, make, capture):
     def scores(indices):
         task = capture(indices, dtype=torch.float64)
         images = make(method, torch.float64).run([task.observation]).images[0]
-        _, values = score(task.observation.victim.denormalize(images), task.images, Lpips(None, "none: test"))
+        _, values = score(task.observation.victim.denormalize(images), task.images)
         return {sample: (values["psnr"][k], values["ssim"][k]) for k, sample in enumerate(task.sample_ids)}
 
     size = method.made_for.get("batch", 3)

@@ -14,6 +14,7 @@ from benchmark.launch.progress import EVERY
 from benchmark.run import make_trainer, row_maker
 from benchmark.scoring.judge import Judge
 from benchmark.scoring.lpips import Lpips
+from leaderboard.run_folder import RunFolder
 from tests.speed.cells import Cell, Times
 from victims.observation import Observation
 
@@ -64,7 +65,7 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
     lpips = Lpips(None, "none: nothing is scored here")
     beside = Beside(twin)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        judge = Judge(Path(folder), row_maker(cell.config, attack, lpips), lpips, module.data)
+        judge = Judge(RunFolder(Path(folder)), row_maker(cell.config, attack, lpips), lpips, module.data)
         trainer = make_trainer(cell.config, 1, Path(folder), judge)
         trainer.callbacks.append(beside)
         trainer.fit(attack, module)

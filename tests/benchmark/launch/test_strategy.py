@@ -75,7 +75,7 @@ def signs(tmp_path, monkeypatch):
     monkeypatch.setattr(Heartbeat, "every", 0.01)
     monkeypatch.setattr(Heartbeat, "quiet", 0.5)
     monkeypatch.setattr(Heartbeat, "start", 1.5)
-    return lambda rank, world=3: Heartbeat(tmp_path, rank, world)
+    return lambda rank, world=3: Heartbeat(tmp_path / "processes", rank, world)
 
 
 def until(condition):

@@ -14,9 +14,9 @@ SECONDS = 60
 
 @pytest.fixture
 def run(tmp_path):
-    """Of two tasks, in this process: the exit code."""
+    """A run of two tasks in this process; returns the exit code."""
     options = ["--attack=ig", "--victim=lenet", "--batch=2", "--tasks=2", "--steps=4", "--restarts=1"]
-    return lambda: main(["run", *options, "--devices=1", "--wandb=off", f"--out={tmp_path}"])
+    return lambda *more: main(["run", *options, "--devices=1", "--wandb=off", f"--out={tmp_path}", *more])
 
 
 def rows(folder):
@@ -32,9 +32,9 @@ def test_the_attack_goes_on_with_the_next_task_while_one_is_scored(run, tmp_path
             begun.set()
         begin(attack, observations)
 
-    def score(*arguments, score=judge.score):
+    def score(*images, score=judge.score, **given):
         assert begun.wait(SECONDS), "the second task waits for the scores of the first"
-        return score(*arguments)
+        return score(*images, **given)
 
     monkeypatch.setattr(IG, "begin", begin)
     monkeypatch.setattr(judge, "score", score)
@@ -45,7 +45,7 @@ def test_the_attack_goes_on_with_the_next_task_while_one_is_scored(run, tmp_path
 
 
 def test_what_goes_wrong_while_scoring_ends_the_run(run, monkeypatch):
-    def score(*_):
+    def score(*_, **__):
         raise RuntimeError("no score")
 
     monkeypatch.setattr(judge, "score", score)
@@ -63,12 +63,19 @@ def test_a_task_that_was_attacked_is_written_down_whatever_happens_to_the_next(r
             raise RuntimeError("cut")
         step(attack, observations, index)
 
-    def score(*arguments, score=judge.score):
+    def score(*images, score=judge.score, **given):
         assert scoring.wait(SECONDS)
-        return score(*arguments)
+        return score(*images, **given)
 
     monkeypatch.setattr(IG, "training_step", training_step)
     monkeypatch.setattr(judge, "score", score)
     with pytest.raises(RuntimeError, match="cut"):
         run()
     assert {row["task"] for row in rows(tmp_path)} == {seen[0]}
+
+
+@pytest.mark.parametrize(("restarts", "path"), [(1, "plain"), (2, "factored")])
+def test_rows_say_how_gradients_were_computed(restarts, path, run, tmp_path):
+    assert run(f"--restarts={restarts}", "--tasks=1") == 0
+    (file,) = tmp_path.glob("*/rows.jsonl")
+    assert {json.loads(line)["gradient_path"] for line in file.read_text().splitlines()} == {path}

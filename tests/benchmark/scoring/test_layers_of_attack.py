@@ -10,7 +10,8 @@ from torch import nn
 
 from attacks.engine.stage import LayerReport
 from attacks.rgap import RGAP
-from benchmark.scoring.layers import draw_layers, layer_errors, write_layers
+from benchmark.scoring.layers import draw_layers, layer_errors, read_errors, write_layers
+from leaderboard.run_folder import RunFolder
 from victims.models.fcn3 import FCN3
 from victims.victim import Victim
 
@@ -51,9 +52,9 @@ def test_a_solved_task_has_errors_of_rounding(capture):
 
 def test_table(tmp_path):
     reports = [report("fc", torch.zeros(8)), report("conv1", torch.zeros(3, 4, 4), rank=40)]
-    path = write_layers(tmp_path, "task-1", reports, [("fc", 0.5), ("conv1", 0.25)])
-    assert path == tmp_path / "layers" / "task-1.csv"
-    with path.open() as file:
+    folder, errors = RunFolder(tmp_path), [("fc", 0.5), ("conv1", 0.25)]
+    write_layers(folder, "task-1", reports, errors)
+    with (tmp_path / "layers" / "task-1.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows[1] == {
         "layer": "conv1",
@@ -66,6 +67,7 @@ def test_table(tmp_path):
         "error": "0.25",
     }
     assert [row["layer"] for row in rows] == ["fc", "conv1"]
+    assert read_errors(folder, ["task-0", "task-1"]) == [errors]  # of a task without a table there are none
 
 
 @pytest.mark.parametrize("images", [1, 3])

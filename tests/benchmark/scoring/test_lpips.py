@@ -85,7 +85,7 @@ def test_score_takes_lpips_after_the_matching(features_file):
     lpips = Lpips.find(features_file.parents[1])
     truth = random_images(3, 32, seed=1)
     reconstruction = 0.8 * truth
-    _, scores = score(reconstruction[[1, 2, 0]], truth, lpips)
+    _, scores = score(reconstruction[[1, 2, 0]], truth, backbone=lpips)
     assert scores["lpips"] == lpips(reconstruction, truth).tolist()
     assert min(scores["lpips"]) > 0
 
@@ -93,16 +93,16 @@ def test_score_takes_lpips_after_the_matching(features_file):
 def test_scores_are_full_precision_within_autocast(features_file):
     lpips = Lpips.find(features_file.parents[1])
     truth, reconstruction = random_images(2, 32, seed=1), random_images(2, 32, seed=2)
-    _, expected = score(reconstruction, truth, lpips)
+    _, expected = score(reconstruction, truth, backbone=lpips)
     with torch.autocast("cpu", torch.bfloat16):
-        _, scores = score(reconstruction, truth, lpips)
+        _, scores = score(reconstruction, truth, backbone=lpips)
     assert scores == expected
 
 
 def test_images_below_the_smallest_side_have_no_lpips(features_file):
     lpips = Lpips.find(features_file.parents[1])
     small = random_images(2, MIN_SIDE - 1, seed=1)
-    assert score(small, small, lpips)[1]["lpips"] == [None, None]
+    assert score(small, small, backbone=lpips)[1]["lpips"] == [None, None]
     with pytest.raises(RuntimeError):  # the network really does not take them
         lpips(small, small)
 
@@ -174,7 +174,7 @@ def test_offline_does_not_try(cached_file, monkeypatch):
     )
     assert tried == []
     image = random_images(1, 32, seed=1)
-    assert score(image, image, lpips)[1]["lpips"] == [None]
+    assert score(image, image, backbone=lpips)[1]["lpips"] == [None]
     with pytest.raises(RuntimeError, match="forbids the download"):
         lpips(image, image)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmark.scoring import metrics
 from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.metrics import PSNR_CAP, assign, fsim, identified, mse, psnr, score, ssim
+from benchmark.scoring.metrics import METRICS, PSNR_CAP, Gallery, assign, fsim, iip, metric, mse, psnr, score, ssim
 
 NO_LPIPS = Lpips(None, "none: not under test")
 CYCLE = torch.tensor([1, 2, 0])  # not its own inverse, so the wrong direction cannot pass
@@ -156,6 +156,10 @@ def test_fsim_of_flat_images_is_a_number():
     assert 0 < bright < 1
 
 
+def identified(guesses: Tensor, gallery: Tensor, index: Tensor) -> list[float]:
+    return iip(guesses, gallery[index] / 255, gallery=Gallery(gallery, index)).tolist()
+
+
 def gallery_of(count: int, side: int = 4) -> Tensor:
     generator = torch.Generator().manual_seed(6)
     return torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
@@ -171,7 +175,7 @@ def test_identified_is_that_of_a_plain_loop(block, monkeypatch):
         distances = [(guess - image / 255).square().mean().item() for image in gallery]
         expected.append(float(np.argmin(distances) == own))
     assert 10 < sum(expected) < 29
-    assert identified(guesses, gallery, index).tolist() == expected
+    assert identified(guesses, gallery, index) == expected
 
 
 @pytest.mark.parametrize("block", [1, 3072 * 7, 2**20])
@@ -181,15 +185,15 @@ def test_a_duplicate_of_the_truth_is_a_tie_and_a_nearer_image_is_not(block, monk
     gallery[[0, 13, 29]] = gallery[5].clone()
     almost = gallery[5] / 255 + 0.01 * (random_images(1) - 0.5)
     for own in (0, 5, 13, 29):
-        assert identified(almost, gallery, torch.tensor([own])).tolist() == [1]
-    assert identified(almost, gallery, torch.tensor([6])).tolist() == [0]
+        assert identified(almost, gallery, torch.tensor([own])) == [1]
+    assert identified(almost, gallery, torch.tensor([6])) == [0]
 
 
 def test_one_step_of_one_pixel_tells_images_apart():
     gallery = gallery_of(1).expand(2, -1, -1, -1).clone()
     gallery[1, 0, 0, 0] ^= 1
-    assert identified(gallery / 255, gallery, torch.tensor([0, 1])).tolist() == [1, 1]
-    assert identified(gallery / 255, gallery, torch.tensor([1, 0])).tolist() == [0, 0]
+    assert identified(gallery / 255, gallery, torch.tensor([0, 1])) == [1, 1]
+    assert identified(gallery / 255, gallery, torch.tensor([1, 0])) == [0, 0]
 
 
 def test_psnr_is_capped_and_only_then():
@@ -235,8 +239,8 @@ def test_assignment_has_the_least_total_of_all():
 def test_score_does_not_depend_on_the_order_of_the_reconstructions():
     truth = random_images(3)
     reconstruction = noisy(truth)
-    aligned, scores = score(reconstruction, truth, NO_LPIPS)
-    aligned_cycle, scores_cycle = score(reconstruction[CYCLE], truth, NO_LPIPS)
+    aligned, scores = score(reconstruction, truth)
+    aligned_cycle, scores_cycle = score(reconstruction[CYCLE], truth)
     assert torch.equal(aligned, reconstruction)
     assert torch.equal(aligned_cycle, reconstruction)
     assert scores_cycle == scores
@@ -251,13 +255,13 @@ def test_the_matching_by_mse_serves_the_other_metrics_too():
     one, other = random_images(2) - 0.5
     truth = torch.stack([0.2 + 0.2 * one, 0.7 + 0.2 * other])
     reconstruction = torch.stack([0.2 + 0.2 * other, 0.7 + 0.2 * one])  # right brightness, the other's structure
-    _, scores = score(reconstruction, truth, NO_LPIPS)
+    _, scores = score(reconstruction, truth)
     assert scores["ssim"] == ssim(reconstruction, truth).tolist()
     assert sum(scores["ssim"]) < ssim(reconstruction.flip(0), truth).sum()  # a matching by SSIM would swap them
 
 
 def test_score_clamps_the_reconstruction():
-    aligned, scores = score(flat(1.7, -0.3), flat(1, 0), NO_LPIPS)
+    aligned, scores = score(flat(1.7, -0.3), flat(1, 0))
     assert torch.equal(aligned, flat(1, 0))
     assert scores["mse"] == [0, 0]
     assert scores["psnr"] == [PSNR_CAP, PSNR_CAP]
@@ -266,7 +270,7 @@ def test_score_clamps_the_reconstruction():
 def test_a_diverged_reconstruction_is_scored():
     truth = flat(0.9, 0.2, 1.0, 0.0)
     diverged = flat(float("nan"), 0.2, float("inf"), -float("inf"))
-    aligned, scores = score(diverged, truth, NO_LPIPS)
+    aligned, scores = score(diverged, truth)
     assert torch.equal(aligned, flat(0.5, 0.2, 1.0, 0.0))
     assert scores["mse"] == pytest.approx([0.16, 0, 0, 0])
     assert np.isfinite(scores["ssim"]).all()
@@ -275,24 +279,62 @@ def test_a_diverged_reconstruction_is_scored():
 
 def test_score_takes_half_precision_and_tensors_that_require_gradients():
     truth = flat(0.25, 0.75)
-    aligned, scores = score(truth.half().requires_grad_(), truth, NO_LPIPS)
+    aligned, scores = score(truth.half().requires_grad_(), truth)
     assert aligned.dtype == torch.float32
     assert not aligned.requires_grad
     assert scores["mse"] == [0, 0]
 
 
-def test_score_without_lpips_says_none():
-    _, scores = score(flat(0.1, 0.2), flat(0.1, 0.2), NO_LPIPS)
-    assert list(scores) == ["psnr", "ssim", "fsim", "lpips", "mse"]
+def test_a_metric_without_what_it_needs_is_left_out_and_one_that_cannot_score_has_none():
+    images = flat(0.1, 0.2)
+    assert list(score(images, images)[1]) == ["psnr", "ssim", "fsim", "mse"]
+    gallery = Gallery((images * 255).round().byte(), torch.arange(2))
+    _, scores = score(images, images, backbone=NO_LPIPS, gallery=gallery)
+    assert list(scores) == ["psnr", "ssim", "fsim", "lpips", "mse", "iip"]
     assert scores["lpips"] == [None, None]
+    assert scores["iip"] == [1, 1]
+
+
+def test_a_function_becomes_a_metric_by_its_decorator(monkeypatch):
+    monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
+
+    @metric(higher_is_better=False, range=(0, 1))
+    def worst_pixel(reconstruction, truth):
+        return (reconstruction - truth).abs().amax((1, 2, 3))
+
+    @metric(higher_is_better=True, range=(0, 2))
+    def shifted(reconstruction, truth, *, offset):
+        return reconstruction.mean((1, 2, 3)) + offset
+
+    _, scores = score(flat(0.5, 0.2), flat(0.5, 0.3), offset=1.0)
+    assert scores["worst_pixel"] == pytest.approx([0, 0.1])
+    assert scores["shifted"] == pytest.approx([1.5, 1.2])
+    assert "shifted" not in score(flat(0.5), flat(0.5))[1]
+    assert not metrics.METRICS["worst_pixel"].higher_is_better
+
+
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("truth", ["random", "black", "white"])
+def test_every_metric_stays_in_its_range_and_points_in_its_direction(name, truth):
+    """The exact image has the best value of the range or more than that of any other image."""
+    truth = {"random": random_images(3), "black": torch.zeros(3, 3, 32, 32), "white": torch.ones(3, 3, 32, 32)}[truth]
+    low, high = METRICS[name].range
+    gallery = Gallery(torch.cat([(truth * 255).round().byte(), gallery_of(9, 32)]), torch.arange(3))
+    given = {"backbone": lambda a, b: (a - b).abs().mean((1, 2, 3)), "gallery": gallery}
+    given["backbone"].available = True
+    found = [score(x, truth, **given)[1][name] for x in (truth, noisy(truth), random_images(3, seed=7), 1 - truth)]
+    assert all(low - 1e-6 <= value <= high + 1e-6 for values in found for value in values)
+    best = np.array(found[0]) if METRICS[name].higher_is_better else -np.array(found[0])
+    for others in found[1:]:
+        assert (best >= (np.array(others) if METRICS[name].higher_is_better else -np.array(others)) - 1e-6).all()
 
 
 @pytest.mark.parametrize("level", [-0.1, 1.1, float("nan")])
 def test_a_truth_outside_the_unit_range_is_refused(level):
     with pytest.raises(ValueError, match=r"truth must lie in \[0, 1\]"):
-        score(flat(0.5, 0.5), flat(0.5, level), NO_LPIPS)
+        score(flat(0.5, 0.5), flat(0.5, level))
 
 
 def test_different_shapes_are_refused():
     with pytest.raises(ValueError, match="differ"):
-        score(flat(0.5, 0.5)[:, :1], flat(0.5, 0.5), NO_LPIPS)
+        score(flat(0.5, 0.5)[:, :1], flat(0.5, 0.5))
