@@ -14,7 +14,7 @@ from torch import Tensor
 
 from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
-from attacks.engine.paths import GradientPaths
+from attacks.engine.gradients import GradientPaths
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_requirements
 from attacks.engine.session import Session

@@ -27,16 +27,16 @@ NARROWEST = 32
 class CINet(Attack):
     """Parameters of an untrained generator, one for the whole batch, by Adam on the sign of their gradient.
 
-    No prior is given: the network's structure is one, and its batch norm ties the images together. Paper and
-    code disagree in three places, hence two presets. Cost: the paper has the squared l2 distance, the code one
-    cosine. Width: the paper wants more parameters than the victim has, the code more than 4 B H W. Steps: the
-    paper names 150 000 (256 CIFAR-10 images), the code 2000 on CIFAR-10 and 30 000 on ImageNet.
+    It needs no prior: the network's structure is one, and its batch norm couples the images. Paper and code disagree in
+    three places, so there are two presets. Cost: the paper has the squared l2 distance, the code one cosine. Width: the
+    paper wants more parameters than the victim has, the code more than 4 B H W. Steps: the paper states 150 000 (256
+    CIFAR-10 images), the code 2000 on CIFAR-10 and 30 000 on ImageNet.
 
     Args:
         steps_w: steps on the parameters.
         eta: learning rate of Adam; it does not decay.
         cost: cosine or squared_l2.
-        signed: hand only the gradient's sign to Adam.
+        signed: give only the gradient's sign to Adam.
         wider_than: the width starts at 32 and doubles until P(G) > P(F) (`victim`) or P(G) > 4 B H W (`images`).
     """
 
@@ -74,7 +74,7 @@ class CINet(Attack):
         return self.measure(dummy, received)
 
     def width(self) -> int:
-        """Channels of G, by the rule."""
+        """Channels of G, by the rule of `wider_than`."""
         size = self.observations[0].image_shape[-1]
         enough = (
             sum(p.numel() for p in self.victim.parameters.values())

@@ -19,8 +19,8 @@ from victims.victim import Gradient
 class GGL(Attack):
     """Latents by CMA-ES, without gradients, on the squared distance of gradients.
 
-    One step asks for a whole population, and the budget counts each of its candidates. Published for batches of
-    one; here the latents of a batch are searched together.
+    One step asks for a whole population, and the budget counts each of its candidates. The method was published for
+    single images; here the latents of a batch are searched together.
 
     Args:
         steps_z: generations of CMA-ES, or steps of Adam.
@@ -28,11 +28,11 @@ class GGL(Attack):
         population: candidates of a generation.
         eta: first step size of CMA-ES.
         eta_adam: learning rate of Adam: linear over 5 % of the steps, half a cosine over the last 25 %.
-        start: latents as `drawn` by the prior, `uniform` on (0, 1) as the code has it for ImageNet, or their `mean`,
-            zero for normal ones, as for faces.
-        squashed: the generator is given tanh z, as for ImageNet.
-        alpha_kl: weight of the divergence of a latent's entries from the normal distribution; the source has 0.1,
-            and none where latents are squashed.
+        start: latents as `drawn` by the prior, `uniform` on (0, 1) as in the code for ImageNet, or their `mean`, which
+            is zero for normal latents, as in the code for faces.
+        squashed: the generator gets tanh z, as in the code for ImageNet.
+        alpha_kl: weight of the divergence of a latent's entries from the normal distribution; the source has 0.1, and
+            0 for squashed latents.
     """
 
     name = "ggl"
@@ -75,7 +75,7 @@ class GGL(Attack):
         )
 
     def started(self, state: Variables) -> dict[str, Tensor]:
-        """The latents that the search begins with."""
+        """The latents that the search starts from."""
         if self.start == "mean":
             return self.prior.center(state)
         latents = {name: state[name] for name in self.prior.latents}

@@ -20,9 +20,9 @@ CONSENSUS = {"mean": mean_consensus, "registered": registered_consensus}
 class GI(Attack):
     """Pixels by Adam with noise on gradient distance, image fidelity, batch-norm statistics and group consistency.
 
-    The paper gives no weights; those here are of later ports and `assumed`. Restarts are the paper's seeds. The
-    batch-norm term takes the statistics that the observation declares (--bn), and falls away where it declares
-    none. The paper restores labels by itself, which needs them all different; here they are given.
+    The paper gives no weights; those here come from later ports and are `assumed`. Restarts are the paper's seeds. The
+    batch-norm term uses the statistics that the observation declares (--bn); without them it is zero. The paper
+    restores labels itself, which requires all labels to be different; here they are given.
 
     Args:
         steps_x: steps on the pixels.
@@ -30,12 +30,13 @@ class GI(Attack):
         cost: layer_l2, the sum of every tensor's l2 distance (eq. 3), or cosine.
         alpha_grad, alpha_tv, alpha_l2, alpha_bn, alpha_group: weights of the cost, of mean |dx| + mean |dy| on the
             normalized image, of the batch's l2 norm, of the batch-norm term (first layer times 10), and of the
-            distance to what the restarts agree on.
+            distance to the consensus of the restarts.
         per_area: divide l2 norm and group term by H W.
-        noise: standard deviation of what is added to the pixels in every step, times the learning rate.
-        group_from: step from which the restarts are drawn together.
-        refresh: steps between two looks at what they agree on.
-        consensus: `mean` of the restarts, or of the restarts after they are `registered` to their mean.
+        noise: standard deviation of the noise added to the pixels in every step, before it is multiplied by the
+            learning rate.
+        group_from: step from which the group term acts.
+        refresh: steps between two updates of the consensus.
+        consensus: the `mean` of the restarts, or the mean after they are `registered` to it.
     """
 
     name = "gi"
@@ -83,17 +84,16 @@ class GI(Attack):
 
     def search(self) -> Search:
         x = self.noise()
-        # What the restarts agree on, and 1 as soon as they are drawn to it.
-        group = {"agreed": torch.zeros_like(x), "grouped": x.new_zeros(self.instances)}
+        # The restarts' consensus, and 1 as soon as the group term acts.
+        group = {"consensus": torch.zeros_like(x), "grouped": x.new_zeros(self.instances)}
 
-        def move_on(v: Variables, step: int) -> None:
+        def add_noise_and_refresh(v: Variables, step: int) -> None:
             rate = self.eta * warmup_cosine(step - 1, self.plan["x"])
             v["x"] += rate * self.noise_scale * self.draw(lambda g: torch.randn(x.shape[1:], generator=g), step)
             self.box(v["x"])
             if self.restarts > 1 and step >= self.group_from and (step - self.group_from) % self.refresh == 0:
                 seeds = v["x"].unflatten(0, (-1, self.restarts))
-                agreed = torch.stack([self.consensus(task) for task in seeds])
-                group["agreed"].copy_(agreed.repeat_interleave(self.restarts, 0))
+                group["consensus"].copy_(self.per_instance([self.consensus(task) for task in seeds]))
                 group["grouped"].fill_(1)
 
         yield Stage(
@@ -104,13 +104,13 @@ class GI(Attack):
             lr=self.eta,
             schedule=warmup_cosine,
             penalty=self.penalty,
-            project=move_on,
+            project=add_noise_and_refresh,
         )
 
     def penalty(self, v: Variables, x: Tensor) -> Tensor:
-        """Everything but the cost, in units of the cost: the objective is known up to a factor, as Adam takes it."""
+        """All terms but the cost, divided by the weight of the cost: Adam ignores the scale of the objective."""
         area = x.shape[-1] * x.shape[-2] if self.per_area else 1
-        group = v["grouped"] * image_norm(x - v["agreed"])
+        group = v["grouped"] * image_norm(x - v["consensus"])
         fidelity = self.alpha_tv * total_variation(x) + self.alpha_l2 * image_norm(x) / area
         bn = self.alpha_bn * self.bn(v, x, first=10)
         return (fidelity + bn + self.alpha_group * group / area) / self.alpha_grad

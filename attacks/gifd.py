@@ -16,7 +16,7 @@ from priors.base import advance, decode
 
 
 class Radii(tuple[float, ...]):
-    """Numbers, or a text of them such as 2000,2500."""
+    """Numbers, also given as text such as 2000,2500."""
 
     def __new__(cls, radii: str | Iterable[float]) -> "Radii":
         return super().__new__(cls, map(float, radii.split(",") if isinstance(radii, str) and radii else radii))
@@ -25,7 +25,7 @@ class Radii(tuple[float, ...]):
         return ",".join(f"{radius:g}" for radius in self)
 
     def of(self, phase: int) -> float:
-        """The radius of a phase; the last one stands for all that follow."""
+        """The radius of a phase; the last one holds for all later phases."""
         return self[min(phase, len(self) - 1)]
 
 
@@ -33,28 +33,28 @@ BY_BALL = Radii(())
 
 
 class GIFD(Attack):
-    """Latents, then the features in front of one generator block after the other, each inside an l1 ball.
+    """Latents, then the input features of one generator block after the other, each inside an l1 ball.
 
-    Every phase starts from the variables of least cost of the phase before, and the image of least cost of all
-    phases is returned. What is no feature (latents, the noises of StyleGAN2) stays on the sphere where it started.
+    Every phase starts from the variables of least cost of the phase before, and the image of least cost of all phases
+    is returned. Variables that are no features (latents, the noises of StyleGAN2) stay on the sphere of their start.
 
-    Radii are published for two generators; they are in the presets. For any other, the ball around a phase's start
-    has `ball` times the l1 norm of that start, image by image, which depends on no generator's scale. In the
-    presets the paper's four restarts are chosen by cost; its code returns the last one.
+    Radii are published for two generators; the presets have them. For other generators, the radius around a phase's
+    start is `ball` times the l1 norm of that start, image by image, independent of the generator's scale. In the
+    presets the best of the paper's four restarts is chosen by cost; the paper's code returns the last one.
 
     Args:
         steps_each: steps of every phase.
         layers: how many blocks' features are searched; 0 is all of the generator's.
-        variant: `full`; `e` without the balls; `f` without them, and without a choice by cost: every phase starts
-            from the last variables of the phase before, and the last image is returned; `z` latents alone.
-        eta: learning rate of Adam, fresh in every phase: linear over 5 % of it, then level, and half a cosine over
-            the last 75 %.
+        variant: `full`; `e` without the balls; `f` without balls and without a choice by cost: every phase starts from
+            the last variables of the phase before, and the last image is returned; `z` latents alone.
+        eta: learning rate of Adam, which restarts in every phase: linear warm-up over 5 % of the phase, then constant,
+            and half a cosine over the last 75 %.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
         l2: weight of the batch's l2 norm divided by H W.
-        ball: radius of a ball in l1 norms of its center; on images of CIFAR-10's training set half of one was 2 dB
-            better than a tenth.
+        ball: radius of a ball in l1 norms of its center; on images of CIFAR-10's training set 0.5 was 2 dB better than
+            0.1.
         radii: of the balls around features, layer by layer, in place of `ball`.
-        latent_radii: of those around latents and noises, phase by phase, for generators that search them in every
+        latent_radii: of the balls around latents and noises, phase by phase, for generators that search them in every
             phase.
     """
 
@@ -122,7 +122,7 @@ class GIFD(Attack):
         return self.tv * total_variation(x) + self.l2 * image_norm(x) / (x.shape[-1] * x.shape[-2])
 
     def project(self, start: Variables, k: int, v: Variables, step: int) -> None:
-        """After every step of phase k: spheres around zero, balls around where the phase started."""
+        """After every step of phase k: onto spheres around zero, into balls around the start of the phase."""
         for name, tensor in v.items():
             if name != "h":
                 tensor.copy_(sphere(tensor, sphere_norm(start[name])))

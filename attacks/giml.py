@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import SGD, Adam
 
 from attacks.engine.distances import cosine
+from attacks.engine.gradients import GradientPaths
 from attacks.engine.objective import Objective
 from attacks.engine.optimizers import minimize
-from attacks.engine.paths import GradientPaths
 from attacks.gias import VARIATION
 from priors.base import decode
 from priors.dcgan import DCGAN
@@ -27,17 +27,17 @@ META = {"reptile": SGD, "adam": partial(Adam, fused=True)}
 class GIML:
     """Gradient inversion to meta-learn: a generator G_w from a set S of captured updates (theta_i, g_i) alone.
 
-    No attack, for it returns no batch: what it learns is a prior for attacks. G stays in eval mode, with the
-    batch-norm statistics 0 and 1 that it starts with, as in the code. Both searches are Adam's (appendix G).
+    This is not an attack: it returns no batch, but learns a prior for attacks. G stays in eval mode with its initial
+    batch-norm statistics 0 and 1, as in the code. Both searches use Adam (appendix G).
 
-    Paper and code disagree in three places, hence two presets. Meta update: the paper's is Reptile's, of a step
-    size it does not state (`assumed`); the code's is a step of Adam along w - w'. Latent norm: the code adds, N
-    times, lambda times the norm of all N latents as one, which for latents of one length is sqrt(N) lambda times
-    the sum of their norms. Variation, in both searches: the paper sums squares, the code takes mean absolute
-    values. What the paper leaves open (N, lambda, tau, steps on z) is the code's.
+    Paper and code disagree in three places, so there are two presets. Meta update: the paper uses Reptile with a step
+    size it does not state (`assumed`); the code takes a step of Adam along w - w'. Latent norm: the code adds, N times,
+    lambda times the norm of all N latents as one vector, which for latents of equal length is sqrt(N) lambda times the
+    sum of their norms. Variation, in both searches: the paper sums squares, the code takes mean absolute values. What
+    the paper leaves open (N, lambda, tau, steps on z) is taken from the code.
 
     Args:
-        G: where w starts; it is trained in place.
+        G: the generator with its initial w; it is trained in place.
         seed: of the order of the tasks and of the latents.
         N: tasks in a step.
         steps_z: steps on the latents.
@@ -47,7 +47,7 @@ class GIML:
         alpha: their learning rate.
         tv: weight of the variation.
         variation: mean_abs or sum_squares of neighbor differences on the normalized image.
-        meta: how w follows w': reptile or adam.
+        meta: how w is updated from w': reptile or adam.
         beta: its step size.
     """
 
@@ -82,17 +82,17 @@ class GIML:
         self.t = 0
 
     def sample(self, tasks: int) -> list[int]:
-        """Line 3: which N of S's tasks the next step takes; all once before any again, as the code has it."""
+        """Line 3: the N tasks of S for the next step; all are used once before any is used again, as in the code."""
         places = range(self.t * self.N, (self.t + 1) * self.N)
         passes = range(places[0] // tasks, places[-1] // tasks + 1)
         order = {p: torch.randperm(tasks, generator=self.draws("order", p)).tolist() for p in passes}
         return [order[place // tasks][place % tasks] for place in places]
 
     def step(self, tasks: Sequence[Observation]) -> float:
-        """Lines 4 to 11 on N tasks of equal shape; the mean over them of what line 9 made small.
+        """Lines 4 to 11 on N tasks of equal shape; returns the mean over them of the objective of line 9.
 
         Raises:
-            InputError: a task without labels, or one that nothing can be matched to; w has not moved then.
+            InputError: a task without labels, or one whose update cannot be matched; w is unchanged then.
         """
         c = self.cost(tasks)
         G = deepcopy(self.G)  # w' <- w
@@ -135,7 +135,7 @@ class GIML:
         return torch.Generator().manual_seed(seed_of(self.seed, *salt))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on, besides the options."""
+        """Everything that the next step depends on, besides the options."""
         return {"G": self.G.state_dict(), "meta": self.meta.state_dict(), "t": self.t}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

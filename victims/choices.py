@@ -27,4 +27,4 @@ Match = Literal["aga", "fa"]
 """
 
 Compile = Literal["auto", "on", "off"]
-"""Whether stages are compiled: those on a CPU that repay it, all, or none."""
+"""Whether stages are compiled: on a CPU those long enough to save time (auto), all (on), or none (off)."""

@@ -1,8 +1,8 @@
-"""The objective of a chunk, with gradients where they are asked for, as one compiled function.
+"""The objective of a chunk, with its gradients if needed, as one compiled function.
 
-`torch.compile` does not see through a second derivative. Tracing does: every operation of the eager step, those of
-autograd too, goes into one graph that has no autograd left in it, and that graph is compiled. On a GPU its launches are
-to be captured as well, as one CUDA graph that is replayed; this has not run on one yet.
+`torch.compile` cannot compile a second derivative. Tracing can: all operations of the eager step, including those of
+autograd, go into one graph without autograd, and that graph is compiled. On a GPU its kernel launches are captured as a
+CUDA graph, which every later call replays.
 """
 
 import warnings
@@ -18,62 +18,62 @@ from victims.choices import Compile
 from victims.errors import Notice
 
 Function = Callable[..., Sequence[Tensor]]
-"""A stage's variables and what is fixed -> cost, images, labels; and the gradient in every variable, or the value."""
+"""A stage's variables and `fixed` -> cost, images, labels, and the gradient in every variable or the value."""
 
-REPAID = 5_000  # evaluations; measured: to compile takes 15 (LeNet) to 100 s (ResNet-18), and saves 3 to 70 ms of each
+REPAID = 5_000  # evaluations; measured: compiling takes 15 (LeNet) to 100 s (ResNet-18), and saves 3 to 70 ms of each
 AGREE = 1e-3  # relative, in float32
 
 
 class Compiler:
-    """Compiles evaluations, each graph once.
+    """Compiles functions, each distinct graph once.
 
     Args:
-        weights: tensors that never change; what is computed from them alone is computed once, and convolutions have
-            them in the layout that is fastest.
+        weights: tensors that never change; anything computed from them alone is computed once, and convolutions get
+            them in the fastest layout.
     """
 
     def __init__(self, mode: Compile, weights: Iterable[Tensor]) -> None:
-        self.mode, self.weights = mode, {place(weight) for weight in weights}
+        self.mode, self.weights = mode, {memory(weight) for weight in weights}
         self.known: dict[str, Function] = {}
 
     def repays(self, evaluations: int, device: torch.device) -> bool:
-        """Whether a function that is evaluated so often should be compiled; the same on every machine."""
+        """Whether compiling a function that is called this often saves time; the same on every machine."""
         return self.mode == "on" or (self.mode == "auto" and device.type == "cpu" and evaluations >= REPAID)
 
     def __call__(self, function: Function, inputs: Sequence[Tensor]) -> Function:
-        """The function compiled for inputs of these shapes; itself, with a warning, where that cannot be done.
+        """The function compiled for inputs of these shapes; if that fails, a warning and the function itself.
 
-        What the function reads besides its inputs is read anew in every call: it may be changed in place, but not
-        replaced.
+        Tensors that the function reads besides its inputs are read again in every call: they may change in place, but
+        must not be replaced.
         """
-        plain = function(*inputs)  # first: what is computed once and kept must not be traced
+        plain = function(*inputs)  # first, so that values computed once and cached are not traced
         try:
             graph = make_fx(function)(*inputs)
             read = self._lifted(graph)
-            packed = inputs[0].dtype != torch.float64  # whose convolutions torch cannot lay out anew
+            packed = inputs[0].dtype != torch.float64  # torch cannot change the layout of its convolutions
             settings = {"freezing": packed, "triton.cudagraphs": inputs[0].is_cuda}
             with torch.no_grad(), torch._inductor.config.patch(settings):
                 text = graph.code + "".join(f"{t.dtype}{t.shape}{t.stride()}" for t in (*inputs, *read))
                 if text not in self.known:
                     self.known[text] = torch._inductor.compile(graph, [*inputs, *read])
                 fast = own(self.known[text](*inputs, *read))
-        except Exception as error:  # of tracer, compiler and C++ compiler, which may not be there: nothing is lost
+        except Exception as error:  # of tracer, compiler or a missing C++ compiler: the function still works
             reason = f"cannot be compiled ({str(error).strip().splitlines()[0]})"
         else:
             if agree(fast[:1], plain[:1]) and agree(fast[3:], plain[3:]):
                 compiled = self.known[text]
                 return torch.no_grad()(lambda *inputs: own(compiled(*inputs, *read)))
-            reason = "is another one when it is compiled"
+            reason = "changes when it is compiled"
         warnings.warn(f"the objective {reason}; going on without.", Notice, stacklevel=2)
         return function
 
     def _lifted(self, graph: GraphModule) -> list[Tensor]:
-        """Turn all tensors that a graph holds into further inputs of it, but for the weights."""
+        """Turn all tensors that a graph holds, except the weights, into additional inputs."""
         lifted: dict[str, tuple[torch.fx.Node, Tensor]] = {}
         last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
         for node in graph.graph.find_nodes(op="get_attr"):
             held = getattr(graph, node.target)
-            if place(held) in self.weights:
+            if memory(held) in self.weights:
                 continue
             if node.target not in lifted:
                 with graph.graph.inserting_after(last):
@@ -86,17 +86,17 @@ class Compiler:
 
 
 def own(outputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Outputs that stay as they are: those of a CUDA graph are overwritten when it is replayed."""
+    """Copies of a CUDA graph's outputs, which the next replay overwrites; other outputs unchanged."""
     return [tensor.clone() for tensor in outputs] if outputs[0].is_cuda else outputs
 
 
-def place(tensor: Tensor) -> int:
-    """Where a tensor's memory begins, whatever view of it this is."""
+def memory(tensor: Tensor) -> int:
+    """The address of a tensor's memory, the same for all of its views."""
     return tensor.untyped_storage().data_ptr()
 
 
 def agree(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
-    """Whether tensors are the same but for rounding, all together."""
+    """Whether all tensors together are the same up to rounding."""
     one, other = (torch.cat([tensor.flatten().double() for tensor in tensors]) for tensors in (some, others))
     far = (one - other).nan_to_num().norm() > AGREE * other.nan_to_num().norm()
     return torch.equal(one.isnan(), other.isnan()) and not far

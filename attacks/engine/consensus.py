@@ -1,4 +1,4 @@
-"""What the restarts of one task agree on: the center of GradInversion's group consistency."""
+"""The consensus of the restarts of one task: the center of GradInversion's group consistency."""
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ def mean_consensus(images: Tensor) -> Tensor:
 
 
 def registered_consensus(images: Tensor) -> Tensor:
-    """The mean of the restarts' images after each is laid over their mean: (n, B, C, H, W) -> (B, C, H, W).
+    """The mean of the restarts' images after each is registered to their mean: (n, B, C, H, W) -> (B, C, H, W).
 
-    Yin et al. register by RANSAC-flow, a trained network; here it is a dense flow of the gray images (iterative
+    Yin et al. register with RANSAC-flow, a trained network; here it is a dense flow of the gray images (iterative
     Lucas-Kanade), which needs no weights.
     """
     reference = mean_consensus(images)
@@ -25,7 +25,7 @@ def registered_consensus(images: Tensor) -> Tensor:
 
 
 def register(image: Tensor, reference: Tensor) -> Tensor:
-    """The image (C, H, W), moved along the flow that lays it over the reference; same shape."""
+    """The image (C, H, W), warped by the flow that registers it to the reference; same shape."""
     moving, fixed = (x.mean(0).numpy(force=True).astype(np.float64) for x in (image, reference))
     flow = optical_flow_ilk(fixed, moving, radius=5)
     rows, columns = np.indices(fixed.shape)

@@ -9,22 +9,17 @@ the cost of late layers at small batches.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 from torch.nn.functional import conv2d, fold, linear, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from attacks.engine.gradients import agree, probe, victim_gradients
 from attacks.engine.inner_products import Products, is_broadcast
 from victims.victim import Gradient, Victim, passing
 
-LARGE = (
-    1 << 20
-)  # entries; measured: for one instance this is slower with weights of 0.1 million, faster with 11 million
 SMALL = 1 << 17  # entries of an instance's patches; measured: below, one product for all beats a convolution for each
 
 
@@ -219,6 +214,12 @@ class FactoredGradient(Mapping[str, Tensor]):
             found |= {joined(layer, name): pair for name, pair in factored.products(own).items()}
         return {name: found[name] for name in self.names}
 
+    def spared(self, batch_size: int) -> int:
+        """Entries of weight gradients that `products` would not form for batches of this size."""
+        weighted = [layer for layer in self.layers.values() if isinstance(layer, WeightLayerGradient)]
+        uses = [(layer.layer.weight, layer.positions // layer.d.shape[1] * batch_size) for layer in weighted]
+        return sum(weight.numel() for weight, positions in uses if gram_is_cheaper(weight, positions))
+
 
 def joined(layer: str, name: str) -> str:
     return f"{layer}.{name}".lstrip(".")
@@ -230,12 +231,13 @@ class Layers:
 
     Attributes:
         modules: by name; each is called once.
-        faster_for_one: whether factoring is faster even for one instance; for several it always is.
+        spared: entries of weight gradients that inner products need not form. Factoring is faster for several
+            instances always, and for one if these are many.
     """
 
     victim: Victim
     modules: Mapping[str, nn.Module]
-    faster_for_one: bool = False
+    spared: int = 0
 
     def gradient(self, images: Tensor, labels: Tensor) -> FactoredGradient:
         """d loss / d theta for every instance, all as one batch; differentiable if gradients are enabled.
@@ -257,35 +259,6 @@ class Layers:
             entering = (a if further else a.detach()).unflatten(0, (R, B))
             layers[name] = KINDS[type(module)](module, entering, d.unflatten(0, (R, B)))
         return FactoredGradient(tuple(self.victim.parameters), layers)
-
-
-def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> Layers | None:
-    """The victim's layers; None if its gradient cannot be factored, or differs from plain autograd.
-
-    The gradients of inner products of two random batches' gradients are compared in float64. Images do not interact in
-    these layers, so two of any batch are enough.
-    """
-    modules = plain_layers(victim)
-    if modules is None:
-        return None
-    few = min(batch_size, 2)
-    double, images, labels = probe(victim, image_shape, few)
-    try:
-        vmap(partial(double.loss, {}))(images, labels)  # raises if a layer looks at values, which are of all instances
-        factored = Layers(double, plain_layers(double)).gradient(images, labels)
-        target = {name: p.expand(2, *p.shape) for name, p in double.parameters.items()}
-        fast = sum(along.sum() + norm2.sum() for along, norm2 in factored.products(target).values())
-        fast = torch.autograd.grad(fast + sum(g.square().sum() for g in factored.values()), images)[0]
-    except (RuntimeError, ValueError):  # a layer that is called twice or not at all
-        return None
-    each = victim_gradients(double, images, labels, vectorized=False)
-    plain = sum((g * target[name]).sum() + 2 * g.square().sum() for name, g in each.items())
-    if not agree(fast, torch.autograd.grad(plain, images)[0]):
-        return None
-    weighted = [layer for layer in factored.layers.values() if isinstance(layer, WeightLayerGradient)]
-    uses = [(layer.layer.weight, layer.positions // few * batch_size) for layer in weighted]
-    spared = sum(weight.numel() for weight, positions in uses if gram_is_cheaper(weight, positions))
-    return Layers(victim, modules, spared > LARGE)
 
 
 def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:

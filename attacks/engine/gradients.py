@@ -1,98 +1,206 @@
-"""The victim's gradient at many dummy batches at once, differentiable in the images."""
+"""The victim's gradient at many dummy batches at once, differentiable in the images, and the choice of its path.
+
+Three paths compute the same gradient up to rounding: `plain`, one dummy batch after another by autograd; `vectorized`,
+all at once by `torch.func`; and `factored`, layer by layer, without forming the large tensors. A function that uses any
+of them can be compiled.
+"""
 
 import copy
 import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from attacks.engine.compiled import Compiler, Function
+from attacks.engine.distances import cosine, squared_l2
+from attacks.engine.factored_gradients import Layers, plain_layers
 from victims.client import GradientFn, LocalTraining, mean_gradient
 from victims.errors import Notice
+from victims.observation import Observation
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
 AGREE = 1e-6  # relative, in float64
+LARGE = 1 << 20  # entries; measured: one instance alone is slower factored with 0.1 million, faster with 11 million
+CPU_IMAGES = 4  # measured: with more images, grouped convolutions of many instances are slower than one by one
+CPU_FACTORED = 16  # measured: convolutions run on one large batch, and more images do not fit into the caches
+CPU_CANDIDATES = 25  # of a gradient-free step, which keeps nothing for a backward pass
+
+PathFn = Callable[[Tensor, Tensor], Gradient]
+"""Images (R, B, C, H, W), normalized, and labels, classes (R, B) or probabilities (R, B, K) -> d loss / d theta,
+(R, *shape) per parameter."""
 
 
 def victim_gradients(
     victim: Victim, images: Tensor, labels: Tensor, *, local: LocalTraining | None = None, vectorized: bool = True
 ) -> Gradient:
-    """d loss / d theta for every run, or (theta_0 - theta_T) / (lr T), the mean of those that local training takes.
+    """d loss / d theta for every instance, or after local training (theta_0 - theta_T) / (lr T).
 
     Args:
         images: (R, B, C, H, W), normalized.
         labels: (R, B) classes, or (R, B, K) probabilities.
         local: with its learning rate; the result is differentiable through all of its steps. Clients and mini-batches
             are cut from the batch in its order.
-        vectorized: all runs as one `torch.func` computation; otherwise one after another by plain autograd,
-            which works for every victim. Both agree to rounding.
+        vectorized: all instances as one `torch.func` computation; otherwise one after another by plain autograd, which
+            works for every victim.
 
     Returns:
         (R, *shape) per parameter.
     """
 
-    def of_run(gradient_fn: GradientFn, x: Tensor, y: Tensor) -> Gradient:
+    def of_instance(gradient_fn: GradientFn, x: Tensor, y: Tensor) -> Gradient:
         theta = victim.parameters
         return mean_gradient(gradient_fn, theta, x, y, local) if local else gradient_fn(theta, x, y)
 
     if vectorized:
-        return vmap(partial(of_run, grad(victim.loss)))(images, labels)
+        return vmap(partial(of_instance, grad(victim.loss)))(images, labels)
     gradient_fn = partial(gradient_at, victim, create_graph=torch.is_grad_enabled())
     with torch.enable_grad():
-        first, *others = (of_run(gradient_fn, x, y) for x, y in zip(images, labels, strict=True))
+        first, *others = (of_instance(gradient_fn, x, y) for x, y in zip(images, labels, strict=True))
     if not others:
-        return {name: g[None] for name, g in first.items()}  # as it is, for it may be large
-    return {name: torch.stack([g, *(run[name] for run in others)]) for name, g in first.items()}
+        return {name: g[None] for name, g in first.items()}  # without a copy: it may be large
+    return {name: torch.stack([g, *(other[name] for other in others)]) for name, g in first.items()}
 
 
-def victim_statistics(victim: Victim, images: Tensor, *, vectorized: bool = True) -> Statistics:
-    """Batch-norm statistics of every run's images (R, B, C, H, W), normalized: (R, 2, C) per layer."""
-    if vectorized:
-        return vmap(partial(batch_statistics, victim))(images)
-    runs = [batch_statistics(victim, x) for x in images]
-    return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
+@dataclass(frozen=True)
+class GradientPath:
+    """One way to compute the victim's gradient.
+
+    Attributes:
+        name: plain, vectorized or factored.
+        compiler: for functions that use this path; None where compiling is not worth its time.
+    """
+
+    name: str
+    gradient: PathFn
+    compiler: Compiler | None = None
+
+    def prepare(self, function: Function, inputs: Sequence[Tensor]) -> tuple[str, Function]:
+        """The function for repeated calls on inputs of these shapes, compiled if possible, and the name of the path."""
+        fast = self.compiler(function, inputs) if self.compiler else function
+        return self.name if fast is function else f"{self.name}+compiled", fast
+
+
+@dataclass(frozen=True)
+class GradientPaths:
+    """The paths that are possible for a victim, found by `probe`.
+
+    Attributes:
+        local: training that is repeated on the dummy batch; None for one gradient.
+        layers: the victim's, if its gradient can be factored.
+        vectorized: whether `torch.func` works for this victim; not probed where `layers` make it unnecessary.
+        compiler: None never compiles.
+    """
+
+    victim: Victim
+    local: LocalTraining | None = None
+    layers: Layers | None = None
+    vectorized: bool = False
+    compiler: Compiler | None = None
+
+    @classmethod
+    def probe(cls, observation: Observation, local: LocalTraining | None, compiler: Compiler) -> "GradientPaths":
+        """Find the paths for the victim of an observation, on random images of its shape."""
+        case = observation.victim, observation.image_shape, observation.batch_size
+        layers = None if local else find_layers(*case)
+        needed = layers is None or bool(observation.knowledge.statistics)
+        return cls(observation.victim, local, layers, needed and vectorizes(*case, local), compiler)
+
+    def choose(self, n: int, evaluations: int) -> GradientPath:
+        """The fastest path for n dummy batches at once, as measured.
+
+        Args:
+            evaluations: how often the stage evaluates its objective, which decides about compiling.
+        """
+        device = self.victim.mean.device
+        compiler = self.compiler if self.compiler and self.compiler.repays(evaluations, device) else None
+        if self.layers and (n > 1 or self.layers.spared > LARGE):
+            return GradientPath("factored", self.layers.gradient, compiler)
+        vectorized = self.vectorized and n > 1  # one batch is faster without
+        gradient = partial(victim_gradients, self.victim, local=self.local, vectorized=vectorized)
+        return GradientPath("vectorized" if vectorized else "plain", gradient, compiler)
+
+    def at_once(self, batch_size: int, population: int) -> int | None:
+        """How many dummy batches to evaluate at once on this device; None for all."""
+        if self.victim.mean.device.type != "cpu":
+            return None
+        images = CPU_IMAGES if not self.layers else CPU_FACTORED if population == 1 else CPU_CANDIDATES
+        return max(1, images // batch_size)
+
+    def statistics(self, images: Tensor) -> Statistics:
+        """Batch-norm statistics of every instance's normalized images (R, B, C, H, W): (R, 2, C) per layer."""
+        if self.vectorized:
+            return vmap(partial(batch_statistics, self.victim))(images)
+        each = [batch_statistics(self.victim, x) for x in images]
+        return {name: torch.stack([statistics[name] for statistics in each]) for name in each[0]}
+
+
+class Probe:
+    """A copy of the victim in float64 and two random batches, on which a path is compared with plain autograd."""
+
+    def __init__(self, victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> None:
+        self.victim = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand(2, batch_size, *image_shape, generator=generator, dtype=torch.float64)
+        self.images = self.victim.normalize(x.to(victim.mean.device)).requires_grad_()
+        self.labels = torch.zeros(2, batch_size, dtype=torch.long, device=self.images.device)
+
+    def agrees(self, path: PathFn, local: LocalTraining | None = None) -> bool:
+        """Whether the path's costs have the gradients of plain autograd.
+
+        The second derivative is what counts: some layers, such as torch's layer norm, are silently wrong under `vmap`
+        when they are differentiated twice.
+
+        Raises:
+            RuntimeError, ValueError: the path cannot run this victim.
+        """
+        plain = partial(victim_gradients, self.victim, local=local, vectorized=False)
+        fast, exact = (self._cost_gradient(gradient) for gradient in (path, plain))
+        return bool((fast - exact).norm() <= AGREE * exact.norm())
+
+    def _cost_gradient(self, path: PathFn) -> Tensor:
+        target = {name: p.expand(2, *p.shape) for name, p in self.victim.parameters.items()}
+        dummy = path(self.images, self.labels)
+        return torch.autograd.grad((cosine(dummy, target) + squared_l2(dummy, target)).sum(), self.images)[0]
 
 
 def vectorizes(
     victim: Victim, image_shape: tuple[int, int, int], batch_size: int, local: LocalTraining | None = None
 ) -> bool:
-    """Whether `torch.func` runs this victim and agrees with plain autograd; where not, a warning says why.
-
-    The gradients of a gradient's norm in two random batches are compared in float64: some layers, such as torch's
-    layer norm, are silently wrong under `vmap` when they are differentiated twice.
+    """Whether `torch.func` runs this victim and agrees with plain autograd; if not, a warning says why.
 
     Args:
-        local: training that is to be repeated, in which every run comes to weights of its own.
+        local: training that is to be repeated, in which every instance comes to weights of its own.
     """
-    double, images, labels = probe(victim, image_shape, batch_size if local else min(batch_size, 2))
-
-    def gradients(vectorized: bool) -> Tensor:
-        dummy = victim_gradients(double, images, labels, local=local, vectorized=vectorized)
-        return torch.autograd.grad(sum(g.square().sum() for g in dummy.values()), images)[0]
-
+    probe = Probe(victim, image_shape, batch_size if local else min(batch_size, 2))
     try:
-        fast = gradients(True)
-    except RuntimeError as error:
-        reason = f"torch.func cannot run this victim ({str(error).strip().splitlines()[0]})"
-    else:
-        plain = gradients(False)
-        if agree(fast, plain):
+        if probe.agrees(partial(victim_gradients, probe.victim, local=local), local):
             return True
         reason = "torch.func and plain autograd disagree on this victim's second derivative"
+    except RuntimeError as error:
+        reason = f"torch.func cannot run this victim ({str(error).strip().splitlines()[0]})"
     warnings.warn(f"{reason}; going on run by run.", Notice, stacklevel=2)
     return False
 
 
-def probe(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> tuple[Victim, Tensor, Tensor]:
-    """A copy of the victim in float64, and two random batches (2, B, C, H, W) with labels to try it on."""
-    double = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(2, batch_size, *image_shape, generator=generator, dtype=torch.float64)
-    images = double.normalize(x.to(victim.mean.device)).requires_grad_()
-    return double, images, torch.zeros(2, batch_size, dtype=torch.long, device=images.device)
+def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> Layers | None:
+    """The victim's layers; None if its gradient cannot be factored, or differs from plain autograd.
 
-
-def agree(fast: Tensor, plain: Tensor) -> bool:
-    """Whether a probe's gradients are those of plain autograd."""
-    return bool((fast - plain).norm() <= AGREE * plain.norm())
+    Images do not interact in these layers, so two of any batch are enough to find out.
+    """
+    modules = plain_layers(victim)
+    if modules is None:
+        return None
+    probe = Probe(victim, image_shape, min(batch_size, 2))
+    layers = Layers(probe.victim, plain_layers(probe.victim) or {})
+    try:
+        vmap(partial(probe.victim.loss, {}))(probe.images, probe.labels)  # raises if a layer looks at values
+        if not probe.agrees(layers.gradient):
+            return None
+        spared = layers.gradient(probe.images, probe.labels).spared(batch_size)
+    except (RuntimeError, ValueError):  # a layer that is called twice or not at all
+        return None
+    return Layers(victim, modules, spared)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.engine.compiled import Function
 from attacks.engine.distances import Target
-from attacks.engine.paths import GradientPath, GradientPaths
+from attacks.engine.gradients import GradientPath, GradientPaths
 from attacks.engine.stage import Stage, Variables
 from victims.errors import InputError, Notice
 from victims.observation import Observation, Transform

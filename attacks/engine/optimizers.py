@@ -1,4 +1,4 @@
-"""How the variables of a stage move, given their gradients. Every run moves by itself."""
+"""How a step changes the variables of a stage. Instances never influence each other."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -12,9 +12,9 @@ from attacks.engine.schedules import multistep
 
 
 class Adam:
-    """Adam (Kingma & Ba, 2015) by torch's function, which goes once over the variables: GIAS moves millions per image.
+    """Adam (Kingma & Ba, 2015) by torch's fused function, in one pass: GIAS optimizes millions of variables per image.
 
-    Before every step torch's class looks for accelerators, which takes up to a tenth of a step.
+    torch's class checks for accelerators before every step, which takes up to a tenth of a step.
     """
 
     def __init__(self, variables: Iterable[Tensor], lr: float) -> None:
@@ -44,7 +44,7 @@ class Adam:
 
 
 def minimize(objective: Callable[[], Tensor], variables: Sequence[Tensor], lr: float, steps: int) -> Iterator[float]:
-    """Adam on the variables, in place, with GIAS's schedule: the objective in front of every step."""
+    """Adam on the variables, in place, with GIAS's schedule; yields the objective before every step."""
     optimizer = Adam(variables, lr=lr)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * multistep(step, steps)
@@ -57,10 +57,10 @@ def minimize(objective: Callable[[], Tensor], variables: Sequence[Tensor], lr: f
 
 
 class LBFGS:
-    """torch's L-BFGS, one for each run: its history and curvature must not mix runs.
+    """torch's L-BFGS, one for each instance: its history and curvature must not mix instances.
 
-    One `step` is one iteration on the gradient at hand, without line search, as DLG's code has it: so a step
-    costs one victim gradient, as with every other optimizer. It stops for no tolerance: the attack has a budget.
+    One `step` is one iteration on the given gradient, without line search, as in DLG's code. So a step costs one victim
+    gradient, as with every other optimizer. No tolerance stops it: the attack has a budget.
     """
 
     def __init__(self, variables: Sequence[Tensor], lr: float) -> None:
@@ -69,46 +69,46 @@ class LBFGS:
             variables: (R, ...) each.
         """
         self.variables = variables
-        self.views = [[v[run] for v in variables] for run in range(len(variables[0]))]
-        self.runs = [
+        self.views = [[v[instance] for v in variables] for instance in range(len(variables[0]))]
+        self.each = [
             torch.optim.LBFGS(views, lr=lr, max_iter=1, tolerance_grad=0, tolerance_change=0) for views in self.views
         ]
-        self.param_groups = [group for run in self.runs for group in run.param_groups]
+        self.param_groups = [group for optimizer in self.each for group in optimizer.param_groups]
 
     def step(self) -> None:
-        for run, views in enumerate(self.views):
+        for instance, views in enumerate(self.views):
             for view, variable in zip(views, self.variables, strict=True):
-                view.grad = variable.grad[run]
-            self.runs[run].step(lambda: 0.0)  # the gradient is there already
+                view.grad = variable.grad[instance]
+            self.each[instance].step(lambda: 0.0)  # the gradient is known already
 
 
-FULL = 1_000  # dimensions up to which CMA-ES keeps a full covariance; its decomposition grows with their cube
+FULL = 1_000  # dimensions up to which CMA-ES keeps a full covariance; its decomposition costs their cube
 
 
 class CMAES:
-    """The package cma's CMA-ES, one for each run, over all that the run searches as one vector.
+    """CMA-ES of the package cma, one for each instance, over all variables of the instance as one vector.
 
-    Beyond `FULL` dimensions the covariance is diagonal.
+    With more than `FULL` dimensions the covariance is diagonal.
     """
 
     def __init__(self, variables: Sequence[Tensor], lr: float, *, population: int, seeds: Sequence[int]) -> None:
         """
         Args:
-            variables: (R, ...) each; where the search starts.
-            lr: the first step size, sigma_0; it then adapts itself.
-            population: candidates per run and step.
-            seeds: one per run.
+            variables: (R, ...) each; the starting point.
+            lr: the initial step size, sigma_0; CMA-ES adapts it.
+            population: candidates per instance and step.
+            seeds: one per instance.
         """
         self.variables = variables
         self.param_groups = [{"lr": lr}]
         starts = torch.cat([v.flatten(1) for v in variables], 1).double().numpy(force=True)
-        self.runs = [
+        self.each = [
             cma.CMAEvolutionStrategy(
                 start,
                 lr,
                 {
                     "popsize": population,
-                    "seed": float("nan"),  # leaves numpy's global generator alone
+                    "seed": float("nan"),  # does not touch numpy's global generator
                     "randn": np.random.RandomState(seed % 2**32).randn,
                     "CMA_diagonal": start.size > FULL,
                     "verbose": -9,
@@ -119,13 +119,13 @@ class CMAES:
 
     def ask(self) -> list[Tensor]:
         """Candidates for every variable, (R, population, ...)."""
-        self.asked = [run.ask() for run in self.runs]
+        self.asked = [strategy.ask() for strategy in self.each]
         vectors = torch.as_tensor(np.array(self.asked)).to(self.variables[0])
         parts = vectors.split([v[0].numel() for v in self.variables], -1)
         return [part.unflatten(-1, v.shape[1:]) for part, v in zip(parts, self.variables, strict=True)]
 
     def tell(self, values: Tensor) -> None:
-        """What was minimized, at those candidates, (R, population); what is not finite counts as very large."""
+        """The objective at those candidates, (R, population); values that are not finite count as very large."""
         finite = values.double().nan_to_num(1e30, 1e30, 1e30).numpy(force=True)
-        for run, candidates, told in zip(self.runs, self.asked, finite, strict=True):
-            run.tell(candidates, told.tolist())
+        for strategy, candidates, told in zip(self.each, self.asked, finite, strict=True):
+            strategy.tell(candidates, told.tolist())

@@ -1,4 +1,4 @@
-"""Where variables are put back to after a step."""
+"""Projections of variables after a step."""
 
 import torch
 from torch import Tensor
@@ -14,20 +14,20 @@ def l1_ball(v: Tensor, radius: Tensor) -> Tensor:
     u = v.abs().sort(1, descending=True).values
     excess = u.cumsum(1) - radius[:, None]
     j = torch.arange(1, v.shape[1] + 1, device=v.device, dtype=v.dtype)
-    rho = (u * j > excess).sum(1, keepdim=True).clamp_min(1)  # entries that stay away from zero; NaN gives none
+    rho = (u * j > excess).sum(1, keepdim=True).clamp_min(1)  # number of entries that stay nonzero; 0 for NaN
     theta = excess.gather(1, rho - 1) / rho
     projected = v.sign() * (v.abs() - theta).clamp_min(0)
     return torch.where(v.abs().sum(1, keepdim=True) <= radius[:, None], v, projected)
 
 
 def sphere(v: Tensor, radius: Tensor) -> Tensor:
-    """Scaled back to the sphere of `radius`; norms as `sphere_norm` takes them."""
+    """v scaled to the sphere of `radius`, in the norm of `sphere_norm`."""
     return v * (radius / sphere_norm(v).clamp_min(1e-12))
 
 
 def sphere_norm(v: Tensor) -> Tensor:
-    """l2 norms of latents (R, B, d), of the layers of (R, B, L, d), of the maps of (R, B, 1, H, W); dims are kept.
+    """l2 norms of latents (R, B, d), of each layer of (R, B, L, d), of each map of (R, B, 1, H, W); dims are kept.
 
-    Every image by itself: a norm over the whole batch, as in published code, would let its images trade length.
+    Separately for every image: with one norm over the whole batch, as in published code, images would trade length.
     """
     return torch.linalg.vector_norm(v, dim=tuple(range(3, v.ndim)) or -1, keepdim=True)

@@ -1,4 +1,4 @@
-"""What an attacker believes of images in general. Images are (R, B, C, H, W), every result (R,)."""
+"""Regularizers: what an attacker assumes about images in general. Images are (R, B, C, H, W), every result (R,)."""
 
 from torch import Tensor
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from attacks.engine.gradients import GradientPaths
 from attacks.engine.inner_products import for_each
 from attacks.engine.objective import Objective
-from attacks.engine.paths import GradientPaths
 from attacks.engine.stage import Reconstruction, Stage, Variables
 from victims.observation import Observation
 

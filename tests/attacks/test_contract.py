@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.autograd import gradcheck
 
 from attacks.base import Attack
-from attacks.engine import paths
+from attacks.engine import gradients
 from attacks.engine.distances import cosine
 from attacks.engine.factored_gradients import Layers
 from attacks.engine.objective import Objective
@@ -95,9 +95,9 @@ def as_the_attacker_sees(task):
 def force(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a path the fastest one that is found for a victim, if it is possible at all."""
     if path in ("vectorized", "plain"):
-        monkeypatch.setattr(paths, "find_layers", lambda *_: None)
+        monkeypatch.setattr(gradients, "find_layers", lambda *_: None)
     if path == "plain":
-        monkeypatch.setattr(paths, "vectorizes", lambda *_: False)
+        monkeypatch.setattr(gradients, "vectorizes", lambda *_: False)
 
 
 @every_attack
@@ -198,7 +198,7 @@ def test_budget_counts_every_victim_gradient(method, make, capture, monkeypatch)
 
         return count
 
-    for owner, name in ((paths, "victim_gradients"), (Layers, "gradient")):
+    for owner, name in ((gradients, "victim_gradients"), (Layers, "gradient")):
         monkeypatch.setattr(owner, name, counting(getattr(owner, name)))
     result = make(method, restarts=2, chunk=3).run(observations)
     assert result.gradient_evaluations * len(observations) == sum(counted)

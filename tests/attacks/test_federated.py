@@ -12,9 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from attacks.dlg import DLG
 from attacks.engine import distances
-from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.gradients import GradientPaths, vectorizes, victim_gradients
 from attacks.engine.objective import Objective
-from attacks.engine.paths import GradientPaths
 from attacks.engine.requirements import check_local_training
 from attacks.gi import GI
 from attacks.ig import IG

@@ -65,8 +65,8 @@ def test_values_that_are_not_finite_are_the_worst():
 
 def test_the_covariance_of_many_dimensions_is_diagonal():
     small, large = (CMAES([torch.zeros(1, n)], lr=1.0, population=4, seeds=[1]) for n in (FULL, FULL + 1))
-    assert not small.runs[0].opts["CMA_diagonal"]
-    assert large.runs[0].opts["CMA_diagonal"]
+    assert not small.each[0].opts["CMA_diagonal"]
+    assert large.each[0].opts["CMA_diagonal"]
 
 
 # In the attacks.

@@ -6,8 +6,7 @@ from torch import nn
 
 from attacks.engine import factored_gradients as factors
 from attacks.engine.distances import Target, cosine, layer_l2, squared_l2
-from attacks.engine.factored_gradients import find_layers
-from attacks.engine.gradients import victim_gradients
+from attacks.engine.gradients import find_layers, victim_gradients
 from benchmark.registry import KINDS, registered
 from defenses.precode import Precode
 from victims.victim import Victim, build

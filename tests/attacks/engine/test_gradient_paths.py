@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.engine import compiled, paths
+from attacks.engine import compiled, gradients
 from attacks.engine.compiled import Compiler
-from attacks.engine.paths import CPU_CANDIDATES, CPU_FACTORED, CPU_IMAGES, GradientPaths
+from attacks.engine.gradients import CPU_CANDIDATES, CPU_FACTORED, CPU_IMAGES, GradientPaths
 from attacks.gi import GI
 from attacks.gias import GIAS
 from attacks.ig import IG
@@ -58,7 +58,7 @@ def test_compiling_wraps_any_path_of_a_stage_that_is_long_enough(capture):
 
 def test_torch_func_is_probed_only_where_it_may_be_used(capture, monkeypatch):
     asked = []
-    monkeypatch.setattr(paths, "vectorizes", lambda *case: asked.append(case) or True)
+    monkeypatch.setattr(gradients, "vectorizes", lambda *case: asked.append(case) or True)
     probe(capture(size=16).observation)
     assert not asked
     probe(capture(size=16, model=ResNet18, bn="running").observation)  # for the statistics
