@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import warnings
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from benchmark.scoring.picture import draw
 from benchmark.tasks.module import GradientDataModule, mean_image
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
+from leaderboard.options import abouts
 from leaderboard.rows import PROTOCOL, Row
 from leaderboard.run_folder import RunFolder
 from leaderboard.table import as_text
@@ -121,25 +121,27 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
     defense = config.make_defense()
     prior = None if idle else attack.prior
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    alike = {field.name for field in fields(Row)} & {field.name for field in fields(Config)}
-    differing = {
-        "protocol": PROTOCOL,
+    asked = {about.rows[0]: getattr(config, name) for name, about in abouts().items() if about.rows}
+    used = {
         "prior": config.prior if prior else "none",
         "prior_trained_on": prior.trained_on if prior else "none",
         "victim_weights": config.weights_label(),
-        "batch_size": config.batch,
         "labels": "inferred" if attack.label_method else attack.labels,
         "label_method": attack.label_method or "",
         "adapt": config.adapt and config.defense != "none",
-        "axis": defense.axis if defense else {},
         "restarts": 0 if idle else attack.restarts,
         "steps": 0 if idle else sum(attack.plan.values()),
         "options": {"plan": attack.plan, **config.changes(type(attack))},
-        "lpips_backbone": lpips.backbone,
-        "device": device,
-        "code": code_version(),
     }
-    return partial(Row, **{name: getattr(config, name) for name in alike} | differing)
+    return partial(
+        Row,
+        protocol=PROTOCOL,
+        settings=asked | used,
+        axis=defense.axis if defense else {},
+        lpips_backbone=lpips.backbone,
+        device=device,
+        code=code_version(),
+    )
 
 
 def code_version() -> str:

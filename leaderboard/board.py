@@ -6,36 +6,18 @@ from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any, NamedTuple, TypeGuard
 
+from leaderboard.options import abouts, row_keys
 from leaderboard.rows import PROTOCOL
 from leaderboard.statistics import clustered_interval
 
 Row = dict[str, Any]
 Sample = tuple[int, str, str]  # seed, task, image
 
-SETTING = (
-    "data",
-    "split",
-    "size",
-    "resize",
-    "victim",
-    "victim_weights",
-    "victim_mode",
-    "lr",
-    "epochs",
-    "mini_batch",
-    "clients",
-    "rounds",
-    "between",
-    "batch_size",
-    "batches",
-    "defense",
-    "adapt",
-    "precision",
-)
-KNOWLEDGE = ("prior", "prior_trained_on", "labels", "label_method", "bn", "know_lr", "match")
-IDENTITY = (*SETTING, "attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options", "protocol")
+SETTING = row_keys("setting")
+ATTACKER = row_keys("method", "knowledge")
+IDENTITY = (*SETTING, *ATTACKER, "protocol")
 # What the score of a mean image depends on. It does not depend on the attack whose run wrote it.
-MEAN_IMAGE = ("data", "split", "size", "resize", "victim", "batch_size", "batches", "control", "protocol")
+MEAN_IMAGE = (*(key for about in abouts().values() if about.of_images for key in about.rows), "control", "protocol")
 
 
 class Score(NamedTuple):

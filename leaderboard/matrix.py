@@ -8,12 +8,11 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import KNOWLEDGE, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, metrics, paired
+from leaderboard.board import ATTACKER, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, metrics, paired
 from leaderboard.run_folder import write_atomically
 from leaderboard.table import NOTHING, Table, common, interval, verdict
 
 SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "adapt"))
-ATTACKER = ("attack", "preset", "control", *KNOWLEDGE, "restarts", "steps", "options")
 KINDS = {True: "adaptive", False: "non-adaptive"}
 
 Scores = dict[str, dict[str, Score]]

@@ -60,7 +60,10 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of a run. Names may be dotted paths to classes of your own."""
+    """The options of a run. Names may be dotted paths to classes of your own.
+
+    Their order is that of the columns of the board.
+    """
 
     attack: str = option(
         "gias",
@@ -74,22 +77,12 @@ class Options:
         "The options of the method: `default` (few steps, for two CPU cores), or a preset of the method such as "
         "`paper` and `code`: as published, and as its authors ran it.",
     )
-    set: list[str] = option(
-        [],
-        "method",
-        "Single options of the method on top of the preset, as KEY=VALUE with spaces between them.",
-        rows=("options",),
-    )
     control: Control = option(
         "none",
         "method",
         "`mean_image` scores the mean training image as if it were a reconstruction. `shuffled_update` shows the "
         "attack an update of *other* images with the same labels: what prior and labels alone give.",
     )
-    restarts: int | None = option(
-        None, "method", "Independent starts for each task. Default: those of the preset, or 2."
-    )
-    steps: int | None = option(None, "method", "Steps in total for each task. Default: those of the preset.")
 
     data: str = option(
         "photos",
@@ -213,6 +206,17 @@ class Options:
         "al.).",
     )
 
+    restarts: int | None = option(
+        None, "method", "Independent starts for each task. Default: those of the preset, or 2."
+    )
+    steps: int | None = option(None, "method", "Steps in total for each task. Default: those of the preset.")
+    set: list[str] = option(
+        [],
+        "method",
+        "Single options of the method on top of the preset, as KEY=VALUE with spaces between them.",
+        rows=("options",),
+    )
+
     seed: int = option(0, "execution", "Of the victim's weights, an untrained prior and the starts of the attack.")
     group: int = option(
         1,
@@ -302,6 +306,6 @@ def row_keys(*roles: Role) -> tuple[str, ...]:
     return tuple(key for each in abouts().values() if not roles or each.role in roles for key in each.rows)
 
 
-def variable(name: str) -> str:
+def variable(name: str, options: type[Options] = Options) -> str:
     """The option as a variable of `make`."""
-    return (abouts()[name].alias or name).upper()
+    return (abouts(options)[name].alias or name).upper()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from leaderboard.board import (
+    ATTACKER,
     IDENTITY,
     SETTING,
     Entry,
@@ -25,7 +26,7 @@ from leaderboard.board import (
 )
 from leaderboard.command import command, config_of
 from leaderboard.curves import joined
-from leaderboard.matrix import ATTACKER, Matrix, matrices, names
+from leaderboard.matrix import Matrix, matrices, names
 from leaderboard.rows import PROTOCOL
 from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in

@@ -21,6 +21,7 @@ from benchmark.__main__ import main
 from benchmark.priors import quality
 from benchmark.run import reproducible
 from benchmark.tasks.module import mean_image
+from leaderboard.options import row_keys
 from leaderboard.rows import Row
 from priors import weights
 from priors.catalog import CATALOG
@@ -47,7 +48,8 @@ def test_a_run_leaves_everything_a_result_needs(run, tmp_path):
     assert len(lines) == 4
     scores = lines[0]["higher_is_better"].keys()
     assert scores >= {"psnr", "ssim", "lpips"}
-    assert all(line.keys() == {field.name for field in fields(Row)} - {"scores"} | scores for line in lines)
+    keys = {field.name for field in fields(Row)} - {"settings", "scores"} | scores | {*row_keys()}
+    assert all(line.keys() == keys for line in lines)
     assert {line["gradient_evaluations"] for line in lines} == {4}
     assert all(isinstance(line["memory"], int) and 20 < line["memory"] < 200_000 for line in lines)
     assert lines[0]["prior_trained_on"].startswith("photos train")

@@ -2,34 +2,41 @@ from dataclasses import replace
 
 import pytest
 
+from leaderboard.options import abouts, defaults
 from leaderboard.rows import PROTOCOL, Row
 
+SETTINGS = {
+    "attack": "ig",
+    "preset": "paper",
+    "control": "none",
+    "prior": "none",
+    "prior_trained_on": "",
+    "victim": "convnet",
+    "victim_weights": "random",
+    "victim_mode": "eval",
+    "data": "photos",
+    "split": "test",
+    "size": 32,
+    "batch_size": 2,
+    "labels": "given",
+    "label_method": "",
+    "bn": "none",
+    "defense": "none",
+    "adapt": False,
+    "restarts": 1,
+    "steps": 100,
+    "seed": 0,
+    "options": {"tv": 0.1},
+    "precision": "fp32",
+}
+UNSAID = {about.rows[0]: defaults()[name] for name, about in abouts().items() if about.rows}
 PLAIN = Row(
     protocol=PROTOCOL,
-    attack="ig",
-    preset="paper",
-    control="none",
-    prior="none",
-    prior_trained_on="",
-    victim="convnet",
-    victim_weights="random",
-    victim_mode="eval",
-    data="photos",
-    split="test",
-    size=32,
+    settings=UNSAID | SETTINGS,
     task="t0",
     image="a",
     label=1,
-    batch_size=2,
-    labels="given",
-    bn="none",
-    defense="none",
-    adapt=False,
-    restarts=1,
-    steps=100,
     gradient_evaluations=100,
-    seed=0,
-    options={"tv": 0.1},
     status="ok",
     cost=0.5,
     scores={"psnr": 20.0, "ssim": 0.5, "fsim": 0.75, "lpips": 0.25, "mse": 0.01, "iip": 1.0},
@@ -38,7 +45,6 @@ PLAIN = Row(
     seconds=2.0,
     memory=512,
     device="cpu",
-    precision="fp32",
     code="abc",
 )
 

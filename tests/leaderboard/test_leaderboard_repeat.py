@@ -1,9 +1,8 @@
 """The command that repeats a run gives make the configuration of that run."""
 
-import re
 import shlex
 import subprocess
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,17 @@ import yaml
 
 from benchmark.__main__ import build_parser, config_of
 from benchmark.config import Config, dump
-from leaderboard.command import OPTIONS, command
+from leaderboard.command import command
 from leaderboard.command import config_of as config_of_rows
+from leaderboard.options import Options, abouts, option
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_ONE_MACHINE = {"devices", "nodes", "out", "wandb"}  # they change no row
+
+
+@dataclass(frozen=True, kw_only=True)
+class More(Options):
+    color: str = option("red", "setting", "The color of everything.")
 
 
 def made(line: str) -> Config:
@@ -33,18 +38,16 @@ def same(a: Config, b: Config) -> bool:
     return {key: asdict(a)[key] for key in keys} == {key: asdict(b)[key] for key in keys}
 
 
-def test_defaults_and_variables_are_those_of_the_command_line():
-    defaults = {field.name: getattr(Config(), field.name) for field in fields(Config)}
-    assert OPTIONS.keys() == defaults.keys() - OF_ONE_MACHINE - {"set"}
-    for name, (_, default) in OPTIONS.items():
-        assert name == "attack" or default == (
-            str(defaults[name]) if isinstance(defaults[name], Path) else defaults[name]
-        )
-    (options,) = re.findall(r"^OPTIONS := ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    listed = dict(re.findall(r"([A-Z_]+):([a-z_]+)", options))
-    assert {name: variable for name, (variable, _) in OPTIONS.items() if name != "attack"} == {
-        name: variable for variable, name in listed.items() if name not in ("config", "devices", "nodes")
-    }
+def test_every_option_that_changes_rows_is_repeated():
+    assert {name for name, about in abouts().items() if about.changes_rows and not about.repeated} == set()
+    assert {name for name, about in abouts().items() if not about.repeated} == OF_ONE_MACHINE
+
+
+def test_a_new_option_is_repeated():
+    config = asdict(More(attack="ig", color="deep blue"))
+    config = {name: str(value) if isinstance(value, Path) else value for name, value in config.items()}
+    assert command(config, More) == "make bench METHOD=ig COLOR='deep blue'"
+    assert command(config | {"color": "red"}, More) == "make bench METHOD=ig"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_from_rows_alone(row):
     rows = [row(task=task, defense="none", options={"plan": {"x": 100}, "tv": "0.1"}) for task in ("t0", "t1")]
     rows = [r | {"precision": "float32", "preset": "default"} for r in rows]
     line = command(config_of_rows(rows))
-    assert line == "make bench METHOD=ig DEFENSE=none BATCH=2 TASKS=2 RESTARTS=1 STEPS=100 SET=tv=0.1"
+    assert line == "make bench METHOD=ig BATCH=2 DEFENSE=none RESTARTS=1 STEPS=100 SET=tv=0.1 TASKS=2"
     inferred = [r | {"labels": "inferred", "label_method": "alr"} for r in rows]
     assert "LABELS=alr" in command(config_of_rows(inferred)).split()
     joint = [r | {"labels": "joint"} for r in rows]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmark.run import code_version, reproducible
-from leaderboard.rows import write_atomically
+from leaderboard.run_folder import write_atomically
 from tests.plain.loops import LOOPS
 from tests.speed import memory
 from tests.speed.cells import Cell, matmul_peak, plan_of, time_stage
