@@ -21,7 +21,7 @@ from benchmark.tasks.capture import Client
 from defenses.base import Defense
 from leaderboard.options import Options, abouts
 from leaderboard.rows import PROTOCOL
-from priors import catalog
+from priors import by_name as priors_by_name
 from priors.base import Prior
 from victims import catalog as victims_by_name
 from victims import checkpoints
@@ -158,7 +158,7 @@ class Config(Options):
         )
 
     def make_prior(self) -> Prior:
-        return catalog.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
+        return priors_by_name.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
 
     def make_attack(self) -> Attack:
         """The method with its preset, the single options on top, and what every attack takes."""

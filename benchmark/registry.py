@@ -1,6 +1,6 @@
 """Names on the command line -> classes: a file's name in its folder, or a dotted path to the user's own.
 
-Priors have names of their own, see `priors.catalog`.
+Priors have names of their own, see `priors.names`.
 """
 
 import importlib

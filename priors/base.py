@@ -2,11 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import avg_pool2d
+
+from victims.errors import InputError
 
 State = Mapping[str, Tensor]
 """What a generator has at some point of its chain, by name, (N, ...) each; across runs (R, B, ...)."""
@@ -22,19 +26,37 @@ class Prior(nn.Module, ABC):
     - **features**: of the state in front of block k, the tensors named by `features(k)`.
     - **parameters**: w, by name, as `named_parameters` lists them.
 
-    A prior is used in eval mode: images of a batch do not see each other.
+    A prior is used in eval mode, so that the images of a batch do not depend on each other.
+
+    One file of this folder holds all of a prior: the network, its published weights, and how these are loaded. Names
+    are read from the file without importing it, so `published` is a literal.
 
     Attributes:
+        published: weights that others have published, by name: the fields of `priors.names.Published`.
+        follows_size: whether it takes the size of the task's images where none is given.
         image_shape: (C, H, W) of one image.
         classes: how many a conditional generator has; None where it takes none.
         trained_on: what the weights have seen; goes into every row.
     """
 
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    follows_size: ClassVar[bool] = False
     latents: tuple[str, ...] = ("z",)
     image_shape: tuple[int, int, int]
     classes: int | None = None
     trained_on: str = "untrained"
     blocks: nn.ModuleList
+
+    @classmethod
+    def load_public(cls, path: Path) -> "Prior":
+        """Weights in the layout of their authors, in eval mode, the parameters frozen. Code in the file never runs.
+
+        A subclass may add options, which `published` gives.
+
+        Raises:
+            InputError: no file, other weights than expected, or there is no such layout.
+        """
+        raise InputError(f"{cls.__name__} has no layout but this suite's own; give a .safetensors file alone.")
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:

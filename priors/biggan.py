@@ -94,16 +94,47 @@ class LastBlock(nn.Module):
 
 
 class BigGAN(Prior):
-    """The latent and the class's embedding together are the condition, which every GenBlock sees.
+    """BigGAN-deep, the generator of ImageNet's classes, for 128, 256 or 512 px.
 
-    The blocks are the layers of the public weights, self-attention at 64x64 among them, so that features in front of
-    block k are those of GIFD's phase k. The condition lies in the state: a search of features does not move it.
+    The latent and the class's embedding together are the condition, which every GenBlock sees. The blocks are the
+    layers of the public weights, self-attention at 64x64 among them, so that features in front of block k are those of
+    GIFD's phase k. The condition lies in the state: a search of features does not move it.
 
     Args:
         size: side of the images, 128, 256 or 512.
         channels: the base width, in front of the last block.
         classes: how many the generator has.
     """
+
+    published = {
+        "biggan-deep-128": {
+            "file": "biggan-deep-128-pytorch_model.bin",
+            "size": 128,
+            "options": {"size": 128},  # refuse the file of another
+            "trained_on": "ImageNet, 128 px",
+            "license": "not stated with the weights (DeepMind's, converted)",
+            "source": "https://s3.amazonaws.com/models.huggingface.co/biggan/biggan-deep-128-pytorch_model.bin",
+            "sha256": None,
+        },
+        "biggan-deep-256": {
+            "file": "biggan-deep-256-pytorch_model.bin",
+            "size": 256,
+            "options": {"size": 256},
+            "trained_on": "ImageNet, 256 px",
+            "license": "not stated with the weights (DeepMind's, converted)",
+            "source": "https://s3.amazonaws.com/models.huggingface.co/biggan/biggan-deep-256-pytorch_model.bin",
+            "sha256": None,
+        },
+        "biggan-deep-512": {
+            "file": "biggan-deep-512-pytorch_model.bin",
+            "size": 512,
+            "options": {"size": 512},
+            "trained_on": "ImageNet, 512 px",
+            "license": "not stated with the weights (DeepMind's, converted)",
+            "source": "https://s3.amazonaws.com/models.huggingface.co/biggan/biggan-deep-512-pytorch_model.bin",
+            "sha256": None,
+        },
+    }
 
     def __init__(self, *, size: int = 256, channels: int = 128, classes: int = 1000) -> None:
         super().__init__()
@@ -131,6 +162,23 @@ class BigGAN(Prior):
     def step(self, block: nn.Module, state: State) -> dict[str, Tensor]:
         h = state["h"]
         return {**state, "h": block(h, state["cond"]) if isinstance(block, GenBlock) else block(h)}
+
+    @classmethod
+    def load_public(cls, path: Path, *, size: int | None = None, truncation: float = 1.0) -> "BigGAN":
+        """`from_public` of a file `pytorch_model.bin`.
+
+        Args:
+            size: side of the images that the file must be for; None takes any.
+
+        Raises:
+            InputError: no file, one that is not plain tensors or has others than `from_public` takes, or another size.
+        """
+        public = tensors(path)
+        with expected("a pytorch_model.bin of the public BigGAN-deep", path):
+            prior = from_public(public, truncation=truncation)
+        if size not in (None, prior.image_shape[-1]):
+            raise InputError(f"{path} is the BigGAN-deep of {prior.image_shape[-1]} px; give that of {size} px.")
+        return prior
 
 
 def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> BigGAN:
@@ -201,20 +249,3 @@ def statistics_at(stored: Tensor, truncation: float) -> Tensor:
     position = truncation * (len(stored) - 1)
     low = int(position)
     return stored[low].lerp(stored[min(low + 1, len(stored) - 1)], position - low)
-
-
-def load_public(path: Path, *, size: int | None = None, truncation: float = 1.0) -> BigGAN:
-    """`from_public` of a file `pytorch_model.bin`; code in it is never run.
-
-    Args:
-        size: side of the images that the file must be for; None takes any.
-
-    Raises:
-        InputError: no file, one that is not plain tensors or has others than `from_public` takes, or another size.
-    """
-    public = tensors(path)
-    with expected("a pytorch_model.bin of the public BigGAN-deep", path):
-        prior = from_public(public, truncation=truncation)
-    if size not in (None, prior.image_shape[-1]):
-        raise InputError(f"{path} is the BigGAN-deep of {prior.image_shape[-1]} px; give that of {size} px.")
-    return prior

@@ -36,7 +36,9 @@ class LastBlock(nn.Module):
 
 
 class DCGAN(Prior):
-    """Latent 100 -> 4x4 -> 8x8 -> ... -> `size`, each block with half the channels, the last but one `ngf`.
+    """The DCGAN of GIAS and GIML: small, for 32 or 64 px, with or without classes.
+
+    Latent 100 -> 4x4 -> 8x8 -> ... -> `size`, each block with half the channels, the last but one `ngf`.
 
     Args:
         nz: length of the latent.
@@ -45,6 +47,8 @@ class DCGAN(Prior):
         classes: where given, G is conditional: a learned embedding of the class, as long as the latent, goes in
             beside it.
     """
+
+    follows_size = True
 
     def __init__(self, *, nz: int = 100, ngf: int = 64, size: int = 32, classes: int | None = None) -> None:
         super().__init__()

@@ -142,7 +142,9 @@ class LastBlock(Block):
 
 
 class StyleGAN2(Prior):
-    """W+ and noise maps -> 4x4 -> 8x8 -> ... -> `size`; block k works at the side 2^(k + 2).
+    """StyleGAN2, the face generator of GIFD, GIAS and others, from 32 to 1024 px.
+
+    W+ and noise maps -> 4x4 -> 8x8 -> ... -> `size`; block k works at the side 2^(k + 2).
 
     What goes in: `w` (N, L, style_dim) with L = 2 log2(size) - 2, `noise0` (N, 1, 4, 4), and two noise maps for
     each further side. Between blocks: `h`, and `skip`, the colors so far. The network's output has no bound: a
@@ -161,6 +163,25 @@ class StyleGAN2(Prior):
             itself, from a Gaussian fitted to mapped latents in front of their last LeakyReLU.
     """
 
+    published = {
+        "stylegan2-ffhq-256": {
+            "file": "550000.pt",
+            "size": 256,
+            "trained_on": "FFHQ, 256 px",
+            "license": "not stated with the weights",
+            "source": 'https://github.com/rosinality/stylegan2-pytorch ("Pretrained Checkpoints")',
+            "sha256": None,
+        },
+        "stylegan2-ffhq-1024": {
+            "file": "stylegan2-ffhq-config-f.pt",
+            "size": 1024,
+            "trained_on": "FFHQ, 1024 px",
+            "license": "Nvidia Source Code License-NC",
+            "source": "https://github.com/NVlabs/stylegan2 (stylegan2-ffhq-config-f.pkl), by convert_weight.py of "
+            "https://github.com/rosinality/stylegan2-pytorch",
+            "sha256": None,  # whoever converts it writes another file
+        },
+    }
     latents = ("w",)
     mapping_weight: Tensor
     mapping_bias: Tensor
@@ -241,6 +262,23 @@ class StyleGAN2(Prior):
         noises = range(convolutions(k).start, min(5 + 2 * k, convolutions(len(self.blocks) - 1).stop))
         return (*(("h",) if k else ()), "w", *(f"noise{i}" for i in noises))
 
+    @classmethod
+    def load_public(cls, path: Path, *, start: Start = "mapped") -> "StyleGAN2":
+        """`.pt` with `g_ema`, or the same keys as `.safetensors`.
+
+        The file does not say what it was trained on: its name stands for it.
+
+        Raises:
+            InputError: no file, code in it, or not such a generator.
+        """
+        public = tensors(path)
+        with expected("a StyleGAN2 generator in the layout of the PyTorch port", path):
+            options, weights = convert(public if path.suffix == ".safetensors" else public["g_ema"])
+            prior = cls(**options, start=start)
+            prior.load_state_dict(weights)
+        prior.trained_on = path.stem
+        return prior.eval().requires_grad_(False)
+
 
 # The layout of public weights: that of the widely used PyTorch port (rosinality).
 
@@ -288,20 +326,3 @@ def convert(public: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Ten
     for kind in ("weight", "bias"):
         ours[f"mapping_{kind}"] = torch.stack([public[f"style.{i + 1}.{kind}"] for i in range(layers)])
     return options, ours
-
-
-def load_public(path: Path, *, start: Start = "mapped") -> StyleGAN2:
-    """Public weights, in eval mode, the parameters frozen: `.pt` with `g_ema`, or the same keys as `.safetensors`.
-
-    What they have seen is not in the file: its name stands for it.
-
-    Raises:
-        InputError: no file, code in it, or not such a generator.
-    """
-    public = tensors(path)
-    with expected("a StyleGAN2 generator in the layout of the PyTorch port", path):
-        options, weights = convert(public if path.suffix == ".safetensors" else public["g_ema"])
-        prior = StyleGAN2(**options, start=start)
-        prior.load_state_dict(weights)
-    prior.trained_on = path.stem
-    return prior.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
-"""Weights of priors: safetensors files that say themselves what they are.
+"""Weights of priors in this suite's own layout: safetensors files that describe themselves.
 
 The file's metadata holds `prior` (the name of the architecture), `options` (its constructor arguments, JSON),
-`trained_on` and `command`. Beside a shipped file `<name>.safetensors` lies `<name>.json` with its SHA-256; weights
-of others may have such a record too.
+`trained_on` and `command`. A shipped file `<name>.safetensors` has a record `<name>.json` beside it with its SHA-256;
+weights of others may have such a record too.
 """
 
 import json
@@ -14,25 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from priors.base import Prior
-from priors.biggan import BigGAN
-from priors.dcgan import DCGAN
-from priors.dcgan_faces import DCGANFaces
-from priors.stylegan2 import StyleGAN2
+from priors.names import architectures, shipped
 from victims.checkpoints import sha256
 from victims.errors import InputError
-
-SHIPPED = Path(__file__).parent / "weights"
-ARCHITECTURES: Mapping[str, type[Prior]] = {
-    "biggan": BigGAN,
-    "dcgan": DCGAN,
-    "dcgan_faces": DCGANFaces,
-    "stylegan2": StyleGAN2,
-}
-
-
-def shipped() -> list[str]:
-    """Names of the weights inside this package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
 def save(prior: Prior, path: Path, *, architecture: str, options: Mapping[str, Any], command: str) -> None:
@@ -65,14 +49,15 @@ def load(path: Path) -> Prior:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}); get it again.") from None
-    if about.get("prior") not in ARCHITECTURES:
+    known = architectures()
+    if about.get("prior") not in known:
         raise InputError(
             f"{path} is not a prior of this suite: its metadata names '{about.get('prior')}', "
-            f"known are {', '.join(ARCHITECTURES)}."
+            f"known are {', '.join(known)}."
         )
     verify(path)
     try:
-        prior = ARCHITECTURES[about["prior"]](**json.loads(about["options"]))
+        prior = known[about["prior"]].load()(**json.loads(about["options"]))
         prior.trained_on = about["trained_on"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} has metadata that do not fit '{about['prior']}' ({error}); get it again.") from None
@@ -85,7 +70,7 @@ def load(path: Path) -> Prior:
 
 
 def verify(path: Path, expected: str | None = None) -> None:
-    """Hold the file's SHA-256 against `expected`, or else against that of the `.json` beside it, where there is one.
+    """Compare the file's SHA-256 with `expected`, or else with that of the `.json` beside it, where there is one.
 
     Raises:
         InputError: it is another one, or the `.json` has none.

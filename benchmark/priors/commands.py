@@ -11,24 +11,24 @@ from benchmark.priors.quality import LEAST, NET, Features, distance, features, p
 from benchmark.scoring.lpips import Lpips
 from benchmark.spec import open_data
 from leaderboard.table import Table
-from priors import weights
-from priors.catalog import CATALOG, find
+from priors import names, weights
+from priors.by_name import find
 from priors.train import train as train_dcgan
 from victims.errors import InputError
 
 
 def list_priors(*, weights_dir: Path = Path("weights")) -> None:
-    """What generators are known by name, and where those that are not here can be had.
+    """List the generators that have names, and say where missing files are available.
 
     Args:
         weights_dir: the folder whose `priors/` holds the files.
     """
     rows = []
-    for name in weights.shipped():
-        path = weights.SHIPPED / f"{name}.safetensors"
+    for name in names.shipped():
+        path = names.SHIPPED / f"{name}.safetensors"
         prior, record = weights.load(path), json.loads(path.with_suffix(".json").read_text())
         rows.append((name, record["prior"], prior.image_shape[-1], prior.trained_on, "this suite's", "shipped"))
-    for name, entry in CATALOG.items():
+    for name, entry in names.published().items():
         path = entry.path(weights_dir)
         where = str(path) if path.is_file() else f"missing: {path.name}, from {entry.source}"
         rows.append((name, entry.architecture, entry.size, entry.trained_on, entry.license, where))
@@ -36,7 +36,7 @@ def list_priors(*, weights_dir: Path = Path("weights")) -> None:
     columns = {heading: [str(row[i]) for row in rows] for i, heading in enumerate(headings)}
     below = (
         f"A missing file belongs into {weights_dir / 'priors'}. Without weights: ARCHITECTURE or ARCHITECTURE:SIZE "
-        f"of {', '.join(weights.ARCHITECTURES)}."
+        f"of {', '.join(names.architectures())}."
     )
     print(Table("", columns, below).text(), end="")
 

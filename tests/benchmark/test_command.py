@@ -23,8 +23,7 @@ from benchmark.run import reproducible
 from benchmark.tasks.module import mean_image
 from leaderboard.options import row_keys
 from leaderboard.rows import Row
-from priors import weights
-from priors.catalog import CATALOG
+from priors import names
 from victims.data.photos import Photos
 from victims.victim import build
 
@@ -224,7 +223,7 @@ BAD = {
     "--victim=torchvision:squeezenet1_1 --victim-mode=train": "use --victim-mode eval",
     "--victim-weights=nowhere.pt": "no victim weights 'nowhere.pt'",
     "--prior=dcgan-foto32 --attack=gias": "did you mean 'dcgan-photos32'",
-    "--prior=biggan-deep-256 --attack=gias --weights-dir=nowhere": "nowhere/priors.*can be had from",
+    "--prior=biggan-deep-256 --attack=gias --weights-dir=nowhere": "nowhere/priors.*is available from",
     "--prior=nowhere.safetensors --attack=gias": "no weights at",
     "--defense=sparsify:1": "did you mean 'sparsification'",
     "--defense=sparsification:1": "rate",
@@ -305,12 +304,12 @@ def test_every_variable_of_make_is_an_option():
 
 def test_prior_list(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "999")
-    file = tmp_path / "priors" / CATALOG["dcgan-faces32"].file
+    file = tmp_path / "priors" / names.published()["dcgan-faces32"].file
     file.parent.mkdir()
     file.write_bytes(b"")
     assert main(["prior", "list", f"--weights-dir={tmp_path}"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
-    assert {*weights.shipped(), *CATALOG} <= lines.keys()
+    assert {*names.shipped(), *names.published()} <= lines.keys()
     assert all(name in lines["dcgan-photos32"] for name in (" dcgan ", " 32 ", "photos train", "shipped"))
     assert lines["dcgan-faces32"].endswith(str(file))
     for fact in (" biggan ", " 128 ", "ImageNet", "missing: biggan-deep-128-pytorch_model.bin, from https://"):

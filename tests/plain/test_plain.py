@@ -16,7 +16,7 @@ from attacks.ggl import GGL
 from attacks.gias import GIAS
 from attacks.gifd import GIFD
 from attacks.ig import IG
-from priors import catalog as catalog
+from priors import by_name as priors_by_name
 from tests.plain.loops import into_l1_ball, plain
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
@@ -34,7 +34,7 @@ def curves(capture):
         observation = capture((3, 50, 90)[:batch], dtype=dtype, **task).observation
         options = {"restarts": restarts, "steps": steps if whole else steps * PHASES[name]}
         if name != "ig":
-            options["prior"] = catalog.find("dcgan-photos32", Path("weights"), size=32, seed=0).to(dtype)
+            options["prior"] = priors_by_name.find("dcgan-photos32", Path("weights"), size=32, seed=0).to(dtype)
         if name == "ggl":
             options["population"] = 6
         suite, twin = (ATTACKS[name](**options) for _ in "ab")

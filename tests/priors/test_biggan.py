@@ -9,7 +9,7 @@ from scipy.stats import kstest
 from torch.nn.functional import normalize, one_hot
 
 from priors.base import decode, decode_each
-from priors.biggan import NZ, Attention, BigGAN, from_public, load_public
+from priors.biggan import NZ, Attention, BigGAN, from_public
 from victims.errors import InputError
 
 SIZES = (128, 256, 512)
@@ -213,7 +213,7 @@ def path(tmp_path):
 def test_a_public_file_is_loaded_ready_to_be_searched(path, zipped):
     oracle = published(128)
     torch.save(oracle.state_dict(), path, _use_new_zipfile_serialization=zipped)
-    prior = load_public(path)
+    prior = BigGAN.load_public(path)
     torch.testing.assert_close(prior(inputs()), oracle_images(oracle, inputs()))
     assert not prior.training
     assert not any(p.requires_grad for p in prior.parameters())
@@ -224,7 +224,7 @@ def test_a_public_file_is_loaded_ready_to_be_searched(path, zipped):
 def refused(path, **options):
     """The one line that says why."""
     with pytest.raises(InputError) as error:
-        load_public(path, **options)
+        BigGAN.load_public(path, **options)
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     assert len(str(error.value)) < len(str(path)) + 250

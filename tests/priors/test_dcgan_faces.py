@@ -8,7 +8,7 @@ from scipy.stats import kstest
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, leaky_relu
 
 from priors.base import decode_each
-from priors.dcgan_faces import DCGANFaces, load_public
+from priors.dcgan_faces import DCGANFaces
 from tests.conftest import SHARED
 from victims.errors import InputError
 from victims.victim import build
@@ -37,7 +37,7 @@ def file(public, tmp_path):
 
 def test_images_are_the_layers_written_out(public, file):
     """Five blocks; the first without activation, the others LeakyReLU 0.2, tanh moved to (0, 1)."""
-    prior = load_public(file)
+    prior = DCGANFaces.load_public(file)
     z = prior.draw(3, torch.Generator().manual_seed(0))["z"]
     h = z[:, :, None, None]
     for block in range(5):
@@ -69,14 +69,14 @@ def test_latents_are_uniform_and_the_generators_alone():
 
 @pytest.mark.parametrize("block", range(1, 6))
 def test_split_at_any_block_is_the_whole(file, block):
-    prior = load_public(file)
+    prior = DCGANFaces.load_public(file)
     state = prior.draw(2, torch.Generator().manual_seed(0))
     half = prior.advance(state, 0, block)
     torch.testing.assert_close(prior.advance(half, block)["h"], prior(state))
 
 
 def test_every_image_can_have_its_own_parameters(file):
-    prior = load_public(file)
+    prior = DCGANFaces.load_public(file)
     others = [deepcopy(prior), deepcopy(prior)]
     for parameter in others[1].parameters():
         parameter.mul_(1.2)
@@ -91,7 +91,7 @@ def test_every_image_can_have_its_own_parameters(file):
 
 
 def test_what_is_loaded_is_frozen_and_in_eval_mode(file):
-    prior = load_public(file)
+    prior = DCGANFaces.load_public(file)
     assert prior.trained_on == "faces"
     assert not any(module.training for module in prior.modules())
     assert not any(p.requires_grad for p in prior.parameters())
@@ -118,7 +118,7 @@ def test_other_files_are_refused_in_one_line(content, tmp_path):
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(InputError) as caught:
-        load_public(path)
+        DCGANFaces.load_public(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -128,7 +128,7 @@ def test_other_files_are_refused_in_one_line(content, tmp_path):
 
 @pytest.fixture
 def faces():
-    return load_public(FACES)
+    return DCGANFaces.load_public(FACES)
 
 
 @pytest.mark.shared

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from priors import weights
+from priors import names, weights
 from priors.dcgan import DCGAN
 from victims.errors import InputError
 
@@ -106,7 +106,7 @@ def test_saving_leaves_the_prior_alone(prior, path):
 def test_no_file(path, name):
     message = refusal(path.parent / name)
     assert "no weights" in message
-    assert all(shipped in message for shipped in weights.shipped())
+    assert all(shipped in message for shipped in names.shipped())
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
@@ -177,15 +177,12 @@ def test_options_of_another_size(path):
     assert "size mismatch" in refusal(rewrite(path, options='{"nz": 5, "ngf": 8}'))
 
 
-# Without weights.
-
-
 # The weights inside the package.
 
 
-@pytest.fixture(scope="module", params=weights.shipped())
+@pytest.fixture(scope="module", params=names.shipped())
 def shipped(request):
-    return weights.SHIPPED / f"{request.param}.safetensors"
+    return names.SHIPPED / f"{request.param}.safetensors"
 
 
 def test_shipped_weights_are_small_and_have_the_recorded_hash(shipped):

@@ -11,7 +11,7 @@ from scipy.signal import convolve2d
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
 
 from priors.base import advance, decode, decode_each
-from priors.stylegan2 import FIR, ModulatedConv, StyleGAN2, convert, load_public
+from priors.stylegan2 import FIR, ModulatedConv, StyleGAN2, convert
 from victims.errors import InputError
 
 R, B = 2, 2
@@ -378,7 +378,10 @@ def public():
 def test_both_kinds_of_file_give_the_same_generator(public, tmp_path):
     torch.save({"g_ema": public, "latent_avg": torch.zeros(5)}, tmp_path / "faces.pt")
     save_file(public, tmp_path / "faces.safetensors")
-    pickled, safe = load_public(tmp_path / "faces.pt"), load_public(tmp_path / "faces.safetensors", start="gaussian")
+    pickled, safe = (
+        StyleGAN2.load_public(tmp_path / "faces.pt"),
+        StyleGAN2.load_public(tmp_path / "faces.safetensors", start="gaussian"),
+    )
     assert (pickled.start, safe.start) == ("mapped", "gaussian")
     assert pickled.trained_on == safe.trained_on == "faces"
     assert not pickled.training
@@ -428,7 +431,7 @@ def test_broken_files_are_refused_in_one_line(name, content, tmp_path):
 
 def refused(path):
     with pytest.raises(InputError) as caught:
-        load_public(path)
+        StyleGAN2.load_public(path)
     assert str(path) in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert len(str(caught.value)) < len(str(path)) + 320

@@ -14,8 +14,7 @@ from benchmark.recipes import reproduce
 from benchmark.recipes.recipe import RECIPES, SIZES, combinations, expand, read
 from benchmark.registry import KINDS, find, registered
 from leaderboard.reported import reported
-from priors import catalog as catalog
-from priors import weights
+from priors import names
 from victims import catalog as victims
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -69,7 +68,7 @@ def cells_of(name, size, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_means_something(name, size, tmp_path):
     plan = read(name)
-    known_priors = {*weights.shipped(), *catalog.CATALOG}
+    known_priors = {*names.shipped(), *names.published()}
     for cell in cells_of(name, size, tmp_path):
         config = cell.config
         config.make_defense()
@@ -83,8 +82,8 @@ def test_every_cell_means_something(name, size, tmp_path):
         if "prior" in method.needs:
             architecture, _, detail = config.prior.partition(":")
             learned = str(tmp_path / "priors") in config.prior
-            assert learned or config.prior in known_priors or architecture in weights.ARCHITECTURES, config.prior
-            assert not detail or architecture in weights.ARCHITECTURES
+            assert learned or config.prior in known_priors or architecture in names.architectures(), config.prior
+            assert not detail or architecture in names.architectures()
 
 
 @pytest.mark.parametrize("name", NAMES)

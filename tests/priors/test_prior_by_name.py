@@ -4,15 +4,17 @@ import hashlib
 import inspect
 import json
 import re
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
-from priors import catalog as catalog
-from priors import weights
-from priors.catalog import CATALOG, PUBLIC, find
+import priors
+from priors import names, weights
+from priors.by_name import find
 from priors.dcgan import DCGAN
 from priors.dcgan_faces import DCGANFaces
 from tests.conftest import SHARED
@@ -20,6 +22,9 @@ from victims.errors import InputError, Notice
 from victims.victim import build
 
 NAME = "dcgan-faces32"
+PUBLISHED = names.published()
+ARCHITECTURES = names.architectures()
+WITH_LAYOUT = [name for name, each in ARCHITECTURES.items() if "load_public" in vars(each.load())]
 
 
 def get(spec, folder, *, size=32, seed=0):
@@ -47,8 +52,8 @@ def faces():
 
 @pytest.fixture
 def file(faces, tmp_path):
-    """Weights in the published layout where the catalog looks for them."""
-    path = tmp_path / "priors" / CATALOG[NAME].file
+    """Weights in the published layout, where they are looked for by name."""
+    path = tmp_path / "priors" / PUBLISHED[NAME].file
     path.parent.mkdir()
     torch.save({k.replace("blocks", "generator_deconv"): v for k, v in faces.state_dict().items()}, path)
     return path
@@ -56,34 +61,35 @@ def file(faces, tmp_path):
 
 @pytest.fixture
 def known_as(monkeypatch):
-    """Gives the catalog's entry another SHA-256."""
+    """Gives the published weights another SHA-256."""
     return lambda sha256: monkeypatch.setattr(
-        catalog, "CATALOG", {NAME: replace(CATALOG[NAME], sha256=sha256)}
+        names, "published", lambda: {NAME: replace(PUBLISHED[NAME], sha256=sha256)}
     )  # fmt: skip
 
 
-# The catalog.
+# Published weights.
 
 
-@pytest.mark.parametrize("entry", CATALOG.values(), ids=CATALOG)
-def test_an_entry_is_complete_and_fits_its_architecture(entry):
-    inspect.signature(PUBLIC[entry.architecture]).bind("path", **entry.options)
+@pytest.mark.parametrize("entry", PUBLISHED.values(), ids=PUBLISHED)
+def test_published_weights_are_described_and_fit_their_architecture(entry):
+    inspect.signature(ARCHITECTURES[entry.architecture].load().load_public).bind("path", **entry.options)
     assert entry.options.get("size", entry.size) == entry.size
     assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
     assert all((entry.trained_on, entry.license))
     assert "https://" in entry.source
-    assert len({other.file for other in CATALOG.values()}) == len(CATALOG)
+    assert len({other.file for other in PUBLISHED.values()}) == len(PUBLISHED)
 
 
-def test_names_are_told_apart():
-    assert not {*weights.shipped()} & {*CATALOG}
-    assert not {*weights.ARCHITECTURES} & {*weights.shipped(), *CATALOG}
+def test_no_two_things_have_one_name():
+    assert len(PUBLISHED) == sum(len(each.published) for each in ARCHITECTURES.values())
+    assert not {*names.shipped()} & {*PUBLISHED}
+    assert not {*ARCHITECTURES} & {*names.shipped(), *PUBLISHED}
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_an_absent_file_is_named_with_its_place_and_source(name, tmp_path):
     message = refusal(name, tmp_path)
-    assert all(text in message for text in (CATALOG[name].file, str(tmp_path / "priors"), CATALOG[name].source))
+    assert all(text in message for text in (PUBLISHED[name].file, str(tmp_path / "priors"), PUBLISHED[name].source))
 
 
 @pytest.mark.parametrize("sha256", ["right", None])
@@ -91,12 +97,12 @@ def test_published_weights_by_name(faces, file, known_as, tmp_path, sha256):
     known_as(sha256 and hashlib.sha256(file.read_bytes()).hexdigest())
     prior = get(NAME, tmp_path)
     assert same(prior, faces)
-    assert prior.trained_on == CATALOG[NAME].trained_on
+    assert prior.trained_on == PUBLISHED[NAME].trained_on
     assert not prior.training
     assert not any(p.requires_grad for p in prior.parameters())
 
 
-def test_the_catalogs_sha256_is_checked(file, tmp_path):
+def test_the_sha256_of_published_weights_is_checked(file, tmp_path):
     assert "SHA-256" in refusal(NAME, tmp_path)
 
 
@@ -114,7 +120,7 @@ def test_without_one_a_record_beside_the_file_counts(faces, file, known_as, tmp_
 
 @pytest.mark.shared
 @pytest.mark.skipif(not (SHARED / "weights" / "priors").is_dir(), reason="needs ../shared/weights/priors")
-def test_the_published_faces_are_the_file_of_the_catalog():
+def test_the_published_faces_are_the_described_file():
     prior = get(NAME, SHARED / "weights")
     assert isinstance(prior, DCGANFaces)
     assert prior.trained_on.startswith("CelebA")
@@ -130,21 +136,21 @@ def test_a_file_in_its_authors_layout(faces, file, tmp_path):
     assert prior.trained_on == "mine"
 
 
-@pytest.mark.parametrize("architecture", PUBLIC)
+@pytest.mark.parametrize("architecture", WITH_LAYOUT)
 def test_each_architecture_has_its_own_loader(architecture, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "PUBLIC", {architecture: lambda path: path})
+    monkeypatch.setattr(ARCHITECTURES[architecture].load(), "load_public", lambda path: path)
     assert get(f"{architecture}:{tmp_path / 'x.bin'}", tmp_path) == tmp_path / "x.bin"
 
 
-@pytest.mark.parametrize("architecture", PUBLIC)
+@pytest.mark.parametrize("architecture", WITH_LAYOUT)
 def test_an_absent_file_of_ones_own(architecture, tmp_path):
     assert "no " in (message := refusal(f"{architecture}:{tmp_path / 'x.pt'}", tmp_path))
     assert str(tmp_path / "x.pt") in message
 
 
-@pytest.mark.parametrize("name", weights.shipped())
+@pytest.mark.parametrize("name", names.shipped())
 def test_shipped_weights(name, tmp_path):
-    path = weights.SHIPPED / f"{name}.safetensors"
+    path = names.SHIPPED / f"{name}.safetensors"
     assert same(get(name, tmp_path), weights.load(path))
     assert same(get(path, tmp_path), weights.load(path))
 
@@ -209,3 +215,73 @@ BAD = {
 @pytest.mark.parametrize(("spec", "expected"), BAD.items(), ids=BAD)
 def test_a_refusal_is_one_line_that_helps(spec, expected, tmp_path):
     assert re.search(expected, refusal(spec, tmp_path))
+
+
+# Adding one.
+
+MINE = '''
+import torch
+from torch import nn
+
+from priors.base import Prior
+from victims.checkpoints import tensors
+
+
+class Mine(Prior):
+    """Colors: three numbers, one image.
+
+    More of it.
+    """
+
+    published = {
+        "mine-colors": {
+            "file": "colors.pt", "size": 8, "trained_on": "colors", "license": "MIT", "source": "https://here",
+            "sha256": None, "options": {"shade": 0.5},
+        },
+    }
+
+    def __init__(self, *, size: int = 16) -> None:
+        super().__init__()
+        self.image_shape, self.shade = (3, size, size), nn.Parameter(torch.rand(1))
+        self.blocks = nn.ModuleList([nn.Sigmoid()])
+
+    def draw(self, count, generator):
+        return {"z": torch.randn(count, 3, generator=generator)}
+
+    def enter(self, state):
+        return {**state, "h": self.shade * state["z"][..., None, None].expand(-1, *self.image_shape)}
+
+    @classmethod
+    def load_public(cls, path, *, shade=1.0):
+        prior = cls(size=8)
+        prior.shade.data.fill_(tensors(path) * shade)
+        return prior
+'''
+
+
+@pytest.mark.parametrize("name", ["mine", "elsewhere.mine.Mine"])
+def test_a_prior_is_one_file(name, tmp_path, monkeypatch):
+    """In the folder, or elsewhere by its dotted path."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "mine.py").write_text(MINE)
+    (tmp_path / "priors").mkdir()
+    torch.save(torch.tensor(3.0), file := tmp_path / "priors" / "colors.pt")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(priors, "__path__", [*priors.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, "priors.mine", raising=False)
+
+    assert names.architectures()["mine"].summary == "Colors: three numbers, one image."
+    assert get(name, tmp_path).image_shape == (3, 16, 16)
+    assert get(f"{name}:24", tmp_path).image_shape == (3, 24, 24)
+    assert get(f"{name}:{file}", tmp_path).shade == 3
+    published = get("mine-colors", tmp_path)
+    assert (published.shade, published.trained_on) == (1.5, "colors")
+    assert re.search("did you mean 'mine-colors'", refusal("mine-color", tmp_path))
+
+
+def test_names_are_read_without_torch():
+    code = "import sys; from priors import names; assert names.published() and names.shipped(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "priors.names" in loaded
+    assert "torch" not in loaded

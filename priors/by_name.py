@@ -1,0 +1,85 @@
+"""Everything that `--prior` may say: shipped and published weights, files, and random weights."""
+
+import inspect
+import warnings
+from pathlib import Path
+
+from priors import names, weights
+from priors.base import Prior
+from victims.errors import InputError, Notice
+from victims.names import imported, unknown
+from victims.victim import build
+
+
+def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
+    """The generator, in eval mode, its parameters frozen.
+
+    Args:
+        spec: the name of shipped or of published weights; ARCHITECTURE:FILE, in the layout of its authors;
+            FILE.safetensors, in this suite's own; ARCHITECTURE or ARCHITECTURE:SIZE, with random weights.
+            ARCHITECTURE is a name, or a dotted path to a class of the user's own.
+        weights_dir: the folder that holds `priors/` with the published files.
+        size: side of the task's images. A prior that follows it has this size where `spec` gives none.
+        seed: of random weights.
+
+    Raises:
+        InputError: says which file is missing and where it is available, what is wrong with it, or what names there
+            are.
+    """
+    architecture, _, detail = spec.partition(":")
+    known, published = names.architectures(), names.published()
+    if spec in names.shipped():
+        return weights.load(names.SHIPPED / f"{spec}.safetensors")
+    if spec in published:
+        return load_published(spec, weights_dir)
+    if architecture in known:
+        make = known[architecture].load()
+    elif spec.endswith(".safetensors"):
+        return weights.load(Path(spec))
+    elif not detail and Path(spec).suffix in (".bin", ".pkl", ".pt", ".pth"):
+        raise InputError(f"{spec} does not say which generator it is; write ARCHITECTURE:{spec}.")
+    elif "." in architecture:
+        make = imported("prior", architecture, Prior)
+    else:
+        forms = ("ARCHITECTURE:SIZE", "ARCHITECTURE:FILE", "FILE.safetensors")
+        raise InputError(unknown("prior", architecture, [*names.shipped(), *published, *known, *forms]))
+    if detail and not detail.isdecimal():
+        return load_public(make, Path(detail))
+    prior = untrained(make, architecture, int(detail) if detail else size if make.follows_size else None, seed)
+    if architecture in known:
+        warnings.warn(f"prior {architecture} is untrained; for trained ones see `prior list`.", Notice, stacklevel=2)
+    return prior
+
+
+def load_published(name: str, weights_dir: Path) -> Prior:
+    """Published weights by their name.
+
+    Raises:
+        InputError: the file is missing, has another SHA-256 or does not fit.
+    """
+    entry = names.published()[name]
+    path = entry.path(weights_dir)
+    if not path.is_file():
+        raise InputError(
+            f"prior {name} needs {path.name}, which is not in {path.parent}; put it there, or fix --weights-dir. "
+            f"It is available from {entry.source}."
+        )
+    make = names.architectures()[entry.architecture].load()
+    prior = load_public(make, path, entry.sha256, **entry.options)
+    prior.trained_on = entry.trained_on
+    return prior
+
+
+def load_public(make: type[Prior], path: Path, sha256: str | None = None, **options: object) -> Prior:
+    """A file in the layout of the architecture's authors, its SHA-256 checked where one is known."""
+    if path.is_file():
+        weights.verify(path, sha256)
+    return make.load_public(path, **options)
+
+
+def untrained(make: type[Prior], architecture: str, size: int | None, seed: int) -> Prior:
+    """The weights that the class itself makes, random ones for this suite's; of its own size where none is given."""
+    if size is not None and "size" not in inspect.signature(make).parameters:
+        raise InputError(f"{architecture} comes in one size; write {architecture} alone.")
+    prior = build(make, seed=seed, **({} if size is None else {"size": size}))
+    return prior.eval().requires_grad_(False)
