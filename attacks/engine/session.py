@@ -106,8 +106,10 @@ class Session:
     def result(self) -> Reconstruction:
         """The best image batch of every task over its restarts and all stages, with its cost."""
         best = self.winners()
+        images = self._best.tensors["images"][best]
         return Reconstruction(
-            images=self._best.tensors["images"][best],
+            images=images,
+            pixels=self.attack.victim.denormalize(images).clamp(0, 1),
             labels=self._best.tensors["labels"][best],
             cost=self._best.cost[best],
             curve=[(stage, least(costs)) for stage, costs in self.costs],

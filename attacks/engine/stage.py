@@ -115,6 +115,7 @@ class Reconstruction:
 
     Attributes:
         images: (T, B, C, H, W) in the victim's input space.
+        pixels: the same images in [0, 1], clamped.
         labels: the labels they had when their cost was measured, (T, B) or probabilities (T, B, K).
         cost: (T,) the matching cost of exactly these images; infinite if no start ever had a finite one.
         curve: one (stage, costs) per step, costs (T,): the least over the task's restarts at that step.
@@ -124,6 +125,7 @@ class Reconstruction:
     """
 
     images: Tensor
+    pixels: Tensor
     labels: Tensor
     cost: Tensor
     curve: list[tuple[str, Tensor]]

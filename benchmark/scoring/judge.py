@@ -66,7 +66,7 @@ class Judge(Callback):
         memory = peak_memory(module.victim.mean.device)
         before, self.pending = self.pending, []
         for index, task in enumerate(module.tasks):
-            pixels = module.victim.denormalize(result.images[index]).cpu()
+            pixels = result.pixels[index].cpu()
             errors = layer_errors(module.victim, task.images[0], result.layers[index]) if result.layers else None
             measured = {
                 "cost": float(result.cost[index]),

@@ -25,7 +25,7 @@ DOWNLOAD_SECONDS = 10.0
 class Lpips:
     """Learned perceptual distance (Zhang et al. 2018), version 0.1 on SqueezeNet 1.1; lower is closer.
 
-    `backbone` is "squeeze", or where the weights cannot be had (`available` is False) the one-line reason.
+    `backbone` is "squeeze", or the one-line reason if the weights are missing (`available` is False).
     """
 
     def __init__(self, net: _LPIPS | None, backbone: str) -> None:
@@ -33,12 +33,12 @@ class Lpips:
         self.backbone = backbone
 
     @classmethod
-    def find(cls, weights_dir: Path | None) -> "Lpips":
+    def find(cls, weights_dir: Path | None, *, download: bool = True) -> "Lpips":
         """Load the backbone from the first place that has it.
 
         In turn: `weights_dir/lpips/squeezenet1_1_features.pth` (the state dict of torchvision's
         `squeezenet1_1().features`), torchvision's own file in the torch hub cache, and its download into that
-        cache (at most `DOWNLOAD_SECONDS`; not tried where GIBENCH_OFFLINE=1).
+        cache (at most `DOWNLOAD_SECONDS`; not tried without `download` or if GIBENCH_OFFLINE=1).
 
         Raises:
             InputError: a file in one of these places does not hold these weights.
@@ -48,12 +48,13 @@ class Lpips:
             return cls(_load(given), "squeeze")
         cached = Path(torch.hub.get_dir()) / "checkpoints" / FILE_NAME
         offline = os.environ.get("GIBENCH_OFFLINE") == "1"
-        if not cached.is_file() and not offline:
+        if not cached.is_file() and download and not offline:
             _download(cached)
         if cached.is_file():
             return cls(_load(cached), "squeeze")
         places = f"neither at {given} nor" if given else "not"
-        why = "GIBENCH_OFFLINE=1 forbids the download" if offline else "they could not be downloaded"
+        why = "they could not be downloaded" if download else "no download is tried"
+        why = "GIBENCH_OFFLINE=1 forbids the download" if offline else why
         return cls(None, f"none: squeezenet1_1 weights are {places} in the torch hub cache, and {why}")
 
     @property

@@ -1,0 +1,154 @@
+"""Capture, attack and score in Python: what the package `gibench` exports."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from attacks.base import Attack
+from attacks.engine.stage import Reconstruction
+from benchmark.registry import find
+from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.metrics import score as score_images
+from benchmark.spec import open_defense
+from benchmark.tasks.capture import Client
+from benchmark.tasks.capture import capture as capture_images
+from defenses.base import Defense
+from leaderboard.options import Options
+from priors import catalog
+from priors.base import Prior
+from victims.client import LocalTraining
+from victims.errors import InputError
+from victims.names import unknown
+from victims.observation import Observation
+from victims.victim import Victim, build
+
+WEIGHTS_DIR = Path("weights")
+
+
+def capture(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    mode: Literal["eval", "train"] = "eval",
+    defense: str | Defense | None = None,
+    lr: float | None = None,
+    epochs: int = 1,
+    mini_batch: int | None = None,
+    clients: int = 1,
+    seed: int = 0,
+    task: str = "task",
+    **knowledge: Any,
+) -> Observation:
+    """What the server sees of a client that computes its update from these images. The model is copied.
+
+    Args:
+        model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) integers.
+        mean, std: per channel, by which the client normalizes; by default images enter the model as they are.
+        mode: of the model while the client computes its update.
+        defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
+        lr: learning rate of local training (FedAvg); None shares the gradient of the batch (FedSGD).
+        epochs, mini_batch, clients: of local training, see `LocalTraining`.
+        seed: of the defense's randomness.
+        task: the name of the batch; an attack's starting points depend on it.
+        knowledge: what the attacker is declared to know: `give_labels`, `adapt`, `bn`, `know_lr`, see `Client`.
+
+    Raises:
+        InputError: images, labels or options do not fit.
+    """
+    check_batch(images, labels)
+    defense = open_defense(defense) if isinstance(defense, str) else defense
+    if defense:
+        plain, protect = deepcopy(model), defense.model
+        model = build(lambda: protect(plain), seed=seed)
+    channels = images.shape[1]
+    victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=mode == "train")
+    with torch.no_grad():
+        logits = victim.logits(victim.parameters, victim.normalize(images[:1].to(victim.mean)))
+    classes = logits.shape[-1]
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or (classes > 1 and highest >= classes):
+        raise InputError(f"labels go from {lowest} to {highest}; the model has {classes} classes, counted from 0.")
+    local = None if lr is None else LocalTraining(lr=lr, epochs=epochs, mini_batch=mini_batch, clients=clients)
+    if local is None and (epochs, mini_batch, clients) != (1, None, 1):
+        raise InputError("local epochs, mini-batches and several clients need a learning rate; give lr=.")
+    client = Client(defense=defense, local=local, seed=seed, **knowledge)
+    return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
+
+
+def check_batch(images: Tensor, labels: Tensor) -> None:
+    """Refuse what is no batch of images with their labels.
+
+    Raises:
+        InputError: a wrong shape, type or range.
+    """
+    if images.ndim != 4 or not images.is_floating_point():
+        raise InputError(f"images are {images.dtype} {tuple(images.shape)}; give floats (B, C, H, W) in [0, 1].")
+    low, high = (float(bound) for bound in images.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"images go from {low:.3g} to {high:.3g}; give them in [0, 1], and their mean= and std=.")
+    if labels.shape != images.shape[:1] or labels.is_floating_point():
+        raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}; give {len(images)} integers.")
+
+
+def attack(
+    method: str | type[Attack],
+    observation: Observation,
+    *,
+    prior: str | Prior | None = None,
+    preset: str = "default",
+    weights_dir: Path = WEIGHTS_DIR,
+    seed: int = 0,
+    **options: Any,
+) -> Reconstruction:
+    """Run an attack to its end. The images are `reconstruction.pixels[0]`, (B, C, H, W) in [0, 1].
+
+    Args:
+        method: a name, as `run --attack` takes it, or a class.
+        prior: of methods that search a generator: as `run --prior` takes it, by default what `run` takes; or an object.
+        preset: the method's options: `default`, `paper`, `code`, ...
+        weights_dir: folder with weights that are not shipped: generators in `priors/`.
+        seed: of the starting points.
+        options: on top of the preset: `steps`, `restarts`, and the method's own.
+
+    Raises:
+        InputError: a name is unknown, or the attack cannot work on this observation.
+    """
+    chosen: type[Attack] = find("attack", method) if isinstance(method, str) else method
+    presets = {"default": {}, **chosen.presets}
+    if preset not in presets:
+        raise InputError(unknown(f"preset of {chosen.name}", preset, presets))
+    if "prior" in chosen.needs:
+        if not isinstance(prior, Prior):
+            size = observation.image_shape[-1]
+            prior = catalog.find(prior or Options().prior, weights_dir, size=size, seed=seed)
+        mean = observation.victim.mean
+        options["prior"] = prior.to(mean.device, mean.dtype)
+    return chosen(**{**presets[preset], "seed": seed, **options}).run([observation])
+
+
+def score(
+    reconstruction: Reconstruction | Tensor, images: Tensor, *, weights_dir: Path = WEIGHTS_DIR
+) -> dict[str, list[float | None]]:
+    """Every metric for every image, after the images were assigned one to one; the i-th score belongs to image i.
+
+    LPIPS is None if its weights are neither in `weights_dir` nor in torch's cache: nothing is downloaded. IIP needs a
+    gallery of other images, and is left out.
+
+    Args:
+        reconstruction: of one batch; or its images (B, C, H, W) in [0, 1].
+        images: the private ones, (B, C, H, W) in [0, 1].
+
+    Raises:
+        ValueError: the shapes differ, or `images` are not in [0, 1].
+    """
+    pixels = reconstruction if isinstance(reconstruction, Tensor) else reconstruction.pixels.squeeze(0)
+    _, scores = score_images(pixels, images, backbone=Lpips.find(weights_dir, download=False))
+    return scores

@@ -1,0 +1,166 @@
+"""The whole benchmark in five lines of Python."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gibench
+from attacks.ig import IG
+from benchmark.scoring.metrics import METRICS, PSNR_CAP
+from defenses.noise import Noise
+from victims.data.photos import Photos
+from victims.models.lenet import LeNet
+from victims.victim import build
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU_SECONDS = 0.3
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return Photos(split="tune", size=16).batch((3, 50, 90))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(LeNet, image_shape=(3, 16, 16), num_classes=10, seed=0)
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_importing_it_takes_no_time():
+    code = "import sys, time, gibench; print(time.process_time(), 'torch' in sys.modules, gibench.__version__)"
+    before = "import sys, time; print(time.process_time())"
+    seconds, torch_is_there, version = subprocess.check_output(
+        [sys.executable, "-c", code], text=True, cwd=ROOT
+    ).split()
+    idle = subprocess.check_output([sys.executable, "-c", before], text=True, cwd=ROOT)
+    assert float(seconds) - float(idle) < CPU_SECONDS
+    assert torch_is_there == "False"
+    assert re.match(r"\d+\.\d+", version)
+
+
+def test_every_name_is_there_and_no_other():
+    assert all(getattr(gibench, name) is not None for name in gibench.__all__)
+    assert set(gibench.__all__) < set(dir(gibench))
+    with pytest.raises(AttributeError, match="has no attribute 'atack'"):
+        _ = gibench.atack
+
+
+def test_capture_attack_score(model, batch):
+    images, labels = batch
+    observation = gibench.capture(model, images, labels, mean=(0.5,) * 3, std=(0.25,) * 3)
+    reconstruction = gibench.attack("ig", observation, steps=150, restarts=1, tv=1e-2)
+    scores = gibench.score(reconstruction, images)
+    assert reconstruction.pixels.shape == (1, *images.shape)
+    assert 0 <= reconstruction.pixels.min() <= reconstruction.pixels.max() <= 1
+    assert set(scores) == set(METRICS) - {"iip"}
+    assert all(len(values) == 3 for values in scores.values())
+    assert all(psnr > 12 for psnr in scores["psnr"])
+    assert max(gibench.score(torch.rand(images.shape), images)["psnr"]) < 9
+
+
+def test_the_update_is_the_models_own_gradient(model, batch):
+    images, labels = batch
+    observation = gibench.capture(model, images, labels)
+    model.zero_grad()
+    nn.functional.cross_entropy(model(images), labels).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(observation.update[name], parameter.grad)
+    assert observation.knowledge.labels.tolist() == sorted(labels.tolist())
+    assert (observation.num_classes, observation.image_shape) == (10, (3, 16, 16))
+
+
+def test_what_a_client_does_is_said_in_words(model, batch):
+    images, labels = batch
+    sent = gibench.capture(model, images, labels, defense="noise:0.1", seed=3, give_labels=False, adapt=False)
+    assert same(sent.update, gibench.capture(model, images, labels, defense=Noise(0.1), seed=3).update)
+    assert not same(sent.update, gibench.capture(model, images, labels).update)
+    assert (sent.knowledge.labels, sent.knowledge.estimate) == (None, None)
+    local = gibench.capture(model, images, labels, lr=0.1, epochs=2, mini_batch=1, know_lr=False)
+    assert (local.knowledge.local.epochs, local.knowledge.local.mini_batch, local.knowledge.local.lr) == (2, 1, None)
+
+
+def test_a_defense_that_changes_the_model_is_part_of_the_victim(model, batch):
+    images, labels = batch
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    observation = gibench.capture(model, images, labels, defense="precode:8")
+    assert len(observation.update) > len(list(model.parameters()))
+    assert same(dict(model.state_dict()), before)
+
+
+def test_a_prior_by_name_or_as_an_object(model, small_prior):
+    images, labels = Photos(split="tune", size=32).batch((3, 50))
+    net = build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=0)
+    observation = gibench.capture(net, images, labels)
+    shipped = gibench.attack("gias", observation, steps=4, restarts=1)
+    by_name = gibench.attack("gias", observation, prior="dcgan-photos32", steps=4, restarts=1)
+    own = gibench.attack("gias", observation, prior=small_prior, steps=4, restarts=1)
+    assert torch.equal(shipped.images, by_name.images)
+    assert not torch.equal(shipped.images, own.images)
+
+
+def test_a_class_a_preset_and_a_seed(model, batch):
+    observation = gibench.capture(model, *batch)
+    by_class = gibench.attack(IG, observation, steps=3, seed=1)
+    assert torch.equal(by_class.images, gibench.attack("ig", observation, steps=3, seed=1).images)
+    assert not torch.equal(by_class.images, gibench.attack("ig", observation, steps=3).images)
+    assert gibench.attack("ig", observation, preset="paper", steps=3).gradient_evaluations == 3  # one restart
+
+
+def test_scores_follow_the_assignment(batch):
+    images, _ = batch
+    scores = gibench.score(images[[2, 0, 1]], images)
+    assert scores["psnr"] == [PSNR_CAP] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": torch.zeros(3, 16, 16)}, r"give floats \(B, C, H, W\)"),
+        ({"images": torch.zeros(3, 3, 16, 16, dtype=torch.uint8)}, r"give floats \(B, C, H, W\)"),
+        ({"images": torch.full((3, 3, 16, 16), 2.0)}, r"images go from 2 to 2; give them in \[0, 1\]"),
+        ({"labels": torch.zeros(2, dtype=torch.long)}, "give 3 integers"),
+        ({"labels": torch.tensor([0, 1, 10])}, "labels go from 0 to 10; the model has 10 classes"),
+        ({"defense": "noize:1"}, "did you mean 'noise'"),
+        ({"epochs": 2}, "give lr="),
+        ({"lr": 0.1, "clients": 2}, "evenly"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(model, batch, change, message):
+    given = {"images": batch[0], "labels": batch[1], **change}
+    with pytest.raises(gibench.InputError, match=message) as error:
+        gibench.capture(model, **given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "igg"}, "did you mean 'ig'"),
+        ({"method": "ig", "preset": "papr"}, "unknown preset of ig 'papr'; did you mean 'paper'"),
+        ({"method": "gias", "prior": "dcgan-photo32"}, "did you mean"),
+        ({"method": "ig", "steps": 0}, "steps is 0"),
+        ({"method": "idlg"}, "works on batches of 1"),
+    ],
+)
+def test_an_attack_that_cannot_run_is_one_line(model, batch, options, message):
+    observation = gibench.capture(model, *batch)
+    with pytest.raises(gibench.InputError, match=message):
+        gibench.attack(options.pop("method"), observation, **options)
+
+
+def test_the_readmes_lines_run():
+    """Every block of Python in the README that imports gibench."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (example,) = [block for block in blocks if "import gibench" in block]
+    names: dict = {}
+    exec(example, names)
+    assert len(names["scores"]["psnr"]) == len(names["images"])
