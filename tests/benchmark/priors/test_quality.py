@@ -8,7 +8,7 @@ from torch import nn
 from benchmark.priors import quality
 from benchmark.priors.quality import Features, distance, photographs, samples
 from benchmark.scoring.lpips import Lpips
-from priors import weights
+from priors import names, weights
 from priors.dcgan import DCGAN
 from tests.conftest import SHARED
 from victims.data.photos import Photos
@@ -131,7 +131,7 @@ def test_every_photograph_once():
 def test_trained_is_nearer_than_untrained_and_real_nearer_than_trained(monkeypatch):
     monkeypatch.setattr(quality, "SIDE", 64)  # four times as fast
     net = Features(Lpips.find(SHARED / "weights").features)
-    trained = weights.load(weights.SHIPPED / "dcgan-photos32.safetensors")
+    trained = weights.load(names.SHIPPED / "dcgan-photos32.safetensors")
     real, tune = (quality.features(net, photographs(Photos(split=s)), 96, s) for s in ("test", "tune"))
     priors = (trained, build(DCGAN, seed=0).eval())
     good, bad = (quality.features(net, samples(prior, 50, seed=0), 50, "prior") for prior in priors)
