@@ -17,7 +17,7 @@ from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
 from defenses.base import Defense
 from leaderboard.options import Options
-from priors import catalog
+from priors import by_name as priors_by_name
 from priors.base import Prior
 from victims.client import LocalTraining
 from victims.errors import InputError
@@ -126,11 +126,10 @@ def attack(
     if preset not in presets:
         raise InputError(unknown(f"preset of {chosen.name}", preset, presets))
     if "prior" in chosen.needs:
-        if not isinstance(prior, Prior):
-            size = observation.image_shape[-1]
-            prior = catalog.find(prior or Options().prior, weights_dir, size=size, seed=seed)
-        mean = observation.victim.mean
-        options["prior"] = prior.to(mean.device, mean.dtype)
+        size, mean = observation.image_shape[-1], observation.victim.mean
+        named = prior if isinstance(prior, str) else Options().prior
+        own = prior if isinstance(prior, Prior) else priors_by_name.find(named, weights_dir, size=size, seed=seed)
+        options["prior"] = own.to(mean.device, mean.dtype)
     return chosen(**{**presets[preset], "seed": seed, **options}).run([observation])
 
 
