@@ -109,6 +109,7 @@ class ShareTasks(DDPStrategy):
 
     def _configure_launcher(self) -> None:
         self.before = {name: os.environ.get(name) for name in LAUNCHER_WRITES}
+        assert self.cluster_environment is not None
         self._launcher = Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
 
     def setup_distributed(self) -> None:
@@ -134,6 +135,7 @@ class ShareTasks(DDPStrategy):
 
     def wait_for_launched(self) -> list[int]:
         """Until the processes that this one launched have ended; their ranks."""
+        assert isinstance(self.launcher, Launcher)
         for process in self.launcher.procs:
             process.wait()
         return [self.global_rank + 1 + place for place in range(len(self.launcher.procs))]
