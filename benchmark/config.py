@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 import yaml
@@ -30,6 +30,12 @@ from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
+
+
+class Method(Protocol):
+    """A class with options of its own and named sets of them: an attack, or GIML."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +169,12 @@ class Config(Options):
     def make_attack(self) -> Attack:
         """The method with its preset, the single options on top, and what every attack takes."""
         method: type[Attack] = find("attack", self.attack)
-        common = {"restarts": self.restarts, "steps": self.steps, "chunk": self.chunk, "seed": self.seed}
+        common: dict[str, Any] = {
+            "restarts": self.restarts,
+            "steps": self.steps,
+            "chunk": self.chunk,
+            "seed": self.seed,
+        }
         common |= {"match": self.match, "compile": self.compile}
         options = self.method_options(method)
         if self.labels not in ("given", "none"):
@@ -173,23 +184,23 @@ class Config(Options):
             options["prior"] = self.make_prior().to(getattr(torch, self.precision))
         return method(**options)
 
-    def method_options(self, method: type) -> dict[str, Any]:
+    def method_options(self, method: type[Method]) -> dict[str, Any]:
         """The method's preset, and the single options on top."""
-        return {**self.preset_options(method), **self.single_options(method)}
+        return self.preset_options(method) | self.single_options(method)
 
-    def changes(self, method: type) -> dict[str, str]:
+    def changes(self, method: type[Method]) -> dict[str, str]:
         """Of `set`, as it was written, what differs from the preset: what a row says of it."""
         before = {name: option.default for name, option in options_of(method).items()} | self.preset_options(method)
         written = dict(text.split("=", 1) for text in self.set)
         return {name: written[name] for name, value in self.single_options(method).items() if value != before[name]}
 
-    def preset_options(self, method: type) -> Mapping[str, Any]:
-        presets: Mapping[str, Mapping[str, Any]] = {"default": {}, **method.presets}
+    def preset_options(self, method: type[Method]) -> dict[str, Any]:
+        presets = {"default": {}, **method.presets}
         if self.preset not in presets:
             raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join(presets)}.")
-        return presets[self.preset]
+        return dict(presets[self.preset])
 
-    def single_options(self, method: type) -> dict[str, Any]:
+    def single_options(self, method: type[Method]) -> dict[str, Any]:
         """`set` as typed constructor options."""
         known = options_of(method)
         chosen = {}
@@ -208,7 +219,7 @@ def dump(config: Config, resolved: Mapping[str, Any]) -> str:
     return comment + yaml.safe_dump(plain, sort_keys=False)
 
 
-def options_of(method: type) -> dict[str, inspect.Parameter]:
+def options_of(method: type[Method]) -> dict[str, inspect.Parameter]:
     """The method's own constructor options, without those that every attack takes."""
-    parameters = inspect.signature(method.__init__).parameters
+    parameters = inspect.signature(method).parameters
     return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in Common.__annotations__}

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
@@ -63,7 +63,13 @@ def labels(
         raise InputError(f"trials is {trials}; give 1 or more.")
     reproducible()
     chosen = {name: find(name) for name in methods.split(",")}
-    setting = {"data": data, "split": split, "size": size, "victim": victim, "victim_weights": victim_weights}
+    setting: dict[str, Any] = {
+        "data": data,
+        "split": split,
+        "size": size,
+        "victim": victim,
+        "victim_weights": victim_weights,
+    }
     setting |= {"victim_mode": victim_mode, "defense": defense, "seed": seed}
     config = Config(data_dir=data_dir, weights_dir=weights_dir, batches=batches, labels="none", **setting)
     images = config.make_data()
@@ -71,7 +77,7 @@ def labels(
     client = config.make_client()
     sizes = whole_numbers("batch", batch)
     drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
-    scores = {name: defaultdict(list) for name in HEADINGS}
+    scores: dict[str, dict[tuple[str, int], list[float]]] = {name: defaultdict(list) for name in HEADINGS}
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
     for B, task in bar:

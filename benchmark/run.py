@@ -45,7 +45,8 @@ def run(config: Config) -> RunFolder:
     """
     reproducible()
     first = is_first()
-    rank_zero_only.rank = 0 if first else 1  # the Trainer knows better, but is made late
+    # The Trainer knows better, but is made late.
+    rank_zero_only.rank = 0 if first else 1  # type: ignore[attr-defined]
     if config.wandb == "online":
         need_key()
     data = config.make_data()
@@ -76,6 +77,7 @@ def run(config: Config) -> RunFolder:
         trainer.limit_train_batches = 1.0 if module.groups else 0  # a rank without work still starts the others
         with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat:
             trainer.fit(attack, module)
+            assert isinstance(trainer.strategy, ShareTasks)
             launched = trainer.strategy.wait_for_launched()
             if first:
                 heartbeat.wait_for(lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched)

@@ -6,7 +6,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import cosine_similarity
@@ -67,7 +67,7 @@ def utility(
     if not 0 < lr < math.inf:
         raise InputError(f"lr is {lr}; give a learning rate above 0.")
     reproducible()
-    setting = {"data": data, "size": size, "victim": victim, "victim_weights": victim_weights}
+    setting: dict[str, Any] = {"data": data, "size": size, "victim": victim, "victim_weights": victim_weights}
     setting |= {"victim_mode": victim_mode}
     config = partial(Config, data_dir=data_dir, weights_dir=weights_dir, **setting)
     chosen = {text: config(defense=text).make_defense() for text in defense.split(",")}

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from leaderboard.run_folder import RunFolder
 from leaderboard.wandb_board import RESULT, one_line, start
@@ -111,6 +111,6 @@ def result(folder: RunFolder, name: str) -> Any:
         inner = path.relative_to(folder.path)
         if path.is_file() and inner.parts[0] not in NOT_SENT:
             # A task's curve and pictures are written once: they need no copy that waits for a sync.
-            policy = "mutable" if path.parent == folder.path else "immutable"
+            policy: Literal["mutable", "immutable"] = "mutable" if path.parent == folder.path else "immutable"
             artifact.add_file(str(path), name=inner.as_posix(), policy=policy)
     return artifact

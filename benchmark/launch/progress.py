@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from attacks.base import INNER, Attack
 from attacks.engine.session import least
-from benchmark.tasks.module import GradientDataModule
+from benchmark.tasks.module import data_module
 
 EVERY = 2  # training steps between two looks at the cost: reading it waits for the device
 
@@ -19,7 +19,7 @@ class TaskProgress(ProgressBar):
     shown = True
 
     def on_train_start(self, trainer: Trainer, pl_module: Attack) -> None:
-        module: GradientDataModule = trainer.datamodule
+        module = data_module(trainer)
         total = len(module.groups) * module.steps
         self.bar = tqdm(total=total, unit="step", disable=not self.shown, dynamic_ncols=True, mininterval=0.5)
         if trainer.world_size > 1:
@@ -29,7 +29,7 @@ class TaskProgress(ProgressBar):
         self.shown = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Attack, outputs: Any, batch: Any, batch_idx: int) -> None:
-        module: GradientDataModule = trainer.datamodule
+        module = data_module(trainer)
         step = min((batch_idx + 1) * INNER, module.steps)  # so many are done
         self.bar.update(step - batch_idx * INNER)
         if batch_idx % EVERY == 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -67,7 +68,14 @@ def learn(
         if count < least:
             raise InputError(f"{name} is {count}; give {least} or more.")
     reproducible()
-    chosen = {"data": data, "size": size, "victim": victim, "rounds": rounds, "between": between, "batch": batch}
+    chosen: dict[str, Any] = {
+        "data": data,
+        "size": size,
+        "victim": victim,
+        "rounds": rounds,
+        "between": between,
+        "batch": batch,
+    }
     chosen |= {"defense": defense, "preset": preset, "seed": seed}
     config = Config(attack="giml", data_dir=data_dir, set=set or [], **chosen)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -29,6 +29,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.config import Config
 from benchmark.labels import labels
+from victims.choices import Resize
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.names import unknown
@@ -180,7 +181,7 @@ def loaded(config: Config) -> ImageData | str:
 
 
 @cache
-def images(data: str, split: str, size: int, data_dir: Path, resize: str) -> ImageData | str:
+def images(data: str, split: str, size: int, data_dir: Path, resize: Resize) -> ImageData | str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

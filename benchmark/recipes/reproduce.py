@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from attacks.base import Attack
 from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, rows_of, run_cells
 from benchmark.recipes.recipe import Cell, expand, learned, loaded, read
@@ -54,7 +55,10 @@ def reproduce(
         InputError: there is no such recipe, or it is not as it should be.
     """
     plan = read(recipe)
-    everywhere = {"data_dir": data_dir or there(DATA_DIRS), "weights_dir": weights_dir or there(WEIGHTS_DIRS)}
+    everywhere: dict[str, Any] = {
+        "data_dir": data_dir or there(DATA_DIRS),
+        "weights_dir": weights_dir or there(WEIGHTS_DIRS),
+    }
     if plan["command"] == "run":
         everywhere |= {"out": out, "wandb": wandb} | ({} if devices is None else {"devices": devices})
     cells = expand(plan, size, everywhere, out)
@@ -134,7 +138,7 @@ def missing(cell: Cell, command: str, files: Mapping[str, str]) -> str | None:
         config.weights_file()
         config.local_training()
         if command == "run":
-            method = find("attack", config.attack)
+            method: type[Attack] = find("attack", config.attack)
             config.method_options(method)
             if "prior" in method.needs and config.prior not in files:
                 return has_prior(config.prior, config.weights_dir, config.size)

@@ -20,7 +20,7 @@ from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import METRICS, Gallery, score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
-from benchmark.tasks.module import GradientDataModule
+from benchmark.tasks.module import data_module
 from leaderboard.rows import Row
 from leaderboard.run_folder import RunFolder
 from victims.data.base import ImageData
@@ -61,7 +61,7 @@ class Judge(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Attack) -> None:
         """Submit what the attack returned. What needs the victim happens here: the attack goes on to use it."""
         result = pl_module.result()
-        module: GradientDataModule = trainer.datamodule
+        module = data_module(trainer)
         seconds = (time.perf_counter() - self.started) / len(module.tasks)
         memory = peak_memory(module.victim.mean.device)
         before, self.pending = self.pending, []

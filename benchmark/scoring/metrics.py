@@ -92,7 +92,7 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     whole image, its border mirrored.
     """
     # float64: the variances are differences of near-equal numbers, which TF32 convolutions would spoil
-    return structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         reconstruction.double(),
         truth.double(),
         sigma=1.5,
@@ -101,7 +101,9 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
         k1=0.01,
         k2=0.03,
         reduction="none",
-    ).float()
+    )
+    assert isinstance(similarity, Tensor)  # and no second map, which nothing asked for
+    return similarity.float()
 
 
 @metric(higher_is_better=True, range=(0, 1))

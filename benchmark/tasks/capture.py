@@ -11,7 +11,7 @@ from benchmark.tasks.batches import Batch
 from defenses.base import Defense
 from leaderboard.options import Control
 from victims.choices import Level
-from victims.client import LocalTraining, fed_avg, fed_sgd, known_statistics
+from victims.client import GradientFn, LocalTraining, fed_avg, fed_sgd, known_statistics
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Knowledge, Observation
@@ -73,7 +73,7 @@ def client_update(
         InputError: the clients of `local` cannot have equal shares of the batch.
     """
     images, labels = images.to(victim.mean), labels.to(victim.mean.device)
-    gradient_fn = partial(gradient_at, victim)
+    gradient_fn: GradientFn = partial(gradient_at, victim)
     if defense:
         gradient_fn = defense.gradient_fn(gradient_fn, victim, generator)
     if local:
@@ -106,14 +106,17 @@ def capture(
     norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
     if not 0 < norm < torch.inf:
         warnings.warn(f"{task}: the update's norm is {norm}; nothing can be matched to it.", Notice, stacklevel=2)
-    hide_lr = client.local is not None and not client.know_lr
+    local = client.local
+    if local and not client.know_lr:
+        local = replace(local, lr=None)
     knowledge = Knowledge(
         labels=labels.sort().values if client.give_labels else None,  # a multiset, without order
         estimate=client.defense.surrogate() if client.defense and client.adapt else None,
         statistics=known_statistics(victim, images, client.bn, client.local),
-        local=replace(client.local, lr=None) if hide_lr else client.local,
+        local=local,
     )
-    return Observation(task, victim, update, len(labels), tuple(images.shape[1:]), num_classes, knowledge)
+    count, channels, height, width = images.shape
+    return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
 
 
 def capture_task(victim: Victim, data: ImageData, batch: Batch, client: Client, control: Control = "none") -> Task:

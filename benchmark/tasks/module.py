@@ -1,9 +1,10 @@
 """The DataModule: serves captured updates to the attack, one group of tasks per epoch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -65,11 +66,13 @@ class GradientDataModule(LightningDataModule):
         self.groups = [group for group in mine if not {batch.task for batch in group} <= done]
 
     def train_dataloader(self) -> DataLoader[list[Observation]]:
+        assert self.trainer is not None
         self.victim.to(self.trainer.strategy.root_device)
         self.tasks = [self.capture(batch) for batch in self.groups[self.trainer.current_epoch]]
         observations = [task.observation for task in self.tasks]
         often = -(-self.steps // INNER)
-        return DataLoader([observations] * often, batch_size=None, collate_fn=lambda group: group)
+        again: Any = [observations] * often  # a list is dataset enough
+        return DataLoader(again, batch_size=None, collate_fn=lambda group: group)
 
     def transfer_batch_to_device(
         self, batch: list[Observation], device: torch.device, dataloader_idx: int
@@ -82,6 +85,11 @@ class GradientDataModule(LightningDataModule):
         if kept is not None and kept.observation.task == batch.task:
             return kept
         return capture_task(self.victim, self.data, batch, self.client, self.control)
+
+
+def data_module(trainer: Trainer) -> GradientDataModule:
+    """The data module of a run. Lightning sets this attribute, but its types lack it."""
+    return trainer.datamodule  # type: ignore[attr-defined]
 
 
 def mean_image(data: ImageData) -> Tensor:

@@ -66,7 +66,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         return kept
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
+    def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W), of the first image that can be read.
 
         Raises:
@@ -74,7 +74,8 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         """
         for index in range(len(self)):
             with contextlib.suppress(InputError):
-                return tuple(self[index][0].shape)
+                channels, height, width = self[index][0].shape
+                return channels, height, width
         raise InputError(f"{self.name or type(self).__name__} has no {self.split} image that can be read.")
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
