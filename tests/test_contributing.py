@@ -33,8 +33,8 @@ def run(out, *options):
 
 def test_every_kind_has_its_file():
     kinds = re.findall(r"^## Add an? (.*)$", TEXT, re.MULTILINE)
-    assert kinds == ["attack", "defense", "victim", "data set"]
-    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_victim", "my_data"]
+    assert kinds == ["attack", "defense", "prior", "victim", "data set"]
+    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_prior", "my_victim", "my_data"]
 
 
 def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
@@ -50,6 +50,11 @@ def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
     ] * 2
     assert all(row["image"].startswith("test-") for row in rows)
     assert "PSNR" in capsys.readouterr().out
+
+
+def test_own_prior(outside):
+    rows = run(outside / "out", "--attack=gias", "--prior=my_prior.Clouds:32")
+    assert [(row["prior"], row["status"]) for row in rows] == [("my_prior.Clouds:32", "ok")] * 2
 
 
 def test_what_the_examples_refuse(outside, capsys):
