@@ -186,7 +186,7 @@ def _entry(group: Sequence[Row]) -> EntryWithRows:
         best[seed, task, ""] = max(known, default=None)
     entry = Entry(
         fields=identity(group[0]) | setting | {"lpips_backbone": backbone},
-        axis=group[0]["axis"],
+        axis=next((row["axis"] for row in rows if row["axis"]), {}),  # older rows may have none
         n=len(samples),
         tasks=len(tasks),
         diverged=sum(row["status"] == "diverged" for row in rows),

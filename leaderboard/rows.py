@@ -78,29 +78,37 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            rows.append(_read(line))
         except json.JSONDecodeError:
             warnings.append(f"{path}:{number} is not a whole row (torn write?); left out, run it again.")
-            continue
-        try:
-            row = _updated(row)
-            whole = row.keys() >= REQUIRED | row["higher_is_better"].keys()
         except (TypeError, KeyError, AttributeError):
-            whole = False
-        if whole:
-            rows.append(row)
-        else:
             warnings.append(f"{path}:{number} is not a row of this version of the suite; left out.")
     return rows, warnings
 
 
-# Rows that older versions wrote
+def _read(line: str) -> dict[str, Any]:
+    """One row.
 
-# What a row lacks that was written before there was such a key: the value that every run had until then.
-OPTIONAL = {about.rows[0]: defaults()[name] for name, about in abouts().items() if about.rows} | {"label_method": ""}
-OPTIONAL |= {each.name: each.default for each in fields(Row) if each.default is not MISSING}
+    Raises:
+        JSONDecodeError: the line is torn.
+        TypeError, KeyError, AttributeError: it is not a row.
+    """
+    row = _updated(json.loads(line))
+    if missing := (REQUIRED | row["higher_is_better"].keys()) - row.keys():
+        raise KeyError(*missing)
+    return row
+
+
+# Rows of older versions
+
+# A row that was written before a key existed has the value that every run had until then.
+OPTIONAL = {
+    about.rows[0]: defaults()[name]
+    for name, about in abouts().items()
+    if about.rows and name not in ("attack", "set")  # every row has these
+}
+OPTIONAL |= {each.name: each.default for each in fields(Row) if each.default is not MISSING} | {"label_method": ""}
 REQUIRED = {*row_keys(), *(each.name for each in fields(Row))} - OPTIONAL.keys() - {"settings", "scores"}
-REQUIRED |= {"attack", "options"}
 ALWAYS_SCORED = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
 
 

@@ -15,7 +15,7 @@ from benchmark.registry import find
 from benchmark.scoring.lpips import Lpips
 from leaderboard.board import entries
 from leaderboard.matrix import matrices, write
-from leaderboard.rows import read_rows
+from leaderboard.run_folder import RunFolder
 from leaderboard.table import as_text
 
 Cell = tuple[list[str], Config]
@@ -121,7 +121,7 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
 
 def rows_of(config: Config) -> list[dict[str, Any]]:
     """Of a run that has ended; without those that a longer one left, which stand behind."""
-    rows, _ = read_rows(config.folder(has_lpips(config.weights_dir)) / "rows.jsonl")
+    rows, _ = RunFolder(config.folder(has_lpips(config.weights_dir))).read_rows()
     return rows[: config.tasks * config.batch]
 
 

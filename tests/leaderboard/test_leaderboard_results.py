@@ -135,6 +135,11 @@ def test_sweeps_by_batch_size_and_along_the_axis_of_a_defense(row):
     assert second["setting"].endswith("adaptive attackers")
 
 
+def test_an_axis_that_older_rows_of_an_entry_do_not_name_is_known(row):
+    rows = [row(), row(defense="noise:2"), row(defense="noise:2", task="t1", axis={"noise": 2.0})]
+    assert [sweep["axis"] for sweep in of(rows)["sweeps"]] == ["noise"]
+
+
 def test_every_axis_has_its_own_charts(row):
     rows = [row(), row(defense="noise:2", axis={"noise": 2.0}), row(defense="mask:1", axis={"mask": 1.0})]
     assert {s["axis"]: [p["x"] for p in s["lines"][0]["points"]] for s in of(rows)["sweeps"]} == {

@@ -47,6 +47,21 @@ def test_a_row_that_cannot_be_used_is_left_out(tmp_path, row, change):
     assert "rows.jsonl:1 is not a row of this version" in warning
 
 
+@pytest.mark.parametrize("key", ["attack", "options", "protocol", "task", "psnr", "prior_trained_on"])
+def test_a_row_without_what_every_row_has_is_left_out(tmp_path, row, key):
+    broken = row()
+    del broken[key]
+    assert [len(part) for part in read(tmp_path, broken, row())] == [1, 1]
+
+
+def test_the_settings_of_a_row_are_those_of_the_options(scored):
+    settings = scored().settings
+    with pytest.raises(ValueError, match="color"):
+        scored(settings={**settings, "color": "red"})
+    with pytest.raises(ValueError, match="victim"):
+        scored(settings={key: value for key, value in settings.items() if key != "victim"})
+
+
 def test_a_row_has_its_scores_among_its_keys(scored):
     line = scored(psnr=12.0).line()
     assert (line["psnr"], line["lpips"]) == (12.0, 0.25)
