@@ -1,5 +1,6 @@
 """What CONTRIBUTING.md shows works as it is written, from outside: one file each, and no other edited."""
 
+import importlib
 import json
 import re
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.scoring.metrics import METRICS
 
 TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, re.DOTALL))
@@ -22,6 +24,7 @@ def outside(tmp_path, monkeypatch):
     yield tmp_path
     for name in EXAMPLES:
         sys.modules.pop(name, None)
+    METRICS.pop("largest_error", None)
 
 
 def run(out, *options):
@@ -33,8 +36,8 @@ def run(out, *options):
 
 def test_every_kind_has_its_file():
     kinds = re.findall(r"^## Add an? (.*)$", TEXT, re.MULTILINE)
-    assert kinds == ["attack", "defense", "prior", "victim", "data set"]
-    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_prior", "my_victim", "my_data"]
+    assert kinds == ["attack", "defense", "prior", "victim", "data set", "metric"]
+    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_prior", "my_victim", "my_data", "my_metric"]
 
 
 def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
@@ -55,6 +58,13 @@ def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
 def test_own_prior(outside):
     rows = run(outside / "out", "--attack=gias", "--prior=my_prior.Clouds:32")
     assert [(row["prior"], row["status"]) for row in rows] == [("my_prior.Clouds:32", "ok")] * 2
+
+
+def test_own_metric(outside, capsys):
+    importlib.import_module("my_metric")
+    rows = run(outside / "out", "--attack=ig", "--victim=lenet")
+    assert all(0 < row["largest_error"] <= 1 and row["higher_is_better"]["largest_error"] is False for row in rows)
+    assert "largest error" in capsys.readouterr().out.lower().replace("_", " ")
 
 
 def test_what_the_examples_refuse(outside, capsys):
