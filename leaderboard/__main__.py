@@ -5,12 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from leaderboard.board import Entry, Row, comparable, entries, metrics, paired
+from leaderboard.board import Entry, comparable, entries, metrics, paired
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
 from leaderboard.reported import reported
 from leaderboard.results import results
+from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, upload
@@ -68,7 +69,7 @@ def report(out: Path, against: str | None, metric: str) -> None:
     print(*write(found, out), markdown, sheet, write_page(shown, out), sep="\n")
 
 
-def difference_tables(rows: Sequence[Row], board: Sequence[Entry], against: str) -> list[Table]:
+def difference_tables(rows: Sequence[FlatRow], board: Sequence[Entry], against: str) -> list[Table]:
     """One table for every setting in which the attack `against` was run."""
     attacks = [entry for entry in board if entry.control == "none"]
     bases = [entry for entry in attacks if entry.attack == against]

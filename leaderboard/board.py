@@ -7,10 +7,9 @@ from math import inf, isnan
 from typing import Any, NamedTuple, TypeGuard
 
 from leaderboard.options import abouts, row_keys
-from leaderboard.rows import PROTOCOL
+from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.statistics import clustered_interval
 
-Row = dict[str, Any]
 Sample = tuple[int, str, str]  # seed, task, image
 
 SETTING = row_keys("setting")
@@ -78,7 +77,7 @@ class Entry:
         return self.fields["protocol"] != PROTOCOL
 
 
-EntryWithRows = tuple[Entry, dict[Sample, Row]]
+EntryWithRows = tuple[Entry, dict[Sample, FlatRow]]
 
 
 def metrics(board: Iterable[Entry]) -> dict[str, bool]:
@@ -90,7 +89,7 @@ def metrics(board: Iterable[Entry]) -> dict[str, bool]:
     return found
 
 
-def identity(row: Row) -> dict[str, Any]:
+def identity(row: FlatRow) -> dict[str, Any]:
     """The fields that the rows of one entry share; None for those that have no meaning for the row's control."""
     if row["control"] == "mean_image":
         return dict.fromkeys(IDENTITY) | {key: row[key] for key in MEAN_IMAGE} | {"attack": "mean image (control)"}
@@ -101,12 +100,12 @@ def identity(row: Row) -> dict[str, Any]:
     return {key: row[key] for key in IDENTITY} | {"attack": attack, "options": options}
 
 
-def entries(rows: Iterable[Row]) -> list[Entry]:
+def entries(rows: Iterable[FlatRow]) -> list[Entry]:
     """The board: by setting, then the best PSNR first. Diverged images count like all other images."""
     return [entry for entry, _ in entries_with_rows(rows)]
 
 
-def entries_with_rows(rows: Iterable[Row]) -> list[EntryWithRows]:
+def entries_with_rows(rows: Iterable[FlatRow]) -> list[EntryWithRows]:
     """The board, and for every entry the rows that count in it, in the order of their samples."""
     groups = defaultdict(list)
     for row in rows:
@@ -114,7 +113,7 @@ def entries_with_rows(rows: Iterable[Row]) -> list[EntryWithRows]:
     return sorted(map(_entry, groups.values()), key=lambda pair: _rank(pair[0]))
 
 
-def paired(rows: Iterable[Row], a: Entry, b: Entry, metric: str) -> Score | None:
+def paired(rows: Iterable[FlatRow], a: Entry, b: Entry, metric: str) -> Score | None:
     """Mean difference a - b over the images that both have (same seed, task, image); None where there are none."""
     rows = list(rows)
     ours, theirs = (_distinct(row for row in rows if _belongs(row, entry)) for entry in (a, b))
@@ -168,7 +167,7 @@ def _ranked(entry: Entry) -> Score | None:
     return entry.psnr if entry.control == "none" and entry.psnr and not isnan(entry.psnr.low) else None
 
 
-def _entry(group: Sequence[Row]) -> EntryWithRows:
+def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
     samples = dict(sorted(_distinct(group).items()))
     rows = samples.values()
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
@@ -199,7 +198,7 @@ def _entry(group: Sequence[Row]) -> EntryWithRows:
     return entry, samples
 
 
-def _distinct(rows: Iterable[Row]) -> dict[Sample, Row]:
+def _distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
     """One row per sample, also where several runs wrote it; a row with LPIPS is preferred."""
     ordered = sorted(rows, key=lambda row: _known(row.get("lpips")))
     return {(row["seed"], row["task"], row["image"]): row for row in ordered}
@@ -218,11 +217,11 @@ def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and not isnan(value)
 
 
-def _belongs(row: Row, entry: Entry) -> bool:
+def _belongs(row: FlatRow, entry: Entry) -> bool:
     return all(value is None or value == entry[key] for key, value in identity(row).items())
 
 
-def _agreed(rows: Iterable[Row], key: str) -> Any:
+def _agreed(rows: Iterable[FlatRow], key: str) -> Any:
     """The value that all rows share, else None."""
     values = {row[key] for row in rows}
     return values.pop() if len(values) == 1 else None

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import Row
 from leaderboard.options import Options, abouts, defaults, variable
+from leaderboard.rows import FlatRow
 
 
 def command(config: Mapping[str, Any], options: type[Options] = Options) -> str:
@@ -20,7 +20,7 @@ def command(config: Mapping[str, Any], options: type[Options] = Options) -> str:
     return " ".join(["make bench", *words])
 
 
-def config_of(rows: Sequence[Row]) -> dict[str, Any]:
+def config_of(rows: Sequence[FlatRow]) -> dict[str, Any]:
     """The options of the run that wrote `rows`, as far as rows hold them."""
     row = rows[0]
     given = row["labels"] == "given" and not row["label_method"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from leaderboard.board import Row
+from leaderboard.rows import FlatRow
 from leaderboard.run_folder import RunFolder, find_runs
 from victims.errors import InputError
 
@@ -12,7 +12,7 @@ from victims.errors import InputError
 class Gathered(NamedTuple):
     """Rows, the folder of the run that wrote each row, and one line for everything that is torn or missing."""
 
-    rows: list[Row]
+    rows: list[FlatRow]
     folders: list[Path]
     warnings: list[str]
 
@@ -54,6 +54,6 @@ def _unfinished(runs: Iterable[RunFolder], found: Gathered) -> list[str]:
     return warnings
 
 
-def _has_numbers(row: Row) -> bool:
+def _has_numbers(row: FlatRow) -> bool:
     numbers = (*row["higher_is_better"], "seconds", "cost")
     return all(row[key] is None or isinstance(row[key], int | float) for key in numbers)

@@ -8,7 +8,8 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import ATTACKER, MEAN_IMAGE, SETTING, Entry, Row, Score, entries, metrics, paired
+from leaderboard.board import ATTACKER, MEAN_IMAGE, SETTING, Entry, Score, entries, metrics, paired
+from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically
 from leaderboard.table import NOTHING, Table, common, interval, verdict
 
@@ -62,9 +63,7 @@ class Matrix:
                 + (" (best)" if name not in self.controls and defense in line and line[defense].mean == best else "")
                 for name, line in self.lines.items()
             ]
-        above = (
-            f"{self.metric.upper()} by attack and defense, n = {self.most} where nothing else is said: {self.setting}"
-        )
+        above = f"{self.metric.upper()} by attack and defense, n = {self.most} unless stated otherwise: {self.setting}"
         tables = [Table(above, columns)]
         if self.gains:
             columns = {"attack": list(self.gains)}
@@ -81,7 +80,7 @@ class Matrix:
         return shown.removesuffix(f" {NOTHING}")
 
 
-def matrices(rows: Iterable[Row], metric: str = "psnr") -> list[Matrix]:
+def matrices(rows: Iterable[FlatRow], metric: str = "psnr") -> list[Matrix]:
     """One for every setting in which attacks were run on more than one defense."""
     rows = list(rows)
     board = entries(rows)
@@ -99,7 +98,7 @@ def matrices(rows: Iterable[Row], metric: str = "psnr") -> list[Matrix]:
 
 
 def _matrix(
-    rows: Sequence[Row],
+    rows: Sequence[FlatRow],
     attacks: Sequence[Entry],
     means: Sequence[Entry],
     defenses: tuple[str, ...],

@@ -16,7 +16,6 @@ from leaderboard.board import (
     SETTING,
     Entry,
     EntryWithRows,
-    Row,
     Score,
     comparable,
     difference,
@@ -27,7 +26,7 @@ from leaderboard.board import (
 from leaderboard.command import command, config_of
 from leaderboard.curves import joined
 from leaderboard.matrix import Matrix, matrices, names
-from leaderboard.rows import PROTOCOL
+from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in
 from leaderboard.sweeps import Sweep, sweeps
@@ -37,7 +36,7 @@ SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "cost")  # beside its score
 
 
 def results(
-    rows: Sequence[Row],
+    rows: Sequence[FlatRow],
     folders: Sequence[Path],
     reported: Iterable[Any] = (),
     *,
@@ -131,7 +130,7 @@ def _differences(pair: EntryWithRows, base: EntryWithRows) -> dict[str, Any]:
     }
 
 
-def _commands(rows: Iterable[Row]) -> list[str]:
+def _commands(rows: Iterable[FlatRow]) -> list[str]:
     """One command for each run, in the order of their folders."""
     runs = defaultdict(list)
     for row in rows:
@@ -141,12 +140,12 @@ def _commands(rows: Iterable[Row]) -> list[str]:
     )
 
 
-def _tasks(rows: Iterable[Row]) -> list[tuple[RunFolder, str]]:
+def _tasks(rows: Iterable[FlatRow]) -> list[tuple[RunFolder, str]]:
     tasks = dict.fromkeys((row["folder"], row["task"]) for row in rows)
     return [(RunFolder(folder), task) for folder, task in tasks]
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: FlatRow) -> dict[str, Any]:
     """The scores of one image, and the paths of its pictures: None where a file is missing."""
     run = RunFolder(row["folder"])
     files = {"reconstruction": run.reconstruction(row["task"], row["image"]), "truth": run.truth(row["image"])}
@@ -212,7 +211,7 @@ def _field(entry: Entry, key: str) -> Any:
     return _readable(" ".join(value)) if isinstance(value, tuple) else value
 
 
-def _is_of(number: Mapping[str, Any], samples: Iterable[Row]) -> bool:
+def _is_of(number: Mapping[str, Any], samples: Iterable[FlatRow]) -> bool:
     """Whether a number was published for the attack and the setting of these rows, as far as the paper states it."""
     row = next(iter(samples))
     setting = {key: value for key, value in number["setting"].items() if key != "options"}

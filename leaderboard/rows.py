@@ -14,6 +14,9 @@ from leaderboard.options import abouts, defaults, row_keys
 
 PROTOCOL = 3  # raised when numbers of older code cannot be compared with new ones
 
+FlatRow = dict[str, Any]
+"""A row as it stands in a file: its settings and scores are keys like all others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -61,14 +64,14 @@ class Row:
         if wrong := self.settings.keys() ^ set(row_keys()):
             raise ValueError(f"settings of a row: {', '.join(sorted(wrong))} missing or not an option's key")
 
-    def line(self) -> dict[str, Any]:
-        """The row as it stands in a file: settings and scores are keys like all others."""
+    def flat(self) -> FlatRow:
+        """The row as it stands in a file."""
         values = asdict(self)
         settings, scores = values.pop("settings"), values.pop("scores")
         return settings | values | scores
 
 
-def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def read_rows(path: Path) -> tuple[list[FlatRow], list[str]]:
     """The rows of one file, and one warning for each line that is none.
 
     A torn or foreign line is left out with a warning; the other lines are kept.
@@ -86,7 +89,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, warnings
 
 
-def _read(line: str) -> dict[str, Any]:
+def _read(line: str) -> FlatRow:
     """One row.
 
     Raises:
@@ -112,7 +115,7 @@ REQUIRED = {*row_keys(), *(each.name for each in fields(Row))} - OPTIONAL.keys()
 ALWAYS_SCORED = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
 
 
-def _updated(row: dict[str, Any]) -> dict[str, Any]:
+def _updated(row: FlatRow) -> FlatRow:
     """A row as this version would have written it."""
     row = renamed({**OPTIONAL, "higher_is_better": ALWAYS_SCORED, **row})
     sparsity = re.fullmatch(r"sparsification:([0-9.]+)", row["defense"])

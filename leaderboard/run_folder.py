@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from leaderboard.rows import Row, read_rows, renamed
+from leaderboard.rows import FlatRow, Row, read_rows, renamed
 
 ROWS, PARTS, CONFIG = "rows.jsonl", "parts", "config.yaml"
 
@@ -65,23 +65,23 @@ class RunFolder:
 
     def add_rows(self, task: str, rows: Iterable[Row]) -> None:
         """Keep the rows of one finished task."""
-        self._write(self.path / PARTS / f"{_inside(task)}.jsonl", _lines(row.line() for row in rows))
+        self._write(self.path / PARTS / f"{_inside(task)}.jsonl", _lines(row.flat() for row in rows))
 
-    def read_rows(self) -> tuple[list[dict[str, Any]], list[str]]:
+    def read_rows(self) -> tuple[list[FlatRow], list[str]]:
         """Every row, also of incomplete tasks, and one warning for each line or file that cannot be read."""
         files = list(self._row_files())
         return [row for rows, _ in files for row in rows], [warning for _, warnings in files for warning in warnings]
 
-    def read_tasks(self) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    def read_tasks(self) -> tuple[dict[str, list[FlatRow]], list[str]]:
         """The rows of complete tasks by task, and the same warnings as `read_rows`."""
-        tasks: dict[str, list[dict[str, Any]]] = {}
+        tasks: dict[str, list[FlatRow]] = {}
         warnings: list[str] = []
         for rows, torn in self._row_files():
             warnings += torn
             tasks.update({task: [r for r in rows if r["task"] == task] for task in {r["task"] for r in rows}})
         return {task: rows for task, rows in tasks.items() if len(rows) == rows[0]["batch_size"]}, warnings
 
-    def merge_rows(self, order: Sequence[str]) -> list[dict[str, Any]]:
+    def merge_rows(self, order: Sequence[str]) -> list[FlatRow]:
         """Write `rows.jsonl` in the order of `order`, drop the parts, and return the rows of `order`.
 
         Other tasks, from a longer run, stay in the file at its end.
@@ -96,7 +96,7 @@ class RunFolder:
             (self.path / PARTS).rmdir()
         return [row for task in order for row in tasks.get(task, [])]
 
-    def _row_files(self) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
+    def _row_files(self) -> Iterator[tuple[list[FlatRow], list[str]]]:
         """Rows and warnings of every file. Parts come last: they are newer than `rows.jsonl`."""
         for path in [self.rows_file, *self._parts()]:
             try:
@@ -214,7 +214,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     partial.replace(path)
 
 
-def _lines(rows: Iterable[dict[str, Any]]) -> str:
+def _lines(rows: Iterable[FlatRow]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

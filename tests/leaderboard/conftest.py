@@ -62,4 +62,4 @@ def scored():
 @pytest.fixture
 def row():
     """A function that makes one row as it is read from a file; a test passes the keywords that it is about."""
-    return lambda **changes: PLAIN.line() | changes
+    return lambda **changes: PLAIN.flat() | changes

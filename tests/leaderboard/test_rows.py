@@ -63,7 +63,7 @@ def test_the_settings_of_a_row_are_those_of_the_options(scored):
 
 
 def test_a_row_has_its_scores_among_its_keys(scored):
-    line = scored(psnr=12.0).line()
+    line = scored(psnr=12.0).flat()
     assert (line["psnr"], line["lpips"]) == (12.0, 0.25)
     assert "scores" not in line
 

@@ -17,7 +17,7 @@ def test_rows_come_back_as_they_went_in_and_in_order(run, scored):
     assert not run.rows_file.exists()
     rows = run.merge_rows(["t0", "t1"])
     assert [(row["task"], row["image"]) for row in rows] == [("t0", "a"), ("t0", "b"), ("t1", "a"), ("t1", "b")]
-    assert rows[0] == scored("t0", "a").line()
+    assert rows[0] == scored("t0", "a").flat()
     assert read_rows(run.rows_file) == (rows, [])
     assert not (run.path / "parts").exists()
 
