@@ -149,8 +149,10 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
 def code_version() -> str:
     """The distribution's version, and the commit where this is a checkout."""
     version = importlib.metadata.version("gibench")
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10"]
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():  # installed; git would describe any repository around the environment
+        return version
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
     commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return f"{version}+{commit}" if commit else version
 

@@ -47,7 +47,10 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel):
 
 @pytest.mark.slow
 def test_the_wheel_runs_outside_the_checkout(wheel, tmp_path):
-    """In a fresh environment that sees the installed dependencies, and not this checkout."""
+    """In a fresh environment with the installed dependencies, without this checkout, inside a user's repository."""
+    git = ("git", "-C", tmp_path, "-c", "user.name=user", "-c", "user.email=user@example.org")
+    call(*git, "init", "--quiet")
+    call(*git, "commit", "--quiet", "--allow-empty", "--message=theirs")
     venv.create(tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
     own = Path(call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
