@@ -6,7 +6,7 @@ leading dimension R, its *instances*: tasks times restarts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -26,6 +26,9 @@ from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 from victims.victim import Gradient, Victim
+
+LabelSource = Literal["given", "inferred", "joint"]
+"""Where the labels of the dummy batch come from: the observation, the update, or a search together with the images."""
 
 INNER = 5  # steps in one of Lightning's, whose own work is up to an eighth of a step on small nets
 
@@ -50,7 +53,7 @@ class Attack(LightningModule):
         name: on the command line; a class that declares none has its dotted path.
         needs: what the attack must be given: any of `labels`, `prior`.
         uses: what it can use if it is given: `bn`, the batch-norm statistics.
-        labels: where the labels of its dummy batch come from.
+        labels: see `LabelSource`.
         made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
         analytic: solved layer by layer and judged once: it has no steps to choose.
         presets: named sets of constructor options, such as `paper` and `code`.
@@ -59,11 +62,12 @@ class Attack(LightningModule):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     uses: ClassVar[frozenset[str]] = frozenset()
-    labels: ClassVar[Literal["given", "inferred", "joint"]] = "given"
+    labels: ClassVar[LabelSource] = "given"
     made_for: ClassVar[Mapping[str, Any]] = {}
     analytic: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    prior: Prior  # None in attacks that need none, and never read there
     session: Session
     paths: GradientPaths | None = None  # kept from one session to the next on the same victim
 
@@ -94,8 +98,8 @@ class Attack(LightningModule):
             seed: of the starting points.
             chunk: how many dummy batches are evaluated at once, see `Objective`.
             label_method: of `attacks.labels`, which reads the labels from the update for an attack that needs them.
-            match: how an update after local training is matched, see `attacks.engine.objective`.
-            compile: which stages are compiled, see `attacks.engine.compiled`.
+            match: how an update after local training is matched, see `victims.choices.Match`.
+            compile: which stages are compiled, see `victims.choices.Compile`.
 
         Raises:
             InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior for an attack that
@@ -110,11 +114,13 @@ class Attack(LightningModule):
             raise InputError(f"{self.name} is solved in closed form and has no steps to choose; leave --steps out.")
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} searches a generator; give one with --prior.")
-        if label_method is not None and find(label_method) and "labels" not in self.needs:
-            raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
+        if label_method is not None:
+            find(label_method)  # refuses an unknown one
+            if "labels" not in self.needs:
+                raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
         self.label_method, self.match, self.compiling = label_method, match, compile
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
-        self.prior, self.restarts, self.seed, self.chunk = prior, restarts, seed, chunk
+        self.prior, self.restarts, self.seed, self.chunk = cast(Prior, prior), restarts, seed, chunk
 
     # What a method defines.
 
@@ -178,7 +184,8 @@ class Attack(LightningModule):
         draws = [self.prior.draw(self.batch_size, torch.Generator().manual_seed(seed)) for seed in self.seeds()]
         state = {name: torch.stack([draw[name] for draw in draws]).to(self.victim.mean) for name in draws[0]}
         if self.prior.classes:
-            state["y"] = self.per_instance([o.knowledge.labels for o in self.observations])
+            given = [o.knowledge.labels for o in self.observations]
+            state["y"] = self.per_instance([labels for labels in given if labels is not None])
         return state
 
     def images(self, decoded: Tensor) -> Tensor:

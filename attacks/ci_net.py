@@ -99,6 +99,6 @@ class CINet(Attack):
             fixed={"z": z, **uv},
             decode=lambda v: self.victim.normalize(generate(G, {n: v[n] for n in w}, {n: v[n] for n in uv}, v["z"])),
             lr=self.eta,
-            project=lambda w, step: power_step(G, w, uv),
+            project=lambda w, step: power_step(G, dict(w), uv),
             signed=self.signed,
         )

@@ -5,12 +5,12 @@ Leakage from Gradients*, 2020, algorithm 1.
 """
 
 from dataclasses import replace
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Common
+from attacks.base import Attack, Common, LabelSource
 from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import LBFGS
 from attacks.engine.stage import Search, Stage
@@ -31,7 +31,7 @@ class DLG(Attack):
     """
 
     name = "dlg"
-    labels = "joint"
+    labels: ClassVar[LabelSource] = "joint"
     presets = {  # both call torch's L-BFGS repeatedly, for 20 iterations each
         "paper": {"steps_x": 24_000, "restarts": 1},  # 1200 calls
         "code": {"steps_x": 6_000, "restarts": 1},  # 300

@@ -1,7 +1,7 @@
 """GGL: Li, Zhang, Liu, Liu, *Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage*, 2022."""
 
-from functools import partial
-from typing import Literal, Unpack
+from functools import partial, reduce
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -66,9 +66,11 @@ class GGL(Attack):
     def search(self) -> Search:
         state = self.latents()
         state |= self.started(state)
+        z, fixed = split(state, self.prior.latents)
         yield Stage(
             name="z",
-            **split(state, self.prior.latents),
+            variables=z,
+            fixed=fixed,
             decode=partial(self.decode, tuple(state)),
             penalty=self.penalty,
             **self.gradient_free() if self.by_cma else self.by_gradient(),
@@ -81,11 +83,11 @@ class GGL(Attack):
         latents = {name: state[name] for name in self.prior.latents}
         return {n: torch.special.ndtr(z) for n, z in latents.items()} if self.start == "uniform" else latents
 
-    def gradient_free(self) -> dict[str, object]:
+    def gradient_free(self) -> dict[str, Any]:
         optimizer = partial(CMAES, population=self.population, seeds=self.seeds("cma"))
         return {"lr": self.eta, "schedule": constant, "optimizer": optimizer, "population": self.population}
 
-    def by_gradient(self) -> dict[str, object]:
+    def by_gradient(self) -> dict[str, Any]:
         return {"lr": self.eta_adam, "schedule": partial(ramps, down=0.25), "optimizer": Adam}
 
     def decode(self, names: tuple[str, ...], v: Variables) -> Tensor:
@@ -95,4 +97,4 @@ class GGL(Attack):
         )
 
     def penalty(self, v: Variables, x: Tensor) -> Tensor:
-        return self.alpha_kl * sum(latent_divergence(v[name]) for name in self.prior.latents)
+        return self.alpha_kl * reduce(torch.add, (latent_divergence(v[name]) for name in self.prior.latents))

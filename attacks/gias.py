@@ -23,9 +23,11 @@ Penalty = Callable[[Variables, Tensor], Tensor]
 def latent_search(attack: Attack, eta_z: float, penalty: Penalty, keep: Literal["each", "best"] = "each") -> Stage:
     """min over z_1..z_B of c(G_w(z_1), ..., G_w(z_B)), from latents drawn from the prior."""
     state, prior = attack.latents(), attack.prior
+    z, fixed = split(state, prior.latents)
     return Stage(
         name="z",
-        **split(state, prior.latents),
+        variables=z,
+        fixed=fixed,
         decode=lambda v: attack.images(decode(prior, {name: v[name] for name in state})),
         lr=eta_z,
         schedule=multistep,

@@ -90,7 +90,8 @@ class GIFD(Attack):
         latent_radii: Radii = BY_BALL,
         **common: Unpack[Common],
     ) -> None:
-        depth = len(common["prior"].blocks) - 1 if common.get("prior") else 0
+        prior = common.get("prior")
+        depth = len(prior.blocks) - 1 if prior else 0
         searched = 0 if variant == "z" else min(layers or depth, depth)
         phases = ["z", *(f"f{k}" for k in range(1, searched + 1))]
         super().__init__(dict.fromkeys(phases, steps_each), **common)
@@ -103,15 +104,16 @@ class GIFD(Attack):
             if k:
                 with torch.no_grad():
                     state = advance(prior, state, k - 1, k)
-            parts = split(state, prior.features(k))
+            variables, fixed = split(state, prior.features(k))
             state = yield Stage(
                 name=phase,
-                **parts,
+                variables=variables,
+                fixed=fixed,
                 decode=partial(self.decode, tuple(state), k),
                 lr=self.eta,
                 schedule=ramps,
                 penalty=self.penalty,
-                project=partial(self.project, parts["variables"], k),
+                project=partial(self.project, variables, k),
                 latest=self.variant == "f",
             )
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, Optimizer
 
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
@@ -21,7 +21,7 @@ from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 
-META = {"reptile": SGD, "adam": partial(Adam, fused=True)}
+META: dict[str, Callable[..., Optimizer]] = {"reptile": SGD, "adam": partial(Adam, fused=True)}
 
 
 class GIML:
@@ -119,14 +119,14 @@ class GIML:
         """Images (N, B, C, H, W) in [0, 1] -> sum_i c(x_i1, ..., x_iB; theta_i, g_i), with the variation; a scalar."""
         for task in tasks:
             task.require(frozenset({"labels"}), "giml")
+        labels = [task.knowledge.labels[None] for task in tasks if task.knowledge.labels is not None]
         objectives = [Objective([task], cosine, GradientPaths(task.victim)) for task in tasks]
 
         def c(x: Tensor) -> Tensor:
             total = x.new_zeros(())
-            for task, objective, x_i in zip(tasks, objectives, x, strict=True):
+            for task, objective, x_i, y_i in zip(tasks, objectives, x, labels, strict=True):
                 normalized = task.victim.normalize(x_i)[None]
-                matching = objective.cost(normalized, task.knowledge.labels[None])
-                total = total + (matching + self.tv * self.variation(normalized)).sum()
+                total = total + (objective.cost(normalized, y_i) + self.tv * self.variation(normalized)).sum()
             return total
 
         return c

@@ -1,8 +1,9 @@
 """IGIMS and IGIMS*: the iterative search on mixed spaces of the paper on IGIMS, ALR and AGA, algorithm 1."""
 
-from functools import partial
-from typing import Unpack
+from functools import partial, reduce
+from typing import Any, Unpack
 
+import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
@@ -77,9 +78,11 @@ class IGIMS(Attack):
         images = partial(self.generated, tuple(w), tuple(z))
         for t in range(1, self.rounds + 1):
             rate = self.decay ** (t - 1)
+            latents, fixed = split({**z, **w}, self.prior.latents)
             found = yield Stage(
                 name=f"z{t}",
-                **split({**z, **w}, self.prior.latents),
+                variables=latents,
+                fixed=fixed,
                 decode=images,
                 penalty=self.penalty_z,
                 **self.latent_optimizer(t, rate),
@@ -101,7 +104,7 @@ class IGIMS(Attack):
         state = self.latents()
         return {**state, **self.prior.center(state)}
 
-    def latent_optimizer(self, t: int, rate: float) -> dict[str, object]:
+    def latent_optimizer(self, t: int, rate: float) -> dict[str, Any]:
         return {
             "lr": self.sigma * rate,
             "schedule": constant,
@@ -113,11 +116,11 @@ class IGIMS(Attack):
         return self.images(decode_each(self.prior, {n: v[n] for n in w}, {n: v[n] for n in z}))
 
     def penalty_z(self, v: Variables, x: Tensor) -> Tensor:
-        divergence = sum(latent_divergence(v[name]) for name in self.prior.latents)
+        divergence = reduce(torch.add, (latent_divergence(v[name]) for name in self.prior.latents))
         return self.tv * total_variation(x) + self.alpha_kl * divergence
 
     def penalty_w(self, w_0: Variables, v: Variables, x: Tensor) -> Tensor:
-        moved2 = sum((v[name] - p).flatten(2).square().sum(2) for name, p in w_0.items())
+        moved2 = reduce(torch.add, ((v[name] - p).flatten(2).square().sum(2) for name, p in w_0.items()))
         return self.tv * total_variation(x) + self.lambda_w * moved2.clamp_min(TINY).sqrt().sum(1)
 
 
@@ -136,5 +139,5 @@ class IGIMSAdam(IGIMS):
     def start(self) -> dict[str, Tensor]:
         return self.latents()
 
-    def latent_optimizer(self, t: int, rate: float) -> dict[str, object]:
+    def latent_optimizer(self, t: int, rate: float) -> dict[str, Any]:
         return {"lr": self.eta_z * rate, "schedule": multistep}

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class Layer:
     """One layer of the chain: a float64 copy of its module, and the shapes of one image's input and output."""
 
     name: str
-    module: nn.Module
+    module: Any
     input_shape: torch.Size
     output_shape: torch.Size
 
@@ -27,7 +28,7 @@ class Layer:
         return f"{self.name}.weight".lstrip(".")
 
 
-INVERSES: dict[type[nn.Module], Callable[[nn.Module, Tensor], Tensor]] = {
+INVERSES: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
     nn.LeakyReLU: lambda module, a: torch.where(a > 0, a, a / module.negative_slope),
     nn.Identity: lambda module, a: a,
     nn.Flatten: lambda module, a: a,
@@ -54,7 +55,8 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
     finally:
         for hook in hooks:
             hook.remove()
-    layers, value = [], image
+    layers: list[Layer] = []
+    value = image
     for module, x in calls:
         if fault := obstacle(module, x):
             raise refusal(names[module], module, fault)
@@ -106,5 +108,5 @@ def through(layers: Sequence[Layer], x: Tensor) -> Tensor:
 
 def back(module: nn.Module, x: Tensor, k: Tensor) -> Tensor:
     """d loss / d input of any layer from d loss / d output: k W for linear layers, k f'(x) for activations."""
-    output, pull = vjp(lambda x: module(x.clone()), x[None])  # a clone: some activations work in place
+    output, pull, *_ = vjp(lambda x: module(x.clone()), x[None])  # a clone: some activations work in place
     return pull(k.reshape(output.shape))[0][0]

@@ -5,6 +5,7 @@ All of it is computed in float64 on the CPU, because errors grow from layer to l
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from scipy.optimize import brentq
@@ -126,7 +127,7 @@ def left_side(module: nn.Conv2d, x: Tensor, k: Tensor) -> Tensor:
     return torch.cat([dg.flatten(), dz.flatten()])
 
 
-def geometry(module: nn.Conv2d) -> dict[str, tuple[int, ...]]:
+def geometry(module: nn.Conv2d) -> dict[str, Any]:
     return {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
 
 
@@ -134,7 +135,7 @@ def taps(module: nn.Conv2d, input_shape: torch.Size) -> Tensor:
     """The pixel, counted from 1, that each kernel entry meets at each position: (kernel, positions); 0 is padding."""
     height, width = input_shape[-2:]
     pixels = torch.arange(1.0, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
-    return unfold(pixels, module.kernel_size, module.dilation, module.padding, module.stride)[0].long()
+    return unfold(pixels, module.kernel_size, **geometry(module))[0].long()
 
 
 def gradient_matrix(module: nn.Conv2d, k: Tensor, input_shape: torch.Size) -> Tensor:

@@ -71,7 +71,7 @@ class LayerGradient:
         d: the loss's gradient in its output, (R, B, ...).
     """
 
-    layer: nn.Module
+    layer: Any
     a: Tensor
     d: Tensor
 
@@ -208,7 +208,7 @@ class FactoredGradient(Mapping[str, Tensor]):
 
     def products(self, target: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """<g, g*> and |g|^2 of every parameter, (R,) each."""
-        found = {}
+        found: dict[str, tuple[Tensor, Tensor]] = {}
         for layer, factored in self.layers.items():
             own = {name: target[joined(layer, name)] for name, _ in factored.layer.named_parameters()}
             found |= {joined(layer, name): pair for name, pair in factored.products(own).items()}

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -118,7 +119,7 @@ class GradientPaths:
         device = self.victim.mean.device
         compiler = self.compiler if self.compiler and self.compiler.repays(evaluations, device) else None
         if self.layers and (n > 1 or self.layers.spared > LARGE):
-            return GradientPath("factored", self.layers.gradient, compiler)
+            return GradientPath("factored", cast(PathFn, self.layers.gradient), compiler)
         vectorized = self.vectorized and n > 1  # one batch is faster without
         gradient = partial(victim_gradients, self.victim, local=self.local, vectorized=vectorized)
         return GradientPath("vectorized" if vectorized else "plain", gradient, compiler)
@@ -198,7 +199,7 @@ def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: i
     layers = Layers(probe.victim, plain_layers(probe.victim) or {})
     try:
         vmap(partial(probe.victim.loss, {}))(probe.images, probe.labels)  # raises if a layer looks at values
-        if not probe.agrees(layers.gradient):
+        if not probe.agrees(cast(PathFn, layers.gradient)):
             return None
         spared = layers.gradient(probe.images, probe.labels).spared(batch_size)
     except (RuntimeError, ValueError):  # a layer that is called twice or not at all

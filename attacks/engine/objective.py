@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -110,12 +110,13 @@ class Objective:
         v = {**v, **chunk.statistics}
         x = stage.decode(v)
         y = stage.labels(v) if stage.labels else chunk.labels
+        assert y is not None, "an attack that needs no labels has them in its stage"
         cost = self._cost(chunk, x, y)
         return cost, x, y, cost + stage.penalty(v, x) if stage.penalty else cost
 
     def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor) -> Tensor:
         dummy = by_round(self.victim, chunk.transform(chunk.path.gradient(images, labels)))
-        return sum(self.distance(part, target) for part, target in zip(dummy, chunk.targets, strict=True))
+        return reduce(torch.add, map(self.distance, dummy, chunk.targets))
 
     def _of_chunks(self, function: Function, stage: Stage, variables: Variables) -> list[Tensor]:
         """The concatenated results of a function of every chunk; chunks are halved whenever memory runs out.
@@ -178,13 +179,14 @@ class Objective:
             return torch.stack([tensors[task] for task in tasks])
 
         first = self.observations[0].knowledge
+        labels = [o.knowledge.labels for o in self.observations if o.knowledge.labels is not None]
         received = {name: gather([sent[name] for sent in self._received]) for name in self._received[0]}
         given = [o.knowledge.statistics or {} for o in self.observations]
         return Chunk(
             rows,
             path,
             [Target(received) for received in by_round(self.victim, received)],
-            None if first.labels is None else gather([o.knowledge.labels for o in self.observations]),
+            gather(labels) if labels else None,
             {f"bn {layer}": gather([statistics[layer] for statistics in given]) for layer in given[0]},
             first.estimate(received, self.victim) if first.estimate else lambda dummy: dummy,
         )

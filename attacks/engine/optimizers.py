@@ -27,7 +27,7 @@ class Adam:
     def step(self) -> None:
         adam(
             self.variables,
-            [v.grad for v in self.variables],
+            [v.grad for v in self.variables if v.grad is not None],
             self.first,
             self.second,
             [],
@@ -78,6 +78,7 @@ class LBFGS:
     def step(self) -> None:
         for instance, views in enumerate(self.views):
             for view, variable in zip(views, self.variables, strict=True):
+                assert variable.grad is not None
                 view.grad = variable.grad[instance]
             self.each[instance].step(lambda: 0.0)  # the gradient is known already
 

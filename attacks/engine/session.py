@@ -5,7 +5,7 @@ those of one task are adjacent.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class Session:
         first = observations[0]
         images = paths.victim.mean.new_zeros(self.instances, first.batch_size, *first.image_shape)
         self._best = Best(images.new_empty(self.instances), {"images": images})  # the mean color until a cost is finite
-        norm2 = torch.stack([sum(g.square().sum() for g in o.update.values()) for o in observations])
+        norm2 = torch.stack([torch.stack([g.square().sum() for g in o.update.values()]).sum() for o in observations])
         self._matchable = ((norm2 > 0) & norm2.isfinite()).repeat_interleave(self.restarts)
 
     @property
@@ -141,7 +141,7 @@ class Session:
         self.variables = {name: v.detach().clone().contiguous() for name, v in stage.variables.items()}
         kept = self.variables if self._ahead else {}  # nothing continues from the best of the last stage
         self._best_of_stage = Best(self._best.cost, kept)
-        self._optimizer = stage.optimizer(list(self.variables.values()), lr=stage.lr)
+        self._optimizer: Any = stage.optimizer(list(self.variables.values()), lr=stage.lr)
         self._objective = self.objective(stage.population, self.attack.plan[stage.name])
 
     def _gradient_step(self, stage: Stage) -> None:

@@ -76,10 +76,10 @@ class Stage:
     latest: bool = False
 
 
-def split(state: Variables, searched: Iterable[str]) -> dict[str, Variables]:
+def split(state: Variables, searched: Iterable[str]) -> tuple[Variables, Variables]:
     """A generator's state, split into a stage's `variables`, the named tensors, and `fixed`, all others."""
     variables = {name: state[name] for name in searched}
-    return {"variables": variables, "fixed": {name: t for name, t in state.items() if name not in variables}}
+    return variables, {name: tensor for name, tensor in state.items() if name not in variables}
 
 
 Search = Generator[Stage, dict[str, Tensor], None]

@@ -1,4 +1,4 @@
-"""What holds for every attack. An attack is tested by being in the folder."""
+"""Tests that every attack must pass. An attack is tested because it is in the folder."""
 
 import gc
 import inspect
@@ -33,7 +33,7 @@ from victims.victim import Victim, build, gradient
 ATTACKS = registered(KINDS["attack"])
 STEPS = 6
 DEFENSES = registered(KINDS["defense"])
-EXAMPLES = {  # of every defense two uses, of other parameters where it has any; all together come in this order
+EXAMPLES = {  # two uses of every defense, with different parameters if it has any; a chain has this order
     "precode": ("precode:16", "precode:8:0.1"),
     "label_confusion": ("label_confusion:1", "label_confusion:2"),
     "dp_sgd": ("dp_sgd:1:0.001", "dp_sgd:0.5:0.01"),
@@ -45,11 +45,11 @@ EXAMPLES = {  # of every defense two uses, of other parameters where it has any;
     "noise": ("noise:0.001", "noise:0.01:laplacian"),
 }
 USES = {name: uses for name, uses in EXAMPLES.items() if name in DEFENSES}
-REFUSES = {"idlg": "precode"}  # it reads labels from features that are never negative; a bottleneck's can be
+REFUSES = {"idlg": "precode"}  # it needs features that are never negative; those of a bottleneck can be negative
 
 
 def together(attack: str) -> str:
-    """All defenses that the attack takes, one behind the other."""
+    """A chain of all defenses that the attack accepts."""
     return "+".join(mild for name, (mild, _) in USES.items() if name != REFUSES.get(attack))
 
 
@@ -72,7 +72,7 @@ def make(small_prior: DCGAN) -> Callable[..., Attack]:
 
 @pytest.fixture
 def capture(method: type[Attack], capture: Callable[..., Task]) -> Callable[..., Task]:
-    """Tasks of the kind that the method is made for."""
+    """Captures tasks that the method is made for."""
     setting = method.made_for
 
     def take(indices: tuple[int, ...] = (3, 50, 90), **options: Any) -> Task:
@@ -148,7 +148,7 @@ def test_looped_chunked_and_vectorized_restarts_agree(method, make, capture, mon
 
 
 @every_attack
-def test_tasks_that_go_together_do_not_see_each_other(method, make, capture):
+def test_batched_tasks_do_not_influence_each_other(method, make, capture):
     tasks = [capture(dtype=torch.float64), capture((8, 30, 77), task="u", dtype=torch.float64)]
     together = make(method, torch.float64).run([task.observation for task in tasks])
     for k, task in enumerate(tasks):
@@ -168,7 +168,7 @@ def test_more_restarts_never_cost_more_and_start_alike(method, make, capture):
 
 
 @every_attack
-def test_the_image_returned_is_the_one_its_cost_was_measured_at(method, make, capture):
+def test_the_returned_cost_is_the_cost_of_the_returned_image(method, make, capture):
     observations = [capture().observation, capture((8, 30, 77), task="u").observation]
     result = make(method, restarts=2).run(observations)
     fresh = make(method)
@@ -192,7 +192,7 @@ def test_budget_counts_every_victim_gradient(method, make, capture, monkeypatch)
 
     def counting(real):
         def count(of, images, labels, **how):
-            if getattr(of, "victim", of) is observations[0].victim:  # and no copy of it, which is looked at beforehand
+            if getattr(of, "victim", of) is observations[0].victim:  # not its copy, which is probed beforehand
                 counted.append(len(images))
             return real(of, images, labels, **how)
 
@@ -206,7 +206,7 @@ def test_budget_counts_every_victim_gradient(method, make, capture, monkeypatch)
 
 
 @every_attack
-def test_a_cycle_in_the_batch_changes_no_score(method, make, capture):
+def test_cycling_the_batch_changes_no_score(method, make, capture):
     def scores(indices):
         task = capture(indices, dtype=torch.float64)
         images = make(method, torch.float64).run([task.observation]).images[0]
@@ -229,7 +229,7 @@ def test_refuses_an_observation_that_does_not_fit(method, make, capture):
         with pytest.raises(InputError, match="prior"):
             method()
         with pytest.raises(InputError, match="image"):
-            make(method).begin([capture(size=24).observation])  # no whole part of the prior's 32
+            make(method).begin([capture(size=24).observation])  # the prior's 32 is no multiple of it
     if method.analytic:
         with pytest.raises(InputError, match="steps"):
             method(steps=STEPS)
@@ -261,7 +261,7 @@ def test_every_attack_declares_its_own_name():
     assert {name: method.name for name, method in ATTACKS.items()} == {name: name for name in ATTACKS}
 
 
-def test_an_attack_without_a_name_of_its_own_has_its_dotted_path():
+def test_an_attack_that_declares_no_name_has_its_dotted_path():
     class Mine(IG):
         pass
 
@@ -274,12 +274,12 @@ def test_presets_and_defaults_fit_the_constructor(method, make):
     for preset in ({}, *method.presets.values()):
         attack = make(method, **preset) if method.analytic else make(method, **{"steps": None, **preset})
         assert all(count >= 1 for count in attack.plan.values())
-        assert not preset or "restarts" in preset, "a preset says how many starts its source took"
-    assert method.__doc__, "an attack says what it is, and whose"
+        assert not preset or "restarts" in preset, "a preset states the number of starts of its source"
+    assert method.__doc__, "an attack says what it does and who published it"
 
 
 class Keep(Callback):
-    """Holds on to nothing; runs the walk while everything is in place."""
+    """Runs the walk while everything is alive, and keeps nothing."""
 
     def __init__(self, check):
         self.check = check
@@ -289,7 +289,7 @@ class Keep(Callback):
 
 
 def reachable(*roots: Any) -> list[torch.Tensor]:
-    """Every tensor that can be got at from `roots` through attributes, containers and closures.
+    """Every tensor that can be reached from `roots` through attributes, containers and closures.
 
     Not followed: modules, classes and a function's globals (code, which reaches the whole program), and
     Lightning's reference from the attack back to its Trainer.
@@ -331,7 +331,7 @@ def test_no_private_image_is_reachable(method, make, capture):
     batch, steps = Batch("t", (3, 50, 90)[: method.made_for.get("batch")]), sum(make(method).plan.values())
     module = GradientDataModule(
         data, victim, [batch], Client(bn="exact" if victim.running and "bn" in method.uses else "none"), steps=steps,
-        control="shuffled_update" if method.analytic else "none",  # a closed form does rebuild the image
+        control="shuffled_update" if method.analytic else "none",  # a closed form does reconstruct the image
     )  # fmt: skip
     verdicts = []
 
@@ -379,7 +379,7 @@ def test_every_defense_has_an_example():
         *(pytest.param(IG, use, id=f"ig-{use}") for uses in USES.values() for use in dict.fromkeys(uses)),
     ],
 )
-def test_steps_go_on_under_a_defense(method, text, make, defended, monkeypatch):
+def test_steps_change_the_variables_under_a_defense(method, text, make, defended, monkeypatch):
     seen = []
 
     def watch(name):
@@ -394,7 +394,7 @@ def test_steps_go_on_under_a_defense(method, text, make, defended, monkeypatch):
 
     watch("cost_and_gradients")
     watch("values")
-    attack = make(method, steps=8 * STEPS)  # so that the first stage has two
+    attack = make(method, steps=8 * STEPS)  # so that the first stage has two steps
     attack.begin([defended(text, (3, 50, 90)[: method.made_for.get("batch")]).observation])
     attack.advance()
     attack.advance()
@@ -406,8 +406,8 @@ def test_steps_go_on_under_a_defense(method, text, make, defended, monkeypatch):
 
 
 @pytest.mark.parametrize("name", USES)
-def test_a_copy_is_made_of_what_was_sent_alone(name, defended):
-    """Two clients of other images and parameters who had sent the same have the same surrogate."""
+def test_a_surrogate_depends_only_on_the_update(name, defended):
+    """Two clients with different images and parameters but the same update have the same surrogate."""
     (mild, strong), victim = USES[name], defended(USES[name][0]).observation.victim
     received = {n: g[None] for n, g in defended(mild).observation.update.items()}
     estimates = [defended(mild).observation.knowledge.estimate]
@@ -420,7 +420,7 @@ def test_a_copy_is_made_of_what_was_sent_alone(name, defended):
 
 
 @pytest.mark.parametrize("text", [use for uses in USES.values() for use in dict.fromkeys(uses)])
-def test_a_copy_takes_the_true_gradient_no_further_from_what_was_sent(text, defended):
+def test_a_surrogate_brings_the_true_gradient_no_further_from_the_update(text, defended):
     task = defended(text)
     victim, update = task.observation.victim, task.observation.update
     received = {n: g[None] for n, g in update.items()}

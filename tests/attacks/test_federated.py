@@ -56,7 +56,7 @@ PIXELS = draw(B, *SHAPE)
 
 
 def observe(victim, local, *, defense=None, know_lr=True):
-    """What the server sees of the clients; with the labels, sorted."""
+    """What the server observes, with the sorted labels."""
     update = fed_avg(victim, PIXELS, LABELS, local) if local else fed_sgd(victim, PIXELS, LABELS)
     update = defense(update, torch.Generator()) if defense else update
     told = local if know_lr else replace(local, lr=None)
@@ -71,7 +71,7 @@ def objective(observation, distance=distances.cosine, match="fa", vectorized=Tru
 
 
 def cost(observation, images=None, labels=LABELS, **options):
-    """Of two runs: these normalized images, by default the true ones in the clients' order, and their mirror images."""
+    """For two instances: these normalized images, by default the true ones in the clients' order, and mirrored ones."""
     x = observation.victim.normalize(PIXELS) if images is None else images
     return objective(observation, **options).cost(torch.stack([x, x.flip(-1)]), labels.expand(2, -1))
 
@@ -82,14 +82,14 @@ def cost(observation, images=None, labels=LABELS, **options):
 @both_ways
 @each_mode
 @every_schedule
-def test_the_dummy_update_is_what_torchs_sgd_does_to_the_dummy_images(local, training, vectorized):
+def test_the_dummy_update_is_that_of_torchs_sgd_on_the_dummy_images(local, training, vectorized):
     model = build(Normed, seed=0).double()
     images, start = draw(2, B, *SHAPE, seed=1), dict(model.named_parameters())
     victim = Victim(model, mean=(0.5,) * 3, std=(0.2,) * 3, training=training)
     dummy = victim_gradients(victim, images, LABELS.expand(2, -1), local=local, vectorized=vectorized)
-    for run in range(2):
+    for instance in range(2):
         moved = {name: torch.zeros_like(p) for name, p in start.items()}
-        for x, y in zip(images[run].chunk(local.clients), LABELS.chunk(local.clients), strict=True):
+        for x, y in zip(images[instance].chunk(local.clients), LABELS.chunk(local.clients), strict=True):
             client = copy.deepcopy(model).train(training)
             sgd = torch.optim.SGD(client.parameters(), lr=local.lr)
             batches = list(zip(x.split(local.mini_batch), y.split(local.mini_batch), strict=True)) * local.epochs
@@ -101,7 +101,7 @@ def test_the_dummy_update_is_what_torchs_sgd_does_to_the_dummy_images(local, tra
                 moved[name] += (start[name] - p).detach() / local.clients
         for name, difference in moved.items():
             expected = difference / (local.lr * len(batches))
-            torch.testing.assert_close(dummy[name][run], expected, rtol=0, atol=1e-12)
+            torch.testing.assert_close(dummy[name][instance], expected, rtol=0, atol=1e-12)
 
 
 @both_ways
@@ -116,7 +116,7 @@ def test_fa_costs_nothing_at_the_truth_in_the_clients_order(defense, local, trai
     assert cost(observation, distance=distances.squared_l2, vectorized=vectorized)[0] < 1e-20
 
 
-def test_in_another_order_the_truth_has_a_cost_for_its_labels_shared_other_mini_batches():
+def test_in_another_order_the_truth_has_a_cost_because_mini_batches_differ():
     victim, order = make_victim(), LABELS.argsort()
     split, whole = (observe(victim, LocalTraining(epochs=2, mini_batch=b, lr=0.3)) for b in (2, None))
     x = victim.normalize(PIXELS)[order]
@@ -127,7 +127,7 @@ def test_in_another_order_the_truth_has_a_cost_for_its_labels_shared_other_mini_
 @both_ways
 @each_mode
 @every_schedule
-def test_the_gradients_of_fa_are_those_of_finite_differences(local, training, vectorized):
+def test_gradients_of_fa_match_finite_differences(local, training, vectorized):
     observation = observe(make_victim(training), local)
     of = objective(observation, distances.squared_l2, vectorized=vectorized)
     rest = draw(2, B, *SHAPE, seed=1)
@@ -160,13 +160,13 @@ def test_soft_labels_have_gradients_through_all_steps(vectorized):
 
 
 class LayerNormed(nn.Sequential):
-    """torch's layer norm, which loses a part of its second derivative under vmap."""
+    """torch's layer norm, whose second derivative is wrong under vmap."""
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 5))
 
 
-def test_whether_torch_func_can_repeat_the_training_is_found_out():
+def test_probing_finds_whether_torch_func_can_repeat_the_training():
     assert vectorizes(make_victim(training=True), SHAPE, B, SCHEDULES[2])
     wrong = Victim(build(LayerNormed, seed=0), mean=(0.5,) * 3, std=(0.2,) * 3)
     with pytest.warns(UserWarning, match="disagree"):
@@ -179,7 +179,7 @@ def test_whether_torch_func_can_repeat_the_training_is_found_out():
 @each_mode
 @pytest.mark.parametrize("distance", [distances.cosine, distances.squared_l2, distances.layer_l2])
 @pytest.mark.parametrize("match", ["aga", "fa"])
-def test_after_one_step_both_are_fed_sgd_matching(match, distance, training):
+def test_after_one_step_both_equal_fed_sgd_matching(match, distance, training):
     victim, images = make_victim(training), draw(B, *SHAPE, seed=1)
     sgd, avg = (observe(victim, local) for local in (None, LocalTraining(lr=0.01)))
     expected = cost(sgd, images, distance=distance, match=match)
@@ -187,7 +187,7 @@ def test_after_one_step_both_are_fed_sgd_matching(match, distance, training):
 
 
 @every_schedule
-def test_aga_compares_the_mean_gradient_of_the_steps_with_one_of_the_whole_batch(local):
+def test_aga_compares_the_mean_gradient_with_the_gradient_of_the_whole_batch(local):
     """Eqs. 12 and 13, written out."""
     victim = make_victim()
     observation, x = observe(victim, local), draw(B, *SHAPE, seed=1)
@@ -205,7 +205,7 @@ def test_an_attack_matches_by_aga_and_lowers_its_cost():
     assert result.gradient_evaluations == 40
 
 
-# What is not known.
+# Unknown learning rate.
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_an_attack_matches_by_aga_and_lowers_its_cost():
         GI(cost="cosine").distance,
     ],
 )
-def test_without_the_learning_rate_directions_are_matched_all_the_same(distance):
+def test_without_the_learning_rate_directions_can_still_be_matched(distance):
     images = draw(B, *SHAPE, seed=1)
     known, unknown = (observe(make_victim(), SCHEDULES[0], know_lr=told) for told in (True, False))
     costs = [cost(observation, images, distance=distance, match="aga") for observation in (known, unknown)]
@@ -247,7 +247,7 @@ def test_a_closed_form_takes_one_local_step_and_no_more():
     assert "\n" not in str(refusal.value)
 
 
-def test_the_observation_says_how_the_clients_trained_and_nothing_of_their_images():
+def test_the_observation_tells_how_clients_trained_but_nothing_about_images():
     local = SCHEDULES[2]
     observation = observe(make_victim(), local)
     assert all(isinstance(getattr(local, field.name), int | float) for field in fields(local))
@@ -258,7 +258,7 @@ def test_the_observation_says_how_the_clients_trained_and_nothing_of_their_image
     assert holds(reachable(observation, of), PIXELS, observation.victim)
 
 
-# What it costs.
+# Budget.
 
 
 @pytest.mark.parametrize(("match", "gradients"), [("aga", [1, 1, 1]), ("fa", [6, 4, 8])])
@@ -276,7 +276,7 @@ def test_every_victim_gradient_of_every_client_and_step_is_counted(match, gradie
 
 
 @both_ways
-def test_the_training_of_every_round_is_repeated_by_itself(vectorized):
+def test_the_training_of_every_round_is_repeated_separately(vectorized):
     local, models = SCHEDULES[0], [build(Normed, seed=seed).double() for seed in (0, 1)]
     preprocessing = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     together = Victim(Rounds(models), **preprocessing)

@@ -1,4 +1,4 @@
-"""GradInversion against a plain loop, its terms, and what its restarts agree on."""
+"""GradInversion against a plain loop, its terms, and the consensus of its restarts."""
 
 import copy
 
@@ -18,7 +18,7 @@ STEPS, RESTARTS = 9, 3
 
 
 def plain(observation, statistics, *, group_from, refresh):
-    """Every seed's lowest cost and where it was, by the paper's equations 1 to 12; the seeds step side by side."""
+    """Every seed's lowest cost and its image, by the paper's equations 1 to 12; all seeds step together."""
     victim, y = observation.victim, observation.knowledge.labels
     model = copy.deepcopy(victim.model).train().requires_grad_(True)
     low, high = -victim.mean / victim.std, (1 - victim.mean) / victim.std
@@ -71,7 +71,7 @@ def test_is_the_papers_objective(bn, capture):
     torch.testing.assert_close(result.images[0], image, rtol=0, atol=2e-3)  # Adam's first steps enlarge rounding
 
 
-def test_every_term_moves_the_search(capture):
+def test_every_term_changes_the_search(capture):
     observation = capture(size=16, rate=None, model=SigmoidResNet10, training=True, bn="exact").observation
 
     def images(**options):
@@ -84,7 +84,7 @@ def test_every_term_moves_the_search(capture):
     assert not torch.equal(images(per_area=True), reference)
 
 
-def test_consistency_draws_the_restarts_together(capture):
+def test_group_consistency_brings_the_restarts_closer(capture):
     observation = capture(rate=None).observation
 
     def spread(weight):
@@ -100,7 +100,7 @@ def test_consistency_draws_the_restarts_together(capture):
 
 @pytest.fixture
 def shifted():
-    """A smooth random picture and the same moved by two pixels up and three to the left."""
+    """A smooth random image, and the same image shifted by two pixels up and three to the left."""
     noise = np.random.default_rng(0).standard_normal((3, 44, 44))
     picture = torch.from_numpy(gaussian_filter(noise, (0, 2, 2)))
     picture = (picture - picture.min()) / (picture.max() - picture.min())
@@ -111,7 +111,7 @@ def test_mean_consensus_is_the_mean(shifted):
     assert torch.equal(mean_consensus(shifted), (shifted[0] + shifted[1]) / 2)
 
 
-def test_registration_lays_moved_pictures_over_each_other(shifted):
+def test_registration_aligns_shifted_images(shifted):
     def blur(agreed):  # what a consensus loses of the pictures' contrast
         return 1 - agreed.std() / shifted[0].std()
 

@@ -1,4 +1,4 @@
-"""GIFD against plain loops written from its paper, and each of its parts by itself."""
+"""GIFD against plain loops written from its paper, and each of its parts alone."""
 
 import itertools
 import math
@@ -81,7 +81,7 @@ def written_out(G, plain, variant, ball=0.1):
 
 
 @pytest.mark.parametrize("variant", ["full", "e", "f", "z"])
-def test_gifd_is_the_phases_written_out(observation, make, small_prior, variant):
+def test_gifd_equals_the_phases_in_a_plain_loop(observation, make, small_prior, variant):
     plain, G = Plain(observation), small_prior.double()
     least = written_out(G, plain, variant)
     result = agree(make(variant=variant, tv=1e-2, ball=0.1), plain, observation)
@@ -98,7 +98,7 @@ def test_a_phase_starts_from_the_best_image_of_the_phase_before(observation, mak
 
 
 def test_the_image_returned_is_the_best_of_all_phases_or_the_last(observation, make, monkeypatch):
-    """With a learning rate that ruins the last phase after its first step."""
+    """With a learning rate that makes the last phase diverge after its first step."""
     monkeypatch.setattr(gifd, "ramps", lambda step, steps: 1.0)
     for variant, chosen in {"e": torch.min, "f": lambda costs: costs[-1]}.items():
         result = make(variant=variant, eta=3.0).run([observation])
@@ -131,13 +131,13 @@ def test_balls_and_spheres_hold_after_every_step(observation, make, radii):
     assert touched > 0, "some ball was reached"
 
 
-def test_radii_are_read_and_the_last_one_goes_on():
+def test_radii_are_read_and_the_last_one_holds_for_later_phases():
     assert Radii("2000,2500") == Radii([2000, 2500.0])
     assert [Radii("2000,2500").of(k) for k in range(3)] == [2000, 2500, 2500]
     assert [GIFD.presets["paper"]["radii"].of(k) for k in range(9)] == [*range(2000, 6001, 500)]
 
 
-def test_layers_are_those_asked_for_and_at_most_the_generators(make):
+def test_the_number_of_layers_is_at_most_the_generators(make):
     assert list(make().plan) == PHASES
     assert list(make(layers=2).plan) == PHASES[:3]
     assert list(make(layers=9).plan) == PHASES

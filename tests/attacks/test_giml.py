@@ -1,4 +1,4 @@
-"""GIML against algorithm 2 written out, what it learns, and what it holds."""
+"""GIML against a plain algorithm 2, the prior it learns, and its state."""
 
 import math
 from copy import deepcopy
@@ -43,7 +43,7 @@ def tasks(capture):
 
 
 def adam(objective, variables, lr):
-    """STEPS of torch's Adam with a tenth of the learning rate from every milestone on; the last value."""
+    """STEPS of torch's Adam, whose learning rate drops to a tenth at every milestone; the last value."""
     optimizer = torch.optim.Adam(variables, lr=lr)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, MILESTONES, 0.1)
     for _ in range(STEPS):
@@ -87,7 +87,7 @@ def both_searches(G, t, tasks, *, lam, **options):
 @pytest.mark.parametrize(
     ("meta", "beta", "variation", "tv"), [("reptile", 0.3, "sum_squares", 1e-3), ("adam", 1e-2, "mean_abs", 0.5)]
 )
-def test_two_steps_are_algorithm_2_written_out(meta, beta, variation, tv, tasks):
+def test_two_steps_equal_a_plain_algorithm_2(meta, beta, variation, tv, tasks):
     observations = [task.observation for task in tasks(torch.float64)]
     giml = GIML(
         generator(torch.float64), N=2, steps_z=STEPS, eta_z=3e-2, lam=1e-3, tau=STEPS, alpha=1e-3, tv=tv,
@@ -111,7 +111,7 @@ def test_two_steps_are_algorithm_2_written_out(meta, beta, variation, tv, tasks)
 
 
 @pytest.mark.parametrize("meta", ["reptile", "adam"])
-def test_a_restored_learner_goes_on_to_the_last_bit(meta, tasks):
+def test_a_restored_learner_continues_bit_for_bit(meta, tasks):
     observations = [task.observation for task in tasks(size=1)]
     options = {"N": 2, "steps_z": 2, "tau": 2, "meta": meta, "beta": 0.01}
     undisturbed, first, second = (GIML(generator(), **options) for _ in range(3))
@@ -127,7 +127,7 @@ def test_a_restored_learner_goes_on_to_the_last_bit(meta, tasks):
         assert torch.equal(second.G.state_dict()[name], tensor), name
 
 
-def test_batch_norm_stays_as_it_was(tasks):
+def test_batch_norm_does_not_change(tasks):
     giml = GIML(generator().train(), N=2, steps_z=2, tau=2)
     giml.step([task.observation for task in tasks()[:2]])
     assert not any(module.training for module in giml.G.modules())
@@ -136,7 +136,7 @@ def test_batch_norm_stays_as_it_was(tasks):
 
 
 @pytest.mark.parametrize(("tasks", "N"), [(12, 4), (10, 4), (3, 4), (1, 1)])
-def test_every_task_is_taken_once_before_any_is_taken_again(tasks, N):
+def test_every_task_is_used_once_before_any_is_used_again(tasks, N):
     giml = GIML(generator(), N=N)
     taken = []
     for giml.t in range(3 * tasks):
@@ -146,7 +146,7 @@ def test_every_task_is_taken_once_before_any_is_taken_again(tasks, N):
     assert tasks == 1 or len({tuple(one) for one in passes}) > 1
 
 
-def test_what_it_learns_helps_with_other_updates(capture):
+def test_the_learned_prior_helps_with_other_updates(capture):
     """Latents alone match updates that were not in S at less cost than with the generator it started from."""
     observations = [capture((i,), task=f"t{i}", rate=None).observation for i in range(0, 96, 4)]
     held_out = observations[::4]
@@ -185,13 +185,13 @@ def test_presets_fit_the_constructor():
 
 def test_a_task_without_labels_is_refused(tasks):
     task = tasks()[0].observation
-    blind = replace(task, knowledge=replace(task.knowledge, labels=None))
+    unlabeled = replace(task, knowledge=replace(task.knowledge, labels=None))
     with pytest.raises(InputError, match="labels"):
-        GIML(generator()).step([blind])
+        GIML(generator()).step([unlabeled])
 
 
 @pytest.mark.parametrize("broken", [0.0, math.nan])
-def test_an_update_that_cannot_be_matched_moves_nothing(broken, tasks):
+def test_an_update_that_cannot_be_matched_changes_nothing(broken, tasks):
     fine, bad = (task.observation for task in tasks()[:2])
     for tensor in bad.update.values():
         tensor.mul_(broken)

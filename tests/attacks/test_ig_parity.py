@@ -1,7 +1,8 @@
 """IG against the same recipe in plain PyTorch, on CIFAR-10 test images: the same PSNR.
 
-In double precision. In single precision the two part, as two right implementations do: where a gradient's sign
-hangs on the last digit Adam is sent the other way, and by 600 steps that was up to 1.3 dB for an image.
+In double precision. In single precision the two diverge, as any two correct implementations do: where the sign of a
+gradient depends on the last digit, signed Adam steps the other way, and after 600 steps an image differed by up to
+1.3 dB.
 """
 
 import pytest
@@ -50,7 +51,7 @@ def recipe(observation):
 @pytest.mark.shared
 @pytest.mark.skipif(not (SHARED / "data" / "cifar10" / "test").is_dir(), reason="needs ../shared/data/cifar10/test")
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_ig_scores_what_the_plain_recipe_scores(size):
+def test_ig_has_the_score_of_the_plain_recipe(size):
     data = CIFAR10(split="test", data_dir=SHARED / "data")
     net = build(ConvNet, image_shape=(3, 32, 32), num_classes=10, seed=0).double()
     victim = Victim(net, mean=data.mean, std=data.std)

@@ -23,7 +23,7 @@ def one_cosine(gradient, received):
 
 
 class Plain:
-    """The victim, the received gradient and the objective, spelled out."""
+    """The victim, the received gradient and the objective, without the engine."""
 
     def __init__(self, observation, measure=one_cosine):
         self.model = observation.victim.model.requires_grad_(True)
@@ -117,7 +117,7 @@ def test_ig_with_other_costs(options, measure, observation):
     agree(IG(steps=STEPS, tv=TV, restarts=1, **options), plain, observation)
 
 
-def test_ig_looks_at_the_tensors_of_largest_norm(observation):
+def test_ig_uses_the_tensors_of_largest_norm(observation):
     order = np.argsort([-g.norm().item() for g in observation.update.values()])
     plain, x = Plain(observation, of_tensors(*order[:3])), drawn(3, 3, 32, 32)
     minimize([x], lambda: plain.objective(x), 0.1, STEPS, lambda: x.grad.sign_(), lambda step: plain.box(x))
@@ -137,7 +137,7 @@ def test_ig_unboxed_unsigned_with_a_median_filter(observation):
 
 
 @pytest.mark.parametrize("options", [{"compress": 1.0}, {"compress": -0.1}, {"median_every": -1}, {"tensors": "some"}])
-def test_ig_refuses_options_that_mean_nothing(options):
+def test_ig_refuses_invalid_options(options):
     with pytest.raises(InputError, match=next(iter(options))) as refusal:
         IG(**options)
     assert "\n" not in str(refusal.value)
@@ -221,7 +221,7 @@ def test_gias(observation, small_prior):
     agree(GIAS(steps_z=STEPS // 2, steps_w=STEPS // 2, eta_z=3e-2, tv=TV, prior=G, restarts=1), plain, observation)
 
 
-def test_gias_code_preset_goes_on_from_the_best_restart_alone(observation, small_prior):
+def test_gias_code_preset_continues_from_the_best_restart_only(observation, small_prior):
     attack = GIAS(steps_z=STEPS // 2, steps_w=STEPS // 2, prior=small_prior.double(), restarts=3, keep="best")
     result = attack.run([observation])
     assert result.gradient_evaluations == 3 * STEPS // 2 + STEPS // 2

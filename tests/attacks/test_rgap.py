@@ -84,7 +84,7 @@ def test_constraints_hold_at_the_true_input(spec):
 
 
 @each_convolution
-def test_rank_and_input_are_those_of_the_whole_system(spec):
+def test_rank_and_input_match_the_whole_system(spec):
     """Against the pseudo-inverse of the matrix that autograd gives, full rank or not."""
     layer, x, z, k, g = convolution(spec)
     a, b = system(layer, k), torch.cat([g.flatten(), z.flatten()])
@@ -100,7 +100,7 @@ def test_rank_and_input_are_those_of_the_whole_system(spec):
 
 
 @each_convolution
-def test_left_side_is_that_of_the_whole_system(spec):
+def test_left_side_is_the_product_with_the_whole_matrix(spec):
     layer, x, z, k, g = convolution(spec)
     other = torch.randn_like(x)
     assert relative(left_side(layer.module, other, k), system(layer, k) @ other.flatten()) < 1e-12
@@ -113,7 +113,7 @@ def test_some_of_these_systems_are_deficient_and_some_are_not():
 
 
 def test_padding_is_eliminated_where_the_paper_adds_rows():
-    """Its own system: padded unknowns, one row for each that says zero, everything in loops."""
+    """The paper's system: padded unknowns, one row for each that sets it to zero, everything in loops."""
     layer, x, z, k, g = convolution((2, 3, 3, 2, 1, 1, 5, 5))
     z, k, g = z + 0.1, k, g + 0.2  # inconsistent: both must find the same compromise
     weight, side = layer.module.weight, 7  # 5 pixels and one of padding on each side
@@ -171,7 +171,7 @@ def test_iteration_finds_what_factorization_finds(spec, monkeypatch):
     assert iterated.residual == pytest.approx(dense.residual, rel=1e-6)
 
 
-def test_a_linear_layers_input_is_read_off_its_gradient():
+def test_a_linear_layers_input_is_read_from_its_gradient():
     generator = torch.Generator().manual_seed(0)
     x, k = (torch.randn(n, generator=generator, dtype=torch.float64) for n in (5, 3))
     layer = Layer("fc", nn.Linear(5, 3, bias=False).double(), x.shape, k.shape)
@@ -210,8 +210,8 @@ def test_margins_at_zero_and_at_the_minimum():
 # Through the layers.
 
 
-class Shared(nn.Module):
-    """One LeakyReLU at two places and a flattening that is no module: still a chain."""
+class Reused(nn.Module):
+    """One LeakyReLU used twice and a flattening without a module: still a chain."""
 
     def __init__(self, *, image_shape, num_classes):
         super().__init__()
@@ -236,7 +236,7 @@ def psnr(result, task):
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "least"), [(FCN3, 32, 100), (Shared, 16, 100), (CNN6, 16, 80)], ids=lambda v: str(v)
+    ("model", "size", "least"), [(FCN3, 32, 100), (Reused, 16, 100), (CNN6, 16, 80)], ids=lambda v: str(v)
 )
 @pytest.mark.parametrize("index", [7, 60])
 def test_reconstructs_the_image(model, size, least, index, capture):
@@ -268,8 +268,8 @@ def test_balancing_changes_nothing_where_all_equations_can_hold(spec):
     assert relative(plain.input, balanced.input) < 1e-8
 
 
-def test_k_is_autograds_gradient_of_every_layer(capture):
-    task = capture(TASK, size=16, rate=None, dtype=torch.float64, model=Shared)
+def test_k_equals_autograds_gradient_at_every_layer(capture):
+    task = capture(TASK, size=16, rate=None, dtype=torch.float64, model=Reused)
     victim = task.observation.victim
     layers = chain(victim, (3, 16, 16))
     value = victim.normalize(task.images).requires_grad_()
@@ -284,7 +284,7 @@ def test_k_is_autograds_gradient_of_every_layer(capture):
 
 
 @pytest.mark.parametrize(("confidence", "low", "high"), [(1, 0.02, 0.8), (100, 2, 30)], ids=["untrained", "confident"])
-def test_of_the_twins_the_one_whose_pixels_fit_is_taken(confidence, low, high, capture):
+def test_the_twin_whose_pixels_fit_is_taken(confidence, low, high, capture):
     """Where the label agrees with the prediction, two multiples of one image have the same gradient."""
     model = build(FCN3, image_shape=(3, 16, 16), num_classes=10, seed=0).double()
     with torch.no_grad():
@@ -308,7 +308,7 @@ def test_of_the_twins_the_one_whose_pixels_fit_is_taken(confidence, low, high, c
     assert seen
 
 
-def test_restarts_are_the_two_labels_in_turn(capture):
+def test_restarts_take_the_two_labels_in_turn(capture):
     task = capture(TASK, size=16, rate=None, dtype=torch.float64, model=FCN3)
     attack = RGAP(restarts=3)
     attack.begin([task.observation])
@@ -323,7 +323,7 @@ def test_restarts_are_the_two_labels_in_turn(capture):
 
 
 @pytest.mark.parametrize("broken", [0.0, torch.inf])
-def test_nothing_is_rebuilt_from_nothing(broken, capture):
+def test_an_empty_update_gives_an_empty_image(broken, capture):
     observation = capture(TASK, size=16, rate=None, dtype=torch.float64, model=FCN3).observation
     attack = RGAP()
     result = attack.run([replace(observation, update={n: g * broken for n, g in observation.update.items()})])
@@ -418,7 +418,7 @@ class Twice(nn.Module):
 
 
 class Hidden(nn.Module):
-    """A function where no module is."""
+    """A function that is no module."""
 
     def __init__(self, last=False):
         super().__init__()

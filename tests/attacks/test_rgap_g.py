@@ -1,4 +1,4 @@
-"""R-GAP with a generator: R-GAP where that suffices, eq. 11 where it does not, and what this gains."""
+"""R-GAP with a generator: it equals R-GAP where layers determine their input, and improves on it elsewhere."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -51,7 +51,7 @@ def prior(small_prior):
 
 @pytest.fixture
 def near(prior, monkeypatch):
-    """A latent z0, and every run starts from one near it."""
+    """A prior with a latent z0; every restart starts near it."""
     z0 = prior.draw(1, torch.Generator().manual_seed(5))["z"]
     monkeypatch.setattr(
         type(prior), "draw", lambda self, n, generator: {"z": z0 + 0.3 * torch.randn(n, 8, generator=generator)}

@@ -1,12 +1,12 @@
-"""Gradient inversion as a textbook writes it: what the suite's numbers and its speed are held against.
+"""Gradient inversion as a textbook writes it. The suite's results and its speed are compared with these loops.
 
 The whole victim is called as a module, its gradient is differentiated again by plain autograd, costs are sums over
-tensors, every image has its own copy of what moves for it, and restarts and candidates come one after another. Nothing
-here uses the suite's engine, distances, schedules or projections; only starting points come from the attack itself, and
-its constructor's numbers (learning rates, weights, steps). Methods are as their default options have them.
+tensors, every image has its own copy of its variables, and restarts and candidates run one after another. Nothing here
+uses the suite's engine, distances, schedules or projections. Only starting points and the constructor's numbers
+(learning rates, weights, steps) come from the attack. Methods have their default options.
 
-A loop is a generator that stands for one restart. It yields the matching cost in front of every step, and returns the
-images (B, C, H, W) of least cost.
+A loop is a generator for one restart. It yields the matching cost before every step, and returns the images
+(B, C, H, W) of least cost.
 """
 
 import math
@@ -29,17 +29,17 @@ Descent = Generator[float, None, tuple[list[Tensor], Tensor, float]]
 
 
 class Server:
-    """What a server works with on one task: the victim as a module, and what its client sent.
+    """What a server has of one task: the victim as a module, and the client's update.
 
     Args:
-        attack: one that has taken up a single task, without a defense or with sparsification.
+        attack: set up on a single task, without a defense or with sparsification.
     """
 
     def __init__(self, attack: Attack) -> None:
         (observation,) = attack.observations
         estimate = observation.knowledge.estimate
         if estimate not in (None, Sparsification.estimate):
-            raise ValueError("the plain loops copy no defense but sparsification")
+            raise ValueError("the plain loops know no defense but sparsification")
         victim = observation.victim
         self.model = deepcopy(victim.model).requires_grad_(True)
         self.theta = list(self.model.parameters())
@@ -55,7 +55,7 @@ class Server:
         return [g * mask for g, mask in zip(gradient, self.masks, strict=True)] if self.masks else list(gradient)
 
     def cosine(self, x: Tensor) -> Tensor:
-        """1 - cos of all tensors together, written as Inverting Gradients' code has it."""
+        """1 - cos of all tensors together, as in Inverting Gradients' code."""
         dot, norm2, received_norm2 = 0, 0, 0
         for g, received in zip(self.gradient(x, create_graph=True), self.received, strict=True):
             dot = dot + (g * received).sum()
@@ -83,7 +83,7 @@ def eighths(optimizer: Optimizer, steps: int) -> LRScheduler:
 
 
 def ramps(optimizer: Optimizer, steps: int) -> LRScheduler:
-    """Up over 5 %, down over the last 75 % by half a cosine (the projector of StyleGAN2, which GIFD's code has)."""
+    """Up over 5 %, down over the last 75 % by half a cosine (the projector of StyleGAN2, which GIFD's code uses)."""
 
     def factor(step: int) -> float:
         t = (step + 1) / (steps + 1)
@@ -107,7 +107,7 @@ def descend(
     """One phase of Adam; returns the variables and the images of least cost, and that cost.
 
     Args:
-        evaluate: matching cost, penalty and images at the variables, which move in place.
+        evaluate: matching cost, penalty and images at the variables, which change in place.
     """
     optimizer = Adam(variables, lr=lr)
     scheduler = schedule(optimizer, steps)
@@ -261,6 +261,6 @@ LOOPS: dict[str, Callable[[Attack, Server, int], Loop]] = {"ig": ig, "gias": gia
 
 
 def plain(attack: Attack) -> list[Loop]:
-    """The loop of every restart of an attack that has taken up one task; nothing is computed yet."""
+    """The loop of every restart of an attack that is set up on one task; nothing is computed yet."""
     server = Server(attack)
     return [LOOPS[attack.name](attack, server, restart) for restart in range(attack.instances)]

@@ -1,8 +1,8 @@
 """The suite's attacks and the plain loops find the same costs, step by step.
 
-In double precision over whole searches. In single precision only while the search itself is well conditioned: a start
-that differs in its last digit alone sends GIFD's plain loop as far from itself (measured on its first phase: 2 % after
-30 steps) as the suite is from it. CMA-ES sees no gradients but only ranks, and agrees until two candidates tie.
+In double precision this holds over whole searches, in single precision only while the search is well conditioned: a
+start that differs in its last digit changes GIFD's plain loop as much (measured on its first phase: 2 % after 30 steps)
+as the suite differs from it. CMA-ES uses ranks and no gradients, and agrees until two candidates tie.
 """
 
 from itertools import islice

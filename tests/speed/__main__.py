@@ -1,4 +1,4 @@
-"""`python -m tests.speed`: what a step costs, held against the plain loop, in one process and in alternation."""
+"""`python -m tests.speed`: the cost of a step, compared with the plain loop, in one process and in alternation."""
 
 import argparse
 import json
@@ -40,7 +40,7 @@ LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "cma"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 2 for what the user can fix, 130 where it was interrupted; the same command goes on."""
+    """The exit code: 0, 2 for an error of the user, 130 if interrupted; the same command continues."""
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few cells, in minutes")
     for name, default in FULL.items():
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"speed: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"speed: stopped; the same command goes on from {given['out']}.", file=sys.stderr)
+        print(f"speed: stopped; the same command continues from {given['out']}.", file=sys.stderr)
         return 130
     return 0
 
@@ -82,7 +82,7 @@ def cells(chosen: dict[str, Any]) -> list[Cell]:
 
 
 def machine() -> dict[str, Any]:
-    """What numbers are comparable within."""
+    """The machine and software; measurements are comparable only if these are equal."""
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
@@ -95,8 +95,8 @@ def machine() -> dict[str, Any]:
 
 
 def measured(cell: Cell, budget: float, peak: float) -> Record:
-    """All of one cell; what is captured for it is forgotten afterwards."""
-    cell = replace(cell)
+    """All measurements of one cell."""
+    cell = replace(cell)  # a copy, whose captured update is freed afterwards
     plan = plan_of(cell)
     stages = {stage: time_stage(cell, stage, budget / len(plan)) for stage in plan}
     first = next(iter(stages.values()))["suite"]
@@ -118,7 +118,7 @@ def numbers(name: str, text: str) -> list[int]:
 
 
 def measure(wanted: Sequence[Cell], budget: float, out: Path) -> None:
-    """Measure what is not in `out` yet, then show all that was wanted.
+    """Measure the cells that are not in `out` yet, then show all wanted cells.
 
     Raises:
         InputError: `out` cannot be written, or has measurements of other code or of another machine.

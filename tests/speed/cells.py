@@ -22,7 +22,7 @@ WARM = 2  # steps of a stage that are not timed; one, where a step alone takes t
 
 @dataclass(frozen=True)
 class Cell:
-    """What is measured, on embedded photographs with the embedded prior and no defense."""
+    """One setting to measure, on embedded photographs with the embedded prior and no defense."""
 
     method: str
     victim: str
@@ -52,7 +52,7 @@ class Cell:
         return self.module(1).first().observation
 
     def attack(self, stage: str | None = None) -> Attack:
-        """The attack with its default options; with a stage named, it comes there after one step of each before."""
+        """The attack with its default options; a named stage is reached after one step of each earlier stage."""
         attack = self.config.make_attack().to(device())
         if stage:
             before = list(attack.plan)[: list(attack.plan).index(stage)]
@@ -62,7 +62,7 @@ class Cell:
 
 @dataclass
 class Times:
-    """Seconds of every repeat; those of the processor are left out on a GPU."""
+    """Seconds of every repeat; processor time is not measured on a GPU."""
 
     wall: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Times:
 
     @property
     def leading(self) -> list[float]:
-        """Those that ratios are made of: other work on the machine disturbs the processor's less."""
+        """The times used for ratios: other work on the machine disturbs processor time less."""
         return self.processor or self.wall
 
 
@@ -104,7 +104,7 @@ def step(loops: list[Loop]) -> float:
 
 
 def time_stage(cell: Cell, stage: str, seconds: float) -> dict[str, Any]:
-    """Both steps, again and again in turn, at most `MOST` times and for `seconds`, but once at least.
+    """Steps of both in alternation, at most `MOST` times and for `seconds`, but at least once.
 
     Returns:
         every repeat of both; seconds from nothing to the end of the first step; floating-point operations of a plain

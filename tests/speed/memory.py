@@ -1,8 +1,8 @@
 """`python -m tests.speed.memory suite|plain CELL`: the most memory that steps take, measured in a fresh process.
 
-Printed as JSON by stage, in bytes, above what was there before the attack began: `tensors`, exactly; and on a CPU
-`resident`, of the process, which small steps do not move. What only the taking
-up of a task needs is not counted, and what it leaves behind is. A plain loop is one restart: the others come after it.
+Printed as JSON by stage, in bytes, in addition to the memory used before the attack began: `tensors`, exactly; and on a
+CPU `resident`, of the process, which small steps do not change. Temporary memory of setting up a task is not counted;
+memory that it keeps is. A plain loop is one restart, since restarts run one after another.
 """
 
 import gc
@@ -29,10 +29,10 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peaks(who: str, cell: Cell) -> dict[str, dict[str, int | None]]:
-    """By stage, in a process of its own.
+    """By stage, in a separate process.
 
     Raises:
-        InputError: it died; the last line that it wrote says why.
+        InputError: the process died; its last line says why.
     """
     command = [sys.executable, "-m", "tests.speed.memory", who, json.dumps(asdict(cell))]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ALLOCATOR, check=False)
@@ -43,7 +43,7 @@ def peaks(who: str, cell: Cell) -> dict[str, dict[str, int | None]]:
 
 
 def ready(who: str, cell: Cell, stage: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """What takes up the task, and what does one step."""
+    """A function that sets up the task, and one that takes a step."""
     attack = cell.attack(stage)
     if who == "suite":
         return lambda: attack.begin([cell.observation]), attack.advance
@@ -53,7 +53,7 @@ def ready(who: str, cell: Cell, stage: str) -> tuple[Callable[[], Any], Callable
 
 
 def of_stage(who: str, cell: Cell, stage: str) -> dict[str, int | None]:
-    """Of the first steps of a stage; what is loaded only once is loaded by the first of the two measurements."""
+    """Of the first steps of a stage; the first of the two measurements also loads what is loaded only once."""
     count = list(plan_of(cell)).index(stage) + STEPS
     tensors = gpu_peak if torch.cuda.is_available() else tensor_peak
     found = {"tensors": tensors(*ready(who, cell, stage), count)}
@@ -71,7 +71,7 @@ def gpu_peak(begin: Callable[[], Any], step: Callable[[], Any], count: int) -> i
 
 
 def tensor_peak(begin: Callable[[], Any], step: Callable[[], Any], count: int) -> int:
-    """By every allocation on the CPU that torch's profiler sees, those inside compiled code too."""
+    """From every allocation on the CPU that torch's profiler records, also in compiled code."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         begin()
         with record_function("steps"):
@@ -89,7 +89,7 @@ def tensor_peak(begin: Callable[[], Any], step: Callable[[], Any], count: int) -
 
 
 def resident_peak(begin: Callable[[], Any], step: Callable[[], Any], count: int) -> int | None:
-    """Of the process; None where the system does not tell. A system that takes cold pages back makes it too small."""
+    """Of the process; None if the system does not report it. It is too small if the system reclaims cold pages."""
     if not RESET.exists():
         return None
     before = status("VmRSS")

@@ -1,4 +1,4 @@
-"""Measured cells -> one line each, a table, a picture."""
+"""The report of measured cells: one line each, a table, a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ MIB = 2**20
 
 
 def of_step(record: Record, who: str, clock: str) -> float | None:
-    """Seconds of a step: medians of the stages, weighted by how many steps each has; None without such a clock."""
+    """Seconds of a step: medians of the stages, weighted by their steps; None if the clock was not measured."""
     plan, stages = record["plan"], record["stages"]
     if not all(stages[stage][who][clock] for stage in plan):
         return None
@@ -25,7 +25,7 @@ def of_step(record: Record, who: str, clock: str) -> float | None:
 
 
 def summary(record: Record, peak: float) -> dict[str, float | None]:
-    """What the table shows.
+    """The numbers of the table.
 
     Args:
         peak: operations per second of a matrix product.
@@ -91,7 +91,7 @@ def columns(record: Record) -> dict[str, str]:
 
 
 def line(record: Record) -> str:
-    """A cell for the terminal, as it comes."""
+    """A cell for the terminal."""
     c = columns(record)
     what = f"{c['attack']} {c['victim']} B={c['B']} R={c['R']} {c['px']}px, compiled {c['compiled']}"
     return (
@@ -102,15 +102,15 @@ def line(record: Record) -> str:
 
 
 def table(about: Record, records: Sequence[Record]) -> Table:
-    """All cells, and below them what every column means."""
+    """All cells, and below them the meaning of every column."""
     lines = [columns(record) for record in records]
     gflops = about["peak"]["flops_per_second"] / 1e9
     above = f"Cost of a step on {about['device']}, torch {about['versions']['torch']}, {about['commit']}"
     below = (
         "ms: of a step of all restarts, medians, of processor time on a CPU; ratio: plain loop / suite; images/h: at "
-        "the default number of steps; a / b: suite / plain loop; MiB: of tensors, above what was there before; "
-        f"% of peak: of the {gflops:.3g} GFLOP/s of an fp32 matrix product; Lightning: what the Trainer adds to a "
-        "step; first s: of the first step with all that precedes it; curves: largest relative difference of the two "
+        "the default number of steps; a / b: suite / plain loop; MiB: of tensors, beyond those from before; "
+        f"% of peak: of the {gflops:.3g} GFLOP/s of an fp32 matrix product; Lightning: overhead of the Trainer on a "
+        "step; first s: of the first step with its set-up; curves: largest relative difference of the two "
         "cost curves over the steps measured."
     )
     return Table(above, {heading: [cells[heading] for cells in lines] for heading in lines[0]}, below)
@@ -120,7 +120,7 @@ AXES = {"batch": "images in a batch B", "restarts": "restarts R", "size": "side 
 
 
 def draw(path: Path, records: Sequence[Record]) -> Path:
-    """Seconds of a step along four axes, all else at its first measured value; suite solid, plain loop dashed."""
+    """Seconds of a step along four axes, the others at their first measured value; suite solid, plain loop dashed."""
     cells = [{**record["cell"], "parameters": record["parameters"], **record["summary"]} for record in records]
     base = {axis: cells[0][axis] for axis in ("victim", "compile", *AXES)}
     methods = list(dict.fromkeys(cell["method"] for cell in cells))

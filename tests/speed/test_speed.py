@@ -1,4 +1,4 @@
-"""The measuring itself: end to end on the smallest victim, and its arithmetic by hand."""
+"""The measurement of speed: end to end on the smallest victim, and its arithmetic by hand."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.speed.report import draw, summary, table
 ONE = ["--quick", "--method", "ig", "--victim", "lenet", "--restarts", "1", "--budget", "1"]
 
 
-def test_the_quick_path_ends_with_every_number_and_goes_on_where_it_was(tmp_path, monkeypatch, capsys):
+def test_the_quick_path_has_every_number_and_continues(tmp_path, monkeypatch, capsys):
     assert speed.main([*ONE, "--out", str(tmp_path)]) == 0
     kept = json.loads((tmp_path / "speed.json").read_text())
     assert kept["about"].keys() == {"device", "threads", "versions", "commit", "peak"}
@@ -54,7 +54,7 @@ def test_the_quick_path_ends_with_every_number_and_goes_on_where_it_was(tmp_path
         ("--compile", "yes", "off, on, or"),
     ],
 )
-def test_bad_options_are_one_line(tmp_path, capsys, option, value, said):
+def test_a_bad_option_gives_one_line(tmp_path, capsys, option, value, said):
     assert speed.main(["--quick", option, value, "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -70,7 +70,7 @@ def test_other_sizes_are_for_ig_at_the_first_batch_and_restarts():
 
 
 def test_the_peak_of_tensors_is_what_lives_at_once():
-    """While steps go on: 1 MiB from the beginning, 4 of the step, and 4 of its sum; not the 40 before."""
+    """During the steps: 1 MiB from the set-up, 4 of the step, and 4 of its sum; not the 40 freed before."""
     kept = []
 
     def begin():

@@ -1,4 +1,4 @@
-"""What Lightning adds to a step."""
+"""The overhead of Lightning on a step."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ BLOCK = EVERY * INNER  # steps from one logging of the cost to the next
 
 
 class Beside(Callback):
-    """Blocks of steps under the Trainer in turn with as many bare ones of a twin of the attack."""
+    """Blocks of steps under the Trainer, alternating with equal blocks of a twin of the attack without it."""
 
     def __init__(self, twin: Attack) -> None:
         self.twin, self.under, self.bare = twin, Times(), Times()
@@ -50,7 +50,7 @@ class Beside(Callback):
 
 
 def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, list[float]]] | None:
-    """Every block's seconds with Lightning and without, or None where no block fits into `seconds`.
+    """Every block's seconds with Lightning and without, or None if no block fits into `seconds`.
 
     The Trainer is that of a run, with its progress bar and the judge.
 

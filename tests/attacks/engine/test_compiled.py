@@ -1,4 +1,4 @@
-"""Compiled evaluations, against eager ones."""
+"""Compiled evaluations against eager ones."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def curve(attack, observations):
 )
 @pytest.mark.filterwarnings("error::victims.errors.Notice")
 def test_compiled_and_eager_attacks_have_the_same_curve(method, rate, options, capture):
-    """In float64, for steps enlarge rounding. CI-Net's power vectors, fixed in a step, change in place between two."""
+    """In float64, because steps amplify rounding. CI-Net's power vectors change in place between two steps."""
     observations = [capture(size=16, rate=rate, task=task, dtype=torch.float64).observation for task in "tu"]
     prior = {"prior": build(DCGAN, size=32, ngf=4, seed=0).double().eval()} if "prior" in method.needs else {}
     given = {"steps": 8, "restarts": 2, **prior, **options}
@@ -45,9 +45,9 @@ def test_compiled_and_eager_attacks_have_the_same_curve(method, rate, options, c
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("error::victims.errors.Notice")
-@pytest.mark.parametrize("chunk", [None, 1], ids=["one graph", "a graph that is replayed within a step"])
+@pytest.mark.parametrize("chunk", [None, 1], ids=["one graph", "a graph replayed within a step"])
 def test_captured_and_eager_attacks_have_the_same_curve(chunk, capture):
-    """On a GPU, with more steps than a graph is warmed up by, for two groups of tasks."""
+    """On a GPU, with more steps than the warm-up of a graph, for two groups of tasks."""
     victim = capture(size=16, dtype=torch.float64).observation.victim.to("cuda")
     for task in "tu":
         observations = [capture(size=16, task=task, victim=victim).observation]
@@ -64,7 +64,7 @@ def sums(weight, scale):
     return function
 
 
-def test_a_graph_is_compiled_once_and_reads_anew_what_is_no_weight(monkeypatch):
+def test_a_graph_is_compiled_once_and_reads_other_tensors_in_every_call(monkeypatch):
     made = []
     real = torch._inductor.compile
     monkeypatch.setattr(torch._inductor, "compile", lambda *given: made.append(1) or real(*given))
@@ -87,7 +87,7 @@ def test_a_graph_is_compiled_once_and_reads_anew_what_is_no_weight(monkeypatch):
     ],
     ids=["looks at a value", "has a memory"],
 )
-def test_what_cannot_be_compiled_goes_on_as_it_was(function, reason):
+def test_a_function_that_cannot_be_compiled_still_runs(function, reason):
     with pytest.warns(Notice, match=reason):
         assert Compiler("on", [])(function, [torch.ones(3)]) is function
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_compiled_goes_on_as_it_was(function, reason):
 NUMBERS = iter(range(1, 100))
 
 
-def test_what_is_compiled():
+def test_auto_compiles_long_stages_on_a_cpu():
     auto = Compiler("auto", [])
     assert auto.repays(REPAID, CPU)
     assert not auto.repays(REPAID - 1, CPU)

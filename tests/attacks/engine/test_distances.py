@@ -30,16 +30,16 @@ def weights():
     return {name: torch.rand(3, generator=generator) for name in SHAPES}
 
 
-def arrays(gradient, run):
-    return {name: g[run].numpy().ravel().astype(np.float64) for name, g in gradient.items()}
+def arrays(gradient, instance):
+    return {name: g[instance].numpy().ravel().astype(np.float64) for name, g in gradient.items()}
 
 
-def flat(gradient, run):
-    return np.concatenate(list(arrays(gradient, run).values()))
+def flat(gradient, instance):
+    return np.concatenate(list(arrays(gradient, instance).values()))
 
 
 def plain(distance, g, target, w):
-    """One run, in numpy, from the published formula."""
+    """One instance, in numpy, from the published formula."""
     names, norm = list(g), np.linalg.norm
     if distance is cosine:
         dot = sum(w[n] * (g[n] @ target[n]) for n in names)
@@ -54,14 +54,14 @@ def test_every_distance_is_its_formula_for_every_run(distance, gradients, weight
     ones = {name: torch.ones(3) for name in SHAPES}
     torch.testing.assert_close(distance(dummy, received), distance(dummy, received, ones))
     for given in (ones, weights):
-        for run, cost in enumerate(distance(dummy, received, given)):
-            w = {name: given[name][run].item() for name in SHAPES}
-            expected = plain(distance, arrays(dummy, run), arrays(received, run), w)
+        for instance, cost in enumerate(distance(dummy, received, given)):
+            w = {name: given[name][instance].item() for name in SHAPES}
+            expected = plain(distance, arrays(dummy, instance), arrays(received, instance), w)
             assert cost.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_every_distance_is_zero_at_the_truth_and_without_slope(distance, gradients, weights):
+def test_every_distance_and_its_gradient_are_zero_at_the_truth(distance, gradients, weights):
     received = {name: g.double() for name, g in gradients[1].items()}
     dummy = {name: g.clone().requires_grad_() for name, g in received.items()}
     cost = distance(dummy, received, {name: w.double() for name, w in weights.items()})
@@ -71,7 +71,7 @@ def test_every_distance_is_zero_at_the_truth_and_without_slope(distance, gradien
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_a_tensor_without_weight_is_not_looked_at(distance, gradients):
+def test_a_tensor_of_weight_zero_is_ignored(distance, gradients):
     dummy, received = gradients
     weights = {name: torch.tensor(float(name != "bias")).expand(3) for name in SHAPES}
     without = [{name: g for name, g in gradient.items() if name != "bias"} for gradient in gradients]
@@ -80,28 +80,28 @@ def test_a_tensor_without_weight_is_not_looked_at(distance, gradients):
 
 def test_cosine_is_one_cosine_over_all_tensors(gradients):
     dummy, received = gradients
-    for run, cost in enumerate(cosine(dummy, received)):
-        a, b = flat(dummy, run), flat(received, run)
+    for instance, cost in enumerate(cosine(dummy, received)):
+        a, b = flat(dummy, instance), flat(received, instance)
         assert cost.item() == pytest.approx(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
 
 
 @pytest.mark.parametrize("small", [0, 2, 5, 100], ids=["none", "the smallest", "two", "all"])
 @pytest.mark.parametrize("alike", [False, True], ids=["a target for each", "one target"])
-def test_tensors_that_are_joined_change_no_cosine(small, alike, gradients, monkeypatch):
+def test_joining_tensors_changes_no_cosine(small, alike, gradients, monkeypatch):
     dummy, received = gradients
     if alike:
         received = {name: g[:1].expand_as(g) for name, g in received.items()}
     monkeypatch.setattr(distances, "SMALL", small)
     target = Target(received)
-    for run, cost in enumerate(cosine(dummy, target)):
+    for instance, cost in enumerate(cosine(dummy, target)):
         ones = dict.fromkeys(SHAPES, 1.0)
-        expected = plain(cosine, arrays(dummy, run), arrays(received, run), ones)
+        expected = plain(cosine, arrays(dummy, instance), arrays(received, instance), ones)
         assert cost.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     part = {name: g for name, g in dummy.items() if name != "conv"}  # as PRECODE's estimate leaves tensors out
     torch.testing.assert_close(cosine(part, target), cosine(part, {name: received[name] for name in part}))
 
 
-def test_cosine_does_not_see_scale(gradients):
+def test_cosine_is_independent_of_scale(gradients):
     dummy, received = gradients
     scaled = {name: 7 * g for name, g in dummy.items()}
     torch.testing.assert_close(cosine(scaled, received), cosine(dummy, received))
@@ -122,21 +122,23 @@ def test_compress_keeps_the_largest_of_every_tensor(rate, gradients):
     mask = compress(received, rate)
     for gradient, masked in ((dummy, mask(dummy)), (received, mask(received))):
         for name, g in gradient.items():
-            for run in range(3):
-                target = received[name][run].numpy().ravel()
+            for instance in range(3):
+                target = received[name][instance].numpy().ravel()
                 keep = max(1, int(round(target.size * (1 - rate), 9)))
                 kept = np.abs(target) >= np.sort(np.abs(target))[-keep]
                 assert kept.sum() == keep
-                np.testing.assert_array_equal(masked[name][run].numpy().ravel(), g[run].numpy().ravel() * kept)
+                np.testing.assert_array_equal(
+                    masked[name][instance].numpy().ravel(), g[instance].numpy().ravel() * kept
+                )
 
 
-def test_masked_cosine_is_the_cosine_of_what_is_kept(gradients):
+def test_masked_cosine_is_the_cosine_of_the_kept_entries(gradients):
     dummy, received = gradients
     mask = compress(received, 0.5)
-    for run, cost in enumerate(cosine(mask(dummy), mask(received))):
+    for instance, cost in enumerate(cosine(mask(dummy), mask(received))):
         a, b = [], []
         for name in SHAPES:
-            g, target = dummy[name][run].numpy().ravel(), received[name][run].numpy().ravel()
+            g, target = dummy[name][instance].numpy().ravel(), received[name][instance].numpy().ravel()
             index = np.argsort(-np.abs(target))[: max(1, target.size // 2)]
             a, b = np.append(a, g[index]), np.append(b, target[index])
         assert cost.item() == pytest.approx(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
@@ -144,7 +146,7 @@ def test_masked_cosine_is_the_cosine_of_what_is_kept(gradients):
 
 @pytest.mark.parametrize(("rate", "kept"), [(0.9, 10), (0.29, 71), (0.71, 29), (0.995, 1), (0.0, 100)])
 def test_ties_are_cut_at_the_count(rate, kept):
-    """0.29 and 0.9 would be off by one in floating point."""
+    """In floating point 0.29 and 0.9 would be off by one."""
     level = {"w": torch.ones(2, 4, 25)}
     assert compress(level, rate)(level)["w"].sum((1, 2)).tolist() == [kept, kept]
     steps = {"w": torch.tensor([3.0, -2, 2, 2, 1] * 20).expand(2, 100)}
@@ -174,7 +176,7 @@ def test_weights_have_the_precision_of_the_update():
 
 
 @pytest.mark.parametrize("text", ["", "none", "top", "top0", "top-1", "top1.5", "10", "all3", "first 4", "middle3"])
-def test_a_choice_that_is_none_is_refused_in_one_line(text):
+def test_an_invalid_choice_is_refused_in_one_line(text):
     with pytest.raises(InputError, match="firstK") as refusal:
         tensor_choice(text)
     assert "\n" not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""CMA-ES in an attack: a population is one batch, every run by itself, on what the package alone would do."""
+"""CMA-ES in an attack: a population is one batch, and every instance follows the package alone."""
 
 import cma
 import numpy as np
@@ -19,7 +19,7 @@ def values_at(candidates):
     return (first - 1).square().flatten(2).sum(2) + (second - 2).square().flatten(2).sum(2)
 
 
-def test_it_finds_the_minimum_of_a_quadratic_for_every_run():
+def test_it_finds_the_minimum_of_a_quadratic_for_every_instance():
     search = CMAES([torch.zeros(2, 3), torch.zeros(2, 2, 2)], lr=1.0, population=20, seeds=[3, 4])
     for _ in range(120):
         candidates = search.ask()
@@ -28,7 +28,7 @@ def test_it_finds_the_minimum_of_a_quadratic_for_every_run():
     assert values_at(candidates).max() < 1e-3
 
 
-def test_a_run_is_the_packages_own_search():
+def test_an_instance_follows_the_packages_own_search():
     start, seed = torch.tensor([[0.5, -1.0, 2.0]]), 11
     ours = CMAES([start], lr=0.7, population=8, seeds=[seed])
     plain = cma.CMAEvolutionStrategy(
@@ -41,10 +41,10 @@ def test_a_run_is_the_packages_own_search():
         np.testing.assert_allclose(candidates[0].numpy(), np.array(asked, np.float32), rtol=1e-5)
         ours.tell(candidates.square().sum(2))
         plain.tell(asked, candidates[0].square().sum(1).tolist())
-    assert (np.random.get_state()[1] == before).all(), "numpy's global generator is left alone"
+    assert (np.random.get_state()[1] == before).all(), "numpy's global generator does not change"
 
 
-def test_runs_do_not_see_each_other():
+def test_searches_do_not_influence_each_other():
     together = CMAES([torch.zeros(2, 3)], lr=1.0, population=6, seeds=[5, 6])
     alone = CMAES([torch.zeros(1, 3)], lr=1.0, population=6, seeds=[6])
     for _ in range(5):
@@ -54,7 +54,7 @@ def test_runs_do_not_see_each_other():
         alone.tell(one.square().sum(2))
 
 
-def test_values_that_are_not_finite_are_the_worst():
+def test_values_that_are_not_finite_count_as_the_worst():
     search = CMAES([torch.zeros(1, 2)], lr=1.0, population=8, seeds=[1])
     for _ in range(60):
         (candidates,) = search.ask()
@@ -80,7 +80,7 @@ def observation(capture):
 
 
 def written_out(attack, G, observation, cost, squash=lambda z: z):
-    """The package's CMA-ES on one candidate after another; the least cost of every generation, and the best z."""
+    """The package's CMA-ES on one candidate after another: the least cost of every generation, and the best z."""
     z = G.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double()
     seed = seed_of(0, "t", 0, "cma") % 2**32
     options = {"popsize": POPULATION, "seed": np.nan, "randn": np.random.RandomState(seed).randn, "verbose": -9}
@@ -101,7 +101,7 @@ def written_out(attack, G, observation, cost, squash=lambda z: z):
 
 
 @pytest.mark.parametrize("squashed", [False, True])
-def test_ggl_is_cma_es_on_the_squared_distance_one_candidate_after_another(observation, small_prior, squashed):
+def test_ggl_equals_cma_es_on_one_candidate_after_another(observation, small_prior, squashed):
     G = small_prior.double()
     attack = GGL(steps_z=STEPS, population=POPULATION, squashed=squashed, prior=G, restarts=1)
     result = attack.run([observation])
@@ -135,14 +135,14 @@ def test_ggls_starts(observation, small_prior):
         assert holds(attack.session.stage.variables["z"]), start
 
 
-def test_ggl_by_adam_is_the_latent_search_on_another_cost(observation, small_prior):
+def test_ggl_by_adam_lowers_its_cost(observation, small_prior):
     attack = GGL(steps_z=STEPS, optimizer="adam", prior=small_prior.double(), restarts=2)
     result = attack.run([observation])
     assert result.gradient_evaluations == 2 * STEPS
     assert result.curve[-1][1] < result.curve[0][1]
 
 
-def test_igims_goes_on_from_latents_and_parameters_of_the_round_before(observation, small_prior):
+def test_igims_starts_a_round_from_latents_and_parameters_of_the_round_before(observation, small_prior):
     """The first generation of round 2 is drawn around round 1's latents and decoded by round 1's parameters."""
     attack = IGIMS(rounds=2, steps_z=4, steps_w=6, population=5, eta_w=0.05, prior=small_prior.double(), restarts=1)
     assert attack.plan == {"z1": 2, "w1": 3, "z2": 2, "w2": 3}
@@ -162,7 +162,7 @@ def test_igims_goes_on_from_latents_and_parameters_of_the_round_before(observati
 
 
 def attack_stages(attack, observation):
-    """Every stage that a run enters."""
+    """Every stage that the attack enters."""
     attack.begin([observation])
     stages = [attack.session.stage]
     for _ in range(sum(attack.plan.values())):
@@ -172,7 +172,7 @@ def attack_stages(attack, observation):
     return stages
 
 
-def test_parameters_are_held_to_where_they_began(observation, small_prior):
+def test_parameters_stay_near_their_start(observation, small_prior):
     """lambda_w |w - w_0|_2, per image: a large weight keeps the copies near the prior's parameters."""
 
     def distance(lambda_w):
@@ -186,7 +186,7 @@ def test_parameters_are_held_to_where_they_began(observation, small_prior):
     assert distance(10.0) < 0.5 * distance(0.0)
 
 
-def test_divergence_is_that_of_a_normal_distribution_from_the_standard_one():
+def test_divergence_is_from_the_standard_normal_distribution():
     z = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1.7 + 0.4
     fitted = torch.distributions.Normal(z.mean(2), z.std(2))
     expected = torch.distributions.kl_divergence(fitted, torch.distributions.Normal(0.0, 1.0)).sum(1)
@@ -195,9 +195,9 @@ def test_divergence_is_that_of_a_normal_distribution_from_the_standard_one():
 
 
 def test_a_population_needs_no_gradients(observation, small_prior, monkeypatch):
-    """CMA-ES runs where differentiating the generator is impossible; a latent search by gradients does not."""
+    """CMA-ES works with a generator that cannot be differentiated; a gradient-based latent search does not."""
 
-    class NoSlope(torch.autograd.Function):
+    class NoGradient(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
             return x.clone()
@@ -210,7 +210,7 @@ def test_a_population_needs_no_gradients(observation, small_prior, monkeypatch):
     from priors.base import decode
 
     for module in (ggl, gias):
-        monkeypatch.setattr(module, "decode", lambda *given: NoSlope.apply(decode(*given)))
+        monkeypatch.setattr(module, "decode", lambda *given: NoGradient.apply(decode(*given)))
     GGL(steps_z=2, population=4, prior=small_prior.double(), restarts=1).run([observation])
     with pytest.raises(ArithmeticError):
         GIz(steps_z=2, prior=small_prior, restarts=1).run([observation])

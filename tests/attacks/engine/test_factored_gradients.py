@@ -1,4 +1,4 @@
-"""Gradients held as factors, against plain autograd."""
+"""Factored gradients against plain autograd."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def named(name):
 
 
 def wide():
-    """A late layer with few places: of its gradient no tensor is formed."""
+    """A late layer with few positions, whose gradient need not be formed."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
@@ -53,7 +53,7 @@ def targets(victim, alike):
 
 
 def running_statistics(victim):
-    """Such as no net has at its start."""
+    """Statistics that differ from those of an untrained net."""
     draw = torch.Generator().manual_seed(3)
     for name, buffer in victim.model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
@@ -64,7 +64,7 @@ def running_statistics(victim):
 @pytest.mark.parametrize("alike", [True, False], ids=["one target", "a target for each"])
 @pytest.mark.parametrize("distance", [cosine, squared_l2, layer_l2])
 @pytest.mark.parametrize("small", [0, factors.SMALL], ids=["convolutions", "products"])
-def test_distances_and_their_gradients_are_those_of_plain_autograd(model, alike, distance, small, monkeypatch):
+def test_distances_and_their_gradients_match_plain_autograd(model, alike, distance, small, monkeypatch):
     monkeypatch.setattr(factors, "SMALL", small)
     victim = make_victim(model())
     running_statistics(victim)
@@ -79,7 +79,7 @@ def test_distances_and_their_gradients_are_those_of_plain_autograd(model, alike,
 
 
 @every_victim
-def test_what_is_formed_is_the_gradient(model):
+def test_formed_tensors_are_the_gradient(model):
     victim = make_victim(model())
     running_statistics(victim)
     images, labels = dummies()
@@ -115,7 +115,7 @@ def test_soft_labels_have_gradients():
         assert (fast - plain).norm() <= 1e-8 * plain.norm()
 
 
-def test_of_a_wide_late_layer_no_gradient_is_formed(monkeypatch):
+def test_the_gradient_of_a_wide_late_layer_is_not_formed(monkeypatch):
     victim = make_victim(wide())
     layers = find_layers(victim, (3, SIDE, SIDE), 1)
     images, labels = dummies()
@@ -139,15 +139,15 @@ class Twice(nn.Module):
         return self.classifier(self.same(self.same(x).sigmoid()).flatten(1))
 
 
-class Centerd(nn.Sequential):
-    """Images see each other."""
+class Centered(nn.Sequential):
+    """Images interact."""
 
     def forward(self, x):
         return super().forward(x - x.mean(0))
 
 
 class Shifted(nn.Module):
-    """A parameter of its own, outside of any layer that is known."""
+    """A parameter outside of any known layer."""
 
     def __init__(self):
         super().__init__()
@@ -169,7 +169,7 @@ def reflected():
 
 UNKNOWN = {
     "a layer called twice": Twice,
-    "images that see each other": lambda: Centerd(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES)),
+    "images that interact": lambda: Centered(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES)),
     "a parameter of its own": Shifted,
     "groups": grouped,
     "reflected borders": reflected,
@@ -179,11 +179,11 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("model", UNKNOWN.values(), ids=UNKNOWN)
-def test_what_cannot_be_held_as_factors_is_not(model):
+def test_victims_that_cannot_be_factored_are_recognized(model):
     torch.manual_seed(0)
     assert find_layers(make_victim(model()), (3, SIDE, SIDE), B) is None
 
 
-def test_batch_norm_of_the_batch_cannot():
+def test_batch_norm_of_the_batch_cannot_be_factored():
     assert find_layers(make_victim(named("resnet20"), training=True), (3, SIDE, SIDE), B) is None
     assert find_layers(make_victim(named("resnet20")), (3, SIDE, SIDE), B) is not None

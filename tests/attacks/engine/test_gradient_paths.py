@@ -83,7 +83,7 @@ def test_the_result_names_the_path(restarts, path, capture):
 
 
 def test_the_result_names_every_path_in_order(capture, small_prior):
-    """After the latents one restart of two goes on alone."""
+    """After the latents, one restart of two continues alone."""
     attack = GIAS(steps=4, restarts=2, keep="best", prior=small_prior)
     assert attack.run([capture().observation]).gradient_path == "factored, plain"
 

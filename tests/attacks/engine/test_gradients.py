@@ -44,7 +44,7 @@ def test_vectorized_equals_looped_twice_differentiated(name, training):
 
 
 @pytest.mark.parametrize("vectorized", [True, False])
-def test_second_derivative_of_a_net_with_batch_norm_is_the_slope_of_its_gradient(vectorized):
+def test_second_derivative_of_a_net_with_batch_norm_matches_finite_differences(vectorized):
     victim = make_victim(build(registered(KINDS["victim"])["sigmoid_resnet10"], **SHAPE, seed=0), training=True)
     images, labels = dummy_batches()
 
@@ -59,31 +59,31 @@ def test_second_derivative_of_a_net_with_batch_norm_is_the_slope_of_its_gradient
 
 
 class LayerNormed(nn.Sequential):
-    """torch's layer norm, which loses a part of its second derivative under vmap."""
+    """torch's layer norm, whose second derivative is wrong under vmap."""
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 14, 14]), nn.Sigmoid(), nn.Flatten(), nn.Linear(784, 10))
 
 
-def test_a_victim_that_torch_func_gets_wrong_goes_the_eager_way_and_says_so():
+def test_a_victim_that_torch_func_gets_wrong_runs_eagerly_with_a_warning():
     torch.manual_seed(0)
     with pytest.warns(Notice, match="disagree"):
         assert not vectorizes(make_victim(LayerNormed()), (3, 16, 16), B)
 
 
-def test_each_run_has_its_own_gradient_from_plain_autograd():
+def test_each_instance_has_the_gradient_of_plain_autograd():
     model = build(registered(KINDS["victim"])["lenet"], image_shape=(3, 16, 16), num_classes=10, seed=0).double()
     images, labels = dummy_batches()
     gradients = victim_gradients(make_victim(model), images, labels)
-    for run in range(R):
+    for instance in range(R):
         model.zero_grad()
-        nn.functional.cross_entropy(model(images[run].detach()), labels[run]).backward()
+        nn.functional.cross_entropy(model(images[instance].detach()), labels[instance]).backward()
         for name, parameter in model.named_parameters():
-            torch.testing.assert_close(gradients[name][run], parameter.grad)
+            torch.testing.assert_close(gradients[name][instance], parameter.grad)
 
 
 class Moody(nn.Module):
-    """Looks at a value, which torch.func cannot vectorize."""
+    """Branches on a value, which torch.func cannot vectorize."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Moody(nn.Module):
         return x if x.sum().item() > 0 else 2 * x
 
 
-def test_a_victim_that_torch_func_cannot_run_goes_the_eager_way_and_says_so(capture):
+def test_a_victim_that_torch_func_cannot_run_runs_eagerly_with_a_warning(capture):
     torch.manual_seed(0)
     victim = Victim(Moody(), mean=(0.5,) * 3, std=(0.2,) * 3)
     with pytest.warns(Notice, match=r"torch\.func cannot run this victim"):
@@ -106,7 +106,7 @@ def test_a_victim_that_torch_func_cannot_run_goes_the_eager_way_and_says_so(capt
 
 
 class Stages(Attack):
-    """Yields the stages it is told, whatever its plan says."""
+    """Yields the given stages, independent of its plan."""
 
     def __init__(self, plan, names):
         super().__init__(plan)
@@ -118,14 +118,14 @@ class Stages(Attack):
 
 
 @pytest.mark.parametrize(("plan", "names"), [(["a"], ["b"]), (["a", "b"], ["a"]), (["a"], ["a", "b"])])
-def test_a_search_that_leaves_its_plan_is_a_clear_error(plan, names, capture):
+def test_a_search_that_differs_from_its_plan_is_a_clear_error(plan, names, capture):
     with pytest.raises(ValueError, match="plan"):
         Stages(dict.fromkeys(plan, 1), names).run([capture(size=16).observation])
 
 
 @pytest.mark.parametrize("method", ["ig", "ggl"])
-def test_chunks_are_halved_where_memory_runs_out_and_the_run_goes_on(method, capture, monkeypatch):
-    """Also within a step: what its first chunks gave is thrown away."""
+def test_chunks_are_halved_when_memory_runs_out(method, capture, monkeypatch):
+    """Also within a step: the results of its first chunks are discarded."""
     attack = registered(KINDS["attack"])[method]
     options = {"prior": build(DCGAN, size=32, ngf=4, seed=0).eval(), "population": 6} if "prior" in attack.needs else {}
     observation = capture().observation
@@ -147,7 +147,7 @@ def test_chunks_are_halved_where_memory_runs_out_and_the_run_goes_on(method, cap
     torch.testing.assert_close(halved.cost, whole.cost, rtol=1e-4, atol=1e-6)
 
 
-def test_memory_for_less_than_one_batch_is_one_clear_line(capture, monkeypatch):
+def test_too_little_memory_for_one_batch_is_one_clear_line(capture, monkeypatch):
     def evaluate(*_):
         raise torch.OutOfMemoryError
 

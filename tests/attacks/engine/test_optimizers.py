@@ -1,4 +1,4 @@
-"""Adam against torch's class, and L-BFGS per run against torch's own, for each run alone."""
+"""Adam against torch's class, and L-BFGS per instance against torch's own on each instance alone."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def starts():
 
 
 def move(objective, variables, lr, steps):
-    """Where `steps` steps of ours lead, all runs together: every iterate of every variable."""
+    """Every iterate of every variable in `steps` steps of ours, all instances together."""
     variables = [v.clone() for v in variables]
     optimizer, trail = LBFGS(variables, lr=lr), []
     for _ in range(steps):
@@ -40,7 +40,7 @@ def move(objective, variables, lr, steps):
 
 
 def move_alone(objective, variables, lr, steps):
-    """One call of torch's optimizer, one run."""
+    """One call of torch's optimizer on one instance."""
     alone = [v.clone().requires_grad_() for v in variables]
     optimizer = torch.optim.LBFGS(
         alone, lr=lr, max_iter=steps, max_eval=10 * steps, tolerance_grad=0, tolerance_change=0
@@ -58,17 +58,17 @@ def move_alone(objective, variables, lr, steps):
 
 @pytest.mark.parametrize("objective", [rosenbrock, quadratic])
 @pytest.mark.parametrize("steps", [1, 2, 7, STEPS])
-def test_every_run_goes_where_torch_takes_it_alone(objective, steps, starts):
+def test_every_instance_follows_torch_on_it_alone(objective, steps, starts):
     ours = move(objective, starts, 0.5, steps)[-1]
-    for run in range(4):
-        theirs = move_alone(objective, [v[run : run + 1] for v in starts], 0.5, steps)
+    for instance in range(4):
+        theirs = move_alone(objective, [v[instance : instance + 1] for v in starts], 0.5, steps)
         for variable, expected in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(variable[run : run + 1], expected, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(variable[instance : instance + 1], expected, rtol=1e-9, atol=1e-12)
     if steps == STEPS:
         assert objective(*ours).max() < objective(*starts).min()  # the history did what it is for
 
 
-def test_runs_do_not_mix(starts):
+def test_instances_do_not_mix(starts):
     x, y = starts
     together = move(rosenbrock, [x, y], 0.5, STEPS)
     worse = move(rosenbrock, [torch.cat([x[:2], x[2:] + 50]), y], 0.5, STEPS)
@@ -77,7 +77,7 @@ def test_runs_do_not_mix(starts):
         assert torch.equal(b[:2], d[:2])
 
 
-def test_a_run_that_is_not_a_number_takes_no_other_with_it(starts):
+def test_an_instance_that_becomes_nan_affects_no_other(starts):
     x, y = starts
     broken = x.clone()
     broken[1] = torch.nan
@@ -101,7 +101,7 @@ def test_the_learning_rate_is_read_at_every_step(starts):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adam_is_torchs_at_every_rate(starts, dtype):
+def test_adam_equals_torchs_at_every_rate(starts, dtype):
     ours, theirs = ([v.to(dtype).requires_grad_() for v in starts] for _ in range(2))
     optimizer, other = Adam(ours, lr=0.1), torch.optim.Adam(theirs, lr=0.1, fused=True)
     for step in range(STEPS):

@@ -49,8 +49,8 @@ def test_l1_ball_with_ties_and_zeros():
 
 
 @pytest.mark.parametrize("shape", [(7,), (4, 7), (1, 5, 5)], ids=["latent", "layers", "maps"])
-def test_the_retraction_acts_on_every_image_by_itself(shape):
-    """Per latent, per layer of W+, per noise map; one image's length is no other's."""
+def test_the_retraction_acts_on_every_image_separately(shape):
+    """Per latent, per layer of W+, per noise map; images do not share a norm."""
     start, moved = (3 * torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     back = sphere(moved, sphere_norm(start))
     for r in range(2):

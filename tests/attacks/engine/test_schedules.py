@@ -33,5 +33,5 @@ def test_warmup_then_half_a_cosine(steps):
     assert [warmup_cosine(step, steps) for step in range(steps)] == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_run_that_ends_within_the_warm_up_still_moves():
+def test_a_search_that_ends_within_the_warm_up_still_moves():
     assert all(0 < warmup_cosine(step, 10) <= 1 for step in range(10))

@@ -1,4 +1,4 @@
-"""Small nets and the updates that an attacker gets of them."""
+"""Small nets and their updates as an attacker gets them."""
 
 from collections.abc import Callable
 

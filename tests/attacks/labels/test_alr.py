@@ -17,8 +17,8 @@ def test_it_is_exact_where_features_do_not_depend_on_the_image(labels, seed, obs
     assert alr(observe(labels, constant(build(Small, seed=seed)))).tolist() == sorted(labels)
 
 
-def test_the_estimate_of_p_is_what_makes_it_exact(observe):
-    """With 1/N for p, which is what no look at the model would say, the same batch comes out wrong."""
+def test_the_estimate_of_p_makes_it_exact(observe):
+    """With p = 1/N, without a look at the model, the same batch is wrong."""
     labels = [5] * 20 + [0] * 10 + [1, 2, 3]
     observation = observe(labels, constant(build(Small, seed=0)))
     guess = (len(labels) * (1 / N - classifier(observation).db)).round().clamp(0)

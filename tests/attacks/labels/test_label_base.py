@@ -25,7 +25,7 @@ def test_counts_are_the_largest_remainders_where_the_estimates_are_shares():
     assert torch.bincount(nearest_counts(estimates, 8), minlength=5).tolist() == [1, 3, 3, 0, 1]
 
 
-def test_of_estimates_that_are_alike_the_first_class_has_the_image():
+def test_equal_estimates_give_the_image_to_the_first_class():
     assert nearest_counts(torch.tensor([0.5, 0.5, 0.5, 0.5]), 2).tolist() == [0, 1]
 
 
@@ -44,7 +44,7 @@ def by_hand(victim, images, over):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_dummy_features_are_those_of_normal_images_in_the_victims_mode(training, observe):
+def test_dummy_features_come_from_normal_images_in_the_victims_mode(training, observe):
     observation = observe(net=build(Normed, seed=0), training=training)
     images = torch.randn(8, 1, 2, 3, generator=torch.Generator().manual_seed(0)).double()
     own = lambda x: (x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, correction=0))  # noqa: E731
@@ -52,7 +52,7 @@ def test_dummy_features_are_those_of_normal_images_in_the_victims_mode(training,
     torch.testing.assert_close(dummy_features(observation, 8), expected)
 
 
-def test_looking_at_dummy_features_leaves_the_victim_as_it_was(observe):
+def test_dummy_features_do_not_change_the_victim(observe):
     observation = observe(net=build(Normed, seed=0))
     victim = observation.victim
     before = {name: tensor.clone() for name, tensor in victim.model.state_dict().items()}
@@ -64,7 +64,7 @@ def test_looking_at_dummy_features_leaves_the_victim_as_it_was(observe):
     assert not any(module._forward_pre_hooks for module in victim.model.modules())
 
 
-def test_an_entry_that_is_not_finite_says_nothing(observe):
+def test_entries_that_are_not_finite_become_zero(observe):
     observation = observe()
     weight = observation.update["3.weight"]
     weight[0, 0], weight[1, 0], observation.update["3.bias"][2] = torch.nan, torch.inf, -torch.inf

@@ -1,4 +1,4 @@
-"""What holds for every method of label recovery. A method is tested by being in the folder."""
+"""Tests that every label method must pass. A method is tested because it is in the folder."""
 
 import subprocess
 import sys
@@ -60,7 +60,7 @@ def test_there_is_one_sorted_label_for_every_image(name, size, training, observe
 
 
 @every_method
-def test_a_single_image_is_told_exactly(name, observe):
+def test_the_label_of_a_single_image_is_exact(name, observe):
     for label in range(N):
         assert METHODS[name](observe([label], seed=label)).tolist() == [label]
 
@@ -72,18 +72,18 @@ def test_after_local_training_the_update_counts_in_units_of_a_gradient(name, obs
     update = {parameter: 0.3 * g for parameter, g in sgd.update.items()}
     avg = replace(sgd, update=update, knowledge=Knowledge(local=LocalTraining(lr=0.3)))
     assert torch.equal(METHODS[name](avg), METHODS[name](sgd))
-    blind = replace(avg, knowledge=Knowledge(local=LocalTraining()))
+    unscaled = replace(avg, knowledge=Knowledge(local=LocalTraining()))
     if "scale" not in METHODS[name].needs:
-        is_an_answer(METHODS[name](blind), blind)
+        is_an_answer(METHODS[name](unscaled), unscaled)
     else:
         with pytest.raises(InputError, match="unknown learning rate") as refusal:
-            METHODS[name](blind)
+            METHODS[name](unscaled)
         assert "\n" not in str(refusal.value)
 
 
 @every_method
 @pytest.mark.parametrize("damage", [0.0, torch.nan, torch.inf, -1.0, 1e30])
-def test_an_update_that_says_nothing_or_too_much_still_gets_an_answer(name, damage, observe):
+def test_a_damaged_update_still_gets_an_answer(name, damage, observe):
     observation = observe(batch(name, 9))
     for tensor in observation.update.values():
         tensor.mul_(damage)
@@ -101,7 +101,7 @@ def test_noise_and_zeros_still_get_an_answer(name, observe):
 
 
 @every_method
-def test_same_update_same_labels_and_nothing_is_moved(name, observe):
+def test_same_update_same_labels_and_no_side_effect(name, observe):
     observation = observe(batch(name, 9))
     before = {key: tensor.clone() for key, tensor in observation.update.items()}
     first, second = (METHODS[name](observation) for _ in range(2))
@@ -110,7 +110,7 @@ def test_same_update_same_labels_and_nothing_is_moved(name, observe):
 
 
 @every_method
-def test_labels_that_are_given_are_not_looked_at(name, observe):
+def test_given_labels_are_ignored(name, observe):
     observation = observe(batch(name, 9))
     wrong = (METHODS[name](observation) + 1) % N
     told = replace(observation, knowledge=Knowledge(labels=wrong))
@@ -130,7 +130,7 @@ def test_the_scale_of_the_victims_precision_does_not_matter(name, observe):
 
 
 @every_method
-def test_the_average_of_small_local_steps_is_read_as_a_gradient_is(name, observe):
+def test_the_average_of_small_local_steps_is_read_as_a_gradient(name, observe):
     """FedAvg: (theta_0 - theta_T) / (lr T)."""
     labels, lr, T = batch(name, 9), 1e-3, 3
     observation = observe(labels)
@@ -161,7 +161,7 @@ CANNOT = {
 
 @every_method
 @pytest.mark.parametrize("reason", CANNOT)
-def test_what_it_cannot_work_on_is_refused_in_one_line_that_says_what_would_do(name, reason, observe):
+def test_an_unsuitable_update_is_refused_in_one_line_with_an_alternative(name, reason, observe):
     need, net = CANNOT[reason]
     single = "one image" in METHODS[name].needs and need != "one image"
     observation = observe([1] if single else [1, 1, 0], net)
@@ -184,7 +184,7 @@ def test_a_method_says_what_it_needs_and_what_it_is(name):
 # How attacks get them.
 
 
-def test_an_attack_runs_on_labels_that_were_recovered(capture):
+def test_an_attack_runs_on_recovered_labels(capture):
     observation = capture((3, 50, 90), give_labels=False, rate=None, model=LeNet).observation
     attack = IG(steps=2, restarts=1)
     with pytest.raises(InputError, match="labels"):

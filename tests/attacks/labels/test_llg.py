@@ -70,7 +70,7 @@ def test_it_is_the_papers_loop_on_dummy_batches(seed, observe):
 
 
 def test_the_offset_matters(observe):
-    """Classes that the model likes have large sums even where they are there."""
+    """Classes that the model prefers have large sums even if they are in the batch."""
     labels = [0] * 5 + [1] * 3 + [2] * 2
     net = constant(build(Small, seed=0))
     with torch.no_grad():

@@ -50,8 +50,8 @@ def test_one_takes_the_minimum_and_the_other_the_sum(observe):
     assert row_sums(observation).tolist() == [4, 5]
 
 
-def test_sums_stand_more_noise_than_minima(observe):
-    """Why there are two of them: noise makes a minimum of its own over many features, and averages out in a sum."""
+def test_sums_tolerate_more_noise_than_minima(observe):
+    """Why there are two methods: over many features noise makes a minimum of its own, but averages out in a sum."""
     hits = {zlr: 0, row_sums: 0}
     for seed in range(10):
         labels = [seed % N, (seed + 3) % N]
