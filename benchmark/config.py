@@ -23,7 +23,7 @@ from leaderboard.options import Options, abouts
 from leaderboard.rows import PROTOCOL
 from priors import by_name as priors_by_name
 from priors.base import Prior
-from victims import catalog as victims_by_name
+from victims import by_name as victims_by_name
 from victims import checkpoints
 from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData

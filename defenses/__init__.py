@@ -1,1 +1,1 @@
-"""What a client does to its update before it shares it. One file each."""
+"""What a client does against leakage. One file each; the file's name is the name on the command line."""

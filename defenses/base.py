@@ -29,15 +29,15 @@ class Defense(ABC):
         return {}
 
     def model(self, model: nn.Module) -> nn.Module:
-        """The model that server and client share, which everybody knows."""
+        """The model that server and client share; everybody knows it."""
         return model
 
     def class_counts(self, batch_size: int) -> list[int]:
-        """How many images of each class make up a batch, the largest class first; empty where it does not matter."""
+        """How many images of each class are in a batch, the largest class first; empty if it does not matter."""
         return []
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
-        """How the client computes a gradient, in every step of its training, from how it would without defense."""
+        """How the client computes a gradient in every step of its training, given how it would without the defense."""
         return gradient_fn
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
@@ -47,9 +47,9 @@ class Defense(ABC):
     @staticmethod
     @abstractmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """The attacker's differentiable copy of the defense, from what it received alone.
+        """The adaptive attacker's differentiable surrogate of the defense, from what it received alone.
 
-        It is static so that it cannot see the parameters the client used.
+        It is static, so that it cannot see the client's parameters.
 
         Args:
             received: (R, *shape) per parameter: one received update for each run, in units of a gradient.
@@ -57,12 +57,12 @@ class Defense(ABC):
         """
 
     def surrogate(self) -> Estimate:
-        """What an attacker who knows which defense is used, and not its parameters, works with."""
+        """How an attacker who knows which defense is used, but not its parameters, builds the surrogate."""
         return type(self).estimate
 
 
 class Chain(Defense):
-    """Defenses in their order, as `DEFENSE=clipping:4+noise:0.01` has them."""
+    """Defenses one after another, in the order of `DEFENSE=clipping:4+noise:0.01`."""
 
     def __init__(self, parts: Sequence[Defense]) -> None:
         self.parts = tuple(parts)
@@ -73,7 +73,7 @@ class Chain(Defense):
         return model
 
     def class_counts(self, batch_size: int) -> list[int]:
-        """Those of the first part to which they matter."""
+        """The counts of the first part that has any."""
         return next(filter(None, (part.class_counts(batch_size) for part in self.parts)), [])
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
@@ -88,10 +88,10 @@ class Chain(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        raise TypeError("what a chain does depends on its parts; call `surrogate`")
+        raise TypeError("the surrogate of a chain depends on its parts; call `surrogate`")
 
     def surrogate(self) -> Estimate:
-        """Each part estimated from what came out at the end, applied in their order."""
+        """The surrogates of the parts, each estimated from what was received at the end, applied in their order."""
         estimates = [part.surrogate() for part in self.parts]
 
         def estimate(received: Gradient, victim: Victim) -> Transform:

@@ -1,4 +1,4 @@
-"""Gradient clipping: GIFD supplement F (1), whose text clips every tensor and whose code the whole update."""
+"""Gradient clipping: GIFD supplement F (1). Its text clips every tensor, its code the whole update."""
 
 import math
 from typing import Literal
@@ -15,13 +15,13 @@ TINY = 1e-30  # a tensor of zeros stays one, with finite gradients
 
 
 class Clipping(Defense):
-    """What is longer than the bound is shortened to it: g min(c / |g|, 1) in l2 norms."""
+    """Tensors (or the update) longer than a bound are shortened to it: g min(c / |g|, 1) in l2 norms."""
 
     def __init__(self, bound: float, by: Literal["layer", "global"] = "layer") -> None:
         """
         Args:
             bound: c, in units of the update; above 0.
-            by: whether every tensor is held against it, or the whole update.
+            by: whether every tensor is compared with it, or the whole update.
 
         Raises:
             InputError: the bound is not above 0, or not finite.
@@ -38,12 +38,12 @@ class Clipping(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """Every tensor of the dummy gradient clipped to the norm with which it arrived (GIFD supplement F).
+        """Every tensor of the dummy gradient is clipped to the norm of the received tensor (GIFD supplement F).
 
-        Whether the bound held for each tensor or for all together is not known, and need not be. A clipped tensor
-        arrived with its direction and its norm, whatever shortened it, and one that was left alone is not longer than
-        it arrived. So at the private batch the result is the received update in every case. A bound that several
-        norms share would tell more, but not after noise or another defense, which shift them apart.
+        The attacker does not know whether the bound was for each tensor or for all together, and need not know. At the
+        private batch the result is the received update in both cases: clipping keeps the direction of a tensor, and a
+        tensor that was not clipped has the norm that was received. Several tensors with the same norm would reveal the
+        bound, but not after noise or another defense, which change the norms.
         """
         norms = {name: squares(g).sqrt() for name, g in received.items()}
 

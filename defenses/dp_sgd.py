@@ -21,18 +21,18 @@ TINY = 1e-30  # a received update of zeros has no length
 
 
 class DPSGD(Defense):
-    """Every image's gradient is clipped to a bound C, and Gaussian noise of std sigma C is added to their sum.
+    """DP-SGD: every image's gradient is clipped to a bound C, and Gaussian noise of std sigma C is added to their sum.
 
-    It costs utility: at epsilon 8 and delta 1e-5 the paper reports 97 % on MNIST against 98.3 % without, and 73 % on
-    CIFAR-10 against 80 %. Under FedAvg every local step is made private by itself, and in several rounds every round's
-    gradient.
+    It costs utility: at epsilon 8 and delta 1e-5 the paper reports 97 % on MNIST (98.3 % without) and 73 % on CIFAR-10
+    (80 % without). Under FedAvg every local step is made private by itself; with several rounds, the gradient of every
+    round.
     """
 
     def __init__(self, bound: float, noise: float) -> None:
         """
         Args:
             bound: C, of the l2 norm of one image's gradient over all parameters; above 0.
-            noise: sigma, the noise multiplier, 0 or more; of B images the mean gets noise of std sigma C / B.
+            noise: sigma, the noise multiplier, 0 or more; the mean of B images gets noise of std sigma C / B.
 
         Raises:
             InputError: the bound is not above 0, the noise is below 0, or one of them is not finite.
@@ -44,7 +44,7 @@ class DPSGD(Defense):
         self.bound, self.noise = bound, noise
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
-        """One image after the other: that works for every victim, and for what earlier defenses do to `gradient_fn`.
+        """One image after another: this works for every victim, and together with earlier defenses.
 
         Raises:
             InputError: batch norm mixes the images.
@@ -69,15 +69,15 @@ class DPSGD(Defense):
         return private
 
     def epsilon(self, steps: int, sample_rate: float, delta: float = 1e-5) -> float:
-        """What the presence of one image changes at most, (epsilon, delta); infinite without noise.
+        """The epsilon of (epsilon, delta)-differential privacy for the presence of one image; infinite without noise.
 
-        By Opacus' RDP accountant, an upper bound: 8 % above the exact value of one step with sigma = 1 on all images,
-        and never below 0.1 at delta = 1e-5. Its PRV accountant is tighter, but its grid grows with epsilon, and with
-        the little noise that attacks see through (100 steps at sigma = 0.1) 12 GB are not enough for it.
+        It is an upper bound, by Opacus' RDP accountant: 8 % above the exact value for one step with sigma = 1 on all
+        images, and never below 0.1 at delta = 1e-5. Opacus' PRV accountant is tighter, but its grid grows with epsilon:
+        with so little noise that attacks still work (100 steps at sigma = 0.1), 12 GB of memory are not enough.
 
         Args:
             steps: clipped and noised gradients, of all rounds and local steps.
-            sample_rate: share of all images that a batch has, in (0, 1]; they count as drawn by independent coins.
+            sample_rate: the share of all images that is in a batch, in (0, 1]; each is drawn independently.
 
         Raises:
             InputError: a count, rate or delta outside its range.
@@ -89,7 +89,7 @@ class DPSGD(Defense):
             )
         if self.noise == 0:
             return math.inf
-        from opacus.accountants import RDPAccountant  # it takes seconds to load, and attacks do without it
+        from opacus.accountants import RDPAccountant  # it takes seconds to load, and attacks do not need it
 
         accountant = RDPAccountant()
         accountant.history = [(self.noise, sample_rate, steps)]
@@ -97,28 +97,28 @@ class DPSGD(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """The dummy gradient shortened to the received norm, as global clipping would; its direction is kept.
+        """The dummy gradient is shortened to the received norm, as by global clipping; its direction is kept.
 
-        So an attacker who compares lengths is not misled by the clipping of one image: without noise it is undone
-        exactly, and with noise the received norm N is still a bound, N^2 = |clipped|^2 + d (sigma C / B)^2 in the mean
-        of d parameters. Of several images each was shortened by itself, which no map of their mean can repeat. The
-        noise has mean zero, so nothing stands for it.
+        For one image without noise this repeats the clipping exactly, so an attacker who compares lengths is not
+        misled. With noise the received norm N is still a bound: on average N^2 = |clipped|^2 + d (sigma C / B)^2 for d
+        parameters. Of several images each was shortened by itself, which no map of their mean can repeat. The noise has
+        mean zero, so the surrogate has none.
         """
         bounds = [square(part).clamp_min(TINY).sqrt() for part in by_round(victim, received)]
         return lambda gradient: clip(gradient, bounds, victim)
 
 
 def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradient:
-    """Every run's gradient (R, *shape), of each round by itself, shortened to its bound in l2 norm.
+    """Every run's gradient (R, *shape) shortened to its bound in l2 norm, each round by itself.
 
     Args:
         bounds: (R,) or () for each round, above 0.
     """
     tensors = []
     for part, c in zip(by_round(victim, gradient), bounds, strict=True):
-        factor = c / square(part).maximum(c.square()).sqrt()  # of squares: the root has no gradient at 0
+        factor = c / square(part).maximum(c.square()).sqrt()  # of squares: a root has no gradient at 0
         tensors += [g * factor.view(-1, *[1] * (g.ndim - 1)) for g in part.values()]
-    return dict(zip(gradient, tensors, strict=True))  # one round's after another's, as parameters are
+    return dict(zip(gradient, tensors, strict=True))  # round after round, which is the order of the parameters
 
 
 def square(gradient: Gradient) -> Tensor:

@@ -1,6 +1,4 @@
-"""Batches whose labels are hard to tell: Jeon et al., *Gradient Inversion with Generative Image Prior* (GIAS), NeurIPS
-2021, appendix F.
-"""
+"""Label confusion: Jeon et al., *Gradient Inversion with Generative Image Prior* (GIAS), NeurIPS 2021, appendix F."""
 
 from defenses.base import Defense
 from victims.errors import InputError
@@ -9,11 +7,11 @@ from victims.victim import Gradient, Victim
 
 
 class LabelConfusion(Defense):
-    """Every batch has the same number of different labels: fewer than images, and not too few.
+    """Every batch has the same number of different labels, fewer than images.
 
-    The images are shared out as evenly as can be, for then the labels n_1, ..., n_N can be given to them in the most
-    ways, B! / (n_1! ... n_N!). A batch is no longer drawn at random, which costs the client a gradient that is fair to
-    all its classes, and it must have enough images of each.
+    The images are divided among the labels as evenly as possible, because then there are most ways to assign the labels
+    to them, B! / (n_1! ... n_N!). The cost: a batch is no longer drawn at random, so its gradient is not an unbiased
+    estimate over the client's classes, and the client needs enough images of each class.
     """
 
     def __init__(self, labels: int) -> None:
@@ -35,7 +33,7 @@ class LabelConfusion(Defense):
         """
         if self.labels > batch_size:
             raise InputError(
-                f"label_confusion is to put {self.labels} labels into a batch of {batch_size}; give at most as many "
+                f"label_confusion cannot put {self.labels} labels into a batch of {batch_size}; give at most as many "
                 "labels as images."
             )
         images, more = divmod(batch_size, self.labels)
@@ -43,5 +41,5 @@ class LabelConfusion(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """Nothing is done to the gradient. An attacker adapts by how it reads labels: `alr` needs none distinct."""
+        """The gradient is not changed. An attacker adapts by its label method: `alr` does not need distinct labels."""
         return lambda gradient: gradient

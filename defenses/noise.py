@@ -48,8 +48,8 @@ class Noise(Defense):
     def estimate(received: Gradient, victim: Victim) -> Transform:
         """The mean over the noise, which is the dummy gradient itself.
 
-        No map of the dummy gradient does better: this noise is drawn once, is not seen, and does not depend on the
-        gradient. What it asks for is a distance. For Gaussian noise the likelihood of the received update is squared
-        l2, and the cosine is the same up to the dummy's length.
+        No map of the dummy gradient does better: the noise is drawn once, is not known, and does not depend on the
+        gradient. An attacker can adapt by the distance instead. For Gaussian noise the log-likelihood of the received
+        update is the negative squared l2 distance, and the cosine distance is the same up to the dummy's length.
         """
         return lambda gradient: gradient

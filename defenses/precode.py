@@ -17,13 +17,13 @@ from victims.victim import Gradient, LossTerm, Victim, last_linear
 
 
 class Precode(Defense):
-    """A variational bottleneck in front of the classifier, whose noise is in every gradient that a client computes.
+    """PRECODE: a variational bottleneck before the classifier adds noise to every gradient that a client computes.
 
     Assumed: the defaults, that the encoder gives log sigma, and the initial weights, which are torch's for linear
-    layers; how strong the noise is depends on them.
+    layers. The strength of the noise depends on them.
 
-    It costs every participant 3 k F + 2 k + F further parameters for F features, which for small victims are most of
-    the model (convnet: 3.2 of 3.3 million), and a classifier that learns from noisy features.
+    It costs every participant 3 k F + 2 k + F more parameters for F features, which are most of the parameters of small
+    victims (convnet: 3.2 of 3.3 million), and a classifier that learns from noisy features.
     """
 
     def __init__(self, size: int = 256, beta: float = 1e-3) -> None:
@@ -42,7 +42,7 @@ class Precode(Defense):
         self.size, self.beta = size, beta
 
     def model(self, model: nn.Module) -> nn.Module:
-        """In place; the classifier's parameters come to lie one level deeper, all others keep their names.
+        """In place. The names of the classifier's parameters get one level deeper; all others keep their names.
 
         Raises:
             InputError: there is no linear layer.
@@ -58,7 +58,7 @@ class Precode(Defense):
         return model
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
-        """Every image of every step has noise of its own, which the victim itself never holds."""
+        """Every image of every step has its own noise, which is never stored in the victim."""
         sizes = {f"{name}.noise": m.size for name, m in victim.model.named_modules() if isinstance(m, Bottleneck)}
 
         def noisy(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
@@ -72,14 +72,14 @@ class Precode(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """Leaves the bottleneck and the classifier behind it out of the matching.
+        """The bottleneck and the classifier after it are not matched.
 
-        Their gradients are products with the client's noise, or with what it has become. In front of the bottleneck
-        the noise is in the backward signal alone, for which its mean, zero, stands in: no more than an approximation.
+        Their gradients are products with the client's noise, or with what becomes of it. In the layers before the
+        bottleneck the noise is only in the backward signal, and is approximated by its mean, zero.
 
-        Zeros in their place would not do: what was received of them would stay in the length of a cosine, of which
-        the rest is so little (measured: 0.05 and less in lenet, 0.01 and less in convnet) that any penalty outweighs
-        the matching.
+        Zeros in place of these gradients would not work: the received ones would still count in the length of a cosine.
+        The share of the other layers is so small (measured: at most 0.05 in lenet, 0.01 in convnet) that any penalty
+        would outweigh the matching.
         """
         guarded = tuple(f"{name}.".lstrip(".") for name, m in victim.model.named_modules() if isinstance(m, Guarded))
         return lambda gradient: {name: g for name, g in gradient.items() if not name.startswith(guarded)}
@@ -91,7 +91,7 @@ class Bottleneck(LossTerm):
     The penalty is beta KL(N(mu, sigma^2) || N(0, 1)): the sum over units, the mean over images (assumed).
 
     Attributes:
-        noise: (B, k), standard normal on the client; zero, which makes z its mean, for everybody else.
+        noise: (B, k), standard normal on the client; zero for everybody else, so that z is its mean.
     """
 
     def __init__(self, features: int, size: int, beta: float) -> None:
@@ -109,4 +109,4 @@ class Bottleneck(LossTerm):
 
 
 class Guarded(nn.Sequential):
-    """A bottleneck and the classifier behind it."""
+    """A bottleneck and the classifier after it."""

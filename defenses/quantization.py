@@ -41,8 +41,8 @@ class Quantization(Defense):
     def estimate(received: Gradient, victim: Victim) -> Transform:
         """The mean over the rounding, which is the dummy gradient itself.
 
-        The grid's step can be read off what was received. But where there are levels enough to rebuild anything,
-        rounding the dummy to the nearest of them rebuilds less: most entries lie far below one step, and what chance
-        sent of them is then matched by zeros.
+        The grid's step is visible in what was received. But with enough levels to reconstruct anything, rounding the
+        dummy gradient to the grid reconstructs less: most entries are far below one step, so the few of them that were
+        rounded up at random would be matched by zeros.
         """
         return lambda gradient: gradient

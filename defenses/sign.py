@@ -7,22 +7,22 @@ from defenses.base import Defense
 from victims.observation import Transform
 from victims.victim import Gradient, Victim
 
-TINY = 1e-30  # a tensor of zeros has no magnitude to go by: it stays one, and its gradients small
+TINY = 1e-30  # a tensor of zeros has no mean magnitude: it stays zero, and its gradients stay small
 
 
 class Sign(Defense):
-    """Every entry becomes 1, -1, or 0 where it is zero."""
+    """Every entry becomes its sign: 1, -1 or 0."""
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
         return {name: g.sign() for name, g in update.items()}
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """g / (|g| + m), where m is the mean magnitude of the dummy's own tensor: a sign that has gradients.
+        """g / (|g| + m), where m is the mean magnitude of the dummy gradient's own tensor: a sign that has gradients.
 
-        The sign itself has none. Entries far above m go to their sign, entries near zero, whose sign a small change
-        of the images turns, stay near zero, and every tensor counts as it does in what was received, whatever its
-        length. The result depends on no length, so the magnitudes that were not sent are not missed.
+        The sign itself has none. Entries far above m become their sign. Entries near zero, whose sign a small change of
+        the images flips, stay near zero. Every tensor has the same weight as in the received update. The result does
+        not depend on lengths, so the magnitudes that were not sent are not needed.
         """
 
         def soft(g: Tensor) -> Tensor:

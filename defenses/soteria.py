@@ -13,27 +13,27 @@ from victims.observation import Transform
 from victims.rounds import Rounds
 from victims.victim import Gradient, Victim
 
-EPS = 1e-8  # assumed; where a feature is zero in one image, its gradient there is zero too, and 0 / EPS is 0
+EPS = 1e-8  # assumed; if a feature is zero in an image, its gradient there is zero too, and 0 / EPS is 0
 VALUES = 2**20  # gradients in the pixels that are computed at once, which bounds memory for any size and batch
 
 
 class Soteria(Defense):
-    """The weight gradient of one linear layer is zero for the features that tell most of the image.
+    """Soteria: the weight gradient of one linear layer is zero for the features that reveal most of the image.
 
-    Features are those that enter the layer. It needs their gradients in the images, a backward pass for each. The paper
+    Features are the layer's inputs. Their gradients in the images are needed, a backward pass for each. The paper
     reports that accuracy is maintained.
 
-    Paper and code agree at one image, in two ways of writing: the paper prunes the largest r_f / |dr_f / dX|, the code
-    (`thresh = percentile(ratio, rate)`, `mask = ratio >= thresh`) the smallest |dr_f / dX| / r_f. Over a batch the code
-    adds up its ratios, which is done here; the paper's would rank otherwise. They part at features that are zero
-    in the whole batch, which send nothing: pruned, they take nothing from anyone. In the paper's formula they
-    come last; in the code 0 / 0 makes the threshold NaN, and nothing is masked. Here they are not counted.
+    For one image, paper and code agree: the paper prunes the largest r_f / |dr_f / dX|, the code (`thresh =
+    percentile(ratio, rate)`, `mask = ratio >= thresh`) the smallest |dr_f / dX| / r_f. Over a batch the code adds up
+    its ratios, and so does this; the paper's ratios would rank differently. Paper and code differ for features that are
+    zero in the whole batch. These send nothing, so pruning them protects nothing. In the paper's formula they come
+    last; in the code 0 / 0 makes the threshold NaN, and nothing is masked. Here they are not counted.
     """
 
     def __init__(self, rate: float, layer: str = "") -> None:
         """
         Args:
-            rate: share that is pruned of the features which are not zero in the whole batch, in [0, 1).
+            rate: share of the features that is pruned, in [0, 1). Those that are zero in the whole batch do not count.
             layer: name of a linear layer of the victim; by default its classifier.
 
         Raises:
@@ -69,9 +69,9 @@ class Soteria(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """Columns of linear layers that arrived as zero are masked in the dummy gradient too.
+        """Columns of linear layers that were received as zero are masked in the dummy gradient too.
 
-        A feature that was zero by itself cannot be told from one that was pruned; it is masked like it.
+        A feature that was zero by itself looks like a pruned one, and is masked too.
         """
         kept = {name: (received[name] != 0).any(1, keepdim=True) for name in linear_weights(victim)}
         return lambda gradient: {name: g.where(kept[name], 0) if name in kept else g for name, g in gradient.items()}
@@ -91,16 +91,16 @@ def pruned(ratios: Tensor, live: Tensor, rate: float) -> Tensor:
 
 
 def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """How much the features that enter a linear layer move with the images, against how large they are.
+    """How strongly the input features of a linear layer depend on the images, relative to their size.
 
     Args:
         theta: the weights.
-        weight: the name of the layer's.
+        weight: the name of the layer's weight.
         images: (B, C, H, W), normalized.
 
     Returns:
-        (F,): sum over the images of |dr_f / dX|_2 / (|r_f| + EPS), and over positions where the layer sees several, as
-        tokens; (F,) bool: whether r_f is other than zero anywhere.
+        (F,): the sum of |dr_f / dX|_2 / (|r_f| + EPS) over the images, and over positions if the layer has several,
+        such as tokens; (F,) bool: whether r_f is nonzero anywhere.
 
     Raises:
         InputError: the model uses the weight without calling the layer.
@@ -112,22 +112,22 @@ def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) 
     if not seen:
         name = weight.removesuffix(".weight")
         raise InputError(f"soteria: the victim never calls '{name}' as a layer, as inside attention; choose another.")
-    r = seen[weight].reshape(len(images), -1)  # (B, P F): what enters at every position
-    gradients = slope_norms(r, images)
+    r = seen[weight].reshape(len(images), -1)  # (B, P F): the inputs at every position
+    gradients = gradient_norms(r, images)
     r = r.detach()
     ratios = gradients / (r.abs() + EPS)
     F = seen[weight].shape[-1]
     return ratios.view(-1, F).sum(0), (r != 0).view(-1, F).any(0)
 
 
-def slope_norms(r: Tensor, images: Tensor) -> Tensor:
+def gradient_norms(r: Tensor, images: Tensor) -> Tensor:
     """|dr_f / dX|_2 of features (B, F) in every image (B, C, H, W): (B, F).
 
-    As in the code, an image's gradient is that of the feature's sum over the batch, so the images of a batch that batch
-    norm mixes share their effects.
+    As in the code, the gradient is that of the feature's sum over the batch. So if batch norm mixes the images of a
+    batch, their effects add up.
     """
     norms = torch.zeros_like(r)
-    live = r.detach().any(0).nonzero().flatten()  # behind a ReLU half of them are not, and have no gradient
+    live = r.detach().any(0).nonzero().flatten()  # after a ReLU half of them are zero, and have no gradient
     for some in live.split(max(1, VALUES // images.numel())):
         chosen = torch.zeros(len(some), *r.shape, dtype=r.dtype, device=r.device)
         chosen[torch.arange(len(some)), :, some] = 1

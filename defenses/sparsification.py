@@ -12,7 +12,7 @@ from victims.victim import Gradient, Victim
 
 
 class Sparsification(Defense):
-    """Only the largest entries of every tensor are sent, the rest are zero."""
+    """Only the largest entries of every tensor are sent; the others are zero."""
 
     def __init__(self, rate: float) -> None:
         """
@@ -36,7 +36,7 @@ class Sparsification(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """Entries that arrived as zero are masked in the dummy gradient too."""
+        """Entries that were received as zero are masked in the dummy gradient too."""
         masks = {name: g != 0 for name, g in received.items()}
         return lambda gradient: {name: torch.where(masks[name], g, 0) for name, g in gradient.items()}
 

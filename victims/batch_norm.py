@@ -6,10 +6,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class BatchNorm(nn.Module):
-    """Normalizes by the batch's own statistics, in elementary operations, and keeps no running ones.
+    """Normalizes by the batch's own statistics, in elementary operations, and keeps no running statistics.
 
-    torch's own layer in train mode gives a wrong second derivative, silently, under `torch.func.vmap` of a `grad`
-    (seen in torch 2.15): what flows through its saved statistics is lost.
+    torch's own layer in train mode silently gives a wrong second derivative under `torch.func.vmap` of a `grad` (seen
+    in torch 2.15): the part through its saved statistics is lost.
     """
 
     running_mean: None = None
@@ -18,13 +18,13 @@ class BatchNorm(nn.Module):
     def __init__(self, layer: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
-        self.after = nn.Sequential(*layer.children())  # timm's layers also activate what they normalized
+        self.after = nn.Sequential(*layer.children())  # timm's layers include the activation that follows
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...)."""
         over, channels = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
-        centerd = x - x.mean(over, keepdim=True)
-        y = centerd * (centerd.square().mean(over, keepdim=True) + self.eps).rsqrt()
+        centered = x - x.mean(over, keepdim=True)
+        y = centered * (centered.square().mean(over, keepdim=True) + self.eps).rsqrt()
         if self.weight is not None:
             y = torch.addcmul(self.bias.view(channels), y, self.weight.view(channels))
         return self.after(y)

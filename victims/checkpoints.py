@@ -1,4 +1,4 @@
-"""Files of trained weights in the layout of their authors: read without running code, refused in one line."""
+"""Files of trained weights in the layout of their authors: read without running code, or refused in one line."""
 
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from victims.errors import InputError
 
 
 def tensors(path: Path) -> Any:
-    """What a file holds, on the CPU: `.safetensors`, else what `torch.save` wrote; code in it is never run.
+    """The content of a file, on the CPU: `.safetensors`, or what `torch.save` wrote. Code in it never runs.
 
     Raises:
         InputError: no file, or one that is not of plain tensors.
@@ -24,13 +24,13 @@ def tensors(path: Path) -> Any:
         raise InputError(f"no weights at {path}; put them there, or fix the path.")
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # what is no such file makes its reader fail in any way
+    except Exception as error:  # on another kind of file the reader may fail in any way
         raise InputError(f"{path} is not a file of plain tensors ({type(error).__name__}); get it again.") from None
 
 
 @contextmanager
 def expected(what: str, path: Path) -> Iterator[None]:
-    """Tensors of a foreign layout fail in as many ways as there are files; here they are all one line.
+    """Turn any failure on a file of another layout into one line.
 
     Raises:
         InputError: in place of any error.
@@ -43,7 +43,7 @@ def expected(what: str, path: Path) -> Iterator[None]:
 
 
 def find(name: str, folder: Path) -> Path:
-    """The file of a victim's weights: at this path, or else below the folder.
+    """The file of a victim's weights: at this path, or else inside the folder.
 
     Raises:
         InputError: there is none.
@@ -57,10 +57,10 @@ def find(name: str, folder: Path) -> Path:
 def load(model: nn.Module, path: Path, name: str) -> None:
     """Give a model all of its weights and buffers, in place.
 
-    The file holds a state dict, or has one under `state_dict` or `model`; a prefix `module.` is taken off.
+    The file holds a state dict, or has one under `state_dict` or `model`; a prefix `module.` is removed.
 
     Args:
-        name: of the model, to say what the file should be of.
+        name: of the model, for messages.
 
     Raises:
         InputError: no such file, or of another model, other classes or another image size.
@@ -90,5 +90,5 @@ def sha256(path: Path) -> str:
 
 
 def label(path: Path) -> str:
-    """What a row calls these weights: the file's name and the beginning of its SHA-256."""
+    """The name of these weights in a row: the file's name and the beginning of its SHA-256."""
     return f"{path.name}:{sha256(path)[:8]}"

@@ -26,15 +26,15 @@ class LocalTraining:
     """Plain SGD of every client on its own images, before the server averages their weights (FedAvg).
 
     McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS 2017,
-    algorithm 1. A client cuts its images, in the order in which they lie in the batch, into mini-batches, and these
-    are the same in every epoch, as in the attack of Geiping et al., 2020. Of B images it takes
-    T = epochs * ceil(B / clients / mini_batch) steps.
+    algorithm 1. A client cuts its images into mini-batches in the order of the batch. They are the same in every epoch,
+    as in the attack of Geiping et al., 2020. For B images a client takes T = epochs * ceil(B / clients / mini_batch)
+    steps.
 
     Attributes:
         epochs: passes over a client's images.
-        mini_batch: images per step; the last step of an epoch takes what is left. None is all of the client's.
+        mini_batch: images per step; the last step of an epoch takes the rest. None: all images of the client.
         clients: each has an equal share of the batch, and the server sees only the mean of what they send.
-        lr: the learning rate; None where an attacker does not know it.
+        lr: the learning rate; None if an attacker does not know it.
 
     Raises:
         InputError: a count below 1, or a learning rate that is not above 0.
@@ -53,12 +53,12 @@ class LocalTraining:
             raise InputError(f"lr is {self.lr}; give a learning rate above 0.")
 
     def known_lr(self) -> float:
-        """Of a client, or of an attacker who repeats its training."""
+        """The learning rate of a client, or of an attacker who repeats its training."""
         assert self.lr is not None, "only an attacker can lack the learning rate, and then nothing is repeated"
         return self.lr
 
     def schedule(self, batch_size: int) -> list[list[slice]]:
-        """For every client the images of each of its T steps.
+        """For every client, the images of each of its T steps.
 
         Raises:
             InputError: the clients cannot have equal shares.
@@ -81,12 +81,12 @@ class LocalTraining:
 
 
 def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, gradient_fn: GradientFn | None = None) -> Gradient:
-    """FedSGD: the gradient of the mean loss over the batch, one step, nothing else.
+    """FedSGD: the gradient of the mean loss over the batch.
 
     Args:
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
-        gradient_fn: how the client computes a gradient; plainly, where none is given.
+        gradient_fn: how the client computes a gradient; by default plainly.
     """
     gradient_fn = gradient_fn or partial(gradient_at, victim)
     return {name: g.detach() for name, g in gradient_fn(victim.parameters, victim.normalize(images), labels).items()}
@@ -95,14 +95,14 @@ def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, gradient_fn: Gradien
 def fed_avg(
     victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining, gradient_fn: GradientFn | None = None
 ) -> Gradient:
-    """FedAvg: theta_0 - theta_T, of the mean theta_T that the clients send. It points as a gradient does.
+    """FedAvg: theta_0 - theta_T, where theta_T is the mean over the clients. It has the direction of a gradient.
 
-    It is lr times the sum of T gradients. What the weights' rounding swallows of it never reaches the server.
+    It is lr times the sum of T gradients. What is lost when the weights are rounded never reaches the server.
 
     Args:
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
-        gradient_fn: how a client computes a gradient; plainly, where none is given.
+        gradient_fn: how a client computes a gradient; by default plainly.
 
     Raises:
         InputError: the clients cannot have equal shares.
@@ -116,7 +116,7 @@ def fed_avg(
 def mean_gradient(
     gradient_fn: GradientFn, theta: Gradient, images: Tensor, labels: Tensor, local: LocalTraining
 ) -> Gradient:
-    """(theta_0 - theta_T) / (lr T), the mean over the clients: the mean of all gradients that they step along.
+    """(theta_0 - theta_T) / (lr T), the mean over the clients: the mean of the gradients of all steps.
 
     Args:
         theta: theta_0.
@@ -157,13 +157,13 @@ def known_statistics(
 
     - `none`: nothing.
     - `running`: the model's own running statistics, which every participant has.
-    - `recovered`: the client shares the running statistics after its step, as FedAvg with batch norm does; the
-      attacker takes those before it out again.
+    - `recovered`: the client shares its running statistics after its step, as in FedAvg with batch norm. The attacker
+      computes the batch's statistics from those before and after.
     - `exact`: those of the private batch, which published attacks often assume.
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        local: the clients' training, under FedAvg. `exact` ones are still of the whole batch before it.
+        local: the clients' training, under FedAvg. `exact` ones are those of the whole batch before it.
 
     Raises:
         InputError: the victim has no such statistics, or they cannot be told apart.
@@ -196,7 +196,7 @@ def recover_statistics(victim: Victim, after: Statistics, shape: tuple[int, ...]
     """The batch's statistics from the running ones before and after: (after - (1 - m) before) / m.
 
     Args:
-        shape: (B, C, H, W) of the batch; with it the variance is freed of torch's correction n / (n - 1).
+        shape: (B, C, H, W) of the batch, to undo torch's correction n / (n - 1) of the variance.
     """
     sizes = {n: x.numel() // x.shape[1] for n, x in victim.batch_norm_inputs(victim.mean.new_zeros(shape)).items()}
     found = {}

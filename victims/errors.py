@@ -1,4 +1,4 @@
-"""What is said to the user: an exception for what they can fix, a warning for what they should know."""
+"""Messages to the user: an exception for what they can fix, a warning for what they should know."""
 
 
 class InputError(ValueError):

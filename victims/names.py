@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line that names what there is, and the nearest."""
+    """One line that lists the known names, and the nearest one."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""

@@ -1,4 +1,4 @@
-"""All that the attacker gets."""
+"""Everything that the attacker gets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from victims.errors import InputError
 from victims.victim import Gradient, Statistics, Victim
 
 Transform = Callable[[Gradient], Gradient]
-"""Maps dummy gradients to what the client would have sent; every tensor is (R, *shape). What it leaves out is not
-matched."""
+"""Maps dummy gradients to what the client would have sent; every tensor is (R, *shape). Tensors that it
+leaves out are not matched."""
 
 Estimate = Callable[[Gradient, Victim], Transform]
 """Builds a `Transform` from the received updates, every tensor (R, *shape), and the victim alone."""
@@ -22,11 +22,13 @@ class Knowledge:
     """What the attacker is declared to know besides victim and update.
 
     Attributes:
-        labels: (B,) the batch's labels as a sorted multiset, or None where they are not given.
-        estimate: how an attacker who knows *which* defense was used (never its parameters) copies it, or None.
-        statistics: of the batch, for the victim's batch-norm layers, as its level allows; None where not given.
+        labels: (B,) the batch's labels as a sorted multiset, or None if they are not given.
+        estimate: builds the surrogate of the defense for an attacker who knows *which* defense was used, never its
+            parameters; None for a non-adaptive attacker.
+        statistics: of the batch, for the victim's batch-norm layers, at the attacker's level; None if not given.
         local: how the clients trained, under FedAvg; None under FedSGD. Without a learning rate the scale of the update
-            is not known. The order of the batch is not part of it: which labels shared a mini-batch is not known.
+            is not known. The order of the batch is not part of it, so the attacker does not know which labels shared a
+            mini-batch.
     """
 
     labels: Tensor | None = None
@@ -55,10 +57,10 @@ class Observation:
     knowledge: Knowledge
 
     def gradient(self) -> Gradient:
-        """The update in units of a gradient: as it is, or after local training (theta_0 - theta_T) / (lr T).
+        """The update in units of a gradient: the update itself, or after local training (theta_0 - theta_T) / (lr T).
 
-        This is the average gradient approximation (IGIMS, eq. 12). Where the attacker does not know lr, it is the
-        update as it is: right up to a factor.
+        This is the average gradient approximation (IGIMS, eq. 12). If the attacker does not know lr, it is the update
+        itself, correct up to a factor.
         """
         local = self.knowledge.local
         if local is None or local.lr is None:

@@ -1,7 +1,7 @@
 """Several rounds of federated learning in which a client shares updates of the same images.
 
-The models of all rounds stand side by side as one victim, whose update is those of all rounds. So every attack
-that matches updates matches them all, as in GIAS, appendix D: min over x of sum_t c_t(x; theta_t, g_t).
+The models of all rounds form one victim, and its update holds the updates of all rounds. So every attack that matches
+updates matches all of them, as in GIAS, appendix D: min over x of sum_t c_t(x; theta_t, g_t).
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Rounds(nn.Module):
 
 
 def by_round(victim: Victim, update: Gradient) -> list[Gradient]:
-    """Every round's part of an update under its model's own names; the update alone where there is one round."""
+    """The update of every round, under the parameter names of its model; a list of one if there is one round."""
     if not isinstance(victim.model, Rounds):
         return [update]
     parts: list[Gradient] = [{} for _ in victim.model.rounds]
@@ -44,9 +44,9 @@ def models_of_rounds(
     """The global model at every round.
 
     Args:
-        make: a model from `seed=`.
+        make: builds a model from `seed=`.
         data: what the other clients train on.
-        between: steps of SGD from one round to the next; with 0 every round's model is drawn anew.
+        between: steps of SGD from one round to the next; with 0 every round has new weights.
     """
     models = [make(seed=seed)]
     draws = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Seeds that depend on names, not on the order in which things are drawn."""
+"""Seeds that depend on names, not on the order of draws."""
 
 import hashlib
 

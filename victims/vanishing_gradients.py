@@ -1,19 +1,19 @@
-"""Images of which a victim is so certain that they leave next to nothing in its update."""
+"""Vanishing gradients: images that a victim is so certain of that they add almost nothing to its update."""
 
 import torch
 from torch import Tensor
 
 from victims.victim import Victim, classification_loss
 
-ROUNDINGS = 1000  # above so many, three digits are right
+ROUNDINGS = 1000  # above this, three digits are right
 
 
 def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
-    """What to tell the user of images whose share of the gradient is near zero; None where there are none.
+    """A message about images whose share of the gradient is near zero; None if there are none.
 
-    That share is linear in p - y, which is all that the logits get back from the loss, and a probability p near 1 is
-    known to one rounding of its number type. Where 1 - p of the label is below a thousand roundings (1.2e-4 in
-    float32), the share is as much smaller than that of an image in doubt, and has fewer than three right digits.
+    That share is linear in p - y, the gradient of the loss in the logits, and a probability p near 1 is known up to one
+    rounding of its number type. If 1 - p of the label is below a thousand roundings (1.2e-4 in float32), the share is
+    smaller by that factor than for an uncertain image, and fewer than three of its digits are right.
 
     Args:
         images: (B, C, H, W) in [0, 1].
@@ -28,6 +28,6 @@ def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
         return None
     kind = str(images.dtype).removeprefix("torch.")
     return (
-        f"the victim is certain of {certain} of {len(labels)} images (1 - p of the label below {least:.0e}): they send "
-        f"next to nothing, with fewer than three right digits in {kind}."
+        f"the victim is certain of {certain} of {len(labels)} images (1 - p of the label below {least:.0e}): they add "
+        f"almost nothing to the update, with fewer than three right digits in {kind}."
     )

@@ -34,21 +34,21 @@ class LossTerm(nn.Module):
         self.register_buffer("penalty", torch.zeros(()), persistent=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of a copy: torch copies no tensor that has a history."""
+        """For a copy: torch cannot copy a tensor that has a history."""
         return {**self.__dict__, "_buffers": {**self._buffers, "penalty": self.penalty.detach()}}
 
 
 class Victim:
     """A model with its weights, its mode and its public preprocessing.
 
-    The model is copied and only ever called through `functional_call`, on copies of its buffers. In train mode
-    its batch-norm layers normalize by the batch and keep no running statistics. So no forward moves anything.
+    The model is copied, and only called through `functional_call`, on copies of its buffers. In train mode its
+    batch-norm layers normalize by the batch and keep no running statistics. So a forward pass changes nothing.
 
     Attributes:
         parameters: every parameter by name, detached.
         mean, std: (C, 1, 1); images in [0, 1] are normalized by them before they enter the model.
-        penalties: names of what layers add to the loss.
-        running: the model's own running batch-norm statistics, biased variance; empty where it keeps none.
+        penalties: names of the buffers that layers add to the loss.
+        running: the model's own running batch-norm statistics; empty if it keeps none.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Victim:
         module: Any
         for module in self.model.modules():
             if getattr(module, "inplace", False) is True:
-                module.inplace = False  # what left the layer before must stay as it was, to be looked at
+                module.inplace = False  # the output of the layer before may be recorded, so it must not change
         self.running: Statistics = {
             name: torch.stack([layer.running_mean, layer.running_var])
             for name, layer in batch_norms(self.model).items()
@@ -97,11 +97,11 @@ class Victim:
         return (pixels - self.mean) / self.std
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """The victim's input space -> [0, 1] where the images are real ones; not clamped."""
+        """The victim's input space -> pixels, in [0, 1] for real images; not clamped."""
         return images * self.std + self.mean
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Of normalized images (B, C, H, W). A buffer among the parameters takes the place of the model's own."""
+        """Logits of normalized images (B, C, H, W). A buffer among `parameters` replaces the model's own."""
         return functional_call(self.model, self._tensors(parameters), (images,))
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
@@ -112,15 +112,15 @@ class Victim:
         return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}
 
     def batch_norm_inputs(self, images: Tensor) -> dict[str, Tensor]:
-        """What normalized images (B, C, H, W) send into every batch-norm layer, (B, C, ...) each."""
+        """The inputs of every batch-norm layer, (B, C, ...) each, for normalized images (B, C, H, W)."""
         return self.entering(batch_norms(self.model), self.parameters, images)
 
     def entering(
         self, layers: Mapping[str, nn.Module], parameters: Mapping[str, Tensor], images: Tensor
     ) -> dict[str, Tensor]:
-        """What normalized images (B, C, H, W) send into layers of the model, (B, ...) each.
+        """The inputs of layers of the model, (B, ...) each, for normalized images (B, C, H, W).
 
-        A layer that is not called has no entry; of one that is called again the last input counts.
+        A layer that is not called has no entry. If a layer is called several times, its last input counts.
         """
         with passing(layers) as seen:
             self.logits(parameters, images)
@@ -129,7 +129,7 @@ class Victim:
 
 @contextmanager
 def passing(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """What enters layers and what leaves them, by name, one pair for each call while the context lasts."""
+    """Record the input and the output of layers, by name, one pair for each call while the context lasts."""
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
     hooks = [
         layer.register_forward_hook(lambda _, given, left, name=name: seen[name].append((given[0], left)))
@@ -143,13 +143,17 @@ def passing(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[tuple[Te
 
 
 def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Statistics:
-    """Mean and variance, over batch and positions, of what enters every batch-norm layer; 1 corrects its bias."""
+    """Mean and variance over batch and positions of the input of every batch-norm layer.
+
+    Args:
+        correction: 1 for the unbiased variance, as in torch's running statistics.
+    """
     inputs = {name: x.transpose(0, 1).flatten(1) for name, x in victim.batch_norm_inputs(images).items()}
     return {name: torch.stack([x.mean(1), x.var(1, correction=correction)]) for name, x in inputs.items()}
 
 
 def last_linear(model: nn.Module) -> str:
-    """The name of a model's last linear layer; empty where it is the model itself.
+    """The name of a model's last linear layer; empty if the model itself is that layer.
 
     Raises:
         InputError: there is none.
@@ -161,18 +165,18 @@ def last_linear(model: nn.Module) -> str:
 
 
 def penalties(model: nn.Module) -> list[str]:
-    """The names of what a model's layers add to the client's loss."""
+    """The names of the buffers that a model's layers add to the client's loss."""
     return [f"{name}.penalty".lstrip(".") for name, module in model.named_modules() if isinstance(module, LossTerm)]
 
 
 def client_loss(
     model: nn.Module, penalties: Iterable[str], tensors: dict[str, Tensor], images: Tensor, labels: Tensor
 ) -> Tensor:
-    """`classification_loss` of a model, and the penalties of its layers.
+    """`classification_loss` of a model, plus the penalties of its layers.
 
     Args:
         penalties: the model's.
-        tensors: all parameters and buffers by name; buffers that the model sets are set here, and not in the model.
+        tensors: all parameters and buffers by name; buffers that the model sets are set here, not in the model.
         images: (B, C, H, W), normalized.
         labels: as `classification_loss` takes them.
     """
@@ -181,7 +185,7 @@ def client_loss(
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy; a model with one logit tells odd classes from even ones, by the logistic loss.
+    """Mean cross-entropy. A model with one logit separates odd classes from even ones, by the logistic loss.
 
     Args:
         logits: (B, num_classes) or (B, 1); (B, T, ...) of T rounds' models, whose losses are added.
@@ -206,8 +210,8 @@ def gradient_at(
     """d loss / d theta on normalized images (B, C, H, W), by plain autograd: works for every victim.
 
     Args:
-        theta: weights of the caller's own, for they are made to require gradients. With `create_graph` they may be
-            functions of the images, and the result is differentiable through them.
+        theta: weights that belong to the caller: they are changed to require gradients. With `create_graph` they may
+            be functions of the images, and the result is differentiable through them.
     """
     theta = {name: p.requires_grad_() for name, p in theta.items()}
     loss = victim.loss(theta, images, labels)
@@ -216,7 +220,7 @@ def gradient_at(
 
 
 def build(make: Callable[..., M], *, seed: int, **options: Any) -> M:
-    """A network of `options` with weights drawn from `seed`, whatever was drawn before."""
+    """A network of `options` with weights drawn from `seed`, independent of earlier draws."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(**options)

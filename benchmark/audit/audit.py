@@ -19,7 +19,7 @@ from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import capture_task
 from leaderboard.run_folder import write_atomically
-from victims.catalog import LIBRARIES
+from victims.by_name import LIBRARIES
 from victims.data.base import ImageData
 from victims.data.files import images_in
 from victims.errors import InputError, Notice

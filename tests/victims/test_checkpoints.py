@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import SHARED
 from victims import checkpoints
-from victims.catalog import find
+from victims.by_name import find
 from victims.data.imagenet import ImageNet
 from victims.errors import InputError
 from victims.models.convnet import ConvNet

@@ -21,7 +21,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
     (`name:argument`). Its images are whole multiples of 1/255.
 
     Attributes:
-        name: of the data set on the command line; its lists of tasks go by it.
+        name: of the data set on the command line; its lists of tasks use it.
         split: the one that was opened.
         classes: name of every class; a label is an index into it.
         mean, std: per channel, of the images in [0, 1]; public preprocessing constants.
@@ -46,7 +46,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
 
     @staticmethod
     def key(image_id: str) -> str:
-        """What hashes and lists of tasks go by: the part of an id that is known without the files."""
+        """The part of an id that hashes and lists of tasks use: it is known without the files."""
         return image_id
 
     def readable(self, indices: Iterable[int]) -> list[int]:
@@ -67,7 +67,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W), of the first image that can be read.
+        """(C, H, W) of the first image that can be read.
 
         Raises:
             InputError: none can.
@@ -97,18 +97,20 @@ def some(items: Iterable[str]) -> str:
 
 
 def digest(text: str) -> str:
-    """SHA-256 in hexadecimal digits: an order and a draw that do not depend on which other images are there."""
+    """SHA-256 in hexadecimal digits. It orders and draws images independently of which others are present."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def split_of(key: str, parted: Sequence[str]) -> str:
-    """Which of the splits that one folder is parted into an image belongs to, by the hash of its key alone.
+def split_of(key: str, splits: Sequence[str]) -> str:
+    """The split that an image of a folder belongs to, by the hash of its key alone.
 
-    `tune` is an eighth. Where all three come out of one folder `test` is a quarter, else what is left.
+    Args:
+        splits: those that the folder is split into. `tune` is an eighth of it. If there are all three, `test` is a
+            quarter; else the other split is the rest.
     """
-    if len(parted) == 1:
-        return parted[0]
+    if len(splits) == 1:
+        return splits[0]
     eighth = int(digest(key)[-1], 16) % 8
     if eighth == 0:
         return "tune"
-    return "test" if "train" not in parted or ("test" in parted and eighth <= 2) else "train"
+    return "test" if "train" not in splits or ("test" in splits and eighth <= 2) else "train"

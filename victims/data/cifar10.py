@@ -1,8 +1,8 @@
 """CIFAR-10 (Krizhevsky, 2009), as its authors' files or in folders.
 
 The files: `<data_dir>/cifar-10-batches-py/`, read by torchvision, which compares their checksums before it unpickles.
-Folders: `<data_dir>/cifar10/{train,test}/<class>/<number>.png`, the number being the image's place in the authors'
-files in five digits. Other names and formats are images of their own.
+Folders: `<data_dir>/cifar10/{train,test}/<class>/<number>.png`; the number, in five digits, is the place of the image
+in the authors' files. Files with other names or formats count as other images.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ from victims.errors import InputError
 
 
 class CIFAR10(ImageFiles):
-    """Natural images of ten classes. `tune` is an eighth of the training images, and `train` the rest."""
+    """CIFAR-10: natural images of ten classes.
+
+    `tune` is an eighth of the training images, and `train` the rest.
+    """
 
     name = "cifar10"
     classes: Sequence[str] = (
@@ -34,7 +37,7 @@ class CIFAR10(ImageFiles):
         Args:
             split: train, tune or test.
             size: side of the images in pixels.
-            data_dir: the folder that holds the authors' folder, or else the data set's of class folders.
+            data_dir: the folder that holds the authors' folder, or else `cifar10/` with class folders.
             resize: how images come to a size other than 32.
 
         Raises:
@@ -60,9 +63,9 @@ class CIFAR10(ImageFiles):
             pictures, labels = list(found), list(found.values())
             names = [path.stem if path.suffix == ".png" else path.name for path in found]
             ids = [f"{self.classes[label]}-{part}-{name}" for label, name in zip(labels, names, strict=True)]
-        self.take(pictures, ids, labels, root=root, parted=("test",) if part == "test" else ("train", "tune"))
+        self.take(pictures, ids, labels, root=root, splits=("test",) if part == "test" else ("train", "tune"))
 
     @staticmethod
     def key(image_id: str) -> str:
-        """`test-00123` for `cat-test-00123`: what is in the image is known from the files alone."""
+        """`test-00123` for `cat-test-00123`: the class is known only from the files."""
         return image_id.partition("-")[2]

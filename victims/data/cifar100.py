@@ -1,7 +1,7 @@
 """CIFAR-100 (Krizhevsky, 2009), as its authors' files or in folders.
 
-The files: `<data_dir>/cifar-100-python/`. Folders: `<data_dir>/cifar100/{train,test}/<class>/<number>.png`. Both as
-`victims.data.cifar10` has them.
+The files: `<data_dir>/cifar-100-python/`. Folders: `<data_dir>/cifar100/{train,test}/<class>/<number>.png`. Both as in
+`victims.data.cifar10`.
 """
 
 from torchvision import datasets
@@ -10,7 +10,7 @@ from victims.data.cifar10 import CIFAR10
 
 
 class CIFAR100(CIFAR10):
-    """Natural images of a hundred classes (the fine ones), split as CIFAR-10 is."""
+    """CIFAR-100: natural images of a hundred (fine) classes, split as CIFAR-10."""
 
     name = "cifar100"
     classes = (

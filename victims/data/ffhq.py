@@ -12,13 +12,14 @@ from victims.data.base import some, split_of
 from victims.data.files import ImageFiles, images_in
 from victims.errors import InputError, Notice
 
-TRAIN = 60_000  # the images below this number, as the data set's authors divide it
+TRAIN = 60_000  # the images below this number are the authors' training part
 
 
 class FFHQ(ImageFiles):
-    """Aligned faces; a label is the decade of the age, as GIFD has it. Faces without an age are left out.
+    """FFHQ: aligned faces; a label is the decade of the age, as in GIFD.
 
-    `test` is the authors' validation part; `tune` is an eighth of their training part, and `train` the rest.
+    Faces without an age are left out. `test` is the authors' validation part; `tune` is an eighth of their training
+    part, and `train` the rest.
     """
 
     name = "ffhq"
@@ -32,7 +33,7 @@ class FFHQ(ImageFiles):
         """
         Args:
             split: train, tune or test.
-            size: side of the images in pixels; taken from the smallest files that need not grow, or the largest.
+            size: side of the images in pixels. They come from the smallest files that are not enlarged, or the largest.
             data_dir: the folder that holds `ffhq/`.
             resize: how images come to their size.
 
@@ -44,10 +45,10 @@ class FFHQ(ImageFiles):
         sides = {path.name.rpartition("x")[2]: path for path in sorted(root.glob("images*x*"))}
         folders = {int(side): path for side, path in sides.items() if side.isdecimal()}
         side = min((s for s in folders if s >= self.shorter_side), default=max(folders, default=0))
-        parted = ("test",) if split == "test" else ("train", "tune")
+        splits = ("test",) if split == "test" else ("train", "tune")
         faces = [path for path in images_in(folders.get(side, root / "images256x256")) if path.stem.isdecimal()]
         faces = [path for path in faces if (int(path.stem) < TRAIN) == (split != "test")]
-        faces = [path for path in faces if split_of(path.stem, parted) == split]
+        faces = [path for path in faces if split_of(path.stem, splits) == split]
         decades, broken = {}, []
         for path in faces:
             record = root / "json" / f"{path.stem}.json"
@@ -65,11 +66,11 @@ class FFHQ(ImageFiles):
         if ageless := len(faces) - len(decades) - len(broken):
             what = f"ffhq leaves out {ageless} of {len(faces)} {split} faces, which have no age."
             warnings.warn(what, Notice, stacklevel=2)
-        self.take(list(decades), [path.stem for path in decades], list(decades.values()), root=root, parted=parted)
+        self.take(list(decades), [path.stem for path in decades], list(decades.values()), root=root, splits=splits)
 
     @staticmethod
     def decade(record: Path) -> int | None:
-        """The first face's; None where the record is missing, has no face, or the face has no age.
+        """That of the first face; None if the record is missing, has no face, or the face has no age.
 
         Raises:
             ValueError: it is no JSON.

@@ -1,4 +1,4 @@
-"""Data sets that come as files."""
+"""Data sets that consist of image files."""
 
 import warnings
 from collections import Counter
@@ -26,9 +26,9 @@ RULES: Mapping[str, tuple[float, InterpolationMode]] = {
 
 
 class ImageFiles(ImageData):
-    """Pictures with labels, brought to one size.
+    """Pictures with labels, resized to one size.
 
-    A subclass sets `name`, and hands its pictures to `take`.
+    A subclass sets `name`, and passes its pictures to `take`.
     """
 
     def __init__(self, *, split: str, size: int, resize: Resize) -> None:
@@ -53,19 +53,19 @@ class ImageFiles(ImageData):
         labels: Sequence[int],
         *,
         root: Path,
-        parted: Sequence[str],
+        splits: Sequence[str],
     ) -> None:
         """Keep the pictures of this split.
 
         Args:
             pictures: files, or arrays (H, W, 3) of bytes.
             root: where they are from, for messages.
-            parted: the splits that they are parted into by the hash of their keys.
+            splits: the splits that they are divided into, by the hash of their keys.
 
         Raises:
             InputError: there are none, or two have the same id.
         """
-        kept = [place for place, name in enumerate(ids) if split_of(self.key(name), parted) == self.split]
+        kept = [place for place, name in enumerate(ids) if split_of(self.key(name), splits) == self.split]
         if not kept:
             raise InputError(f"{self.name} has no {self.split} images in {root}; put them there, or fix --data-dir.")
         self.pictures = [pictures[place] for place in kept]
@@ -82,7 +82,7 @@ class ImageFiles(ImageData):
             return Image.fromarray(picture)
         try:
             return Image.open(picture).convert("RGB")
-        except Exception:  # Pillow's decoders raise what a broken file makes them stumble over, not only OSError
+        except Exception:  # Pillow's decoders raise many kinds of errors on a broken file, not only OSError
             raise InputError(f"{picture} is no image that can be read; replace it.") from None
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
@@ -91,7 +91,7 @@ class ImageFiles(ImageData):
 
 
 def images_in(folder: Path) -> list[Path]:
-    """In the order of their names; none where there is no such folder."""
+    """The images of a folder in the order of their names; none if there is no such folder."""
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in IMG_EXTENSIONS)
 
 
@@ -100,8 +100,8 @@ def by_class(name: str, root: Path, labels: Mapping[str, int], inside: str = "")
 
     Args:
         name: of the data set, for the Notice.
-        labels: of each class's folder.
-        inside: the folder within a class's that holds its images.
+        labels: of the folder of each class.
+        inside: the folder inside the folder of a class that holds its images.
     """
     found = {folder: images_in(root / folder / inside) for folder in labels}
     empty = [folder for folder, paths in found.items() if not paths]

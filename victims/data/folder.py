@@ -1,4 +1,4 @@
-"""`folder:PATH`: anyone's images, in class folders."""
+"""`folder:PATH`: images of your own, in class folders."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from victims.errors import InputError
 
 
 class Folder(ImageFiles):
-    """Images in `PATH/<class>/`, parted into the splits by hash, or in `PATH/{train,tune,test}/<class>/`.
+    """Images of your own, in `PATH/<class>/` (split by hash) or in `PATH/{train,tune,test}/<class>/`.
 
-    A label is the class folder's place in the order of their names, those of all splits together. Without a folder
-    for it `tune` is an eighth of `train`.
+    A label is the place of the class folder in the order of their names, over all splits. Without a folder of its own,
+    `tune` is an eighth of `train`.
     """
 
     name = "folder"
@@ -33,21 +33,21 @@ class Folder(ImageFiles):
         path = Path(path)
         given = [name for name in self.splits if folders_in(path / name)]
         if not given:
-            root, parted, prefix = path, self.splits, ""
+            root, splits, prefix = path, self.splits, ""
             self.classes = folders_in(path)
         else:
             part = "train" if split == "tune" and "tune" not in given else split
             root, prefix = path / part, f"{part}-"
-            parted = ("train", "tune") if part == "train" and "tune" not in given else (part,)
+            splits = ("train", "tune") if part == "train" and "tune" not in given else (part,)
             self.classes = sorted({folder for name in given for folder in folders_in(path / name)})
         labels = {folder: label for label, folder in enumerate(self.classes)}
         found = by_class(self.name, root, labels)
         if not found:
             raise InputError(f"folder has no {split} images in {root}/<class>; put them there, or give another PATH.")
         ids = [f"{prefix}{file.parent.name}-{file.name}" for file in found]
-        self.take(list(found), ids, list(found.values()), root=root, parted=parted)
+        self.take(list(found), ids, list(found.values()), root=root, splits=splits)
 
 
 def folders_in(path: Path) -> list[str]:
-    """Names, in order, without hidden ones; none where there is no such folder."""
+    """Names of the folders inside, in order, without hidden ones; none if there is no such folder."""
     return sorted(child.name for child in path.glob("[!.]*") if child.is_dir())

@@ -9,9 +9,10 @@ from victims.data.files import ImageFiles, by_class
 
 
 class ImageNet(ImageFiles):
-    """Photographs of a thousand classes. `tune` is an eighth of the validation folder, and `test` the rest.
+    """ImageNet (ILSVRC 2012): photographs of a thousand classes.
 
-    A label is the place of the folder's wnid among all thousand in order, whichever of them are there.
+    `tune` is an eighth of the validation folder, and `test` the rest. A label is the place of the folder's wnid in the
+    sorted list of all thousand, also if some folders are missing.
     """
 
     name = "imagenet"
@@ -35,5 +36,5 @@ class ImageNet(ImageFiles):
         super().__init__(split=split, size=size, resize=resize)
         root = data_dir / "imagenet" / ("train" if split == "train" else "val")
         found = by_class(self.name, root, {wnid: label for label, wnid in enumerate(self.classes)})
-        parted = ("train",) if split == "train" else ("tune", "test")
-        self.take(list(found), [path.stem for path in found], list(found.values()), root=root, parted=parted)
+        splits = ("train",) if split == "train" else ("tune", "test")
+        self.take(list(found), [path.stem for path in found], list(found.values()), root=root, splits=splits)

@@ -10,13 +10,13 @@ from victims.errors import InputError
 
 
 class PACS(ImageFiles):
-    """Seven classes as photographs, paintings, cartoons and sketches. The hash alone parts it into the splits."""
+    """PACS: seven classes as photographs, paintings, cartoons and sketches, split by hash."""
 
     name = "pacs"
     domains = ("art_painting", "cartoon", "photo", "sketch")
     classes: Sequence[str] = ("dog", "elephant", "giraffe", "guitar", "horse", "house", "person")
     folders: Mapping[str, int] = {name: label for label, name in enumerate(classes)}
-    mean = ImageNet.mean  # as GIFD's code has it, whose generator and victim are of ImageNet
+    mean = ImageNet.mean  # as in GIFD's code, where generator and victim are trained on ImageNet
     std = ImageNet.std
 
     def __init__(
@@ -47,4 +47,4 @@ class PACS(ImageFiles):
         for name in (domain,) if domain else self.domains:
             found |= by_class(self.name, root / name, self.folders)
         ids = [f"{path.parent.parent.name}-{path.parent.name}-{path.name}" for path in found]
-        self.take(list(found), ids, list(found.values()), root=root / domain, parted=self.splits)
+        self.take(list(found), ids, list(found.values()), root=root / domain, splits=self.splits)

@@ -1,8 +1,8 @@
-"""`photos`: crops of ten color photographs that come inside scikit-image and scikit-learn.
+"""`photos`: crops of ten color photographs that scikit-image and scikit-learn include.
 
-Nothing is downloaded. Every photograph is brought to a short side of 384 pixels and cut by columns into four
-strips that share no pixel: the first and third are `train`, the second is `test`, the fourth `tune`. Priors are
-trained on `train`, settings are chosen on `tune`, results are scored on `test`.
+Nothing is downloaded. Every photograph is resized to a short side of 384 pixels and cut by columns into four strips
+that share no pixel: the first and third are `train`, the second is `test`, the fourth is `tune`. Priors are trained on
+`train`, settings are chosen on `tune`, results are scored on `test`.
 """
 
 from functools import cache
@@ -20,7 +20,7 @@ from victims.errors import InputError
 SHORT_SIDE = 384
 WINDOW = 64  # side of a crop in the photograph's pixels; it is area-averaged down to `size`
 STRIPS = {"train": (0, 2), "test": (1,), "tune": (3,)}  # quarters of the width, counted from the left
-MARGIN = 4  # columns left out beside every border: more than the resampling kernel reaches
+MARGIN = 4  # columns left out at every border: more than the resampling kernel reaches
 PHOTOGRAPHS = {
     "astronaut": skimage.data.astronaut,
     "chelsea": skimage.data.chelsea,
@@ -51,7 +51,7 @@ def regions(name: str, split: str) -> list[tuple[int, int, int, int]]:
 
 
 def starts(low: int, high: int) -> list[int]:
-    """Left edges of as many side-by-side windows as fit into [low, high), spread evenly."""
+    """Left edges of as many windows as fit side by side into [low, high), spread evenly."""
     count = (high - low) // WINDOW
     slack = (high - low) - count * WINDOW
     return [low + i * WINDOW + slack * (i + 1) // (count + 1) for i in range(count)]
@@ -65,7 +65,10 @@ def crop(name: str, left: int, top: int, size: int, window: int = WINDOW) -> Ten
 
 
 class Photos(ImageData):
-    """Crops that do not overlap, on a fixed grid; the class is the photograph."""
+    """Crops of ten color photographs, without download; the class is the photograph.
+
+    The crops lie on a fixed grid and do not overlap.
+    """
 
     name = "photos"
 
@@ -102,7 +105,7 @@ class Photos(ImageData):
         return crop(name, x, y, self.size), int(self.labels[index])
 
     def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Crops at any place of the strips, windows of 48 to 96 pixels: the grid alone is too few images."""
+        """Crops at any place of the strips, from windows of 48 to 96 pixels: the grid alone has too few images."""
         images = []
         labels = torch.randint(len(self.classes), (count,), generator=generator)
         for label in labels.tolist():

@@ -1,8 +1,8 @@
-"""Tiny-ImageNet (Stanford CS231n, 2015): 200 of ImageNet's classes at 64 pixels, unpacked as it comes.
+"""Tiny-ImageNet (Stanford CS231n, 2015): 200 of ImageNet's classes at 64 pixels, unpacked as it is published.
 
 `<data_dir>/tiny-imagenet-200/` holds `wnids.txt`, `train/<wnid>/images/*`, `val/images/*` and
-`val/val_annotations.txt`. The copy of it at 32 pixels unpacks to the same files without a folder around them; they
-belong into `<data_dir>/tiny-imagenet-32/`, which is used where the other is missing.
+`val/val_annotations.txt`. The version at 32 pixels unpacks to the same files without a folder around them; put them
+into `<data_dir>/tiny-imagenet-32/`. It is used if the other is missing.
 """
 
 import warnings
@@ -14,13 +14,14 @@ from victims.data.files import ImageFiles, by_class, images_in
 from victims.errors import InputError, Notice
 
 CLASSES = 200
-SMALL = "-32px"  # ends the ids of the smaller copy: they are other pixels
+SMALL = "-32px"  # ends the ids of the smaller version, which has other pixels
 
 
 class TinyImageNet(ImageFiles):
-    """Photographs of 200 classes. `tune` is an eighth of the validation images, and `test` the rest.
+    """Tiny-ImageNet: photographs of 200 of ImageNet's classes.
 
-    A label is the place of the wnid in the sorted list. The test folder has no labels and is not used.
+    `tune` is an eighth of the validation images, and `test` the rest. A label is the place of the wnid in the sorted
+    list. The test folder has no labels and is not used.
     """
 
     name = "tiny_imagenet"
@@ -61,17 +62,17 @@ class TinyImageNet(ImageFiles):
                 what = f"tiny_imagenet has no label in {root / 'val_annotations.txt'} for {some(unknown)}."
                 warnings.warn(what, Notice, stacklevel=2)
         ids = [path.stem + ending for path in found]
-        parted = ("train",) if split == "train" else ("tune", "test")
-        self.take(list(found), ids, list(found.values()), root=root, parted=parted)
+        splits = ("train",) if split == "train" else ("tune", "test")
+        self.take(list(found), ids, list(found.values()), root=root, splits=splits)
 
     @staticmethod
     def key(image_id: str) -> str:
-        """The same for both copies, so that they are split alike."""
+        """The same for both versions, so that they are split alike."""
         return image_id.removesuffix(SMALL)
 
 
 def rows(file: Path, *, columns: int) -> list[list[str]]:
-    """The first columns of a table; lines with fewer are left out.
+    """The first columns of a table; lines with fewer columns are left out.
 
     Raises:
         InputError: it cannot be read.

@@ -1,14 +1,14 @@
-"""AlexNet for small images, as bearpaw/pytorch-classification has it for CIFAR."""
+"""AlexNet for small images, as in bearpaw/pytorch-classification for CIFAR."""
 
 from torch import Tensor, nn
 
 
 class AlexNet(nn.Module):
-    """The five convolutions of torchvision's AlexNet (Krizhevsky, 2014) and one linear layer on all of the last map.
+    """AlexNet for small images: the five convolutions of torchvision's (Krizhevsky, 2014) and one linear layer.
 
-    Against torchvision's the first convolution pads by 5, the pools are 2x2, and two fully connected layers with
-    dropout are left out, so 32 px become a map of one pixel. The original, as GIFD's code has it at 64 px, is
-    `torchvision:alexnet`.
+    Differences from torchvision: the first convolution pads by 5, the pools are 2x2, and two fully connected layers
+    with dropout are left out. So the last map is one pixel at 32 px, and the classifier sees all of it. The original,
+    as in GIFD's code at 64 px, is `torchvision:alexnet`.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -1,6 +1,6 @@
 """The residual networks that He et al. (2016, section 4.2) made for CIFAR-10, in the layout of trained weights.
 
-Names of the parameters are those of akamaster/pytorch_resnet_cifar10, whose checkpoints load as they are.
+Names of the parameters are those of akamaster/pytorch_resnet_cifar10, whose checkpoints load unchanged.
 """
 
 from typing import ClassVar
@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock
 
 
 class ShortcutA(nn.Module):
-    """He et al.'s option A: every second position, and zeros for the channels that are new. No parameters."""
+    """He et al.'s option A: every second position, and zeros for the new channels. No parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 2 C, ceil(H / 2), ceil(W / 2)), the old channels in the middle."""
@@ -20,7 +20,7 @@ class ShortcutA(nn.Module):
 
 
 class CifarResNet(nn.Sequential):
-    """Three stages of 16, 32 and 64 channels; a subclass says of how many basic blocks each."""
+    """Three stages of 16, 32 and 64 channels. A subclass gives the number of basic blocks in each."""
 
     blocks: ClassVar[int]
 

@@ -4,8 +4,10 @@ from victims.models.plain import CNN6_PLAN, PlainCNN
 
 
 class CNN10(PlainCNN):
-    """Ten convolutions and one logit. Assumed, for its layout is not published: CNN6 with its fourth convolution
-    (36 to 36 channels, kernel 3) five times."""
+    """R-GAP's victim in GIAS: ten convolutions and one logit (odd classes against even ones).
+
+    Its layout is not published. Assumed: CNN6 with five copies of its fourth convolution (36 to 36 channels, kernel 3).
+    """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__((*CNN6_PLAN[:3], *[CNN6_PLAN[3]] * 5, *CNN6_PLAN[4:]), image_shape)

@@ -1,16 +1,17 @@
-"""A small ReLU network that runs in milliseconds on one core: the default victim."""
+"""The default victim: a small ReLU network that runs in milliseconds on one core."""
 
 import torch
 from torch import Tensor, nn
 
 
 class ConvNet(nn.Module):
-    """Five 3x3 ReLU convolutions (32, 32, 64, 64, 64 channels), two of them with stride 2, and a linear classifier.
+    """The default: five 3x3 ReLU convolutions and a linear classifier, for CPUs.
 
-    Like the ConvNet of Geiping et al., which is `convnet64`, it is made of 3x3 convolutions with bias and ReLU,
-    and its classifier sees the whole last map. Unlike that one it has five convolutions instead of eight, fewer
-    channels, strides instead of max-pooling, and no batch norm, so train and eval mode are the same. No global
-    pooling: with it, position is averaged away and neither pixels nor a generator's latent can be found.
+    The convolutions have 32, 32, 64, 64 and 64 channels; two have stride 2. As in the ConvNet of Geiping et al., which
+    is `convnet64`, they have bias and ReLU, and the classifier sees the whole last map. There are five convolutions
+    instead of eight, fewer channels, strides instead of max-pooling, and no batch norm, so train and eval mode are the
+    same. There is no global pooling: it averages positions away, and then an attack finds neither pixels nor a
+    generator's latent.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -4,10 +4,10 @@ from torch import Tensor, nn
 
 
 class ConvNet64(nn.Module):
-    """Eight 3x3 convolutions with batch norm and ReLU, two 3x3 max-pools, and a linear classifier.
+    """The ConvNet of Geiping et al.: eight 3x3 convolutions with batch norm and ReLU, and two max-pools.
 
-    Taken from the released code, in which a repeated name leaves eight of the nine convolutions that are written
-    there. That code is for 32 px; here the classifier fits the map of any size.
+    As in the released code, where a repeated name leaves eight of the nine convolutions that are written there. That
+    code is for 32 px; here the classifier fits a map of any size.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:

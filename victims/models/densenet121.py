@@ -5,8 +5,10 @@ from torchvision.models.densenet import DenseNet
 
 
 class DenseNet121(DenseNet):
-    """torchvision's without its early down-sampling; the ImageNet one, as GIFD's code has it, is
-    `torchvision:densenet121`."""
+    """DenseNet-121 with a 3x3 stem for small images: torchvision's without the early down-sampling.
+
+    The form for ImageNet, as in GIFD's code, is `torchvision:densenet121`.
+    """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__(growth_rate=32, block_config=(6, 12, 24, 16), num_init_features=64, num_classes=num_classes)

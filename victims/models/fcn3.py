@@ -1,4 +1,4 @@
-"""FCN3 of R-GAP (Zhu & Blaschko, ICLR 2021): fully connected, every layer's input can be read off its gradient."""
+"""FCN3 of R-GAP (Zhu & Blaschko, ICLR 2021): fully connected; the gradient of every layer determines its input."""
 
 from math import prod
 
@@ -6,7 +6,7 @@ from victims.models.plain import PlainFCN
 
 
 class FCN3(PlainFCN):
-    """1000 and 100 hidden units and one logit, which tells odd classes from even ones."""
+    """R-GAP's fully connected network: 1000 and 100 hidden units, one logit (odd classes against even ones)."""
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__((prod(image_shape), 1000, 100, 1))

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 
 
 class LeNet(nn.Module):
-    """Three 5x5 sigmoid convolutions (strides 2, 2, 1; 12 channels) and a linear classifier.
+    """DLG's sigmoid LeNet: three 5x5 convolutions (strides 2, 2, 1; 12 channels) and a linear classifier.
 
-    Weights and biases start uniform in (-0.5, 0.5), as in the paper's code. Without strong nonlinear
-    saturation, pooling or ReLU its gradient is smooth in the image, which L-BFGS attacks need.
+    Weights and biases start uniform in (-0.5, 0.5), as in the paper's code. Without strong saturation, pooling or ReLU
+    its gradient is smooth in the image, which attacks by L-BFGS need.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""What the victims of R-GAP (Zhu & Blaschko, ICLR 2021) are made of: nothing that cannot be inverted."""
+"""The parts of the victims of R-GAP (Zhu & Blaschko, ICLR 2021): only layers that can be inverted."""
 
 from collections.abc import Sequence
 from itertools import pairwise

@@ -6,6 +6,6 @@ from victims.models.resnets import SmallImageResNet
 
 
 class ResNet18(SmallImageResNet):
-    """Four stages of two basic blocks."""
+    """ResNet-18 with a 3x3 stem for small images: four stages of two basic blocks."""
 
     block, depths = BasicBlock, (2, 2, 2, 2)

@@ -4,6 +4,6 @@ from victims.models.cifar_resnets import CifarResNet
 
 
 class ResNet20(CifarResNet):
-    """Three stages of three basic blocks."""
+    """ResNet-20, made for CIFAR-10: three stages of three basic blocks."""
 
     blocks = 3

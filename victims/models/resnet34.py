@@ -6,6 +6,6 @@ from victims.models.resnets import SmallImageResNet
 
 
 class ResNet34(SmallImageResNet):
-    """Stages of 3, 4, 6 and 3 basic blocks."""
+    """ResNet-34 with a 3x3 stem for small images: stages of 3, 4, 6 and 3 basic blocks."""
 
     block, depths = BasicBlock, (3, 4, 6, 3)

@@ -4,6 +4,6 @@ from victims.models.cifar_resnets import CifarResNet
 
 
 class ResNet56(CifarResNet):
-    """Three stages of nine basic blocks."""
+    """ResNet-56, made for CIFAR-10: three stages of nine basic blocks."""
 
     blocks = 9

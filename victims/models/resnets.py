@@ -1,4 +1,4 @@
-"""torchvision's residual networks (He et al., 2016) with the stem for 32 and 64 px images, as GIAS and GIFD use it.
+"""torchvision's residual networks (He et al., 2016) with a stem for 32 and 64 px images, as GIAS and GIFD use them.
 
 With the stem for ImageNet (7x7, stride 2, then pooling) they are `torchvision:resnet18` and so on.
 """
@@ -11,7 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 
 class SmallImageResNet(ResNet):
-    """A 3x3 convolution with stride 1 in front, and no pooling; a subclass says how many blocks of which kind."""
+    """The stem is a 3x3 convolution with stride 1, without pooling. A subclass gives the kind and number of blocks."""
 
     block: ClassVar[type[BasicBlock | Bottleneck]]
     depths: ClassVar[Sequence[int]]

@@ -8,10 +8,11 @@ from victims.models.sigmoid_resnet18 import smooth
 
 
 class SigmoidResNet10(nn.Module):
-    """Stem of 32 and residual blocks of 64, 128, 256 and 512 channels (He et al., 2016), every ReLU a sigmoid.
+    """A residual network of four blocks with sigmoids, after CI-Net's victim, for CPUs.
 
-    Every block halves the map, and the classifier sees all of the last one. With global pooling, as in
-    ResNet-18, so small a network averages positions away.
+    The stem has 32 channels, the residual blocks (He et al., 2016) 64, 128, 256 and 512. Every block halves the map,
+    and the classifier sees the whole last map: with global pooling, as in ResNet-18, such a small network averages
+    positions away.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:

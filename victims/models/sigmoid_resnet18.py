@@ -6,7 +6,10 @@ from victims.models.resnet18 import ResNet18
 
 
 class SigmoidResNet18(ResNet18):
-    """Smooth everywhere, so second derivatives of the loss carry information at every pixel."""
+    """ResNet-18 with a sigmoid in place of every ReLU, CI-Net's victim.
+
+    It is smooth everywhere, so second derivatives of the loss carry information at every pixel.
+    """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__(image_shape=image_shape, num_classes=num_classes)
@@ -14,7 +17,7 @@ class SigmoidResNet18(ResNet18):
 
 
 def smooth(model: nn.Module) -> None:
-    """Replace every ReLU, in place."""
+    """Replace every ReLU by a sigmoid, in place."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.ReLU):

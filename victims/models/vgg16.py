@@ -1,14 +1,14 @@
-"""VGG-16 (Simonyan & Zisserman, 2015) for small images, as kuangliu/pytorch-cifar and Geiping et al.'s code have it."""
+"""VGG-16 (Simonyan & Zisserman, 2015) for small images, as in kuangliu/pytorch-cifar and Geiping et al.'s code."""
 
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 
 class VGG16(nn.Module):
-    """The thirteen convolutions of configuration D, with batch norm, and one linear layer on all of the last map.
+    """VGG-16 for small images: thirteen convolutions with batch norm (configuration D) and one linear layer.
 
-    At 32 px that map is one pixel. The original with its three fully connected layers and dropout, as GIFD's code
-    has it, is `torchvision:vgg16`.
+    That layer sees the whole last map, which is one pixel at 32 px. The original with three fully connected layers and
+    dropout, as in GIFD's code, is `torchvision:vgg16`.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:

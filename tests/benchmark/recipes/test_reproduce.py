@@ -15,7 +15,7 @@ from benchmark.recipes.recipe import RECIPES, SIZES, combinations, expand, read
 from benchmark.registry import KINDS, find, registered
 from leaderboard.reported import reported
 from priors import names
-from victims import catalog as victims
+from victims import by_name as victims
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 TINY = """

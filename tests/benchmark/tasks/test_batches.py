@@ -326,7 +326,7 @@ class Files(ImageFiles):
             Image.new("RGB", (8, 8), (place, 0, 0)).save(files[-1])
             if place in broken:
                 files[-1].write_bytes(files[-1].read_bytes()[:30])
-        self.take(files, [f"i{place}" for place in range(12)], [0, 1, 2] * 4, root=root, parted=("test",))
+        self.take(files, [f"i{place}" for place in range(12)], [0, 1, 2] * 4, root=root, splits=("test",))
 
 
 @quiet

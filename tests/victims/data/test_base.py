@@ -17,7 +17,7 @@ def test_the_digest_is_sha_256():
 
 
 @pytest.mark.parametrize(
-    ("parted", "shares"),
+    ("among", "shares"),
     [
         (("train", "tune"), {"tune": 1 / 8, "train": 7 / 8}),
         (("tune", "test"), {"tune": 1 / 8, "test": 7 / 8}),
@@ -26,17 +26,17 @@ def test_the_digest_is_sha_256():
         (("tune",), {"tune": 1}),
     ],
 )
-def test_a_folder_is_parted_in_these_shares(parted, shares):
-    splits = [split_of(key, parted) for key in KEYS]
+def test_a_folder_is_split_in_these_shares(among, shares):
+    splits = [split_of(key, among) for key in KEYS]
     assert set(splits) == set(shares)
     for split, share in shares.items():
         assert splits.count(split) / len(KEYS) == pytest.approx(share, abs=0.03)  # 3 standard deviations at most
 
 
-def test_tune_is_the_same_whatever_else_the_folder_is_parted_into():
+def test_tune_is_the_same_whatever_else_the_folder_is_split_into():
     tune = [key for key in KEYS if int.from_bytes(hashlib.sha256(key.encode()).digest(), "big") % 8 == 0]
-    for parted in (("train", "tune"), ("tune", "test"), ("train", "tune", "test")):
-        assert [key for key in KEYS if split_of(key, parted) == "tune"] == tune
+    for among in (("train", "tune"), ("tune", "test"), ("train", "tune", "test")):
+        assert [key for key in KEYS if split_of(key, among) == "tune"] == tune
 
 
 class SomeBroken(ImageData):

@@ -20,7 +20,7 @@ class Files(ImageFiles):
     def __init__(self, pictures, ids=None, *, split="test", size=16, resize="shorter"):
         super().__init__(split=split, size=size, resize=resize)
         ids = ids or [path.name for path in pictures]
-        self.take(pictures, ids, [0] * len(ids), root=pictures[0].parent, parted=("test",))
+        self.take(pictures, ids, [0] * len(ids), root=pictures[0].parent, splits=("test",))
 
 
 def photograph(path, width, height):

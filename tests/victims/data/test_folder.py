@@ -17,7 +17,7 @@ def opened(path):
     return {split: Folder(path, split=split, size=16) for split in Folder.splits}
 
 
-def test_class_folders_are_parted_by_hash(tmp_path):
+def test_class_folders_are_split_by_hash(tmp_path):
     for red, name in enumerate(("apple", "pear and plum", "zebra")):
         write(tmp_path / name, 40, red)
     write(tmp_path / ".thumbnails", 1)

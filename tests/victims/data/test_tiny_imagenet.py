@@ -59,7 +59,7 @@ def test_tune_and_test_share_nothing_and_leave_nothing_out(root):
     assert sorted([*tune, *test]) == sorted(f"val_{k}" for k in range(60))
 
 
-def test_the_smaller_copy_is_used_where_the_original_is_not_and_parted_alike(root):
+def test_the_smaller_copy_is_used_where_the_original_is_not_and_split_alike(root):
     write(root / "tiny-imagenet-32", side=32)
     original = TinyImageNet(data_dir=root).ids
     (root / "tiny-imagenet-200").rename(root / "elsewhere")

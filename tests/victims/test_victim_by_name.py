@@ -15,7 +15,7 @@ from torchvision.ops import StochasticDepth
 
 from attacks.engine.gradients import vectorizes, victim_gradients
 from benchmark.registry import find as registered
-from victims import catalog as catalog
+from victims import by_name
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
 from victims.victim import Victim, build
@@ -24,7 +24,7 @@ own = partial(registered, "victim")
 
 
 def make_one(spec, size=32, *, training=False, num_classes=10, seed=0, own=own):
-    make = catalog.find(spec, own, training=training)
+    make = by_name.find(spec, own, training=training)
     return build(make, image_shape=(3, size, size), num_classes=num_classes, seed=seed)
 
 
@@ -285,7 +285,7 @@ def test_attention_is_differentiated_twice(make, fused_attention):
 
 def test_hard_sigmoids_are_replaced_by_equal_ones_with_a_second_derivative():
     x = torch.linspace(-5, 5, 201, dtype=torch.float64)
-    torch.testing.assert_close(catalog.Hardsigmoid()(x), nn.Hardsigmoid()(x))
+    torch.testing.assert_close(by_name.Hardsigmoid()(x), nn.Hardsigmoid()(x))
     plain = build(torchvision.models.mobilenet_v3_small, num_classes=10, seed=0).eval()
     taken = make_one("torchvision:mobilenet_v3_small")
     assert any(isinstance(m, nn.Hardsigmoid) for m in plain.modules())

@@ -21,14 +21,14 @@ Make = Callable[..., nn.Module]
 
 
 def find(spec: str, own: Callable[[str], Make], *, training: bool = False) -> Make:
-    """What builds the victim of this name, and refuses images that it cannot take.
+    """A function that builds the victim of this name, and refuses images that it cannot take.
 
     Args:
         own: finds plain names and dotted paths.
         training: whether the client computes its update in train mode.
 
     Raises:
-        InputError: there is none of this name; says the nearest.
+        InputError: the name is unknown; names the nearest one.
     """
     library, colon, name = spec.partition(":")
     if not colon:
@@ -47,12 +47,12 @@ def find(spec: str, own: Callable[[str], Make], *, training: bool = False) -> Ma
 
 
 def of_torchvision(name: str, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The model as it is; most are for color images of any size from 32 or 64 px on."""
+    """The unchanged model. Most take color images of any size from 32 or 64 px."""
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
 
 
 def of_timm(name: str, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The model, told the size of the images where its form depends on it, as that of transformers does."""
+    """The model; if its form depends on the size of the images, as a transformer's does, it is built for that size."""
     channels, *size = image_shape
     sized: dict[str, Any] = {"img_size": tuple(size)} if timm.get_pretrained_cfg_value(name, "fixed_input_size") else {}
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **sized)
@@ -65,18 +65,18 @@ LIBRARIES: dict[str, tuple[Callable[[], list[str]], Make]] = {
 
 
 def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """The model in its mode, after it has classified two images of noise. A warning says of which pixels it sees none.
+    """The model in its mode, after a trial on two images of noise. A Notice says if it does not see all pixels.
 
     Raises:
-        InputError: it cannot, has no second derivative, gives no logits, or draws random numbers as dropout does, so
-            that its gradient can be repeated by nobody.
+        InputError: it cannot take the images, has no second derivative, gives no logits, or draws random numbers, as
+            dropout does, so that nobody can repeat its gradient.
     """
     try:
         model = elementary(make(image_shape=image_shape, num_classes=num_classes)).train(training)
         given, seen, drew = probe(model, image_shape)
     except InputError:
         raise
-    except Exception as error:  # models refuse images in as many ways as there are models
+    except Exception as error:  # a model may refuse images by any exception
         size = " x ".join(str(side) for side in image_shape)
         reason = shorten(f"{type(error).__name__}: {error}", 160)
         raise InputError(f"{spec} cannot take {size} images ({reason}); choose another --size or --victim.") from None
@@ -87,10 +87,10 @@ def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int,
         raise InputError(
             f"{spec} in {mode} mode draws random numbers, as dropout does; its gradient cannot be repeated; {fix}."
         )
-    if seen not in ((0, 0), image_shape[1:]):  # with a classifier that starts at zero it cannot be seen what is seen
+    if seen not in ((0, 0), image_shape[1:]):  # with a classifier that starts at zero this cannot be measured
         warnings.warn(
             f"{spec} sees {seen[0]} of {image_shape[1]} rows and {seen[1]} of {image_shape[2]} columns of the images; "
-            "of the others there is nothing in its update.",
+            "its update holds nothing of the others.",
             Notice,
             stacklevel=2,
         )
@@ -98,14 +98,14 @@ def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int,
 
 
 def probe(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[int, ...], tuple[int, int], bool]:
-    """Two images of noise through a model, which is left as it was.
+    """Try a model on two images of noise. The model is not changed.
 
     Returns:
-        shape of what the model gives, empty where that is no tensor; on how many rows and columns of the images it
-        depends; whether random numbers were drawn.
+        the shape of the output, empty if it is no tensor; the number of rows and of columns of the images that the
+        output depends on; whether random numbers were drawn.
 
     Raises:
-        Exception: the model's own, for whatever it cannot do; of torch, where it has no second derivative.
+        Exception: the model's own, for what it cannot do; torch's, if there is no second derivative.
     """
     images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -123,11 +123,11 @@ def probe(model: nn.Module, image_shape: tuple[int, int, int]) -> tuple[tuple[in
 
 
 def elementary(model: nn.Module) -> nn.Module:
-    """The model without what torch has no second derivative of, of the same outputs: parts are replaced, in place.
+    """Replace, in place, parts that torch cannot differentiate twice; the outputs stay the same.
 
-    From here on torch also computes attention step by step, wherever it is, and not in fused kernels.
+    From here on torch also computes attention step by step in the whole process, not in fused kernels.
     """
-    torch.backends.cuda.enable_flash_sdp(False)  # these bind CPUs too
+    torch.backends.cuda.enable_flash_sdp(False)  # these settings hold on CPUs too
     torch.backends.cuda.enable_mem_efficient_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
     for module in list(model.modules()):
@@ -138,7 +138,7 @@ def elementary(model: nn.Module) -> nn.Module:
 
 
 class Hardsigmoid(nn.Module):
-    """torch's, in operations that can be differentiated twice."""
+    """torch's Hardsigmoid, in operations that can be differentiated twice."""
 
     def forward(self, x: Tensor) -> Tensor:
         return relu6(x + 3) / 6
