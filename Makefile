@@ -9,34 +9,24 @@ READY  := $(VENV)/.ready
 
 CORES  := -n auto --maxprocesses 4 --dist worksteal
 
-METHOD ?= gias
-OUT    ?= results
-WANDB  ?= offline
+OUT ?= results
 
-# VARIABLE=value on the command line of make becomes --option value of `python -m benchmark run`
-OPTIONS := PRESET:preset DATA:data DATA_DIR:data_dir SPLIT:split SIZE:size RESIZE:resize VICTIM:victim \
-           VICTIM_WEIGHTS:victim_weights MODE:victim_mode ROUNDS:rounds BETWEEN:between \
-           LR:lr EPOCHS:epochs MINI_BATCH:mini_batch CLIENTS:clients KNOW_LR:know_lr MATCH:match \
-           PRIOR:prior DEFENSE:defense ADAPT:adapt LABELS:labels BN:bn CONTROL:control \
-           BATCH:batch BATCHES:batches TASKS:tasks PRECISION:precision RESTARTS:restarts STEPS:steps GROUP:group \
-           CHUNK:chunk COMPILE:compile DEVICES:devices NODES:nodes SEED:seed WEIGHTS:weights_dir CONFIG:config
-JOBS    := CLUSTER:cluster PARTITION:partition GPUS:gpus CPUS:cpus MINUTES:minutes AT_ONCE:at_once
-AUDIT   := LABELS:labels DEFENSE:defense MINUTES:minutes VICTIM_WEIGHTS:weights MODE:mode PRIOR:prior SIZE:size \
-           BATCH:batch MOST:most SEED:seed WEIGHTS:weights_dir
-BOARD   := AGAINST:against METRIC:metric FROM_WANDB:from-wandb TO_WANDB:to-wandb GROUP:group
-SPEED   := VICTIM:victim BATCH:batch RESTARTS:restarts SIZE:size COMPILE:compile BUDGET:budget
-flag     = $(if $($(word 1,$(subst :, ,$(1)))),--$(word 2,$(subst :, ,$(1)))='$($(word 1,$(subst :, ,$(1))))')
-ARGS     = $(foreach option,$(OPTIONS),$(call flag,$(option))) $(foreach pair,$(SET),--set+='$(pair)')
+# Every NAME=value on the command line of make becomes --name='value' of the command that a target runs. A value reaches
+# the command as it was typed: make expands nothing in it, and the shell sees it in quotes.
+OURS    := PYTHON VENV CORES
+GIVEN   := $(sort $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+LOWER    = $(shell echo '$(1)' | tr A-Z_ a-z-)
+QUOTED   = '$(subst ','\'',$(value $(1)))'
+OPTIONS  = $(foreach name,$(filter-out $(OURS) $(1),$(GIVEN)),--$(call LOWER,$(name))=$(call QUOTED,$(name)))
 
-.PHONY: help bench submit reproduce audit leaderboard speed priors prior test test-all lint format clean
+.PHONY: help bench submit reproduce audit leaderboard speed list priors prior docs test test-all lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 	@echo
-	@echo 'bench takes METHOD= OUT= WANDB=online|offline|off SET="key=value ..." and'
-	@echo '      $(foreach option,$(OPTIONS),$(word 1,$(subst :, ,$(option)))=)' | fold -s -w 100
+	@echo 'bench and submit take every option of a run in capitals: METHOD=ig BATCH=1 SET="tv=1e-3 eta=0.05" ...'
 	@echo 'METHOD and DEFENSE take several with commas between them, and ADAPT both: every pair is run'
-	@echo 'Every option is explained by: $(RUN) benchmark run --help'
+	@echo 'Every option is explained in docs/options.md and by: $(RUN) benchmark run --help'
 
 $(READY): pyproject.toml
 	@echo 'Preparing $(VENV): PyTorch and what goes with it, several GB, a few minutes.'
@@ -46,29 +36,28 @@ $(READY): pyproject.toml
 	@touch $@
 
 bench: $(READY)  ## attack private batches and score the reconstructions: make bench METHOD=gias
-	@$(RUN) benchmark run --attack='$(METHOD)' --out='$(OUT)' --wandb=$(WANDB) $(ARGS)
+	@$(RUN) benchmark run $(OPTIONS)
 
 submit: $(READY)  ## the same as jobs of a cluster: CLUSTER=slurm|local GPUS= CPUS= PARTITION= MINUTES= AT_ONCE=
-	@$(RUN) benchmark submit --attack='$(METHOD)' --out='$(OUT)' --wandb=$(WANDB) $(ARGS) \
-	  $(foreach option,$(JOBS),$(call flag,$(option)))
+	@$(RUN) benchmark submit $(OPTIONS)
 
 audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder [LABELS=csv DEFENSE=none,noise:0.01 MINUTES=30]
-	@$(RUN) benchmark audit --model='$(MODEL)' --images='$(IMAGES)' \
-	  $(foreach option,$(AUDIT),$(call flag,$(option)))
+	@$(RUN) benchmark audit $(OPTIONS)
 
 reproduce: $(READY)  ## a published table again beside its numbers: make reproduce RECIPE=gifd-table3a SIZE=small|paper
-	@$(RUN) benchmark reproduce '$(RECIPE)' --out='$(OUT)' --wandb=$(WANDB) \
-	  $(foreach option,SIZE:size DATA_DIR:data_dir WEIGHTS:weights_dir DEVICES:devices,$(call flag,$(option)))
+	@$(RUN) benchmark reproduce $(call QUOTED,RECIPE) $(call OPTIONS,RECIPE)
 
 leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table: AGAINST=ig METRIC=ssim FROM_WANDB= TO_WANDB= GROUP=
-	@$(RUN) leaderboard '$(OUT)' $(foreach option,$(BOARD),$(call flag,$(option)))
+	@$(RUN) leaderboard $(call QUOTED,OUT) $(call OPTIONS,OUT)
 
 speed: $(READY)  ## what a step costs here beside the plain loop: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=off,on QUICK=yes
-	@$(RUN) tests.speed --out='$(OUT)/speed' $(if $(QUICK),--quick) $(foreach option,$(SPEED),$(call flag,$(option))) \
-	  $(if $(filter command environment,$(firstword $(origin METHOD))),--method='$(METHOD)')
+	@$(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(if $(QUICK),--quick) $(call OPTIONS,QUICK OUT)
+
+list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, metrics, recipes
+	@$(RUN) benchmark list $(OPTIONS)
 
 priors: $(READY)  ## the generators there are, and where those that are not here can be had
-	@$(RUN) benchmark prior list $(call flag,WEIGHTS:weights_dir)
+	@$(RUN) benchmark prior list $(OPTIONS)
 
 prior: $(READY)  ## train the embedded prior anew (about an hour on one core)
 	$(RUN) benchmark prior train priors/weights/dcgan-photos32.safetensors --data photos --size 32 --steps 8000
@@ -82,6 +71,9 @@ test-all: $(READY)  ## all tests, the long ones too
 lint: $(READY)  ## ruff: lint and format
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+
+docs: $(READY)  ## write docs/options.md anew, from the options themselves
+	$(RUN) benchmark.option_table docs/options.md
 
 format: $(READY)  ## fix what ruff can fix
 	$(RUN) ruff check --fix .

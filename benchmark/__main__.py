@@ -1,103 +1,45 @@
-"""`python -m benchmark run|submit|reproduce|audit|labels|utility ...`, `... prior list|quality|train|learn ...`."""
+"""`python -m benchmark COMMAND ...`, also installed as `gibench`."""
 
-import re
-import signal
+import ast
+import importlib
+import inspect
 import sys
 import warnings
-from typing import get_args, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from jsonargparse import ArgumentError, ArgumentParser
 
-from benchmark.audit.audit import audit
-from benchmark.config import Config
-from benchmark.labels import labels
-from benchmark.launch.matrix import expanded, run_matrix
-from benchmark.launch.strategy import Unfinished
-from benchmark.launch.submit import Cluster, parted, submit
-from benchmark.priors import commands as prior
-from benchmark.recipes.reproduce import reproduce
-from benchmark.run import run
-from benchmark.utility import utility
-from leaderboard.options import Options, abouts, defaults
-from victims.errors import InputError, Notice
+from benchmark.command_line import expanded, explain, normalized, options_of, run_parser
+from benchmark.names import ROOT, summary
+from victims.errors import InputError, Notice, Unfinished
+from victims.names import nearest
 
-TABLES = {"audit": audit, "labels": labels, "utility": utility}
+PROGRAM = "python -m benchmark"
+COMMANDS: Mapping[str, str] = {
+    "run": "benchmark.run:run",
+    "submit": "benchmark.launch.submit:submit",
+    "reproduce": "benchmark.recipes.reproduce:reproduce",
+    "audit": "benchmark.audit.audit:audit",
+    "labels": "benchmark.labels:labels",
+    "utility": "benchmark.utility:utility",
+    "list": "benchmark.listing:list_names",
+    "prior list": "benchmark.priors.commands:list_priors",
+    "prior quality": "benchmark.priors.commands:quality",
+    "prior train": "benchmark.priors.commands:train",
+    "prior learn": "benchmark.priors.learn:learn",
+}
+"""What a command runs: `module:function`. A module is imported when its command is given."""
+
 MATRIX = (
     "Several attacks or defenses with commas between them on the command line, or --adapt=both, are run one after "
     "another, every attack under every defense, and end with their matrix."
 )
-SUBMIT = "Takes all options of run besides these, and every cell of a matrix is a job."
+SUBMIT = "Takes all options of `run` besides these. Each run of a matrix is a job."
 
 
-def build_parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="python -m benchmark",
-        description="How much of a client's private images can be rebuilt from the update it shares.",
-        exit_on_error=False,
-    )
-    commands = parser.add_subcommands()
-    run_parser = ArgumentParser(exit_on_error=False, description=f"{run.__doc__.splitlines()[0]} {MATRIX}")
-    run_parser.add_argument("--config", action="config", help="options as YAML, such as a result's config.yaml")
-    add_options(run_parser)
-    commands.add_subcommand("run", run_parser, help="attack a number of private batches and score the result")
-    submit_parser = ArgumentParser(exit_on_error=False, description=f"{submit.__doc__.splitlines()[0]} {SUBMIT}")
-    submit_parser.add_class_arguments(Cluster)
-    commands.add_subcommand("submit", submit_parser, help="runs as jobs of a cluster")
-    summary = reproduce.__doc__.splitlines()[0]
-    reproduce_parser = ArgumentParser(exit_on_error=False, description=summary)
-    reproduce_parser.add_function_arguments(reproduce, as_positional=True)
-    commands.add_subcommand("reproduce", reproduce_parser, help=summary)
-    for name, command in TABLES.items():
-        summary = command.__doc__.splitlines()[0]
-        command_parser = ArgumentParser(exit_on_error=False, description=summary)
-        command_parser.add_function_arguments(command)
-        commands.add_subcommand(name, command_parser, help=summary)
-    prior_parser = ArgumentParser(exit_on_error=False, description="Generators.")
-    commands.add_subcommand("prior", prior_parser, help="generators")
-    prior_commands = prior_parser.add_subcommands()
-    for name, command in prior.COMMANDS.items():
-        summary = command.__doc__.splitlines()[0]
-        command_parser = ArgumentParser(exit_on_error=False, description=summary)
-        command_parser.add_function_arguments(command, as_positional=True)
-        prior_commands.add_subcommand(name, command_parser, help=summary)
-    return parser
-
-
-def add_options(parser: ArgumentParser) -> None:
-    """The options of a run."""
-    hints = get_type_hints(Options)
-    for name, default in defaults().items():
-        help = abouts()[name].help.replace("%", "%%")
-        parser.add_argument(f"--{name}", type=hints[name], default=default, help=help)
-
-
-def underscored(argument: str) -> str:
-    """`--weights-dir=x` as well as `--weights_dir=x`."""
-    name, equals, value = argument.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if name.startswith("--") else argument
-
-
-def config_of(options: Namespace) -> Config:
-    """Of a run."""
-    chosen = options.as_dict()
-    chosen.pop("config", None)
-    return Config(**chosen)
-
-
-def explain(error: ArgumentError) -> str:
-    """The parser's warning as one line."""
-    text = " ".join(str(error).split())
-    wrong_value = re.match(r'Parser key "(\w+)":.*(?:Given|Got) value: (.*)', text)
-    kind = get_type_hints(Config).get(wrong_value[1]) if wrong_value else None
-    if kind is None:
-        return f"{text.rstrip('.')}; see --help."
-    kinds = [str(getattr(k, "__name__", k)) for k in get_args(kind) or (kind,) if k is not type(None)]
-    return f"{wrong_value[1]} takes {' or '.join(kinds)}, not '{wrong_value[2]}'."
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The exit code: 0, or one line and 2 for what the user can fix, 1 for what processes that died left undone.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0; one line and 2 for what the user can fix, 1 for tasks that processes left undone.
 
     Of several runs see `run_matrix`, `reproduce`.
     """
@@ -105,38 +47,107 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.simplefilter("always", Notice)
     warnings.showwarning = lambda message, *_: print(f"benchmark: {message}", file=sys.stderr)
     try:
-        given = [underscored(a) for a in arguments or sys.argv[1:]]
-        parser = build_parser()
-        if given[:1] == ["run"] and len(cells := expanded(given)) > 1:
-            return run_matrix([(cell, config_of(parser.parse_args(cell).run)) for cell in cells])
-        if given[:1] == ["submit"]:
-            own, others = parted(given[1:])
-            where = Cluster(**parser.parse_args(["submit", *own]).submit.as_dict())
-            return submit(
-                [(cell, config_of(parser.parse_args(cell).run)) for cell in expanded(["run", *others])], where
-            )
-        chosen = parser.parse_args(given)
-        if chosen.subcommand == "run":
-            run(config_of(chosen.run))
-        elif chosen.subcommand == "reproduce":
-            return reproduce(**chosen.reproduce.as_dict())
-        elif chosen.subcommand in TABLES:
-            TABLES[chosen.subcommand](**chosen[chosen.subcommand].as_dict())
-        else:
-            name = chosen.prior.subcommand
-            prior.COMMANDS[name](**chosen.prior[name].as_dict())
+        return dispatch(normalized(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
+        code, line = 2, str(error)
     except ArgumentError as error:
-        print(f"benchmark: {explain(error)}", file=sys.stderr)
-        return 2
+        code, line = 2, explain(error)
     except Unfinished as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 1
-    except SIGTERMException:  # Lightning's; by itself it would end with 0, as if all were done
-        return 128 + signal.SIGTERM
+        code, line = 1, str(error)
+    print(f"benchmark: {line}", file=sys.stderr)
+    return code
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    """Run the command that the first words name."""
+    if arguments and arguments[0] in ("--help", "-h"):
+        print(overview())
+        return 0
+    words = 2 if arguments[:1] == ["prior"] else 1
+    command, rest = " ".join(arguments[:words]), list(arguments[words:])
+    if command not in COMMANDS:
+        wrong = f"unknown command '{command}'; {nearest(command, COMMANDS)}" if command else "give a command; "
+        raise InputError(f"{wrong}known: {', '.join(COMMANDS)}.")
+    if command == "run":
+        return run(rest)
+    if command == "submit":
+        return submit(rest)
+    function = imported(command)
+    parser = ArgumentParser(prog=f"{PROGRAM} {command}", description=summary_of(command), exit_on_error=False)
+    parser.add_function_arguments(function, as_positional=True)
+    return function(**parser.parse_args(flags_set(function, rest)).as_dict()) or 0
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = run_parser(f"{PROGRAM} run", f"{summary_of('run')} {MATRIX}")
+    runs = [(one, options_of(parser, one)) for one in expanded(arguments)]
+    from benchmark.config import Config  # what follows needs torch
+
+    if len(runs) > 1:
+        from benchmark.launch.matrix import run_matrix
+
+        return run_matrix([(["run", *one], Config(**options)) for one, options in runs])
+    imported("run")(Config(**runs[0][1]))
     return 0
+
+
+def submit(arguments: Sequence[str]) -> int:
+    from benchmark.launch.submit import Cluster, split_arguments
+
+    own, others = split_arguments(arguments)
+    parser = ArgumentParser(
+        prog=f"{PROGRAM} submit", description=f"{summary_of('submit')} {SUBMIT}", exit_on_error=False
+    )
+    parser.add_class_arguments(Cluster)
+    where = Cluster(**parser.parse_args(own).as_dict())
+    options = run_parser(f"{PROGRAM} run", "")
+    runs = [(one, options_of(options, one)) for one in expanded(others)]
+    from benchmark.config import Config
+
+    return imported("submit")([(["run", *one], Config(**chosen)) for one, chosen in runs], where)
+
+
+def flags_set(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
+    """Options that are true or false may stand alone: `--json` is `--json=true`."""
+    flags = {f"--{p.name}" for p in inspect.signature(function).parameters.values() if p.annotation is bool}
+    behind = [*arguments[1:], "--"]
+    return (
+        [
+            f"{argument}=true" if argument in flags and after.startswith("--") else argument
+            for argument, after in zip(arguments, behind, strict=True)
+        ]
+        if arguments
+        else []
+    )
+
+
+def imported(command: str) -> Callable[..., Any]:
+    """The function that a command runs."""
+    module, _, name = COMMANDS[command].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def summary_of(command: str) -> str:
+    """The first line of a command's docstring, without importing it."""
+    module, _, name = COMMANDS[command].partition(":")
+    tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+    return next(summary(node) for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name)
+
+
+def overview() -> str:
+    """All commands, a line each."""
+    lines = [f"  {command:14} {summary_of(command)}" for command in COMMANDS]
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} COMMAND [options], or gibench COMMAND [options]",
+            "",
+            "How much of a client's private images can be rebuilt from the update it shares in federated learning.",
+            "",
+            *lines,
+            "",
+            f"{PROGRAM} COMMAND --help explains the options of a command.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from attacks.engine.stage import Reconstruction
 from benchmark.registry import find
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score as score_images
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense
 from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
 from defenses.base import Defense

@@ -14,8 +14,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
-from benchmark.registry import find
-from benchmark.spec import open_data, open_defense, parse
+from benchmark.registry import find, open_data, open_defense, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from defenses.base import Defense

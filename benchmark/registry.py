@@ -1,67 +1,116 @@
-"""Names on the command line -> classes: a file's name in its folder, or a dotted path to the user's own.
+"""From what a user writes on the command line to classes and objects.
 
-Priors have names of their own, see `priors.names`.
+A name is that of a file of the project, or a dotted path to a class of the user's own; NAME:ARGUMENT:... also says what
+it is built with. Priors have names of their own, see `priors.names`.
 """
 
 import importlib
-import pkgutil
-from dataclasses import dataclass
+import inspect
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from torch import nn
 
 from attacks.base import Attack
-from defenses.base import Defense
+from benchmark.names import known
+from defenses.base import Chain, Defense
+from victims.choices import Resize
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.names import imported, unknown
 
+ClassKind = Literal["attack", "data", "victim", "defense"]
 
-@dataclass(frozen=True)
-class Kind:
-    """Where classes of one kind live and what they derive from."""
-
-    name: str
-    package: str
-    base: type
-
-
-KINDS = {
-    kind.name: kind
-    for kind in (
-        Kind("attack", "attacks", Attack),
-        Kind("data", "victims.data", ImageData),
-        Kind("victim", "victims.models", nn.Module),
-        Kind("defense", "defenses", Defense),
-    )
+KINDS: dict[ClassKind, type] = {
+    "attack": Attack,
+    "data": ImageData,
+    "victim": nn.Module,
+    "defense": Defense,
 }
+"""What classes of a kind derive from."""
 
 
-def registered(kind: Kind) -> dict[str, type]:
-    """Every class of this suite: attacks by their `name`, others by their file, SomeName in `some_name.py`."""
-    found = {}
-    for module in pkgutil.iter_modules(importlib.import_module(kind.package).__path__):
-        path = f"{kind.package}.{module.name}"
-        classes = [item for item in vars(importlib.import_module(path)).values() if isinstance(item, type)]
-        for item in classes:
-            if item.__module__ != path or item is kind.base or not issubclass(item, kind.base):
-                continue
-            if issubclass(item, Attack):
-                found |= {} if "." in item.name else {item.name: item}
-            elif item.__name__.lower() == module.name.replace("_", ""):
-                found[module.name] = item
-    return found
+def registered(kind: ClassKind) -> dict[str, type]:
+    """Every class of this project of a kind, by name."""
+    return {name: find(kind, name) for name in known(kind)}
 
 
-def find(kind_name: str, name: str) -> type:
+def find(kind: ClassKind, name: str) -> type:
     """The class that `name` means.
 
     Raises:
         InputError: lists the known names and the nearest one, or says what is wrong with the dotted path.
     """
-    kind = KINDS[kind_name]
-    known = registered(kind)
-    if name in known:
-        return known[name]
+    there = known(kind)
+    if name in there:
+        return getattr(importlib.import_module(there[name].module), there[name].attribute)
     if "." not in name:
-        raise InputError(unknown(kind.name, name, known))
-    return imported(kind.name, name, kind.base)
+        raise InputError(unknown(kind, name, there))
+    return imported(kind, name, KINDS[kind])
+
+
+def open_data(text: str, split: str, size: int, data_dir: Path, resize: Resize = "shorter") -> ImageData:
+    """A split of the data set `name` or `name:argument`; those that come as files are told where, and how to resize.
+
+    Raises:
+        InputError: the argument is missing or not taken, or another resize is asked of a data set that takes none.
+    """
+    name, _, argument = text.partition(":")
+    make = find("data", name)
+    parameters = inspect.signature(make).parameters
+    own = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if (argument and not own) or (not argument and any(p.default is p.empty for p in own)):
+        raise InputError(f"data '{text}' does not fit; write {':'.join([name, *(p.name.upper() for p in own)])}.")
+    if resize != "shorter" and "resize" not in parameters:
+        raise InputError(f"{name} has its own way of resizing; leave --resize out.")
+    files = {"data_dir": data_dir, "resize": resize}
+    options = {option: value for option, value in files.items() if option in parameters}
+    return make(*([argument] if argument else []), split=split, size=size, **options)
+
+
+def open_defense(text: str) -> Defense | None:
+    """None, or what `name:parameter:...` means; several have + between them and come in this order.
+
+    Raises:
+        InputError: as `one_defense` does.
+    """
+    if text == "none":
+        return None
+    parts = [one_defense(part) for part in text.split("+")]
+    return parts[0] if len(parts) == 1 else Chain(parts)
+
+
+def one_defense(text: str) -> Defense:
+    """The defense of `name` or `name:parameter:...`; parameters that have defaults can be left out from the end.
+
+    Raises:
+        InputError: there is none of this name, or the parameters do not fit it.
+    """
+    name, *values = text.split(":")
+    make = find("defense", name)
+    known = list(inspect.signature(make).parameters.values())
+    needed = [p for p in known if p.default is p.empty]
+    if not len(needed) <= len(values) <= len(known):
+        optional = "".join(f"[:{p.name.upper()}]" for p in known if p not in needed)
+        names = ":".join([name, *(p.name.upper() for p in needed)])
+        raise InputError(f"defense '{text}' does not fit; write {names}{optional}.")
+    return make(*(parse(p, value, f"defense {name}") for p, value in zip(known, values, strict=False)))
+
+
+def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
+    """`text` as the parameter's annotated type.
+
+    Raises:
+        InputError: it is none; says what was expected.
+    """
+    wanted = parameter.annotation
+    if get_origin(wanted) is Literal:
+        if text in get_args(wanted):
+            return text
+        raise InputError(f"{what} {parameter.name} is one of {', '.join(get_args(wanted))}, not '{text}'.")
+    try:
+        if wanted is bool:
+            return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+        return wanted(text)
+    except (KeyError, ValueError):
+        raise InputError(f"{what} {parameter.name} is a {wanted.__name__}, not '{text}'.") from None

@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import os
+import signal
 import subprocess
 import warnings
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -76,7 +78,10 @@ def run(config: Config) -> RunFolder:
         trainer.fit_loop.max_epochs = len(module.groups)
         trainer.limit_train_batches = 1.0 if module.groups else 0  # a rank without work still starts the others
         with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat:
-            trainer.fit(attack, module)
+            try:
+                trainer.fit(attack, module)
+            except SIGTERMException:  # Lightning's; by itself it ends with 0, as if all tasks were done
+                raise SystemExit(128 + signal.SIGTERM) from None
             assert isinstance(trainer.strategy, ShareTasks)
             launched = trainer.strategy.wait_for_launched()
             if first:

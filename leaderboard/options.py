@@ -111,11 +111,9 @@ class Options:
     victim: str = option(
         "convnet",
         "setting",
-        "The model. `convnet`, `convnet64` (Geiping et al.), `lenet` (sigmoid, Zhu et al. 2019), `alexnet`, `vgg16`, "
-        "`resnet18`, `resnet34`, `resnet50`, `densenet121` (forms for small images: 3x3 stem), `resnet20`, `resnet56` "
-        "(He et al., for CIFAR), any classifier as `torchvision:NAME` (7x7 stem) or `timm:NAME`, `sigmoid_resnet18` "
-        "and `sigmoid_resnet10` (as CI-Net's), `fcn3`, `cnn6`, `cnn6_d`, `cnn10` (R-GAP's: one logit, odd classes "
-        "against even ones).",
+        "The model: a name from `make list`, any classifier as `torchvision:NAME` (7x7 stem) or `timm:NAME`. "
+        "The residual nets and `densenet121` have forms for small images (3x3 stem). R-GAP's `fcn3`, `cnn6`, `cnn6_d` "
+        "and `cnn10` have one logit, which tells odd classes from even ones.",
         of_images=True,  # a mean image stands on the board beside the attacks on a victim
     )
     victim_weights: str = option(

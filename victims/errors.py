@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class Notice(UserWarning):
     """Something about the run that its user should know, in one line; the command line prints it."""
+
+
+class Unfinished(Exception):
+    """Tasks have no rows, for the processes that had them are gone."""

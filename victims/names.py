@@ -14,9 +14,13 @@ T = TypeVar("T")
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One line that lists the known names, and the nearest one."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown {kind} '{name}'; {hint}known: {', '.join(known)}, or a dotted path to your own."
+    return f"unknown {kind} '{name}'; {nearest(name, known)}known: {', '.join(known)}, or a dotted path to your own."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question that offers the nearest known name; empty where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean '{near[0]}'? " if near else ""
 
 
 def imported(kind: str, path: str, base: type[T]) -> type[T]:

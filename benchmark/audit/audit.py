@@ -55,8 +55,8 @@ def audit(
     labels: Path | None = None,
     defense: str = "none",
     minutes: float = 30,
-    weights: str = "random",
-    mode: Literal["eval", "train"] = "eval",
+    victim_weights: str = "random",
+    victim_mode: Literal["eval", "train"] = "eval",
     prior: str = "dcgan-photos32",
     size: int = 32,
     batch: int = 1,
@@ -77,8 +77,8 @@ def audit(
         labels: CSV with the columns file and label, for pictures that lie in no class folders.
         defense: what the client does, several with commas between them: none, noise:0.01, ...
         minutes: of time, for all attacks on all images under all defenses.
-        weights: `random`, or a file of trained weights.
-        mode: `eval` or `train`, in which the client computes its update.
+        victim_weights: `random`, or a file of trained weights.
+        victim_mode: `eval` or `train`, in which the client computes its update.
         prior: the generator of attacks that have one.
         size: side of the images in pixels.
         batch: images that a client takes together.
@@ -98,8 +98,8 @@ def audit(
     config = Config(
         data=f"folder:{out / 'images'}",
         victim=f"{module}.{name}" if colon and module not in LIBRARIES else model,
-        victim_weights=weights,
-        victim_mode=mode,
+        victim_weights=victim_weights,
+        victim_mode=victim_mode,
         prior=prior,
         size=size,
         batch=batch,
@@ -147,7 +147,7 @@ def audit(
         classes=data.classes,
         left_out=left_out,
         facts={
-            "model": f"{model}, weights {config.weights_label()}, {mode} mode",
+            "model": f"{model}, weights {config.weights_label()}, {victim_mode} mode",
             "images": f"{len(ids)} of {len(data)} attacked, {size} x {size} pixels, in batches of {batch}",
             "effort": f"{steps} steps each, the best of {shown[defenses[0], ids[0]][0].row['restarts']} starts by the "
             "attacker's own cost",

@@ -1,6 +1,5 @@
 """`python -m benchmark run` with several attacks or defenses: every pair of them, a run each."""
 
-import itertools
 import signal
 import subprocess
 import sys
@@ -20,28 +19,6 @@ from leaderboard.table import as_text
 
 Cell = tuple[list[str], Config]
 """A command line and what it means."""
-
-LISTED = ("--attack", "--defense", "--adapt")
-
-
-def expanded(arguments: Sequence[str]) -> list[list[str]]:
-    """The arguments of every cell: one for each attack and defense between commas, and two for `--adapt=both`.
-
-    What is not a list stays where it is, and so do the values of lists: an option given later still wins.
-    """
-    choices = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in LISTED:
-            argument += f"={next(rest, '')}"
-        option, _, value = argument.partition("=")
-        if option not in LISTED:
-            choices.append([argument])
-        elif option == "--adapt":
-            choices.append([f"{option}={one}" for one in (("true", "false") if value == "both" else (value,))])
-        else:
-            choices.append([f"{option}={one}" for one in value.split(",")])
-    return [list(cell) for cell in itertools.product(*choices)]
 
 
 def run_matrix(cells: Sequence[Cell]) -> int:

@@ -19,14 +19,10 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from victims.data.base import some
-from victims.errors import InputError
+from victims.errors import InputError, Unfinished
 
 STARTER = "GIBENCH_STARTER"  # process id, in the environment of the processes that it starts
 LAUNCHER_WRITES = (STARTER, "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
-
-
-class Unfinished(Exception):
-    """Tasks have no rows, for the processes that had them are gone."""
 
 
 def is_first() -> bool:

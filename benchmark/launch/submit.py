@@ -70,7 +70,7 @@ class Job(submitit.helpers.Checkpointable):
         return subprocess.run([sys.executable, "-m", "benchmark", *arguments], check=False).returncode
 
 
-def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The options that say where jobs run, and those of the runs, each as `--option=value`."""
     own = {f"--{field.name}" for field in fields(Cluster)} | {"--help", "-h"}
     mine: list[str] = []

@@ -8,8 +8,8 @@ import torch
 
 from benchmark.priors.learn import learn
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
+from benchmark.registry import open_data
 from benchmark.scoring.lpips import Lpips
-from benchmark.spec import open_data
 from leaderboard.table import Table
 from priors import names, weights
 from priors.by_name import find

@@ -18,9 +18,8 @@ from attacks.engine.distances import cosine
 from attacks.engine.factored_gradients import Layers
 from attacks.engine.objective import Objective
 from attacks.ig import IG
-from benchmark.registry import KINDS, find, registered
+from benchmark.registry import find, open_defense, registered
 from benchmark.scoring.metrics import score
-from benchmark.spec import open_defense
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
 from benchmark.tasks.module import GradientDataModule
@@ -30,9 +29,9 @@ from victims.errors import InputError
 from victims.models.lenet import LeNet
 from victims.victim import Victim, build, gradient
 
-ATTACKS = registered(KINDS["attack"])
+ATTACKS = registered("attack")
 STEPS = 6
-DEFENSES = registered(KINDS["defense"])
+DEFENSES = registered("defense")
 EXAMPLES = {  # two uses of every defense, with different parameters if it has any; a chain has this order
     "precode": ("precode:16", "precode:8:0.1"),
     "label_confusion": ("label_confusion:1", "label_confusion:2"),

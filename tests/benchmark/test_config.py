@@ -7,8 +7,7 @@ import torch
 
 from attacks.ig import IG
 from benchmark.config import Config, options_of
-from benchmark.registry import KINDS, registered
-from benchmark.spec import open_defense, parse
+from benchmark.registry import open_defense, parse, registered
 from defenses.base import Chain
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
@@ -36,9 +35,9 @@ def test_what_set_changes_is_measured_against_the_preset():
     assert changes == {"steps_x": "600", "eta": "1"}
 
 
-@pytest.mark.parametrize("name", registered(KINDS["attack"]))
+@pytest.mark.parametrize("name", registered("attack"))
 def test_every_option_of_every_attack_can_be_given_as_text(name):
-    method = registered(KINDS["attack"])[name]
+    method = registered("attack")[name]
     for option in options_of(method).values():
         parsed = parse(option, str(option.default), name)
         assert parsed == option.default

@@ -11,19 +11,19 @@ from victims.models.lenet import LeNet
 
 
 def test_what_is_in_the_folder_has_a_name():
-    assert {"ig": IG, "gi_z": GIz, "gias": GIAS}.items() <= registered(KINDS["attack"]).items()
+    assert {"ig": IG, "gi_z": GIz, "gias": GIAS}.items() <= registered("attack").items()
     assert find("data", "photos") is Photos
     assert find("victim", "lenet") is LeNet
     assert find("defense", "sparsification") is Sparsification
 
 
 def test_modules_that_are_no_method_are_no_name():
-    assert not {"base", "engine", "stage", "distances"} & registered(KINDS["attack"]).keys()
+    assert not {"base", "engine", "stage", "distances"} & registered("attack").keys()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unknown_name_lists_all_there_is(kind):
-    known = registered(KINDS[kind])
+    known = registered(kind)
     with pytest.raises(InputError) as refusal:
         find(kind, "nonsense")
     assert all(name in str(refusal.value) for name in known)

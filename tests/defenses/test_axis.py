@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from benchmark.registry import KINDS, registered
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense, registered
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense
 
@@ -25,7 +24,7 @@ def test_a_defense_says_where_it_stands(text, axis):
 
 
 def test_every_defense_with_an_axis_is_tested_here():
-    own = {name for name, defense in registered(KINDS["defense"]).items() if defense.axis is not Defense.axis}
+    own = {name for name, defense in registered("defense").items() if defense.axis is not Defense.axis}
     assert own == {text.split(":")[0] for text, axis in AXES.items() if axis}
 
 

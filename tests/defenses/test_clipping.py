@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attacks.engine.distances import cosine, squared_l2
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense
 from defenses.clipping import Clipping
 from victims.errors import InputError
 

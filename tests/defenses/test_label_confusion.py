@@ -5,7 +5,7 @@ from math import factorial, prod
 
 import pytest
 
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense
 from defenses.base import Chain
 from defenses.label_confusion import LabelConfusion
 from defenses.sparsification import Sparsification

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense
 from defenses.noise import Noise
 from victims.errors import InputError
 

@@ -12,7 +12,7 @@ from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths, vectorizes, victim_gradients
 from attacks.engine.objective import Objective
 from attacks.labels.alr import alr
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, capture_task
 from defenses.base import Chain

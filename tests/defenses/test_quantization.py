@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense
 from defenses.quantization import Quantization
 from victims.errors import InputError
 

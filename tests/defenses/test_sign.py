@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attacks.engine.distances import cosine
-from benchmark.spec import open_defense
+from benchmark.registry import open_defense
 from defenses.sign import Sign
 from victims.errors import InputError
 

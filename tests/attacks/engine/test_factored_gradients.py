@@ -7,7 +7,7 @@ from torch import nn
 from attacks.engine import factored_gradients as factors
 from attacks.engine.distances import Target, cosine, layer_l2, squared_l2
 from attacks.engine.gradients import find_layers, victim_gradients
-from benchmark.registry import KINDS, registered
+from benchmark.registry import registered
 from defenses.precode import Precode
 from victims.victim import Victim, build
 
@@ -20,7 +20,7 @@ def make_victim(model, training=False):
 
 
 def named(name):
-    return build(registered(KINDS["victim"])[name], image_shape=(3, SIDE, SIDE), num_classes=CLASSES, seed=0)
+    return build(registered("victim")[name], image_shape=(3, SIDE, SIDE), num_classes=CLASSES, seed=0)
 
 
 def wide():

@@ -7,7 +7,7 @@ from attacks.engine.gradients import vectorizes, victim_gradients
 from attacks.engine.objective import Objective
 from attacks.engine.stage import Stage
 from attacks.ig import IG
-from benchmark.registry import KINDS, registered
+from benchmark.registry import registered
 from priors.dcgan import DCGAN
 from victims.errors import InputError, Notice
 from victims.victim import Victim, build
@@ -29,7 +29,7 @@ def dummy_batches(size=16):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", ["convnet", "lenet", "resnet20", "sigmoid_resnet10"])
 def test_vectorized_equals_looped_twice_differentiated(name, training):
-    victim = make_victim(build(registered(KINDS["victim"])[name], **SHAPE, seed=0), training)
+    victim = make_victim(build(registered("victim")[name], **SHAPE, seed=0), training)
     assert vectorizes(victim, (3, 16, 16), B)
     images, labels = dummy_batches()
     outcomes = []
@@ -45,7 +45,7 @@ def test_vectorized_equals_looped_twice_differentiated(name, training):
 
 @pytest.mark.parametrize("vectorized", [True, False])
 def test_second_derivative_of_a_net_with_batch_norm_matches_finite_differences(vectorized):
-    victim = make_victim(build(registered(KINDS["victim"])["sigmoid_resnet10"], **SHAPE, seed=0), training=True)
+    victim = make_victim(build(registered("victim")["sigmoid_resnet10"], **SHAPE, seed=0), training=True)
     images, labels = dummy_batches()
 
     def norm2(x):
@@ -72,7 +72,7 @@ def test_a_victim_that_torch_func_gets_wrong_runs_eagerly_with_a_warning():
 
 
 def test_each_instance_has_the_gradient_of_plain_autograd():
-    model = build(registered(KINDS["victim"])["lenet"], image_shape=(3, 16, 16), num_classes=10, seed=0).double()
+    model = build(registered("victim")["lenet"], image_shape=(3, 16, 16), num_classes=10, seed=0).double()
     images, labels = dummy_batches()
     gradients = victim_gradients(make_victim(model), images, labels)
     for instance in range(R):
@@ -126,7 +126,7 @@ def test_a_search_that_differs_from_its_plan_is_a_clear_error(plan, names, captu
 @pytest.mark.parametrize("method", ["ig", "ggl"])
 def test_chunks_are_halved_when_memory_runs_out(method, capture, monkeypatch):
     """Also within a step: the results of its first chunks are discarded."""
-    attack = registered(KINDS["attack"])[method]
+    attack = registered("attack")[method]
     options = {"prior": build(DCGAN, size=32, ngf=4, seed=0).eval(), "population": 6} if "prior" in attack.needs else {}
     observation = capture().observation
     whole = attack(steps=2, restarts=3, seed=0, **options).run([observation])

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from attacks.base import Attack
-from benchmark.__main__ import build_parser, main
+from benchmark.__main__ import main
+from benchmark.command_line import expanded, run_parser
 from benchmark.launch import matrix
-from benchmark.launch.matrix import expanded
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ["--victim=lenet", "--batch=1", "--tasks=2", "--size=16", "--steps=2", "--restarts=1", "--devices=1"]
@@ -50,15 +50,19 @@ def test_lists_are_multiplied_where_they_stand():
     ]
 
 
+def adapts(cell):
+    return run_parser("run", "").parse_args(cell[1:]).adapt
+
+
 @pytest.mark.parametrize("adapt", ["yes", "no", "true", "false"])
 def test_one_attacker_is_one_cell_and_means_what_it_says(adapt):
     (cell,) = expanded(["run", "--attack", "ig", f"--adapt={adapt}"])
     assert cell == ["run", "--attack=ig", f"--adapt={adapt}"]
-    assert build_parser().parse_args(cell).run.adapt is (adapt in ("yes", "true"))
+    assert adapts(cell) is (adapt in ("yes", "true"))
 
 
 def test_both_attackers_are_two_cells():
-    cells = [build_parser().parse_args(cell).run.adapt for cell in expanded(["run", "--adapt", "both"])]
+    cells = [adapts(cell) for cell in expanded(["run", "--adapt", "both"])]
     assert cells == [True, False]
 
 
@@ -163,7 +167,7 @@ def test_make_hands_lists_on():
         ["make", "-n", "-o", ".venv/.ready", "bench", "METHOD=ig,gias", "DEFENSE=none,noise:0.1", "ADAPT=both"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert all(option in made for option in ("--attack='ig,gias'", "--defense='none,noise:0.1'", "--adapt='both'"))
+    assert all(option in made for option in ("--method='ig,gias'", "--defense='none,noise:0.1'", "--adapt='both'"))
 
 
 @pytest.mark.slow

@@ -5,8 +5,8 @@ import time
 import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
-from benchmark.launch.strategy import Heartbeat, Unfinished, is_first, processes
-from victims.errors import InputError
+from benchmark.launch.strategy import Heartbeat, is_first, processes
+from victims.errors import InputError, Unfinished
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
 SRUN = {"SLURM_NTASKS": "16", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}

@@ -152,4 +152,4 @@ def test_make_hands_options_on():
         ["make", "-n", "-o", ".venv/.ready", "submit", "METHOD=ig", "CLUSTER=slurm", "GPUS=8", "NODES=1", "MINUTES=9"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
-    assert all(option in made for option in ("--attack='ig'", "--cluster='slurm'", "--gpus='8'", "--minutes='9'"))
+    assert all(option in made for option in ("--method='ig'", "--cluster='slurm'", "--gpus='8'", "--minutes='9'"))

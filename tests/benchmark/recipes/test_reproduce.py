@@ -12,7 +12,7 @@ from benchmark.__main__ import main
 from benchmark.launch import matrix
 from benchmark.recipes import reproduce
 from benchmark.recipes.recipe import RECIPES, SIZES, combinations, expand, read
-from benchmark.registry import KINDS, find, registered
+from benchmark.registry import find, registered
 from leaderboard.reported import reported
 from priors import names
 from victims import by_name as victims
@@ -73,7 +73,7 @@ def test_every_cell_means_something(name, size, tmp_path):
         config = cell.config
         config.make_defense()
         config.local_training()
-        assert config.data in registered(KINDS["data"])
+        assert config.data in registered("data")
         victims.find(config.victim, lambda own: find("victim", own))
         if not cell.method or plan["command"] == "labels":
             continue

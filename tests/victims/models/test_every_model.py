@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from attacks.engine.gradients import vectorizes, victim_gradients
-from benchmark.registry import KINDS, registered
+from benchmark.registry import registered
 from victims.batch_norm import batch_norms
 from victims.client import calibrate
 from victims.data.photos import Photos
 from victims.errors import Notice
 from victims.victim import Victim, build, classification_loss
 
-MODELS = registered(KINDS["victim"])
+MODELS = registered("victim")
 NEEDS_32 = ("alexnet", "vgg16")  # other models take 16 px, which is faster
 SLOW = ("convnet64", "densenet121", "resnet18", "resnet34", "resnet50", "resnet56", "sigmoid_resnet18", "vgg16")
 

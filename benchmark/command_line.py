@@ -1,0 +1,110 @@
+"""The words of a command line: parsers, other ways to write an option, and clear refusals.
+
+Nothing here imports torch: help and most mistakes are answered at once.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any, get_args, get_type_hints
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from benchmark.names import require
+from leaderboard.options import Options, abouts, defaults
+
+ALIASES = {about.alias: name for name, about in abouts().items() if about.alias}
+LISTS = [name for name, value in defaults().items() if isinstance(value, list)]
+SEVERAL = ("--attack", "--defense", "--adapt")  # options that may name several runs
+
+
+def run_parser(program: str, description: str) -> ArgumentParser:
+    """A parser of all options of a run."""
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="options as YAML, such as a result's config.yaml")
+    hints = get_type_hints(Options)
+    for name, default in defaults().items():
+        about = abouts()[name]
+        also = f" Also --{about.alias}." if about.alias else ""
+        parser.add_argument(f"--{name}", type=hints[name], default=default, help=(about.help + also).replace("%", "%%"))
+    return parser
+
+
+def options_of(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """The options of a run by name.
+
+    Raises:
+        ArgumentError: they are no options.
+        InputError: a name is mistyped.
+    """
+    options = parser.parse_args(list(arguments)).as_dict()
+    options.pop("config", None)
+    require_names(options)
+    return options
+
+
+def require_names(options: dict[str, Any]) -> None:
+    """Refuse mistyped names before anything slow is imported; what else is wrong with an option its user finds out.
+
+    Raises:
+        InputError: lists the known names and the nearest one.
+    """
+    require("attack", options["attack"])
+    require("data", options["data"].partition(":")[0])
+    if ":" not in options["victim"]:
+        require("victim", options["victim"])
+    for part in options["defense"].split("+") if options["defense"] != "none" else ():
+        require("defense", part.partition(":")[0])
+    if options["labels"] not in ("given", "none"):
+        require("label method", options["labels"])
+
+
+def normalized(arguments: Sequence[str]) -> list[str]:
+    """Every option under its own name: `--weights-dir=x`, `--weights=x` and `--SET="a=1 b=2"` are understood too."""
+    found: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            found.append(argument)
+            continue
+        option, equals, value = argument.partition("=")
+        add = "+" if option.endswith("+") else ""
+        name = option[2:].removesuffix("+").replace("-", "_")
+        name = ALIASES.get(name, name)
+        if name in LISTS and not add:
+            words = (value if equals else next(rest, "")).split()
+            found += [f"--{name}+={word}" for word in words]
+        else:
+            found.append(f"--{name}{add}{equals}{value}")
+    return found
+
+
+def expanded(arguments: Sequence[str]) -> list[list[str]]:
+    """The arguments of every run: one for each attack and defense between commas, and two for `--adapt=both`.
+
+    Other arguments stay where they are, and so do the values of lists: an option given later still wins.
+    """
+    choices = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in SEVERAL:
+            argument += f"={next(rest, '')}"
+        option, _, value = argument.partition("=")
+        if option not in SEVERAL:
+            choices.append([argument])
+        elif option == "--adapt":
+            choices.append([f"{option}={one}" for one in (("true", "false") if value == "both" else (value,))])
+        else:
+            choices.append([f"{option}={one}" for one in value.split(",")])
+    return [list(run) for run in itertools.product(*choices)]
+
+
+def explain(error: ArgumentError) -> str:
+    """The parser's message as one line."""
+    text = " ".join(str(error).split())
+    wrong_value = re.match(r'Parser key "(\w+)":.*(?:Given|Got) value: (.*)', text)
+    kind = get_type_hints(Options).get(wrong_value[1]) if wrong_value else None
+    if wrong_value is None or kind is None:
+        return f"{text.rstrip('.')}; see --help."
+    kinds = [str(getattr(k, "__name__", k)) for k in get_args(kind) or (kind,) if k is not type(None)]
+    return f"{wrong_value[1]} takes {' or '.join(kinds)}, not '{wrong_value[2]}'."

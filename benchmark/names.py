@@ -1,0 +1,105 @@
+"""Everything that has a name on the command line, read from the source files without importing them.
+
+Importing torch takes seconds, so a list of names, or the answer to a mistyped one, must not need it. Each kind has a
+folder, and adding something to it is one file there; only the files' names, docstrings and a few literals are read.
+"""
+
+import ast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Literal
+
+from victims.errors import InputError
+from victims.names import unknown
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Kind = Literal["attack", "prior", "victim", "data", "defense", "label method", "metric", "recipe"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a name means.
+
+    Attributes:
+        module, attribute: where it is defined; empty where it is a file of data.
+        summary: one line.
+    """
+
+    module: str
+    attribute: str
+    summary: str
+
+
+def known(kind: Kind) -> dict[str, Named]:
+    """Everything of this kind that the project has, by name, sorted."""
+    files, read = KINDS[kind]
+    return dict(sorted((pair for path in sorted(ROOT.glob(files)) for pair in read(path)), key=itemgetter(0)))
+
+
+def require(kind: Kind, name: str) -> None:
+    """Refuse a mistyped name early.
+
+    Raises:
+        InputError: the name is neither known nor a dotted path; lists the known names and the nearest one.
+    """
+    if "." not in name and name not in known(kind):
+        raise InputError(unknown(kind, name, known(kind)))
+
+
+def summary(node: ast.AST) -> str:
+    """The first line of a docstring, or nothing."""
+    text = ast.get_docstring(node) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) else None
+    return (text or "").partition("\n")[0]
+
+
+def by_attribute(path: Path) -> Iterator[tuple[str, Named]]:
+    """Classes that say their name themselves: `name = "ig"`."""
+    for node in ast.parse(path.read_text()).body:
+        for line in node.body if isinstance(node, ast.ClassDef) else ():
+            match line:
+                case (
+                    ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=str(name)))
+                    | ast.AnnAssign(target=ast.Name(id="name"), value=ast.Constant(value=str(name)))
+                ):
+                    yield name, Named(module_of(path), node.name, summary(node))
+
+
+def by_file(path: Path) -> Iterator[tuple[str, Named]]:
+    """The class SomeName, or the function some_name, of the file `some_name.py`."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.lower().replace("_", "") == path.stem.replace(
+            "_", ""
+        ):
+            yield path.stem, Named(module_of(path), node.name, summary(node))
+
+
+def by_decorator(path: Path) -> Iterator[tuple[str, Named]]:
+    """Functions under `@metric(...)`."""
+    for node in ast.parse(path.read_text()).body:
+        for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+            if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "metric":
+                yield node.name, Named(module_of(path), node.name, summary(node))
+
+
+def by_comment(path: Path) -> Iterator[tuple[str, Named]]:
+    """A file of data whose first line says what it is."""
+    yield path.stem, Named("", "", path.read_text().partition("\n")[0].removeprefix("# "))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+KINDS: Mapping[Kind, tuple[str, Callable[[Path], Iterator[tuple[str, Named]]]]] = {
+    "attack": ("attacks/*.py", by_attribute),
+    "victim": ("victims/models/*.py", by_file),
+    "data": ("victims/data/*.py", by_file),
+    "defense": ("defenses/*.py", by_file),
+    "label method": ("attacks/labels/*.py", by_file),
+    "metric": ("benchmark/scoring/metrics.py", by_decorator),
+    "recipe": ("benchmark/recipes/*.yaml", by_comment),
+}
+"""Of every kind the files that are read, and how names are found in one."""
