@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from attacks.base import Attack
 from attacks.engine.stage import Reconstruction
-from benchmark.registry import find
+from benchmark.registry import find, open_defense
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score as score_images
-from benchmark.registry import open_defense
 from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
 from defenses.base import Defense

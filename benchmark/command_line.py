@@ -55,6 +55,8 @@ def require_names(options: dict[str, Any]) -> None:
         require("victim", options["victim"])
     for part in options["defense"].split("+") if options["defense"] != "none" else ():
         require("defense", part.partition(":")[0])
+    if ":" not in options["prior"]:
+        require("prior", options["prior"])
     if options["labels"] not in ("given", "none"):
         require("label method", options["labels"])
 

@@ -1,6 +1,7 @@
 """`python -m benchmark list`: everything that has a name, a line each."""
 
-import json
+import sys
+from json import dumps
 from shutil import get_terminal_size
 
 from benchmark.names import KINDS, known
@@ -21,22 +22,13 @@ def list_names(*, json: bool = False) -> None:
     """Everything that has a name: methods, priors, victims, data sets, defenses, label methods, metrics, recipes.
 
     Args:
-        json: as one JSON object, name and summary by kind.
+        json: as one JSON object: summary by kind and name.
     """
     found = {kind: {name: each.summary for name, each in known(kind).items()} for kind in KINDS}
-    print(as_json(found) if json else as_text(found))
-
-
-def as_json(found: dict[str, dict[str, str]]) -> str:
-    return json.dumps(found, indent=2)
-
-
-def as_text(found: dict[str, dict[str, str]]) -> str:
-    """A block for each kind, a line for each name, cut to the width of the terminal."""
-    width = get_terminal_size(fallback=(120, 24)).columns
+    if json:
+        print(dumps(found, indent=2))
+        return
+    width = get_terminal_size().columns if sys.stdout.isatty() else None
     column = 2 + max(len(name) for names in found.values() for name in names)
-    blocks = []
     for kind, names in found.items():
-        lines = [f"  {name:{column}}{summary}" for name, summary in names.items()]
-        blocks.append("\n".join([HEADINGS[kind], *(line[:width] for line in lines)]))
-    return "\n\n".join(blocks)
+        print(HEADINGS[kind], *(f"  {name:{column}}{summary}"[:width] for name, summary in names.items()), "", sep="\n")

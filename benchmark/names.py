@@ -5,12 +5,15 @@ folder, and adding something to it is one file there; only the files' names, doc
 """
 
 import ast
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
+from priors import names
 from victims.errors import InputError
 from victims.names import unknown
 
@@ -33,10 +36,13 @@ class Named:
     summary: str
 
 
+Pairs = Iterator[tuple[str, Named]]
+"""Names, and what they mean."""
+
+
 def known(kind: Kind) -> dict[str, Named]:
     """Everything of this kind that the project has, by name, sorted."""
-    files, read = KINDS[kind]
-    return dict(sorted((pair for path in sorted(ROOT.glob(files)) for pair in read(path)), key=itemgetter(0)))
+    return dict(sorted(KINDS[kind](), key=itemgetter(0)))
 
 
 def require(kind: Kind, name: str) -> None:
@@ -55,7 +61,7 @@ def summary(node: ast.AST) -> str:
     return (text or "").partition("\n")[0]
 
 
-def by_attribute(path: Path) -> Iterator[tuple[str, Named]]:
+def by_attribute(path: Path) -> Pairs:
     """Classes that say their name themselves: `name = "ig"`."""
     for node in ast.parse(path.read_text()).body:
         for line in node.body if isinstance(node, ast.ClassDef) else ():
@@ -67,7 +73,7 @@ def by_attribute(path: Path) -> Iterator[tuple[str, Named]]:
                     yield name, Named(module_of(path), node.name, summary(node))
 
 
-def by_file(path: Path) -> Iterator[tuple[str, Named]]:
+def by_file(path: Path) -> Pairs:
     """The class SomeName, or the function some_name, of the file `some_name.py`."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.lower().replace("_", "") == path.stem.replace(
@@ -76,7 +82,7 @@ def by_file(path: Path) -> Iterator[tuple[str, Named]]:
             yield path.stem, Named(module_of(path), node.name, summary(node))
 
 
-def by_decorator(path: Path) -> Iterator[tuple[str, Named]]:
+def by_decorator(path: Path) -> Pairs:
     """Functions under `@metric(...)`."""
     for node in ast.parse(path.read_text()).body:
         for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
@@ -84,22 +90,38 @@ def by_decorator(path: Path) -> Iterator[tuple[str, Named]]:
                 yield node.name, Named(module_of(path), node.name, summary(node))
 
 
-def by_comment(path: Path) -> Iterator[tuple[str, Named]]:
+def by_comment(path: Path) -> Pairs:
     """A file of data whose first line says what it is."""
     yield path.stem, Named("", "", path.read_text().partition("\n")[0].removeprefix("# "))
+
+
+def generators() -> Pairs:
+    """Shipped weights, published ones, and architectures without weights."""
+    for name in names.shipped():
+        record = json.loads((names.SHIPPED / f"{name}.json").read_text())
+        yield name, Named("", "", f"shipped: {record['prior']}, trained on {record['trained_on']}")
+    for name, entry in names.published().items():
+        yield name, Named("", "", f"published: {entry.architecture}, trained on {entry.trained_on}; {entry.license}")
+    for name, architecture in names.architectures().items():
+        yield name, Named(f"priors.{name}", architecture.class_name, f"untrained: {architecture.summary}")
 
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
-KINDS: Mapping[Kind, tuple[str, Callable[[Path], Iterator[tuple[str, Named]]]]] = {
-    "attack": ("attacks/*.py", by_attribute),
-    "victim": ("victims/models/*.py", by_file),
-    "data": ("victims/data/*.py", by_file),
-    "defense": ("defenses/*.py", by_file),
-    "label method": ("attacks/labels/*.py", by_file),
-    "metric": ("benchmark/scoring/metrics.py", by_decorator),
-    "recipe": ("benchmark/recipes/*.yaml", by_comment),
+def of_files(files: str, read: Callable[[Path], Pairs]) -> Pairs:
+    return (pair for path in ROOT.glob(files) for pair in read(path))
+
+
+KINDS: Mapping[Kind, Callable[[], Pairs]] = {
+    "attack": partial(of_files, "attacks/*.py", by_attribute),
+    "prior": generators,
+    "victim": partial(of_files, "victims/models/*.py", by_file),
+    "data": partial(of_files, "victims/data/*.py", by_file),
+    "defense": partial(of_files, "defenses/*.py", by_file),
+    "label method": partial(of_files, "attacks/labels/*.py", by_file),
+    "metric": partial(of_files, "benchmark/scoring/metrics.py", by_decorator),
+    "recipe": partial(of_files, "benchmark/recipes/*.yaml", by_comment),
 }
-"""Of every kind the files that are read, and how names are found in one."""
+"""How the names of a kind are found."""

@@ -287,21 +287,6 @@ def test_no_arguments_at_all():
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
-def test_every_variable_of_make_is_an_option():
-    given = "PRESET DATA SPLIT SIZE VICTIM MODE PRIOR DEFENSE ADAPT LABELS CONTROL BATCH TASKS RESTARTS STEPS GROUP"
-    names = [*given.split(), "CHUNK", "DEVICES", "SEED", "WEIGHTS", "CONFIG"]
-    made = subprocess.run(
-        ["make", "-n", "-o", ".venv/.ready", "bench", "METHOD=ig", *(f"{name}=v{name}" for name in names)],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    given = dict(re.findall(r"--(\w+)='(v\w+)'", made))
-    assert set(given.values()) == {f"v{name}" for name in names}
-    options = subprocess.run(
-        [sys.executable, "-m", "benchmark", "run", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert all(f"--{option}" in options for option in given)
-
-
 def test_prior_list(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "999")
     file = tmp_path / "priors" / names.published()["dcgan-faces32"].file

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark.__main__ import build_parser, config_of
+from benchmark.command_line import normalized, options_of, run_parser
 from benchmark.config import Config, dump
 from leaderboard.command import command
 from leaderboard.command import config_of as config_of_rows
@@ -29,8 +29,8 @@ def made(line: str) -> Config:
     assert (program, target) == ("make", "bench")
     done = subprocess.run(["make", "-n", "bench", *variables], cwd=ROOT, capture_output=True, text=True, timeout=60)
     (run,) = (line for line in done.stdout.splitlines() if "benchmark run" in line)
-    _, _, _, *options = shlex.split(run)
-    return config_of(build_parser().parse_args(options).run)
+    _, _, _, _, *options = shlex.split(run)
+    return Config(**options_of(run_parser("run", ""), normalized(options)))
 
 
 def same(a: Config, b: Config) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.config import Config
 from benchmark.launch import submit as module
-from benchmark.launch.submit import Cluster, Job, distinct, parted
+from benchmark.launch.submit import Cluster, Job, distinct, split_arguments
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ["--victim=lenet", "--batch=1", "--tasks=1", "--size=16", "--steps=2", "--restarts=1", "--devices=1"]
@@ -141,8 +141,8 @@ def test_cells_that_mean_the_same_are_one_job():
     ]
 
 
-def test_options_are_parted():
-    mine, others = parted(["--gpus", "8", "--attack", "ig", "--cpus=2", "--set+=tv=1"])
+def test_options_are_split_arguments():
+    mine, others = split_arguments(["--gpus", "8", "--attack", "ig", "--cpus=2", "--set+=tv=1"])
     assert mine == ["--gpus=8", "--cpus=2"]
     assert others == ["--attack", "ig", "--set+=tv=1"]
 
