@@ -1,8 +1,8 @@
 """The objective of a chunk, with its gradients if needed, as one compiled function.
 
 `torch.compile` cannot compile a second derivative. Tracing can: all operations of the eager step, including those of
-autograd, go into one graph without autograd, and that graph is compiled. On a GPU its kernel launches are captured as a
-CUDA graph, which every later call replays.
+autograd, go into one graph without autograd, and that graph is compiled. On a GPU its kernel launches are to be
+captured as a CUDA graph, which every later call replays; this has not been tested on a GPU yet.
 """
 
 import warnings
@@ -64,7 +64,7 @@ class Compiler:
                 compiled = self.known[text]
                 return torch.no_grad()(lambda *inputs: own(compiled(*inputs, *read)))
             reason = "changes when it is compiled"
-        warnings.warn(f"the objective {reason}; going on without.", Notice, stacklevel=2)
+        warnings.warn(f"the objective {reason}; continuing without compiling.", Notice, stacklevel=2)
         return function
 
     def _lifted(self, graph: GraphModule) -> list[Tensor]:

@@ -174,7 +174,7 @@ def vectorizes(
     """Whether `torch.func` runs this victim and agrees with plain autograd; if not, a warning says why.
 
     Args:
-        local: training that is to be repeated, in which every instance comes to weights of its own.
+        local: training that is to be repeated, in which every instance gets its own weights.
     """
     probe = Probe(victim, image_shape, batch_size if local else min(batch_size, 2))
     try:
@@ -183,7 +183,7 @@ def vectorizes(
         reason = "torch.func and plain autograd disagree on this victim's second derivative"
     except RuntimeError as error:
         reason = f"torch.func cannot run this victim ({str(error).strip().splitlines()[0]})"
-    warnings.warn(f"{reason}; going on run by run.", Notice, stacklevel=2)
+    warnings.warn(f"{reason}; continuing with one instance after another.", Notice, stacklevel=2)
     return False
 
 

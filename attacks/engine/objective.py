@@ -134,7 +134,7 @@ class Objective:
                 if self.size == 1:
                     raise InputError("one dummy batch is too large for the memory; lower --batch or --size.") from None
                 smaller = self.size // 2
-                warnings.warn(f"memory ran out; going on with chunks of {smaller}.", Notice, stacklevel=2)
+                warnings.warn(f"memory ran out; continuing with chunks of {smaller}.", Notice, stacklevel=2)
             else:
                 return list(parts[0]) if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
             self._cut(smaller)  # outside of the handler, where no traceback holds the tensors of the failed step

@@ -279,7 +279,7 @@ def test_attention_is_differentiated_twice(make, fused_attention):
     step = 1e-5 * direction
     difference = (norm2(images.detach() + step) - norm2(images.detach() - step)).item() / 2e-5
     assert (gradient * direction).sum().item() == pytest.approx(difference, rel=1e-6)
-    with pytest.warns(Notice, match="going on run by run"):
+    with pytest.warns(Notice, match="continuing with one instance after another"):
         assert not vectorizes(victim, (3, 16, 16), 2)
 
 

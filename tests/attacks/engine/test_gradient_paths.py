@@ -45,7 +45,7 @@ def test_a_victim_for_which_only_plain_autograd_is_right(capture):
             return x if x.sum().item() > 0 else 2 * x
 
     observation = capture(size=16, model=Moody).observation
-    with pytest.warns(Notice, match="going on"):
+    with pytest.warns(Notice, match="one instance after another"):
         assert probe(observation).choose(4, 1).name == "plain"
 
 

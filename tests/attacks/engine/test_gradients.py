@@ -140,7 +140,7 @@ def test_chunks_are_halved_when_memory_runs_out(method, capture, monkeypatch):
         return real(self, chunk, *given)
 
     monkeypatch.setattr(Objective, "_evaluate", evaluate)
-    with pytest.warns(Notice, match="memory ran out; going on with chunks of 1"):
+    with pytest.warns(Notice, match="memory ran out; continuing with chunks of 1"):
         halved = attack(steps=2, restarts=3, seed=0, chunk=3, **options).run([observation])
     assert asked[:2] == [3, 1]
     assert max(asked[1:]) == 1
