@@ -1,4 +1,4 @@
-"""`python -m benchmark labels`: how many of a batch's labels its update gives away."""
+"""`python -m benchmark labels`: how many of a batch's labels its update reveals."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -41,23 +41,23 @@ def labels(
     defense: str = "none",
     seed: int = 0,
 ) -> None:
-    """How many of a batch's labels the update gives away, by method and batch size.
+    """How many of a batch's labels its update reveals, by method and batch size.
 
     Args:
         data: the data set.
-        split: whose images are in the batches.
+        split: the split that the batches come from.
         size: side of the images in pixels.
-        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        data_dir: the folder of data sets that come as files.
         victim: the model.
         victim_weights: `random`, `calibrated` or a file, as `run --victim-weights` takes it.
         victim_mode: whether the client computes its update in eval or in train mode.
         weights_dir: folder with weights that are not shipped.
-        methods: of label recovery, with commas between them; dotted paths to functions of your own too.
-        batch: images per update, several with commas between them.
-        batches: how they are drawn, as `run --batches` takes it.
+        methods: methods of label recovery with commas between them; also dotted paths to functions of your own.
+        batch: images per update; several sizes with commas between them.
+        batches: how batches are drawn, as `run --batches` takes it.
         trials: batches per size.
         defense: what the client does to its update: none, or name:parameter.
-        seed: of the victim's weights and the defense.
+        seed: of the victim's weights and of the defense.
     """
     if trials < 1:
         raise InputError(f"trials is {trials}; give 1 or more.")
@@ -100,7 +100,7 @@ def labels(
 
 
 def cell(values: list[float]) -> str:
-    """Mean and interval of one method at one batch size; a dash where it refused."""
+    """Mean and interval of one method at one batch size; a dash if the method refused."""
     if not values:
         return NOTHING
     mean, low, high = clustered_interval(values, list(map(str, range(len(values)))))
@@ -111,7 +111,7 @@ def whole_numbers(option: str, text: str) -> list[int]:
     """`4,16` as numbers.
 
     Raises:
-        InputError: one is none, or below 1.
+        InputError: a part is no whole number, or is below 1.
     """
     if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
         raise InputError(f"{option} takes whole numbers from 1 with commas between them, not '{text}'.")

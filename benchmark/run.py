@@ -42,12 +42,12 @@ def run(config: Config) -> RunFolder:
         the folder with rows, reconstructions, curves and pictures.
 
     Raises:
-        InputError: an option cannot be used; nothing has been computed then.
+        InputError: an option cannot be used; nothing has been attacked yet.
         Unfinished: other processes ended before their tasks were done.
     """
     reproducible()
     first = is_first()
-    # The Trainer knows better, but is made late.
+    # Until the Trainer sets it.
     rank_zero_only.rank = 0 if first else 1  # type: ignore[attr-defined]
     if config.wandb == "online":
         need_key()
@@ -192,7 +192,7 @@ def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Tra
 
 
 def score_mean_image(module: GradientDataModule, judge: Judge, mean: Tensor) -> None:
-    """The control that needs no attack: the mean training image (C, H, W) in place of every reconstruction."""
+    """The control without an attack: score the mean training image (C, H, W) in place of every reconstruction."""
     nothing = {"cost": 0.0, "gradient_evaluations": 0, "seconds": 0.0, "memory": peak_memory(module.victim.mean.device)}
     for group in module.groups:
         for batch in group:

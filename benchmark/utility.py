@@ -44,22 +44,22 @@ def utility(
     steps: int = 200,
     seeds: int = 3,
 ) -> None:
-    """What defenses cost: the error of the update, the accuracy after training, and the privacy budget spent.
+    """What defenses cost: the error of the update, the accuracy after training, and the privacy budget.
 
     Args:
-        defense: what the client does to its update, several with commas between them; none, or name:parameter:...
+        defense: what the client does to its update: none, or name:parameter:...; several with commas between them.
         data: the data set; its train split trains, its test split tests.
         size: side of the images in pixels.
-        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        data_dir: the folder of data sets that come as files.
         victim: the model.
         victim_weights: `random`, `calibrated` or a file, as `run --victim-weights` takes it.
         victim_mode: whether the client computes its update in eval or in train mode.
         weights_dir: folder with weights that are not shipped.
         batch: images per update.
-        trials: batches on which an update is held against the undefended one, at the first weights.
-        lr: learning rate of the training, plain SGD: every step is one client's update.
-        steps: of the training.
-        seeds: how often it is done, each time from other first weights.
+        trials: batches for which the update is compared with the undefended one, at the initial weights.
+        lr: learning rate of the training by plain SGD, in which every step is one client's update.
+        steps: steps of the training.
+        seeds: trainings, each from other initial weights.
     """
     for name, count in {"trials": trials, "steps": steps, "seeds": seeds}.items():
         if count < 1:
@@ -95,9 +95,9 @@ def utility(
     headings = ("defense", "norm", "cosine", "accuracy", "epsilon")
     where = ", ".join(f"{key} {value}" for key, value in setting.items())
     above = (
-        f"{where}. Norm over that of the undefended update, and cosine to it: {trials} batches of {batch} at the first "
-        f"weights, 95 % intervals over them. Accuracy on the {len(tested)} test images after {steps} steps of SGD with "
-        f"learning rate {lr}, mean ± standard deviation of {seeds} first weights."
+        f"{where}. Norm over that of the undefended update, and cosine to it: {trials} batches of {batch} at the "
+        f"initial weights, 95 % intervals over them. Accuracy on the {len(tested)} test images after {steps} steps of "
+        f"SGD with learning rate {lr}, mean ± standard deviation of {seeds} initial weights."
     )
     below = f"epsilon: of this training, at delta {DELTA:g}, as if each step drew its batch by Poisson sampling."
     columns = dict(zip(headings, map(list, zip(*lines, strict=True)), strict=True))
@@ -108,7 +108,7 @@ def utility(
 
 
 def update_error(victim: Victim, defense: Defense | None, data: ImageData, batch: Batch) -> tuple[float, float]:
-    """Norm of the sent update over that of the undefended one of the same model, and their cosine."""
+    """Norm of the sent update over that of the undefended one of the same model, and the cosine between them."""
     generator = torch.Generator().manual_seed(seed_of("utility", batch.task))
     sent = (client_update(victim, *data.batch(batch.indices), generator=generator, defense=d) for d in (None, defense))
     plain, defended = (torch.cat([g.flatten().double() for g in update.values()]) for update in sent)
@@ -118,7 +118,7 @@ def update_error(victim: Victim, defense: Defense | None, data: ImageData, batch
 def train_defended(
     victim: Victim, defense: Defense | None, data: ImageData, batches: Sequence[Batch], lr: float, seed: int
 ) -> Gradient:
-    """The weights after a step along the update of every batch in turn."""
+    """The weights after one step along the update of every batch in turn; the victim keeps its own."""
     generator = torch.Generator().manual_seed(seed_of("utility", seed))
     moving = deepcopy(victim)
     for batch in batches:
@@ -130,7 +130,7 @@ def train_defended(
 
 @torch.no_grad()
 def accuracy(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence[int]) -> float:
-    """Share of these images whose class is found; with one logit, whether the class is odd."""
+    """Share of these images that are classified correctly; with one logit as odd or even."""
     right = 0
     for start in range(0, len(indices), AT_ONCE):
         images, labels = data.batch(indices[start : start + AT_ONCE])
@@ -142,7 +142,7 @@ def accuracy(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence
 
 
 def budget(defense: Defense | None) -> Callable[[int, float, float], float] | None:
-    """`epsilon` of a defense that has it, or of the part of a chain behind which no other sees the images."""
+    """The `epsilon` of a defense that has one; of a chain, that of its last part that sees the images."""
     parts = getattr(defense, "parts", (defense,))
-    looking = [part for part in parts if part is not None and type(part).gradient_fn is not Defense.gradient_fn]
-    return getattr(looking[-1], "epsilon", None) if looking else None
+    seeing = [part for part in parts if part is not None and type(part).gradient_fn is not Defense.gradient_fn]
+    return getattr(seeing[-1], "epsilon", None) if seeing else None

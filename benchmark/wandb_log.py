@@ -1,4 +1,4 @@
-"""A finished run to W&B: configuration, cost curves, images with all that their rows say, means, and the rows."""
+"""Log a finished run to W&B: configuration, cost curves, images with their rows, means, and the files of the run."""
 
 import json
 import os
@@ -23,16 +23,16 @@ def log_run(
     config: Mapping[str, Any],
     mode: str,
 ) -> None:
-    """Log what W&B has not got of a run: nothing where it has all its tasks. Whatever fails there is one line.
+    """Log the tasks of a run that W&B does not have yet. A failure is one line of warning, not an error.
 
-    It is done when the rows are written, from what lies on disk: W&B then has the tasks of every process and of
-    every time that the run was started, each once.
+    The run calls this after its rows are written, and everything is read from disk: so W&B has the tasks of every
+    process and of every start of the run, each once.
 
     Args:
-        folder: the run's; its parent is the board that the run belongs to.
-        rows: all of them.
+        folder: of the run; its parent is the board that the run belongs to.
+        rows: all rows of the run.
         drawn: pictures of the run by name.
-        config: what is kept as the run's configuration.
+        config: kept as the configuration of the run.
         mode: `online` or `offline`.
     """
     before = folder.read_logged(mode)
@@ -43,9 +43,11 @@ def log_run(
     try:
         send(folder, rows, new, drawn, config, mode)
         folder.write_logged(mode, [*before, *new])
-    except Exception as error:  # the run is done, and W&B has many ways to fail
-        said = f"W&B has not got this run ({one_line(error)}); its rows are safe, and the same command tries again."
-        warnings.warn(said, Notice, stacklevel=2)
+    except Exception as error:  # the run is complete, and W&B can fail in many ways
+        warning = (
+            f"W&B does not have this run ({one_line(error)}); its rows are safe, and the same command tries again."
+        )
+        warnings.warn(warning, Notice, stacklevel=2)
 
 
 def send(
@@ -56,7 +58,7 @@ def send(
     config: Mapping[str, Any],
     mode: str,
 ) -> None:
-    """Everything but the curves replaces what an earlier time has logged; curves are those of `new` tasks."""
+    """Curves are logged of `new` tasks; everything else replaces what an earlier start of the run has logged."""
     import wandb
 
     project, group = os.environ.get("WANDB_PROJECT", "gibench"), folder.path.resolve().parent.name
@@ -78,14 +80,14 @@ def send(
 
 
 def curves(folder: RunFolder, tasks: list[str]) -> list[dict[str, float]]:
-    """For every step, the cost of each task that has a curve (a mean image has none): `cost/<task>`."""
+    """For every step, the cost of each task as `cost/<task>`; a mean image has no curve."""
     costs = {f"cost/{task}": curve.costs for task in tasks if (curve := folder.read_curve(task))}
     steps = range(max(map(len, costs.values()), default=0))
     return [{name: curve[step] for name, curve in costs.items() if step < len(curve)} for step in steps]
 
 
 def images(folder: RunFolder, rows: list[dict[str, Any]]) -> Any:
-    """Table of one line per image: truth, reconstruction, and every field of its row."""
+    """A table with one line per image: truth, reconstruction, and every key of its row."""
     import wandb
 
     first = [*FIRST, *rows[0]["higher_is_better"]]
@@ -103,14 +105,14 @@ def images(folder: RunFolder, rows: list[dict[str, Any]]) -> Any:
 
 
 def result(folder: RunFolder, name: str) -> Any:
-    """Artifact of the run's folder, from which a board is made again."""
+    """The run's folder as an artifact, from which a board can be made."""
     import wandb
 
     artifact = wandb.Artifact(f"{RESULT}-{name}", type=RESULT)
     for path in sorted(folder.path.rglob("*")):
         inner = path.relative_to(folder.path)
         if path.is_file() and inner.parts[0] not in NOT_SENT:
-            # A task's curve and pictures are written once: they need no copy that waits for a sync.
+            # Curves and pictures of a task are written once, so W&B need not copy them until a sync.
             policy: Literal["mutable", "immutable"] = "mutable" if path.parent == folder.path else "immutable"
             artifact.add_file(str(path), name=inner.as_posix(), policy=policy)
     return artifact

@@ -1,4 +1,4 @@
-"""`python -m benchmark audit`: what leaks from one's own model on one's own images."""
+"""`python -m benchmark audit`: what leaks from your own model on your own images."""
 
 import contextlib
 import csv
@@ -30,21 +30,21 @@ ATTACKS: Mapping[str, dict[str, Any]] = {
     "gias": {"attack": "gias"},
     "rgap": {"attack": "rgap", "precision": "float64"},
 }
-"""Each is several ways to one end: searches of pixels, of a generator, and the closed form."""
+"""Different kinds of attacks: searches over pixels, over a generator, and a closed form."""
 
-LEAST, MOST = 100, 4800  # steps of a search: below these it says little, and IG's authors take no more
-TRIED = 3  # steps by which the time of one is measured
-OVERHEAD = 0.75  # of the time is spent on steps, the rest on scoring and starting
+LEAST, MOST = 100, 4800  # steps of a search: fewer say little, and IG's authors take no more
+TRIED = 3  # steps that are timed
+FOR_STEPS = 0.75  # share of the time that is spent on steps; the rest is for scoring and starting
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An attack on all tasks under one defense, as itself or on the update of other images."""
+    """An attack on all tasks under one defense, or its control on the update of other images."""
 
     name: str
     config: Config
     seconds: float
-    """Of one step on one task; of a closed form, of all of it."""
+    """Time of one step on one task; for a closed form of all of it."""
     analytic: bool
 
 
@@ -65,24 +65,24 @@ def audit(
     out: Path = Path("audit"),
     weights_dir: Path = Path("weights"),
 ) -> None:
-    """What leaks of one's own images through the updates of one's own model, as one page.
+    """What leaks of your own images through the updates of your own model, as one page.
 
-    A fair set of attacks within a time budget, each adapting to every defense, beside what can be had without the
-    update. The page shows a lower bound: that these attacks find nothing does not make a model safe.
+    Several attacks share a time budget, each adapts to every defense, and each is compared with reconstructions that
+    were made without the update. The page shows a lower bound: a model is not safe because these attacks find nothing.
 
     Args:
-        model: `module:NAME` or `module.NAME`, of a torch module or a function that builds one, called with image_shape=
-            and num_classes=; or a victim's name.
-        images: a folder with a folder for each class, or with pictures and --labels.
-        labels: CSV with the columns file and label, for pictures that lie in no class folders.
-        defense: what the client does, several with commas between them: none, noise:0.01, ...
-        minutes: of time, for all attacks on all images under all defenses.
+        model: `module:NAME` or `module.NAME` of a torch module or of a function that builds one, which is called with
+            image_shape= and num_classes=; or the name of a victim.
+        images: a folder with one folder of pictures for each class; or a folder of pictures, with --labels.
+        labels: CSV with the columns file and label, for pictures that are not in class folders.
+        defense: what the client does: none, noise:0.01, ...; several with commas between them.
+        minutes: time for all attacks on all images under all defenses.
         victim_weights: `random`, or a file of trained weights.
-        victim_mode: `eval` or `train`, in which the client computes its update.
-        prior: the generator of attacks that have one.
+        victim_mode: `eval` or `train`: the mode in which the client computes its update.
+        prior: the generator of attacks that use one.
         size: side of the images in pixels.
-        batch: images that a client takes together.
-        most: images that are attacked; fewer where the time is too short.
+        batch: images per update.
+        most: images that are attacked; fewer if the time is too short.
         seed: of weights and starts.
         out: folder of results; the page is its audit.html.
         weights_dir: folder with weights that are not shipped.
@@ -91,7 +91,7 @@ def audit(
         InputError: there are no such images, too few of them, or too little time.
     """
     reproducible()
-    warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # nor could there be of one's own
+    warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # and none is expected here
     began = time.monotonic()
     arrange(images, labels, out / "images" / "test")
     module, colon, name = model.partition(":")
@@ -115,7 +115,7 @@ def audit(
     defenses = defense.split(",")
     cells, left_out = [], {}
     for one in defenses:
-        replace(config, defense=one).make_victim(data)  # what is wrong with it is wrong for every attack
+        replace(config, defense=one).make_victim(data)  # an error here is one for every attack
         for name, options in ATTACKS.items():
             asked = replace(config, defense=one, **options)
             try:
@@ -125,14 +125,14 @@ def audit(
                 continue
             cells += [Cell(name, replace(asked, control=control), *timed) for control in ("none", "shuffled_update")]
     if not cells:
-        raise InputError(f"no attack can be run on it: {next(iter(left_out.values()))}")
+        raise InputError(f"no attack can be run on this model: {next(iter(left_out.values()))}")
     seconds = 60 * minutes - (time.monotonic() - began)
-    tasks, steps = share(seconds * OVERHEAD, cells, max(1, min(most, len(data)) // batch))
+    tasks, steps = share(seconds * FOR_STEPS, cells, max(1, min(most, len(data)) // batch))
     shown: dict[tuple[str, str], list[Shown]] = {}
     for cell in cells:
         chosen = replace(cell.config, tasks=tasks, steps=None if cell.analytic else steps)
         print(f"audit    {cell.name} on {tasks} x {batch} images, {chosen.defense}, {chosen.control}", flush=True)
-        with contextlib.redirect_stdout(io.StringIO()):  # its table is not the page's
+        with contextlib.redirect_stdout(io.StringIO()):  # the page replaces its table
             folder = run(chosen)
         for row in folder.read_rows()[0][: tasks * batch]:
             picture = folder.reconstruction(row["task"], row["image"]).read_bytes()
@@ -161,10 +161,10 @@ def audit(
 
 
 def arrange(images: Path, labels: Path | None, into: Path) -> None:
-    """Links to the pictures in `into/<class>/`, all of one split, those of an earlier audit taken away.
+    """Make links to the pictures in `into/<class>/`, all of one split, in place of those of an earlier audit.
 
     Raises:
-        InputError: there are none, or the table does not say what they are.
+        InputError: there are no pictures, or the table does not give their labels.
     """
     if labels is None:
         found = {path: path.parent.name for folder in sorted(images.glob("*/")) for path in images_in(folder)}
@@ -174,7 +174,7 @@ def arrange(images: Path, labels: Path | None, into: Path) -> None:
     else:
         found = read_labels(images, labels)
     for old in into.glob("*/*"):
-        if old.is_symlink():  # nothing that somebody keeps there
+        if old.is_symlink():  # and nothing else that lies there
             old.unlink()
     for path, label in found.items():
         (into / label).mkdir(parents=True, exist_ok=True)
@@ -185,13 +185,13 @@ def read_labels(images: Path, labels: Path) -> dict[Path, str]:
     """The label of every picture in the table.
 
     Raises:
-        InputError: it cannot be read, lacks a column, or names what is not there.
+        InputError: it cannot be read, lacks a column, or names a file that is missing.
     """
     try:
         with labels.open(newline="") as file:
             table = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"{labels} is no table that can be read; give a CSV with the columns file,label.") from None
+        raise InputError(f"{labels} cannot be read as a table; give a CSV with the columns file,label.") from None
     if not table or not {"file", "label"} <= table[0].keys():
         raise InputError(f"{labels} needs a first line file,label, and a line for every picture.")
     for line in table:
@@ -203,10 +203,10 @@ def read_labels(images: Path, labels: Path) -> dict[Path, str]:
 
 
 def measure(config: Config, data: ImageData) -> tuple[float, bool]:
-    """Seconds of one step on one task, after a first one that also prepares; whether it is a closed form.
+    """Seconds of one step on one task, after a first step that also prepares; whether it is a closed form.
 
     Raises:
-        InputError: this attack is not for this model, batch or defense.
+        InputError: this attack cannot work on this model, batch or defense.
     """
     attack = config.make_attack()
     (batch,) = config.make_batches(data, 1)
@@ -226,11 +226,11 @@ def measure(config: Config, data: ImageData) -> tuple[float, bool]:
 
 
 def share(seconds: float, cells: Sequence[Cell], most: int) -> tuple[int, int]:
-    """How many tasks, and how many steps of every search: all searches take as many, on as many tasks as there is time.
+    """(tasks, steps): as many tasks as the time allows, with the same number of steps for every search.
 
     Args:
         seconds: for all cells on all tasks.
-        most: tasks.
+        most: the most tasks.
 
     Raises:
         InputError: the time is too short for the least number of steps on one task.
@@ -249,7 +249,7 @@ def share(seconds: float, cells: Sequence[Cell], most: int) -> tuple[int, int]:
 
 
 def controls(data: ImageData, ids: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """For every image the scores of the mean of all others: what somebody without the update could show."""
+    """For every image, the scores of the mean of all other images: a reconstruction without the update."""
     images, _ = data.batch(data.readable(range(len(data))))
     total, scores = images.sum(0), {}
     for image_id in ids:

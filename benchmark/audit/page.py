@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-RECOGNizABLE, PARTLY, NOT_SHOWN = "recognizable", "partly", "not shown to leak by these attacks"
-VERDICTS = (RECOGNizABLE, PARTLY, NOT_SHOWN)
+RECOGNIZABLE, PARTLY, NOT_SHOWN = "recognizable", "partly", "not shown to leak by these attacks"
+VERDICTS = (RECOGNIZABLE, PARTLY, NOT_SHOWN)
 
-# Conventions, and said to be so on the page. A control is what can be had without the update.
+# Conventions; the page says so. A control is a reconstruction that was made without the update.
 CLEAR_DB, SOME_DB = 3.0, 1.0  # PSNR above the best control
-LIKE = 0.5  # SSIM from which a picture is commonly taken for the same
+LIKE = 0.5  # SSIM above which two pictures commonly count as the same
 SOME_SSIM = 0.1  # above the best control
 
 STYLE = """
@@ -29,7 +29,7 @@ small { opacity: .8; }
 
 @dataclass(frozen=True)
 class Shown:
-    """One attack's result for one image: the row, and the picture that the attack chose by its own cost (PNG)."""
+    """The result of one attack for one image: the row, and the picture (PNG) that the attack chose by its own cost."""
 
     attack: str
     row: Mapping[str, Any]
@@ -40,23 +40,23 @@ def verdict(row: Mapping[str, Any], without: Sequence[Mapping[str, Any]]) -> str
     """What one reconstruction shows of an image.
 
     Args:
-        row: its scores (`psnr` in dB, `ssim`, `iip`).
-        without: scores for the same image of what was made without its update; the best of each counts.
+        row: the scores of the reconstruction (`psnr` in dB, `ssim`, `iip`).
+        without: the scores of the controls for the same image; the best of each score counts.
     """
     psnr = row["psnr"] - max(control["psnr"] for control in without)
     ssim = row["ssim"] - max(control["ssim"] for control in without)
     if row["iip"] == 1 and row["ssim"] >= LIKE and psnr >= CLEAR_DB:
-        return RECOGNizABLE
+        return RECOGNIZABLE
     if (row["iip"] == 1 and psnr >= SOME_DB) or (ssim >= SOME_SSIM and psnr > 0):
         return PARTLY
     return NOT_SHOWN
 
 
 def worst(results: Sequence[Shown], idle: Mapping[str, Any]) -> tuple[str, Shown]:
-    """The worst verdict over all attacks on an image under one defense, and the result of highest PSNR that has it.
+    """The worst verdict over all attacks on an image under one defense, and the result of highest PSNR with it.
 
     Args:
-        results: of the attacks, and of the same attacks shown the update of other images.
+        results: of the attacks, and of the same attacks on the update of other images.
         idle: scores of the mean of the other images.
     """
     without = [idle, *(result.row for result in results if result.row["control"] != "none")]
@@ -81,7 +81,7 @@ def page(
         truths: by image, the picture (PNG).
         classes: names of labels.
         left_out: attacks that could not be run, and why.
-        facts: on the model, the images and the attacker.
+        facts: about the model, the images and the attacker.
     """
     found = {key: worst(results, idle[key[1]]) for key, results in shown.items()}
     defenses = list(dict.fromkeys(defense for defense, _ in found))
@@ -111,18 +111,18 @@ def page(
 generator or more knowledge, may find more: “{NOT_SHOWN}” is not “safe”.</p>
 <div class="wide"><table><tr><th>defense</th>{"".join(f"<th>{v}</th>" for v in VERDICTS)}</tr>{summary}</table></div>
 {"".join(sections)}
-<h2>How the verdict is made</h2>
-<p>Each attack keeps the start that it believes in by its own cost; it never sees the truth. Of the attacks the worst
-counts. Each is held against the best of two controls, made without the image's update: the mean of your other images,
-and the same attacks shown the update of other images of the same label (of any label where there are none).</p>
-<ul><li><strong>{RECOGNizABLE}</strong>: nearer to this image than to every other one of the folder, SSIM {LIKE} or
+<h2>How a verdict is made</h2>
+<p>Each attack keeps the start with its own lowest cost; it never sees the truth. The worst verdict of all attacks
+counts. Each is compared with the best of two controls, made without the image's update: the mean of your other images,
+and the same attacks on the update of other images of the same label (of any label if there are none).</p>
+<ul><li><strong>{RECOGNIZABLE}</strong>: nearer to this image than to every other one of the folder, SSIM {LIKE} or
 more, and PSNR at least {CLEAR_DB:g} dB above the controls.</li>
 <li><strong>{PARTLY}</strong>: nearer to this image than to every other one and PSNR at least {SOME_DB:g} dB above the
-controls, or SSIM at least {SOME_SSIM} and PSNR at all above them.</li>
+controls, or SSIM at least {SOME_SSIM} above them and a higher PSNR.</li>
 <li><strong>{NOT_SHOWN}</strong>: neither.</li></ul>
 <p>The thresholds are conventions; with few images “nearer than every other” says little. Look at the pictures.</p>
 <h2>What was assumed</h2><ul>{assumed}<li>attacks: {escape(", ".join(tried))}</li></ul>
-{f"<h2>What could not be run</h2><ul>{refused}</ul>" if refused else ""}
+{f"<h2>Attacks that could not be run</h2><ul>{refused}</ul>" if refused else ""}
 <h2>What an audit cannot show</h2>
 <p>That a model is safe. It tries a few attacks on a few images for a short time, on one update each; an attacker can
 gather many rounds, know other images of yours, or have trained a generator on images like them.</p>
@@ -139,7 +139,7 @@ def line(
     truth: bytes,
     classes: Sequence[str],
 ) -> str:
-    """One image of the table of a defense."""
+    """The line of one image in the table of a defense."""
     each = "<br>".join(
         f"{escape(r.attack)}{'' if r.row['control'] == 'none' else ', other images’ update'}: {numbers(r.row)}"
         + (", diverged" if r.row["status"] == "diverged" else "")

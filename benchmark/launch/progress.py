@@ -1,4 +1,4 @@
-"""What is seen and logged while an attack runs."""
+"""What is shown and logged while an attack runs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from attacks.base import INNER, Attack
 from attacks.engine.session import least
 from benchmark.tasks.module import data_module
 
-EVERY = 2  # training steps between two looks at the cost: reading it waits for the device
+EVERY = 2  # training steps between two readings of the cost: each waits for the device
 
 
 class TaskProgress(ProgressBar):
@@ -30,7 +30,7 @@ class TaskProgress(ProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Attack, outputs: Any, batch: Any, batch_idx: int) -> None:
         module = data_module(trainer)
-        step = min((batch_idx + 1) * INNER, module.steps)  # so many are done
+        step = min((batch_idx + 1) * INNER, module.steps)  # steps done
         self.bar.update(step - batch_idx * INNER)
         if batch_idx % EVERY == 0:
             stage, costs = pl_module.session.costs[-1]

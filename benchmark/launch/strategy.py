@@ -1,4 +1,4 @@
-"""Processes that share tasks and nothing else."""
+"""Processes that share the tasks of a run and nothing else: who starts them, and whether they are still alive."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ LAUNCHER_WRITES = (STARTER, "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RA
 
 
 def is_first() -> bool:
-    """Whether this process is the one that gathers what all of a run do; known before there is a Trainer."""
+    """Whether this process is the one that merges the rows of all processes; known before there is a Trainer."""
     environment = os.environ
     if TorchElasticEnvironment.detect():
         return environment["RANK"] == "0"
@@ -36,7 +36,7 @@ def is_first() -> bool:
 
 
 def started_by_srun() -> bool:
-    """As one of several tasks of a step; a job with one task starts its processes by itself."""
+    """Whether this is one of several tasks of a job step; in a job with one task Lightning starts the processes."""
     return int(os.environ.get("SLURM_NTASKS", "1")) > 1 and SLURMEnvironment.detect()
 
 
@@ -44,13 +44,13 @@ def processes(devices: int | None, nodes: int, *, most: int, groups: int) -> tup
     """Who starts the processes (torchrun, srun, or else Lightning), how many on this machine, and on how many machines.
 
     Args:
-        devices: on this machine, as asked for.
-        nodes: machines, as asked for.
-        most: what Lightning starts on this machine where `devices` is None.
-        groups: of tasks; Lightning starts no more processes than there are.
+        devices: processes on this machine, as the user asks for.
+        nodes: machines, as the user asks for.
+        most: what Lightning starts on this machine if `devices` is None.
+        groups: the number of groups of tasks; Lightning starts no more processes than that.
 
     Raises:
-        InputError: what was asked for is not what was started, or cannot be.
+        InputError: such processes cannot be started, or others were started.
     """
     for name, count in {"devices": devices, "nodes": nodes}.items():
         if count is not None and count < 1:
@@ -62,19 +62,19 @@ def processes(devices: int | None, nodes: int, *, most: int, groups: int) -> tup
         if "SLURM_NTASKS_PER_NODE" not in os.environ:
             raise InputError("srun was not told how many processes go on a machine; add --ntasks-per-node.")
         here, world = int(os.environ["SLURM_NTASKS_PER_NODE"]), int(os.environ["SLURM_NTASKS"])
-        # Requeued by Lightning it would go on from a checkpoint; here the rows are what a run goes on from.
+        # Lightning would continue a requeued job from a checkpoint; a run here continues from its rows.
         return SLURMEnvironment(auto_requeue=False), *as_started("srun", here, world, devices, nodes)
     if nodes > 1:
         if devices is None:
-            raise InputError("with --nodes every machine must start as many processes; say how many with --devices.")
+            raise InputError("with --nodes every machine starts the same number of processes; give --devices.")
         if not 0 <= int(os.environ.get("NODE_RANK", "-1")) < nodes:
-            raise InputError(f"start it on every machine, with NODE_RANK=0 to {nodes - 1} in front of the command.")
+            raise InputError(f"start the command on every machine, with NODE_RANK=0 to {nodes - 1} in front of it.")
         return LightningEnvironment(), devices, nodes
     return LightningEnvironment(), min(devices or most, groups), 1
 
 
 def as_started(starter: str, here: int, world: int, devices: int | None, nodes: int) -> tuple[int, int]:
-    """Processes on this machine and machines, where something else has started them."""
+    """(processes on this machine, machines), where torchrun or srun has started the processes."""
     if world % here:
         raise InputError(f"{starter} started {world} processes, {here} of them here; start as many on every machine.")
     if devices not in (None, here) or nodes not in (1, world // here):
@@ -85,7 +85,7 @@ def as_started(starter: str, here: int, world: int, devices: int | None, nodes: 
 
 
 class Launcher(_SubprocessScriptLauncher):
-    """Lightning's own, but when one of its processes dies the others go on with their tasks."""
+    """Lightning's own launcher, but if one of its processes dies the others continue with their tasks."""
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
         self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
@@ -98,9 +98,9 @@ class Launcher(_SubprocessScriptLauncher):
 class ShareTasks(DDPStrategy):
     """Lightning's launching and ranks, without a process group.
 
-    Every rank attacks other tasks, so there is nothing to reduce: averaging gradients over ranks would be
-    silently wrong, and a barrier would hang, for ranks take different numbers of tasks. DDPStrategy's
-    collectives do nothing where no process group exists.
+    Every rank attacks different tasks, so there is nothing to reduce: averaging gradients over ranks would be
+    silently wrong, and a barrier would hang because ranks take different numbers of tasks. DDPStrategy's
+    collectives do nothing without a process group.
     """
 
     def _configure_launcher(self) -> None:
@@ -111,7 +111,7 @@ class ShareTasks(DDPStrategy):
     def setup_distributed(self) -> None:
         self.set_world_ranks()
         if self.local_rank > 0 or TorchElasticEnvironment.detect():
-            # Where Lightning started it the system is not asked: a parent that is gone by now would never be missed.
+            # Lightning's parent is read from the environment: if it has ended already, getppid names another process.
             parent = int(os.environ.get(STARTER, os.getppid()))
             threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
 
@@ -122,7 +122,7 @@ class ShareTasks(DDPStrategy):
         return tensor
 
     def teardown(self) -> None:
-        """Take back what the launcher wrote into the environment: the next run here would take itself for a rank."""
+        """Restore the environment that the launcher changed: the next run in this process is not a rank of this one."""
         super().teardown()
         for name, value in self.before.items():
             os.environ.pop(name, None)
@@ -130,7 +130,7 @@ class ShareTasks(DDPStrategy):
                 os.environ[name] = value
 
     def wait_for_launched(self) -> list[int]:
-        """Until the processes that this one launched have ended; their ranks."""
+        """Wait until the processes that this one launched have ended; returns their ranks."""
         assert isinstance(self.launcher, Launcher)
         for process in self.launcher.procs:
             process.wait()
@@ -138,22 +138,27 @@ class ShareTasks(DDPStrategy):
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process when the one that started it is gone: a killed run must not go on in the background."""
+    """End this process when the one that started it has ended: a killed run must not continue in the background."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 class Heartbeat:
-    """While it is entered, a file that this process keeps changing; the first process looks at those of the others.
+    """A context in which this process keeps changing its own file, and the first process reads those of the others.
 
-    Processes on different machines share nothing but the run's folder. Whether a file still changes can be seen
-    without comparing clocks, and one that an earlier run left behind does not.
+    Processes on different machines share only the folder of the run. Whether a file still changes can be seen without
+    comparing clocks, and a file that an earlier run left behind does not change.
+
+    Args:
+        folder: of the files, one for each process.
+        rank: of this process.
+        world_size: the number of processes.
 
     Class attributes, in seconds:
-        every: between two changes, and two looks.
-        quiet: a process whose file has not changed for so long is gone.
-        start: one of which nothing was seen since this process started is not waited for any longer.
+        every: time between two changes of a file, and between two reads.
+        quiet: a process whose file has not changed for this long counts as dead.
+        start: a process that has shown nothing for this long after this one started counts as dead.
     """
 
     every, quiet, start = 2.0, 60.0, 600.0
@@ -169,46 +174,46 @@ class Heartbeat:
         self.started = time.monotonic()
         self.seen = {rank: self.read(rank) for rank in self.others}
         self.over = threading.Event()
-        self.thread = threading.Thread(target=self.keep, daemon=True)
+        self.thread = threading.Thread(target=self.beat, daemon=True)
         self.thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.over.set()
         self.thread.join()
-        for rank in {self.rank, *self.others} - set(self.at_work()):
+        for rank in {self.rank, *self.others} - set(self.alive()):
             self.file(rank).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # others are still in it
+        with contextlib.suppress(OSError):  # files of other processes are still in it
             self.folder.rmdir()
 
     def file(self, rank: int) -> Path:
         return self.folder / str(rank)
 
     def read(self, rank: int) -> str:
-        """What a process wrote last; empty where it has no file."""
+        """What a process wrote last; empty if it has no file."""
         try:
             return self.file(rank).read_text()
         except OSError:
             return ""
 
-    def keep(self) -> None:
-        """The thread: write and look until it is over."""
+    def beat(self) -> None:
+        """The thread: write and read until the context ends."""
         while True:
-            with contextlib.suppress(OSError):  # a full disk is no reason to end; the rows will say so
+            with contextlib.suppress(OSError):  # a full disk ends the run when its rows cannot be written
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self.file(self.rank).write_text(str(time.time_ns()))
             for rank in self.others:
                 text = self.read(rank)
                 if text != self.seen[rank]:
                     self.seen[rank] = text
-                    if text or not self.file(rank).exists():  # else it is being written just now
+                    if text or not self.file(rank).exists():  # otherwise it is just being written
                         self.changed[rank] = time.monotonic()
                         (self.ended.discard if text else self.ended.add)(rank)
             if self.over.wait(self.every):
                 return
 
-    def at_work(self) -> list[int]:
-        """Other processes that may still be at work."""
+    def alive(self) -> list[int]:
+        """The other processes that may still be alive."""
         now = time.monotonic()
         return [
             rank
@@ -217,28 +222,28 @@ class Heartbeat:
             and (now - self.changed[rank] < self.quiet if rank in self.changed else now - self.started < self.start)
         ]
 
-    def wait_for(self, missing: Callable[[], Sequence[str]], gone: Sequence[int] = ()) -> None:
-        """Until the others have finished what is missing.
+    def wait_for(self, missing: Callable[[], Sequence[str]], ended: Sequence[int] = ()) -> None:
+        """Wait until the other processes have done their tasks.
 
         Args:
-            missing: tasks without rows.
-            gone: processes that are known to have ended.
+            missing: returns the tasks without rows.
+            ended: processes that are known to have ended.
 
         Raises:
-            Unfinished: tasks are missing and nobody is left who could be at work on them.
+            Unfinished: tasks have no rows, and no process is left that could work on them.
         """
-        self.ended.update(gone)
+        self.ended.update(ended)
         while True:
-            left = self.at_work()  # before what is missing: whoever ended since has written its rows
+            alive = self.alive()  # read first: a process that ends after this has written its rows before
             tasks = missing()
             if not tasks:
                 return
-            if not left:
+            if not alive:
                 raise Unfinished(self.explain(tasks))
             time.sleep(self.every / 2)
 
     def explain(self, tasks: Sequence[str]) -> str:
-        """One line on what is missing, why, and what to do."""
-        unheard = [str(rank) for rank in self.others if rank not in self.changed and rank not in self.ended]
-        why = f"of process {some(unheard)} nothing was ever seen" if unheard else "a process ended before its work did"
+        """One line: what is missing, why, and what to do."""
+        unseen = [str(rank) for rank in self.others if rank not in self.changed and rank not in self.ended]
+        why = f"process {some(unseen)} never started" if unseen else "a process ended before its work did"
         return f"tasks without rows: {len(tasks)} ({some(tasks)}); {why}; the same command completes them."

@@ -13,23 +13,23 @@ from victims.victim import Victim
 def simulate(
     config: Config, image_shape: tuple[int, int, int], clients: int, device: str
 ) -> Callable[[int], Observation]:
-    """Every client shares one update in every round, each of a batch of its own of the data set's train split.
+    """Every client shares one update in every round, computed from its own batch of the data set's train split.
 
-    No image is in two batches before all have been in one.
+    No image is used again before all images have been used.
 
     Returns:
-        update i of rounds x clients, as the server gets it, labels given. It is computed when it is asked for:
-        those of all clients together can be larger than memory.
+        a function of i < rounds x clients: update i as the server gets it, with labels. It is computed by the call,
+        as the updates of all clients together can be larger than memory.
 
     Raises:
-        InputError: an option cannot be used, or the data's images are not of `image_shape`.
+        InputError: an option cannot be used, or the images of the data set are not of `image_shape`.
     """
     data, client = config.make_data("train"), config.make_client()
     if (shape := data.image_shape) != image_shape:
         raise InputError(
             f"the generator makes {image_shape} images, {config.data} has {shape}; choose another data set."
         )
-    models = config.make_models(data, seed_of(config.seed, "rounds"))  # no victim that `run` attacks
+    models = config.make_models(data, seed_of(config.seed, "rounds"))  # none is a victim that `run` attacks
     batches = config.make_batches(data, config.rounds * clients)
     victims = [Victim(model, mean=data.mean, std=data.std).to(device) for model in models]
     return lambda i: capture_task(victims[i // clients], data, batches[i], client).observation

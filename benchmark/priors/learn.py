@@ -1,4 +1,4 @@
-"""`python -m benchmark prior learn`: a generator from nothing but the updates that clients share."""
+"""`python -m benchmark prior learn`: a generator learned only from the updates that clients share."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from priors.dcgan import DCGAN
 from victims.errors import InputError
 from victims.victim import build
 
-SHOWN, COLUMNS = 8, 9  # latents in the picture, and looks at them over the steps
+SHOWN, COLUMNS = 8, 9  # latents in the picture, and snapshots over the steps
 
 
 def learn(
@@ -39,23 +39,23 @@ def learn(
     set: list[str] | None = None,
     seed: int = 0,
 ) -> None:
-    """Learn a DCGAN by GIML, from nothing but the updates that clients share; the same command goes on where it was.
+    """Learn a DCGAN by GIML, only from the updates that clients share; the same command continues a stopped one.
 
     Args:
-        out: the .safetensors file to write; a record (.json) and samples over the steps (.png) go beside it.
-        data: the data set; every update is of images of its train split.
+        out: the .safetensors file to write; a record (.json) and samples over the steps (.png) are written beside it.
+        data: the data set; updates are computed from images of its train split.
         size: side of the images in pixels.
-        data_dir: the folder that holds the data set's own, for data sets that come as files.
+        data_dir: the folder of data sets that come as files.
         victim: the model.
-        rounds: of federated learning.
+        rounds: rounds of federated learning.
         between: steps of training from one round to the next; with 0 every round has new weights.
-        clients: that share an update in every round, each of a batch of its own.
+        clients: clients that share an update in every round, each of its own batch.
         batch: images per update.
         defense: what a client does to its update: none, or name:parameter; the server knows which it is.
         steps: outer steps.
-        preset: GIML's options: `default`, for a CPU, or as its `paper` or its authors' `code` has them.
+        preset: GIML's options: `default`, for a CPU; `paper`, as published; or `code`, as its authors ran it.
         set: single options of GIML, KEY=VALUE, on top of the preset.
-        seed: of the victims' weights, the generator's, the latents and the order of the tasks.
+        seed: of the weights of victims and generator, the latents, and the order of the tasks.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"prior learn writes a .safetensors file, not {out}.")
@@ -115,7 +115,7 @@ def look(G: DCGAN, z: Tensor) -> Tensor:
 
 
 def draw(snapshots: Mapping[int, Tensor], path: Path) -> None:
-    """Samples by step, (SHOWN, C, H, W) each: a row has one latent throughout, as in figure 4a."""
+    """Samples by step, (SHOWN, C, H, W) each: every row of the grid shows one latent, as in figure 4a."""
     grid = make_grid(torch.stack(list(snapshots.values()), 1).flatten(0, 1), nrow=len(snapshots), padding=2)
     figure = Figure(figsize=(0.7 * len(snapshots), 0.7 * SHOWN + 0.3), layout="constrained")
     axis = figure.subplots()

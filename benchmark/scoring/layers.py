@@ -23,24 +23,14 @@ def layer_errors(victim: Victim, image: Tensor, reports: Sequence[LayerReport]) 
     """The relative error of every rebuilt layer input.
 
     Args:
-        image: the private one, (C, H, W) in [0, 1].
-        reports: of the run that was taken.
+        image: the private image, (C, H, W) in [0, 1].
+        reports: of the restart that was chosen.
     """
-    truth: dict[str, Tensor] = {}
-    layers = dict(victim.model.named_modules())
-    hooks = [
-        layers[report.layer].register_forward_pre_hook(
-            lambda _, given, name=report.layer: truth.update({name: given[0].detach().cpu().double()})
-        )
-        for report in reports
-    ]
-    try:
-        with torch.no_grad():
-            victim.logits(victim.parameters, victim.normalize(image.to(victim.mean))[None])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [(r.layer, float((r.input - x).norm() / x.norm())) for r in reports for x in truth[r.layer]]
+    layers = {report.layer: victim.model.get_submodule(report.layer) for report in reports}
+    with torch.no_grad():
+        inputs = victim.entering(layers, victim.parameters, victim.normalize(image.to(victim.mean))[None])
+    truth = {name: x[0].cpu().double() for name, x in inputs.items()}
+    return [(r.layer, float((r.input - truth[r.layer]).norm() / truth[r.layer].norm())) for r in reports]
 
 
 def write_layers(folder: RunFolder, task: str, reports: Sequence[LayerReport], errors: Errors) -> None:

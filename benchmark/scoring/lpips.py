@@ -1,4 +1,4 @@
-"""LPIPS with the SqueezeNet backbone, and where the backbone's weights come from."""
+"""LPIPS with the SqueezeNet backbone, and the places where the weights of the backbone may be."""
 
 import os
 from contextlib import suppress
@@ -95,7 +95,7 @@ def _load(path: Path) -> _LPIPS:
                 if not name.startswith("classifier.")
             }
         )
-    except Exception as error:  # a broken or foreign file fails in as many ways as there are files
+    except Exception as error:  # a broken or foreign file fails in many ways
         raise InputError(
             f"{path} does not hold the weights of torchvision's squeezenet1_1 ({type(error).__name__}): "
             "replace it, or remove it to look elsewhere"
@@ -104,13 +104,13 @@ def _load(path: Path) -> _LPIPS:
 
 
 def _features(net: _LPIPS) -> nn.Sequential:
-    """The layers of LPIPS's SqueezeNet in one row, as torchvision has them."""
+    """The layers of LPIPS's SqueezeNet in one sequence, as in torchvision."""
     return nn.Sequential(*(layer for part in net.net.get_submodule("slices").children() for layer in part.children()))
 
 
 def _download(target: Path) -> None:
-    """Try to fetch torchvision's file to `target`; without a network, quietly leave nothing there."""
-    # A thread, for a socket's time limit covers neither name look-up nor the several addresses of one name.
+    """Try to download torchvision's file to `target`; without a network nothing is written."""
+    # In a thread: a socket's time limit covers neither the name look-up nor the several addresses of one name.
     attempt = Thread(target=_fetch, args=(target,), daemon=True)
     attempt.start()
     attempt.join(DOWNLOAD_SECONDS)
@@ -124,4 +124,4 @@ def _fetch(target: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
             partial.write_bytes(data)
-            partial.replace(target)  # at once: another process never sees half a file
+            partial.replace(target)  # atomic: another process never sees half a file

@@ -102,7 +102,7 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
         k2=0.03,
         reduction="none",
     )
-    assert isinstance(similarity, Tensor)  # and no second map, which nothing asked for
+    assert isinstance(similarity, Tensor)  # without the optional map
     return similarity.float()
 
 

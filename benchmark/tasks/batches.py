@@ -1,4 +1,4 @@
-"""Which images go together as a client's private batch."""
+"""Which images form a client's private batch."""
 
 import itertools
 import re
@@ -17,7 +17,7 @@ RULES = ("random", "distinct", "unbalanced")
 
 @dataclass(frozen=True)
 class Batch:
-    """Which images make up a task; the id names the rule that drew them."""
+    """The images of a task; its id names the rule that drew them."""
 
     task: str
     indices: tuple[int, ...]
@@ -26,27 +26,27 @@ class Batch:
 def draw_batches(
     data: ImageData, prefix: str, *, rule: str = "random", counts: Sequence[int] = (), batch_size: int, tasks: int
 ) -> list[Batch]:
-    """The same batches in every run, and more tasks only add to them.
+    """The first batches of a split. They are the same in every run, and more tasks only add to them.
 
-    Images come in the order of the data set's manifest, then in that of their hashes. None is used again before the
-    others are too few for one more batch; then all are there again, in another order.
+    Images come in the order of the data set's manifest, then in the order of their hashes. None is used again before
+    the unused ones are too few for one more batch; then all can be used again, in another order.
 
     Args:
         prefix: what the images are: data set, split, size. Tasks are named by it, the rule, and a digest of their ids.
-        rule: `random`: whatever comes, labels repeat as they do. `distinct`: no label twice. `unbalanced`: half of
-            the batch of one class, a quarter of another, both rounded down, and every other image of a class of its
-            own (IGIMS). Or a file: on each line the ids of one task's images.
-        counts: of images of each class, as a defense makes its batches, none larger than the one before.
+        rule: `random`: the next images, whatever their labels. `distinct`: no label twice. `unbalanced`: half of
+            the batch from one class, a quarter from another, both rounded down, and each other image from a class of
+            its own (IGIMS). Or a file: each line has the ids of one task's images.
+        counts: the images of each class in a batch, in descending order, if a defense decides about them.
 
     Raises:
-        InputError: a count is below 1, the images do not make such batches, the rule is neither one nor a file, or
-            there are counts beside another rule than `random`.
+        InputError: a count is below 1, the images cannot form such batches, the rule is neither known nor a file, or
+            there are counts and a rule other than `random`.
     """
     for name, count in {"batch": batch_size, "tasks": tasks}.items():
         if count < 1:
             raise InputError(f"{name} is {count}; give 1 or more.")
     if counts and rule != "random":
-        raise InputError(f"the defense makes the batches, of {len(counts)} labels each; leave --batches {rule} out.")
+        raise InputError(f"the defense forms the batches, of {len(counts)} labels each; leave --batches {rule} out.")
     if rule in RULES:
         counts, rule = (counts, f"{len(counts)}-label") if counts else (class_counts(rule, batch_size), rule)
         drawn = list(itertools.islice(by_rule(data, prefix, rule, batch_size, counts), tasks))
@@ -57,7 +57,7 @@ def draw_batches(
         drawn = from_file(data, prefix, Path(rule), batch_size)[:tasks]
         if len(drawn) < tasks:
             raise InputError(f"tasks is {tasks}, but {rule} lists {len(drawn)}; give at most that many.")
-    # Tasks name files, and where somebody's images lie is in no name.
+    # Tasks name files: these must not show where a user's images are.
     stem = re.sub(r"[^\w.-]", "_", f"{Path(prefix).name}-{Path(rule).stem}-b{batch_size}")
     return [
         Batch(f"{stem}-{number:04d}-{digest(repr((prefix, [data.ids[i] for i in indices])))[:8]}", indices)
@@ -66,14 +66,14 @@ def draw_batches(
 
 
 def by_rule(data: ImageData, prefix: str, rule: str, size: int, counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
-    """Batches without end. Where an image cannot be read the next one takes its place.
+    """Batches without end. The next image takes the place of one that cannot be read.
 
     Args:
-        rule: the name of what gave the counts.
-        counts: as `pick` takes them; empty where any images go together.
+        rule: the name of the rule that gave the counts.
+        counts: as `pick` takes them; empty if any images form a batch.
 
     Raises:
-        InputError: not even all images make one.
+        InputError: all images together do not form one batch.
     """
     labels = data.labels.tolist()
     broken: set[int] = set()
@@ -91,7 +91,7 @@ def by_rule(data: ImageData, prefix: str, rule: str, size: int, counts: Sequence
 
 
 def in_order(data: ImageData, turn: int) -> list[int]:
-    """All images: in turn 0 those of the manifest in its order, then the others by hash; in later ones all by hash."""
+    """All images: in turn 0 in the order of the manifest, then the others by hash; in later turns all by hash."""
     keys = [data.key(image_id) for image_id in data.ids]
     places = {key: place for place, key in enumerate(listed(data.name, data.split))} if turn == 0 else {}
     ranks = [
@@ -102,7 +102,7 @@ def in_order(data: ImageData, turn: int) -> list[int]:
 
 
 def class_counts(rule: str, size: int) -> list[int]:
-    """How many images of each class make up a batch, the largest class first; empty where that is left to chance.
+    """How many images of each class form a batch, the largest class first; empty for any images.
 
     Raises:
         InputError: an unbalanced batch below 4, which has no quarter.
@@ -119,13 +119,14 @@ def first(left: Mapping[int, int], size: int) -> tuple[int, ...]:
 
 
 def pick(left: Mapping[int, int], counts: Sequence[int]) -> tuple[int, ...]:
-    """The first images that make such a batch, in their order, or none.
+    """The first images that form such a batch, in their order, or none.
 
-    For each count in turn the class is that of the first image whose class is not in the batch yet and has as many.
+    For each count in turn, the class is that of the first image whose class is not in the batch yet and has enough
+    images.
 
     Args:
-        left: label of every image that is left, in order.
-        counts: of images of each class, none larger than the one before.
+        left: the label of every unused image, in order.
+        counts: the images of each class, in descending order.
     """
     sizes = Counter(left.values())
     wanted: dict[int, int] = {}
@@ -143,7 +144,7 @@ def pick(left: Mapping[int, int], counts: Sequence[int]) -> tuple[int, ...]:
 
 
 def impossible(prefix: str, rule: str, size: int, counts: Sequence[int], left: Mapping[int, int]) -> str:
-    """Why not one batch can be made of the images that can be read."""
+    """Why the readable images do not form one batch."""
     if not counts:
         return f"batch is {size}, but {prefix} has {len(left)} images; give at most that many."
     several = [count for count in counts if count > 1]
@@ -154,7 +155,7 @@ def impossible(prefix: str, rule: str, size: int, counts: Sequence[int], left: M
 
 
 def notice_unlisted(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
-    """Say where tasks are not made of the data set's list; nobody is scored on `train`, which has none."""
+    """Give a Notice if tasks are not formed from the data set's list; `train`, which is not scored, has none."""
     keys = set(listed(data.name, data.split))
     outside = {index for index in drawn if data.key(data.ids[index]) not in keys}
     if not outside or data.split == "train":
@@ -167,18 +168,19 @@ def notice_unlisted(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
 
 
 def notice_repeated(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
-    """Say where images are in several batches: intervals count these as independent. Nobody is scored on `train`."""
+    """Give a Notice if images are in several batches, which intervals count as independent; not on `train`."""
     different = len(set(drawn))
     if different < len(drawn) and data.split != "train":
-        what = f"{len(drawn)} images are asked for and {different} are used, some in several batches"
-        warnings.warn(f"{prefix}: {what}, which intervals do not know.", Notice, stacklevel=3)
+        what = f"{len(drawn)} images are needed and {different} are used, some in several batches"
+        warnings.warn(f"{prefix}: {what}, which intervals do not account for.", Notice, stacklevel=3)
 
 
 def from_file(data: ImageData, prefix: str, file: Path, size: int) -> list[tuple[int, ...]]:
     """The batches that a file lists.
 
     Raises:
-        InputError: there is no such file, a task has not `size` different images, or one is not there or not readable.
+        InputError: the file is missing, a task does not have `size` different images, or an image is missing or
+            cannot be read.
     """
     if not file.is_file():
         raise InputError(
@@ -194,5 +196,5 @@ def from_file(data: ImageData, prefix: str, file: Path, size: int) -> list[tuple
             known = f"ids are such as {data.ids[0]}"
             raise InputError(f"task {number} of {file}: there is no image {unknown[0]} in {prefix}; {known}.")
         drawn.append(tuple(places[image_id] for image_id in ids))
-        data.batch(drawn[-1])  # an image that cannot be read is named now, not after hours
+        data.batch(drawn[-1])  # an image that cannot be read is reported now, not after hours
     return drawn

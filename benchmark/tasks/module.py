@@ -71,7 +71,7 @@ class GradientDataModule(LightningDataModule):
         self.tasks = [self.capture(batch) for batch in self.groups[self.trainer.current_epoch]]
         observations = [task.observation for task in self.tasks]
         often = -(-self.steps // INNER)
-        again: Any = [observations] * often  # a list is dataset enough
+        again: Any = [observations] * often  # a list serves as a data set
         return DataLoader(again, batch_size=None, collate_fn=lambda group: group)
 
     def transfer_batch_to_device(

@@ -22,14 +22,14 @@ LABELS = st.lists(st.integers(0, 4), min_size=6, max_size=6).map(torch.tensor)
 
 
 @given(LABELS, LABELS)
-def test_counts_are_the_share_of_images_that_can_be_matched_with_one_of_their_label(found, truth):
+def test_counts_are_the_share_of_images_matched_with_one_of_their_label(found, truth):
     alike = (found[:, None] == truth[None]).numpy()
     rows, columns = linear_sum_assignment(alike, maximize=True)
     assert label_accuracies(found, truth)["counts"] == pytest.approx(alike[rows, columns].mean())
 
 
 @given(LABELS, LABELS)
-def test_existence_is_the_share_of_the_true_classes_that_are_somewhere_in_the_answer(found, truth):
+def test_existence_is_the_share_of_the_true_classes_that_were_found(found, truth):
     present = truth.unique()
     assert label_accuracies(found, truth)["existence"] == pytest.approx(torch.isin(present, found).double().mean())
 
@@ -43,17 +43,17 @@ def test_distinct_classes_all_right_score_as_zlr_does_in_the_igims_paper(B, publ
     assert accuracies["existence"] == 1
 
 
-def test_a_class_that_is_not_there_costs_counts_alone():
+def test_a_found_class_that_is_not_in_the_batch_costs_only_counts():
     assert label_accuracies(torch.tensor([0, 0, 1, 7]), torch.tensor([0, 0, 1, 1])) == {"counts": 0.75, "existence": 1}
     assert label_accuracies(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 1, 1])) == {"counts": 0.5, "existence": 0.5}
 
 
-def test_of_probabilities_the_likeliest_class_counts():
+def test_the_most_probable_class_counts():
     soft = torch.tensor([[0.2, 0.5, 0.3], [0.9, 0.1, 0.0]])
     assert label_accuracies(soft, torch.tensor([0, 1])) == {"counts": 1, "existence": 1}
 
 
-def test_a_victim_with_one_logit_is_asked_for_odd_or_even_alone():
+def test_for_a_victim_with_one_logit_only_odd_or_even_counts():
     assert label_accuracies(torch.tensor([1]), torch.tensor([7]), parity=True) == {"counts": 1, "existence": 1}
     assert label_accuracies(torch.tensor([1]), torch.tensor([6]), parity=True) == {"counts": 0, "existence": 0}
 
@@ -77,7 +77,7 @@ def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys, mon
         assert fact in printed
 
 
-def test_what_it_measures_is_the_defended_update_of_the_batches_drawn(capsys):
+def test_it_measures_the_defended_update_of_the_drawn_batches(capsys):
     data = Photos(split="test", size=8)
     (batch,) = draw_batches(data, "photos-test-8px", rule="unbalanced", batch_size=8, tasks=1)
     assert sorted(Counter(data.labels[list(batch.indices)].tolist()).values()) == [1, 1, 2, 4]

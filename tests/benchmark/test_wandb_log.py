@@ -37,7 +37,7 @@ def rows_of(folder):
     return read_rows(folder / "rows.jsonl")[0]
 
 
-def test_it_is_one_run_of_the_board_and_what_is_there_is_not_sent_again(result):
+def test_it_is_one_run_of_the_board_and_logged_tasks_are_not_sent_again(result):
     folder, kept = result
     assert len(kept) == 2  # the repeated command logged nothing
     runs = [record.run for records in kept for record in records if record.HasField("run")]
@@ -75,7 +75,7 @@ def test_every_cost_of_every_task_is_there_once(result):
     assert (axis.glob_name, axis.step_metric) == ("cost/*", "step")
 
 
-def test_the_table_has_all_of_every_row_and_its_pictures(result):
+def test_the_table_has_every_key_of_every_row_and_its_pictures(result):
     folder, (_, kept) = result
     (files,) = wandb_records.artifacts(kept, "run_table")
     table = json.loads(files["images.table.json"].read_text())
@@ -103,7 +103,7 @@ def test_the_summary_is_over_all_tasks(result):
     assert "lpips" not in summary  # no row has one here
 
 
-def test_the_rows_are_an_artifact_with_all_that_a_board_shows(result):
+def test_the_artifact_has_all_files_that_a_board_reads(result):
     folder, (first, second) = result
     (before,), (files,) = (wandb_records.artifacts(kept, "result") for kept in (first, second))
     assert len(read_rows(before["rows.jsonl"])[0]) == 2  # as it was then, for a sync that comes late
@@ -114,7 +114,7 @@ def test_the_rows_are_an_artifact_with_all_that_a_board_shows(result):
     assert sum(name.startswith("reconstructions/") for name in files) == 4
 
 
-def test_what_waits_for_a_sync_lies_in_the_folder(result):
+def test_files_that_wait_for_a_sync_are_in_the_folder(result):
     folder, (_, kept) = result
     files = [path for kind in ("run_table", "result") for path in wandb_records.artifacts(kept, kind)[0].values()]
     assert all(path.is_relative_to(folder) and path.is_file() for path in files)

@@ -1,4 +1,4 @@
-"""Fixed tasks: which images of a data set are attacked first, in order, as `<data>-<split>.txt` beside this file."""
+"""Fixed tasks: the images of a data set that are attacked first, in order: `<data>-<split>.txt` beside this file."""
 
 import shlex
 from pathlib import Path
@@ -7,18 +7,18 @@ from victims.errors import InputError
 
 
 def listed(name: str, split: str) -> list[str]:
-    """The keys of a split's images in the order of the tasks; none where the data set has no list."""
+    """The keys of a split's images in the order of the tasks; empty if the data set has no list."""
     file = manifest(name, split)
     return [key for line in lines(file) for key in line] if file.is_file() else []
 
 
 def manifest(name: str, split: str) -> Path:
-    """The file of a split's list, whether or not there is one."""
+    """The file of a split's list, whether or not it exists."""
     return Path(__file__).with_name(f"{name}-{split}.txt")
 
 
 def lines(file: Path) -> list[list[str]]:
-    """The words of every line that has any: without comments (#), and with blanks where they stand in quotes.
+    """The words of every line that has any, without comments (#). A word in quotes can hold blanks.
 
     Raises:
         InputError: it cannot be read.

@@ -1,4 +1,4 @@
-"""`python -m benchmark.tasks.manifests.make` writes the lists anew, by the rule and the official lists."""
+"""`python -m benchmark.tasks.manifests.make` writes the lists again, by the rule and the official lists."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,9 +10,9 @@ from victims.data.photos import Photos
 
 LENGTH = 1000
 HEAD = """\
-# The first {count} of the {total} images of {name}'s split `{split}` in the order of the tasks, which is that of the
-# SHA-256 of what stands here in hexadecimal digits. Where one folder is parted into `tune` and another split, `tune`
-# has those whose last digit is 0 or 8. Made by `python -m benchmark.tasks.manifests.make`.
+# The first {count} of the {total} images of {name}'s split `{split}` in the order of the tasks: the order of the
+# hexadecimal SHA-256 of each word below. If one folder is split into `tune` and another split, `tune` has the images
+# whose last digit is 0 or 8. Made by `python -m benchmark.tasks.manifests.make`.
 """
 Keys = Mapping[tuple[str, ...], Sequence[str]]
 
@@ -31,13 +31,13 @@ OFFICIAL: Mapping[str, Keys] = {
         ("test",): [f"{number:05d}" for number in range(TRAIN, 70_000)],
     },
 }
-"""By data set, and by the splits that they are parted into: the keys of all images that there are."""
+"""By data set, and by the splits that share the images: the keys of all images."""
 
 
 def text(name: str, split: str) -> str:
-    """A split's list: the keys of its first images by hash, after what made it."""
-    ((parted, keys),) = ((parted, keys) for parted, keys in OFFICIAL[name].items() if split in parted)
-    ordered = sorted((key for key in keys if split_of(key, parted) == split), key=digest)
+    """A split's list: a comment on its origin, then the keys of its first images by hash."""
+    ((splits, keys),) = ((splits, keys) for splits, keys in OFFICIAL[name].items() if split in splits)
+    ordered = sorted((key for key in keys if split_of(key, splits) == split), key=digest)
     first = ordered[:LENGTH]
     head = HEAD.format(count=len(first), total=len(ordered), name=name, split=split)
     return head + textwrap.fill(" ".join(first), width=118, break_on_hyphens=False) + "\n"

@@ -1,4 +1,4 @@
-"""An audit of a model and images of one's own; verdicts and the budget are checked without one."""
+"""An audit of a user's model and images; verdicts and the budget are also tested alone."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from torch import nn
 from benchmark.__main__ import main
 from benchmark.audit import audit as module
 from benchmark.audit.audit import Cell, arrange, controls, share
-from benchmark.audit.page import NOT_SHOWN, PARTLY, RECOGNizABLE, Shown, page, verdict, worst
+from benchmark.audit.page import NOT_SHOWN, PARTLY, RECOGNIZABLE, Shown, page, verdict, worst
 from benchmark.config import Config
 from leaderboard.rows import read_rows
 from victims.data.folder import Folder
@@ -23,7 +23,7 @@ from victims.errors import InputError
 
 
 class Tiny(nn.Module):
-    """A user's own: two linear layers, of which an update tells everything."""
+    """A user's model: two linear layers, whose update reveals everything."""
 
     def __init__(self, *, image_shape, num_classes):
         super().__init__()
@@ -56,7 +56,7 @@ def scores(psnr, ssim, iip=0.0, control="none"):
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        (scores(20, 0.7, 1), RECOGNizABLE),
+        (scores(20, 0.7, 1), RECOGNIZABLE),
         (scores(20, 0.7, 0), PARTLY),  # another image is nearer, but it is much closer than a control
         (scores(14.9, 0.7, 1), PARTLY),  # not 3 dB above
         (scores(20, 0.45, 1), PARTLY),
@@ -71,8 +71,8 @@ def test_a_verdict_rests_on_the_best_control(row, expected):
     assert verdict(row, [scores(12, 0.1), scores(9, 0.3)]) == expected
 
 
-def test_what_a_prior_shows_of_other_images_is_no_leak():
-    assert verdict(scores(20, 0.7, 1), [scores(10, 0.1)]) == RECOGNizABLE
+def test_a_reconstruction_that_a_control_makes_too_is_no_leak():
+    assert verdict(scores(20, 0.7, 1), [scores(10, 0.1)]) == RECOGNIZABLE
     assert verdict(scores(20, 0.7, 1), [scores(10, 0.1), scores(20, 0.7)]) == NOT_SHOWN
 
 
@@ -85,7 +85,7 @@ def test_the_worst_attack_counts_and_a_control_is_no_attack():
         Shown("stronger", scores(8, 0.1, 0, "shuffled_update"), b""),
     ]
     found, best = worst(results, scores(12, 0.1))
-    assert (found, best.attack) == (RECOGNizABLE, "stronger")
+    assert (found, best.attack) == (RECOGNIZABLE, "stronger")
     copied = [*results, Shown("lucky", scores(40, 1.0, 1, "shuffled_update"), b"")]
     assert worst(copied, scores(12, 0.1))[0] == NOT_SHOWN
 
@@ -107,7 +107,7 @@ def cells(*seconds, solved=()):
     return [Cell("x", Config(), s, False) for s in seconds] + [Cell("x", Config(), s, True) for s in solved]
 
 
-def test_time_is_shared_out():
+def test_the_time_is_split_over_tasks_and_steps():
     assert share(100, cells(0.01, 0.03), 5) == (5, 500)  # 5 tasks x 500 steps x .04 s
     assert share(20, cells(0.01, 0.03), 9) == (5, 100)  # fewer images before too few steps
     assert share(20, cells(0.01, 0.03, solved=[1]), 4) == (4, 100)  # 4 x (1 s + 100 x .04 s)
@@ -137,7 +137,7 @@ def test_class_folders_and_a_table_mean_the_same(images, tmp_path):
     arrange(flat, tmp_path / "labels.csv", tmp_path / "b" / "test")
     one, two = Folder(tmp_path / "a", size=16), Folder(tmp_path / "b", size=16)
     assert (one.ids, one.classes, one.labels.tolist()) == (two.ids, two.classes, two.labels.tolist())
-    assert len(one) == 6  # none is kept back in another split
+    assert len(one) == 6  # none is put into another split
     (images / "cats" / "1.png").unlink()
     arrange(images, None, tmp_path / "a" / "test")
     assert len(Folder(tmp_path / "a", size=16)) == 5
@@ -154,7 +154,7 @@ def test_class_folders_and_a_table_mean_the_same(images, tmp_path):
         ("file,label\n0.png\n", "the label ''"),
     ],
 )
-def test_images_that_cannot_be_told_apart_are_refused(table, message, tmp_path):
+def test_images_without_labels_are_refused(table, message, tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "0.png")
     labels = None
     if table:
@@ -172,7 +172,7 @@ def test_no_images_at_all(tmp_path):
 # The whole.
 
 
-def test_one_s_own_model_and_images(images, tmp_path, monkeypatch, capsys):
+def test_a_users_model_and_images(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GIBENCH_OFFLINE", "1")
     monkeypatch.setattr(module, "ATTACKS", {name: module.ATTACKS[name] for name in ("ig, much smoothing", "rgap")})
     monkeypatch.setattr(module, "LEAST", 20)
@@ -184,7 +184,7 @@ def test_one_s_own_model_and_images(images, tmp_path, monkeypatch, capsys):
     assert "This is a lower bound" in text
     assert "d &amp; &lt;gs" in text
     assert "d & <gs" not in text
-    assert "rgap, none" in text  # refused, and said so
+    assert "rgap, none" in text  # refused, and listed as such
     pictures = re.findall(r"data:image/png;base64,([\w+/=]+)", text)
     assert len(pictures) == 2 * 2 * 2  # truth and the best, by defense and image
     assert all(Image.open(io.BytesIO(base64.b64decode(picture))).size == (16, 16) for picture in pictures)
@@ -208,7 +208,7 @@ def test_one_s_own_model_and_images(images, tmp_path, monkeypatch, capsys):
         (["--images=nowhere"], "there are no pictures in nowhere"),
     ],
 )
-def test_what_cannot_be_audited_is_refused_in_one_line(options, message, images, tmp_path, capsys, monkeypatch):
+def test_an_audit_that_cannot_run_is_refused_in_one_line(options, message, images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(module, "ATTACKS", {"ig": {"attack": "ig"}})
     given = {"--model": f"{__name__}:Tiny", "--images": str(images), "--size": "16"}
     given |= dict(option.split("=", 1) for option in options)

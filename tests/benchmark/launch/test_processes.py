@@ -1,4 +1,4 @@
-"""Runs as a user starts them: killed, in several processes, with an attack of their own."""
+"""Runs as a user starts them: killed, in several processes, with an attack of the user."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def start_by_lightning(out, *options):
 
 
 def start_on_two_machines(out, *options):
-    """Lightning's own launcher on each, told which machine it is on."""
+    """Lightning's own launcher on each of two machines, with its NODE_RANK."""
     return [start(out, *options, "--devices=1", "--nodes=2", NODE_RANK=str(node)) for node in range(2)]
 
 
@@ -61,7 +61,7 @@ STARTERS = [start_by_lightning, start_by_torchrun, start_by_srun, start_on_two_m
 
 
 def until_parts(out, process, count=1):
-    """Wait until tasks are finished, but not yet gathered; their number."""
+    """Wait until tasks are done but not yet merged; returns their number."""
     deadline = time.monotonic() + 300
     while len(parts := list(out.glob("*/parts/[!.]*.jsonl"))) < count:
         assert process.poll() is None, process.stderr.read()
@@ -99,11 +99,11 @@ def undisturbed(tmp_path_factory):
     return rows(out)
 
 
-def test_killed_in_two_processes_and_gone_on_in_one(undisturbed, tmp_path):
+def test_a_run_killed_in_two_processes_continues_in_one(undisturbed, tmp_path):
     process = start(tmp_path, "--attack=ig", "--steps=100", "--devices=2")
     until_parts(tmp_path, process)
     process.send_signal(signal.SIGKILL)  # the second process must end by itself
-    process.communicate(timeout=300)  # returns once both hold their pipes no longer
+    process.communicate(timeout=300)  # returns when both have closed their pipes
     finished = len(list(tmp_path.glob("*/parts/*.jsonl")))
     assert 1 <= finished < 4
     finish(start(tmp_path, "--attack=ig", "--steps=100", "--devices=1"))
@@ -116,7 +116,7 @@ def test_two_processes_give_the_rows_of_one(starter, undisturbed, tmp_path):
     printed = [finish(process) for process in starter(tmp_path, "--attack=ig", "--steps=100")]
     assert rows(tmp_path) == undisturbed
     assert len(undisturbed) == 8
-    assert sum(text.count("rows.jsonl") for text in printed) == 1  # one of them gathers and reports
+    assert sum(text.count("rows.jsonl") for text in printed) == 1  # one of them merges and reports
     assert not list(tmp_path.glob("*/parts"))
     assert not list(tmp_path.glob("*/processes"))
 
@@ -132,13 +132,13 @@ def test_a_killed_rank_loses_its_task_and_the_same_command_completes_it(undistur
     )
     assert "Traceback" not in stderr
     left = len(list(tmp_path.glob("*/parts/*.jsonl")))
-    assert 2 <= left < 4  # the tasks of the first process all the same
+    assert 2 <= left < 4  # at least the tasks of the first process
     finish(*start_by_lightning(tmp_path, "--attack=ig", "--steps=100"))
     assert rows(tmp_path) == undisturbed
 
 
 @pytest.mark.slow
-def test_nobody_waits_for_ever_for_a_rank_on_another_machine(undisturbed, tmp_path):
+def test_a_dead_rank_on_another_machine_is_not_waited_for_forever(undisturbed, tmp_path):
     first, second = start_by_srun(tmp_path, "--attack=ig", "--steps=100")
     until_parts(tmp_path, first)
     second.kill()
@@ -151,7 +151,7 @@ def test_nobody_waits_for_ever_for_a_rank_on_another_machine(undisturbed, tmp_pa
     assert rows(tmp_path) == undisturbed
 
 
-def test_a_terminated_run_does_not_look_finished(tmp_path):
+def test_a_terminated_run_does_not_look_complete(tmp_path):
     process = start(tmp_path, "--attack=ig", "--steps=100", "--devices=1")
     until_parts(tmp_path, process)
     process.terminate()

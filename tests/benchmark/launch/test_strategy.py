@@ -1,4 +1,4 @@
-"""Who starts the processes of a run, and how the first sees whether the others live."""
+"""Who starts the processes of a run, and how the first one knows whether the others are alive."""
 
 import time
 
@@ -64,14 +64,14 @@ def test_who_starts_how_many(variables, devices, nodes, environment, shape, firs
         (SRUN, None, 1, "add --ntasks-per-node"),
     ],
 )
-def test_what_cannot_be_is_refused(variables, devices, nodes, message, started_with):
+def test_processes_that_cannot_be_started_are_refused(variables, devices, nodes, message, started_with):
     started_with(variables)
     with pytest.raises(InputError, match=message):
         processes(devices, nodes, most=8, groups=100)
 
 
 @pytest.fixture
-def signs(tmp_path, monkeypatch):
+def heartbeat(tmp_path, monkeypatch):
     monkeypatch.setattr(Heartbeat, "every", 0.01)
     monkeypatch.setattr(Heartbeat, "quiet", 0.5)
     monkeypatch.setattr(Heartbeat, "start", 1.5)
@@ -85,14 +85,14 @@ def until(condition):
         time.sleep(0.005)
 
 
-def test_whoever_lives_is_waited_for_and_leaves_nothing_behind(signs, tmp_path):
+def test_a_living_process_is_waited_for_and_leaves_no_file(heartbeat, tmp_path):
     tasks = ["a", "b"]
-    with signs(0) as first, signs(1), signs(2) as third:
+    with heartbeat(0) as first, heartbeat(1), heartbeat(2) as third:
         until(lambda: {1, 2} <= first.changed.keys())
-        time.sleep(0.8)  # longer than it takes to be given up
-        assert first.at_work() == [1, 2]
+        time.sleep(0.8)  # longer than `quiet`
+        assert first.alive() == [1, 2]
         third.__exit__(None, None, None)
-        until(lambda: first.at_work() == [1])
+        until(lambda: first.alive() == [1])
         asked = []
 
         def missing():
@@ -104,29 +104,29 @@ def test_whoever_lives_is_waited_for_and_leaves_nothing_behind(signs, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_one_that_falls_silent_is_given_up(signs):
-    with signs(0, 2) as first:
-        second = signs(1, 2).__enter__()
+def test_a_process_that_stops_beating_counts_as_dead(heartbeat):
+    with heartbeat(0, 2) as first:
+        second = heartbeat(1, 2).__enter__()
         until(lambda: 1 in first.changed)
-        second.over.set()  # its file stays, as when it is killed
+        second.over.set()  # its file stays, as that of a killed process
         began = time.monotonic()
         with pytest.raises(Unfinished, match=r"^tasks without rows: 2 \(a, b\); a process ended .* same command"):
             first.wait_for(lambda: ["a", "b"])
-        assert 0.3 < time.monotonic() - began < 1.5  # not as long as for one that never came
+        assert 0.3 < time.monotonic() - began < 1.5  # less than for a process that never started
 
 
-def test_a_file_of_an_earlier_run_is_no_sign(signs, tmp_path):
+def test_a_file_of_an_earlier_run_is_no_heartbeat(heartbeat, tmp_path):
     (tmp_path / "processes").mkdir()
     (tmp_path / "processes" / "1").write_text("123")
-    with signs(0, 2) as first:
-        assert first.at_work() == [1]
-        with pytest.raises(Unfinished, match=r"^tasks without rows: 1 \(a\); of process 1 nothing was ever seen"):
+    with heartbeat(0, 2) as first:
+        assert first.alive() == [1]
+        with pytest.raises(Unfinished, match=r"^tasks without rows: 1 \(a\); process 1 never started"):
             first.wait_for(lambda: ["a"])
     assert not list(tmp_path.iterdir())
 
 
-def test_of_those_known_to_be_gone_nobody_waits(signs):
+def test_a_process_that_is_known_to_have_ended_is_not_waited_for(heartbeat):
     began = time.monotonic()
-    with signs(0, 2) as first, pytest.raises(Unfinished):
-        first.wait_for(lambda: ["a"], gone=[1])
+    with heartbeat(0, 2) as first, pytest.raises(Unfinished):
+        first.wait_for(lambda: ["a"], ended=[1])
     assert time.monotonic() - began < 1

@@ -1,4 +1,4 @@
-"""`prior learn`: the rounds it simulates, what it writes, and a killed learning against an undisturbed one."""
+"""`prior learn`: the rounds that it simulates, what it writes, and a killed run compared with an undisturbed one."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_every_round_has_a_model_of_its_own(between):
     assert all(o.victim is other for o in observations[3:])
     distance = sum((one.parameters[n] - other.parameters[n]).norm() for n in one.parameters)
     assert distance > 0
-    assert (distance < 1) == bool(between)  # trained by a step, or drawn anew
+    assert (distance < 1) == bool(between)  # trained by a step, or drawn again
     attacked = Config(victim="lenet").make_victim(Photos(split="test"))
     assert not any(
         torch.equal(v.parameters["body.0.weight"], attacked.parameters["body.0.weight"]) for v in (one, other)
@@ -95,7 +95,7 @@ def names(out):
     return sorted(path.name for path in out.parent.iterdir())
 
 
-def test_it_writes_a_prior_that_says_what_it_has_seen(undisturbed):
+def test_it_writes_a_prior_that_names_its_training_data(undisturbed):
     prior, record = weights.load(undisturbed), json.loads(undisturbed.with_suffix(".json").read_text())
     assert prior.trained_on == "gradients of photos train by GIML (2 rounds x 3 clients, B=1)"
     assert "--clients 3" in record["command"]
@@ -106,7 +106,7 @@ def test_it_writes_a_prior_that_says_what_it_has_seen(undisturbed):
     assert all((b == name.endswith("running_var")).all() for name, b in prior.named_buffers())
 
 
-def test_a_killed_learning_goes_on_to_the_same_weights_and_picture(undisturbed, killed):
+def test_a_killed_run_continues_to_the_same_weights_and_picture(undisturbed, killed):
     assert names(killed) == ["prior.state"]
     learn(killed, **SMALL)
     assert names(killed) == names(undisturbed)
@@ -144,7 +144,7 @@ def test_the_state_of_another_command_is_refused_in_one_line(killed, changes):
     ],
     ids=str,
 )
-def test_what_cannot_be_used_is_refused_in_one_line_before_anything_is_written(tmp_path, changes, match):
+def test_bad_options_are_refused_in_one_line_before_anything_is_written(tmp_path, changes, match):
     out = tmp_path / "new" / changes.get("out", "prior.safetensors")
     with pytest.raises(InputError, match=match) as error:
         learn(out, **{**SMALL, **{name: value for name, value in changes.items() if name != "out"}})

@@ -1,4 +1,4 @@
-"""Scoring beside the attack."""
+"""Scoring while the attack works on the next task."""
 
 import json
 from threading import Event
@@ -23,7 +23,7 @@ def rows(folder):
     return [json.loads(line) for file in folder.glob("*/parts/*.jsonl") for line in file.read_text().splitlines()]
 
 
-def test_the_attack_goes_on_with_the_next_task_while_one_is_scored(run, tmp_path, monkeypatch):
+def test_the_attack_continues_with_the_next_task_while_one_is_scored(run, tmp_path, monkeypatch):
     begun, order = Event(), []
 
     def begin(attack, observations, begin=IG.begin):
@@ -44,7 +44,7 @@ def test_the_attack_goes_on_with_the_next_task_while_one_is_scored(run, tmp_path
     assert len(file.read_text().splitlines()) == 4
 
 
-def test_what_goes_wrong_while_scoring_ends_the_run(run, monkeypatch):
+def test_an_error_while_scoring_ends_the_run(run, monkeypatch):
     def score(*_, **__):
         raise RuntimeError("no score")
 
@@ -53,7 +53,7 @@ def test_what_goes_wrong_while_scoring_ends_the_run(run, monkeypatch):
         run()
 
 
-def test_a_task_that_was_attacked_is_written_down_whatever_happens_to_the_next(run, tmp_path, monkeypatch):
+def test_an_attacked_task_is_written_down_even_if_the_next_one_fails(run, tmp_path, monkeypatch):
     scoring, seen = Event(), []
 
     def training_step(attack, observations, index, step=IG.training_step):

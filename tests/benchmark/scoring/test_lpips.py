@@ -43,7 +43,7 @@ def features_file(classifier, tmp_path) -> Path:
 
 @pytest.fixture
 def cached_file(monkeypatch, tmp_path) -> Path:
-    """Where torchvision's file would lie, in a torch hub cache that is empty."""
+    """The place of torchvision's file in an empty torch hub cache."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("GIBENCH_OFFLINE", raising=False)
     return tmp_path / "home" / "hub" / "checkpoints" / FILE_NAME
@@ -107,13 +107,13 @@ def test_images_below_the_smallest_side_have_no_lpips(features_file):
         lpips(small, small)
 
 
-def test_finding_leaves_the_random_numbers_alone(features_file):
+def test_loading_does_not_change_the_random_numbers(features_file):
     before = torch.get_rng_state()
     Lpips.find(features_file.parents[1])
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_hub_cache_is_used_where_nothing_was_given(classifier, features_file, cached_file, monkeypatch):
+def test_the_hub_cache_is_used_if_no_folder_has_the_file(classifier, features_file, cached_file, monkeypatch):
     monkeypatch.setenv("GIBENCH_OFFLINE", "1")
     cached_file.parent.mkdir(parents=True)
     torch.save(classifier.state_dict(), cached_file)
@@ -140,7 +140,7 @@ def test_a_download_of_something_else_is_thrown_away(cached_file, monkeypatch):
     assert not cached_file.exists()
 
 
-def test_no_network_is_quiet_and_says_why(cached_file, monkeypatch, capfd, tmp_path):
+def test_without_a_network_the_reason_is_in_the_backbones_name(cached_file, monkeypatch, capfd, tmp_path):
     def refuse(url: str, timeout: float) -> None:
         raise URLError("no route to host")
 

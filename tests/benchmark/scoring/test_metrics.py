@@ -1,4 +1,4 @@
-"""Metrics against scikit-image, NumPy and by hand; matching and identification against brute force."""
+"""Metrics against scikit-image, NumPy and by hand; assignment and identification against brute force."""
 
 from itertools import permutations
 
@@ -166,7 +166,7 @@ def gallery_of(count: int, side: int = 4) -> Tensor:
 
 
 @pytest.mark.parametrize("block", [1, 48 * 7, 48 * 30, 2**20])  # an image has 48 values
-def test_identified_is_that_of_a_plain_loop(block, monkeypatch):
+def test_iip_is_that_of_a_plain_loop(block, monkeypatch):
     monkeypatch.setattr(metrics, "BLOCK", block)
     gallery, index = gallery_of(30), torch.arange(29, -1, -1)
     guesses = torch.lerp(gallery[index] / 255, random_images(30, side=4), torch.linspace(0, 1, 30).view(-1, 1, 1, 1))
@@ -251,7 +251,7 @@ def test_score_does_not_depend_on_the_order_of_the_reconstructions():
     assert len(set(scores["mse"])) == 3
 
 
-def test_the_matching_by_mse_serves_the_other_metrics_too():
+def test_the_assignment_by_mse_serves_the_other_metrics_too():
     one, other = random_images(2) - 0.5
     truth = torch.stack([0.2 + 0.2 * one, 0.7 + 0.2 * other])
     reconstruction = torch.stack([0.2 + 0.2 * other, 0.7 + 0.2 * one])  # right brightness, the other's structure

@@ -1,4 +1,4 @@
-"""Which images go together: the lists of tasks, the rules, and what cannot be had."""
+"""Which images form a batch: the lists of tasks, the rules, and refusals."""
 
 import hashlib
 import itertools
@@ -49,12 +49,12 @@ def sha(name):
 
 
 @pytest.mark.parametrize(("name", "split"), LISTS)
-def test_lists_are_what_their_rule_gives(name, split):
+def test_the_shipped_lists_are_those_of_their_rule(name, split):
     assert manifest(name, split).read_text() == text(name, split)
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_lists_are_apart_in_order_and_of_the_official_images(name):
+def test_lists_are_disjoint_in_order_and_of_the_official_images(name):
     tune, test = listed(name, "tune"), listed(name, "test")
     assert not set(tune) & set(test)
     official = {key for keys in OFFICIAL[name].values() for key in keys}
@@ -90,7 +90,7 @@ def write_cifar(root, places):
 
 
 @pytest.mark.filterwarnings("ignore:cifar10 has no images")
-def test_what_is_not_there_is_skipped_and_what_is_not_listed_comes_last(tmp_path):
+def test_missing_images_are_skipped_and_unlisted_ones_come_last(tmp_path):
     places = [int(key[-5:]) for key in listed("cifar10", "test")]
     others = [place for place in range(10_000) if place not in set(places)][:10]
     write_cifar(tmp_path, [*places[1:20:3], *others])
@@ -107,16 +107,16 @@ def test_what_is_not_there_is_skipped_and_what_is_not_listed_comes_last(tmp_path
     assert [data.ids[batch.indices[0]] for batch in many] == expected + by_hash
 
 
-def test_images_that_are_in_several_batches_are_said():
+def test_images_in_several_batches_give_a_notice():
     data = Plain([20, 20])
     with warnings.catch_warnings(record=True) as once:
         draw_batches(data, "p", batch_size=4, tasks=10)
     assert not [said for said in once if "several batches" in str(said.message)]
-    with pytest.warns(Notice, match="p: 44 images are asked for and 40 are used, some in several batches"):
+    with pytest.warns(Notice, match="p: 44 images are needed and 40 are used, some in several batches"):
         draw_batches(data, "p", batch_size=4, tasks=11)
 
 
-def test_without_a_list_images_come_by_hash_and_that_is_said():
+def test_without_a_list_images_come_by_hash_with_a_notice():
     data = Plain([20, 20])
     with pytest.warns(Notice, match="there is no list of its tasks; images come") as notices:
         batches = draw_batches(data, "p", batch_size=4, tasks=3)
@@ -126,7 +126,7 @@ def test_without_a_list_images_come_by_hash_and_that_is_said():
 
 
 @pytest.mark.filterwarnings("error")
-def test_nothing_is_said_of_a_list_for_training():
+def test_a_training_split_without_a_list_gives_no_notice():
     assert len(draw_batches(Plain([20, 20], split="train"), "p", batch_size=4, tasks=3)) == 3
 
 
@@ -158,7 +158,7 @@ def test_a_batch_has_the_classes_of_its_rule_and_no_image_twice(rule):
 
 
 @quiet
-def test_labels_repeat_at_random_as_they_do_in_the_data():
+def test_labels_of_random_batches_repeat_as_often_as_in_the_data():
     data = Plain([50, 50])
     batches = draw_batches(data, "p", batch_size=2, tasks=50)
     same = sum(len(set(data.labels[list(batch.indices)].tolist())) == 1 for batch in batches)
@@ -194,13 +194,13 @@ def test_half_and_quarter_are_rounded_down(size, counts):
 
 
 @quiet
-def test_an_unbalanced_batch_is_found_wherever_there_is_one():
+def test_an_unbalanced_batch_is_found_if_one_exists():
     assert len(draw_batches(Plain([1, 2, 4, 1]), "p", rule="unbalanced", batch_size=8, tasks=3)) == 3
 
 
 @quiet
 @pytest.mark.parametrize("counts", [[3, 3, 2], [4, 4], [8]])
-def test_a_defense_can_say_how_many_images_of_each_class_go_together(counts):
+def test_a_defense_can_decide_how_many_images_of_each_class_form_a_batch(counts):
     data = Plain([9, 30, 14, 25, 9, 12, 8, 8, 40])
     many = draw_batches(data, "p", counts=counts, batch_size=8, tasks=40)
     for batch in many:
@@ -214,7 +214,7 @@ def test_a_defense_can_say_how_many_images_of_each_class_go_together(counts):
 
 
 @quiet
-def test_a_name_says_the_rule_and_changes_with_the_images(photos):
+def test_the_name_of_a_task_has_the_rule_and_changes_with_the_images(photos):
     (batch,) = draw_batches(photos, "photos-tune-32px", batch_size=4, tasks=1)
     assert re.fullmatch(r"photos-tune-32px-random-b4-0000-[0-9a-f]{8}", batch.task)
     names = set()
@@ -224,7 +224,7 @@ def test_a_name_says_the_rule_and_changes_with_the_images(photos):
 
 
 @quiet
-def test_a_name_can_name_a_file(tmp_path):
+def test_the_name_of_a_task_can_name_a_file(tmp_path):
     data = Plain([9])
     (tmp_path / "my list.txt").write_text("test-0\n")
     for rule in ("random", str(tmp_path / "my list.txt")):
@@ -301,7 +301,7 @@ def test_a_list_that_cannot_be_used_is_one_line(tmp_path, content, said):
             "with at most 9 and 5 and 4.",
         ),
         ({"counts": [10], "batch_size": 10}, "need 1 classes, with 10 images in one; p has 4, with at most 9."),
-        ({"counts": [1, 1], "rule": "distinct"}, "the defense makes the batches, of 2 labels each; leave --batches d"),
+        ({"counts": [1, 1], "rule": "distinct"}, "the defense forms the batches, of 2 labels each; leave --batches d"),
         ({"counts": [1, 1], "rule": "mine.txt"}, "leave --batches mine.txt out"),
         ({"rule": "balanced"}, "batches is 'balanced'; give random, distinct, unbalanced, or a file"),
     ],
