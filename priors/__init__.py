@@ -1,1 +1,1 @@
-"""Generators: what an attacker knows of images in general."""
+"""Priors: generators, an attacker's knowledge of images in general. One file each."""

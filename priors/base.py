@@ -1,4 +1,4 @@
-"""What every generator provides to the attacks that search its spaces."""
+"""What every prior provides to the attacks that search its spaces."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from torch.nn.functional import avg_pool2d
 from victims.errors import InputError
 
 State = Mapping[str, Tensor]
-"""What a generator has at some point of its chain, by name, (N, ...) each; across runs (R, B, ...)."""
+"""The tensors at some point of a generator's chain, by name, (N, ...) each; (R, B, ...) for runs."""
 
 
 class Prior(nn.Module, ABC):
-    """A generator G_w: a chain of `blocks` that a state runs through, with three search spaces.
+    """A generator G_w: a chain of `blocks` that transform a state, with three search spaces.
 
-    What goes in is what `draw` returns, and for a conditional generator `y`, the classes (N,). `enter` makes the
-    state in front of block 0 of it; every block replaces `h`, and after the last one `h` is the image.
+    The inputs are what `draw` returns, and `y`, the classes (N,), for a conditional generator. `enter` turns the inputs
+    into the state before block 0. Every block replaces `h`, and after the last block `h` is the image.
 
-    - **latents**: of what goes in, the tensors named by `latents`.
-    - **features**: of the state in front of block k, the tensors named by `features(k)`.
-    - **parameters**: w, by name, as `named_parameters` lists them.
+    - **latents**: the inputs named by `latents`.
+    - **features**: the tensors named by `features(k)` of the state before block k.
+    - **parameters**: w, by name, as in `named_parameters`.
 
     A prior is used in eval mode, so that the images of a batch do not depend on each other.
 
@@ -33,10 +33,10 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         published: weights that others have published, by name: the fields of `priors.names.Published`.
-        follows_size: whether it takes the size of the task's images where none is given.
+        follows_size: whether it takes the size of the task's images if no size is given.
         image_shape: (C, H, W) of one image.
-        classes: how many a conditional generator has; None where it takes none.
-        trained_on: what the weights have seen; goes into every row.
+        classes: the number of classes of a conditional generator; else None.
+        trained_on: what the weights were trained on; it is in every row.
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -60,28 +60,28 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Everything random that goes in, from the prior's own distribution, (count, ...) each, on the CPU."""
+        """Random inputs from the prior's own distribution, (count, ...) each, on the CPU."""
 
     def center(self, state: State) -> dict[str, Tensor]:
-        """The mean of the distribution that `draw` draws latents from, in place of the latents in `state`."""
+        """The mean of the distribution of `draw`, for every latent in `state`."""
         return {name: torch.zeros_like(state[name]) for name in self.latents}
 
     def enter(self, state: State) -> dict[str, Tensor]:
-        """From what goes in to the state in front of block 0."""
+        """From the inputs to the state before block 0."""
         return {**state, "h": state["z"]}
 
     def step(self, block: nn.Module, state: State) -> dict[str, Tensor]:
-        """One block."""
+        """Apply one block."""
         return {**state, "h": block(state["h"])}
 
     def features(self, k: int) -> tuple[str, ...]:
-        """What a search of the features in front of block k moves; in front of block 0 there are latents alone."""
+        """The variables of a search of the features before block k; before block 0 these are the latents."""
         return ("h",) if k else self.latents
 
     def advance(self, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
-        """Run blocks start..stop-1 on the state in front of block `start`; at 0, on what goes in.
+        """Run blocks start..stop-1 on the state before block `start`; from 0, on the inputs.
 
-        So `advance(advance(s, 0, k), k)` is `advance(s)`, and after the last block h is (N, C, H, W) in [0, 1].
+        So `advance(advance(s, 0, k), k)` is `advance(s)`, and after the last block `h` is (N, C, H, W) in [0, 1].
         """
         state = self.enter(state) if start == 0 else dict(state)
         for block in self.blocks[start:stop]:
@@ -89,7 +89,7 @@ class Prior(nn.Module, ABC):
         return state
 
     def forward(self, state: State) -> Tensor:
-        """What goes in -> images (N, C, H, W) in [0, 1]."""
+        """Inputs -> images (N, C, H, W) in [0, 1]."""
         return self.advance(state)["h"]
 
 
@@ -101,7 +101,7 @@ def advance(prior: Prior, state: State, start: int = 0, stop: int | None = None)
 
 
 def decode(prior: Prior, state: State, start: int = 0) -> Tensor:
-    """The state in front of block `start`, (R, B, ...), to images (R, B, C, H, W) in [0, 1]."""
+    """The state before block `start`, (R, B, ...), to images (R, B, C, H, W) in [0, 1]."""
     return advance(prior, state, start)["h"]
 
 
@@ -110,7 +110,7 @@ def decode_each(prior: Prior, w: Mapping[str, Tensor], state: State) -> Tensor:
 
     Args:
         w: every parameter by name, (R, B, *shape).
-        state: what goes in, (R, B, ...).
+        state: the inputs, (R, B, ...).
 
     Returns:
         images (R, B, C, H, W) in [0, 1]: image (r, b) is G_{w[r, b]} of state[r, b].

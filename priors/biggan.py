@@ -40,7 +40,7 @@ class ConditionalNorm(nn.Module):
 
 
 class GenBlock(nn.Module):
-    """Bottleneck of 1x1, 3x3, 3x3 and 1x1 convolutions beside a skip that drops the channels there are too many of."""
+    """A bottleneck of 1x1, 3x3, 3x3 and 1x1 convolutions, and a skip connection that drops surplus channels."""
 
     def __init__(self, c_in: int, c_out: int, *, up: bool) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Attention(nn.Module):
 
 
 class LastBlock(nn.Module):
-    """Batch normalization, ReLU, to color, tanh, and from (-1, 1) to (0, 1)."""
+    """Batch normalization, ReLU, convolution to color, tanh, and from (-1, 1) to (0, 1)."""
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -97,13 +97,13 @@ class BigGAN(Prior):
     """BigGAN-deep, the generator of ImageNet's classes, for 128, 256 or 512 px.
 
     The latent and the class's embedding together are the condition, which every GenBlock sees. The blocks are the
-    layers of the public weights, self-attention at 64x64 among them, so that features in front of block k are those of
-    GIFD's phase k. The condition lies in the state: a search of features does not move it.
+    layers of the public weights, self-attention at 64x64 among them, so that the features before block k are those of
+    GIFD's phase k. The condition is part of the state: a search of features does not change it.
 
     Args:
         size: side of the images, 128, 256 or 512.
-        channels: the base width, in front of the last block.
-        classes: how many the generator has.
+        channels: the base width, before the last block.
+        classes: their number.
     """
 
     published = {
@@ -151,7 +151,7 @@ class BigGAN(Prior):
         self.blocks.append(LastBlock(channels))
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Standard normal, as GGL and GIFD draw it: not truncated, whatever truncation the statistics are for."""
+        """Standard normal, as in GGL and GIFD: not truncated, for any truncation of the statistics."""
         return {"z": torch.randn(count, NZ, generator=generator)}
 
     def enter(self, state: State) -> dict[str, Tensor]:
@@ -184,8 +184,8 @@ class BigGAN(Prior):
 def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> BigGAN:
     """The prior with the public weights, given in the layout of the package pytorch-pretrained-biggan.
 
-    Its parameters, which GIAS and IGIMS search, are the weights after spectral normalization, and its batch
-    statistics those of one truncation.
+    Its parameters, which GIAS and IGIMS search, are the weights after spectral normalization. Its batch statistics are
+    those of one truncation.
 
     Args:
         truncation: in (0, 1]; the papers use 1.
@@ -194,7 +194,7 @@ def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> Big
         the prior in eval mode, its parameters frozen.
 
     Raises:
-        InputError: a truncation out of range. Other tensors than the public ones fail as they may.
+        InputError: a truncation out of range. Other tensors than the public ones may raise any exception.
     """
     if not 0 < truncation <= 1:
         raise InputError(f"BigGAN's truncation is {truncation}; give a number above 0 and up to 1.")
@@ -209,7 +209,7 @@ def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> Big
 
 
 def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dict[str, Tensor]:
-    """Names and tensors of the public layout to those of `BigGAN`, whose last block has the index `last`."""
+    """The public state dict -> that of `BigGAN`, whose last block has the index `last`."""
     new_names = {
         "embeddings": "embed",
         "generator.gen_z": "linear",
@@ -226,14 +226,14 @@ def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dic
         stem, _, kind = name.rpartition(".")
         if kind in ("weight_u", "weight_v"):
             continue
-        if kind == "weight_orig":  # spectral normalization, with the singular vectors as they were at the end
+        if kind == "weight_orig":  # spectral normalization, with the stored singular vectors
             sigma = public[f"{stem}.weight_u"] @ tensor.flatten(1) @ public[f"{stem}.weight_v"]
             kind, tensor = "weight", tensor / sigma
         elif kind in ("running_means", "running_vars"):
             kind, tensor = kind[:-1], statistics_at(tensor, truncation)
         if name.startswith("embeddings"):  # stored as a linear map of one-hot classes
             tensor = tensor.T.contiguous()
-        elif name.startswith("generator.conv_to_rgb"):  # as many outputs as inputs are stored; three are colors
+        elif name.startswith("generator.conv_to_rgb"):  # only three of the stored outputs are colors
             tensor = tensor[:3]
         for old, new in new_names.items():
             stem = stem.replace(old, new)
@@ -242,9 +242,9 @@ def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dic
 
 
 def statistics_at(stored: Tensor, truncation: float) -> Tensor:
-    """Between the statistics (51, C) stored for truncation 0, 0.02, ..., 1, linearly: (C,).
+    """Linear interpolation of the statistics (51, C) stored for truncation 0, 0.02, ..., 1: (C,).
 
-    Between two, the package itself weighs the nearer as if it were the farther. At 1 there is nothing to weigh.
+    The package itself swaps the two weights of the interpolation. At 1 there is nothing to interpolate.
     """
     position = truncation * (len(stored) - 1)
     low = int(position)

@@ -1,4 +1,4 @@
-"""The state of a training beside the file it will write, so that the same command goes on where it was stopped."""
+"""The state of a training, beside the file that it will write, so that the same command resumes it."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,17 @@ from victims.errors import InputError
 
 
 def save(path: Path, identity: str, state: dict[str, Any]) -> None:
-    """At once: whoever is stopped leaves the state before or this one, never half of it."""
+    """Write in one step: a killed training leaves the old state or the new one, never a part."""
     partial = path.with_suffix(".partial")
     torch.save({"identity": identity, **state}, partial)
     partial.replace(path)
 
 
 def load(path: Path, identity: str) -> dict[str, Any]:
-    """What was saved; nothing where nothing was.
+    """The saved state; empty if there is none.
 
     Raises:
-        InputError: it is the state of a training of another identity, or no state.
+        InputError: the file is the state of another training, or no state.
     """
     if not path.is_file():
         return {}

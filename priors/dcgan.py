@@ -25,7 +25,7 @@ class FirstBlock(Block):
 
 
 class LastBlock(nn.Module):
-    """To color, tanh, and from (-1, 1) to (0, 1)."""
+    """Transposed convolution to color, tanh, and from (-1, 1) to (0, 1)."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -42,10 +42,10 @@ class DCGAN(Prior):
 
     Args:
         nz: length of the latent.
-        ngf: channels in front of the last block.
+        ngf: channels before the last block.
         size: side of the images, 32 or 64.
-        classes: where given, G is conditional: a learned embedding of the class, as long as the latent, goes in
-            beside it.
+        classes: their number for a conditional generator, whose further input is a learned embedding of the class, as
+            long as the latent.
     """
 
     follows_size = True
@@ -69,7 +69,7 @@ class DCGAN(Prior):
                 nn.init.normal_(module.weight, 0.0, 0.02)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 1.0, 0.02)
-            elif isinstance(module, nn.Embedding):  # as long as a one-hot code: longer, and G forgets the latent
+            elif isinstance(module, nn.Embedding):  # of length 1, as a one-hot code: if longer, G ignores the latent
                 nn.init.normal_(module.weight, 0.0, nz**-0.5)
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ class DCGAN(Prior):
 class Discriminator(nn.Module):
     """The mirror image of the generator: images (N, 3, H, W) in (-1, 1), and classes (N,) -> one logit each (N,).
 
-    A conditional one sees a map for every class beside the colors: ones for the image's own, zeros for the others
+    A conditional discriminator also sees one map for every class: ones for the class of the image, zeros for the others
     (Mirza and Osindero, *Conditional Generative Adversarial Nets*, 2014).
     """
 

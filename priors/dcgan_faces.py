@@ -29,7 +29,7 @@ class Block(nn.Sequential):
 
 
 class LastBlock(nn.Sequential):
-    """To color, tanh, and from (-1, 1) to (0, 1)."""
+    """Transposed convolution to color, tanh, and from (-1, 1) to (0, 1)."""
 
     def __init__(self) -> None:
         super().__init__(nn.ConvTranspose2d(32, 3, 4, 2, 1), nn.Tanh())

@@ -24,9 +24,9 @@ def block(c_in: int, c_out: int) -> list[nn.Module]:
 class OverParameterized(nn.Module):
     """Latent 128 -> 4x4 -> ... -> size, nearest-neighbor doubling, `width` channels up to 32x32 and fewer above.
 
-    Batch norm always normalizes by the batch, so the images of a batch are tied together. Spectral norm divides
-    the 3x3 convolutions' weights by their largest singular value; its power iteration is state that the caller
-    keeps (`generate`, `power_step`), so that an image is a function of its arguments alone.
+    Batch norm always normalizes by the batch, so the images of a batch depend on each other. Spectral norm divides the
+    weights of the 3x3 convolutions by their largest singular value. The caller keeps the state of its power iteration
+    (`generate`, `power_step`), so that an image is a function of the arguments alone.
     """
 
     def __init__(self, *, width: int, size: int) -> None:
@@ -66,7 +66,7 @@ def parameter_count(width: int, size: int) -> int:
 
 
 def power_start(net: OverParameterized, w: dict[str, Tensor]) -> Power:
-    """The vectors after a first iteration from u = (1, ..., 1): against random weights a direction like any other.
+    """The vectors after a first iteration from u = (1, ..., 1), which is not special for random weights.
 
     Args:
         w: parameters (R, ...).

@@ -51,8 +51,8 @@ def activate(h: Tensor) -> Tensor:
 class ModulatedConv(nn.Module):
     """A convolution whose weight is scaled by the style per input channel, then to unit length per output channel.
 
-    In the form that leaves the weight alone (paper, section 2.2): the input is scaled by the style, the output by
-    the length. So images share one convolution, and under `vmap` each can bring its own weight.
+    Equivalently (paper, section 2.2), the input is scaled by the style and the output by the length. So images share
+    one convolution, and under `vmap` each image can have its own weight.
     """
 
     def __init__(
@@ -111,10 +111,10 @@ def convolutions(k: int) -> range:
 
 
 class Block(nn.Module):
-    """All of one resolution: an up-convolution (not in block 0), a convolution, and what they add to the colors.
+    """One resolution: an up-convolution (not in block 0), a convolution, and their contribution to the colors.
 
-    Convolution i of the generator takes noise i and row i of W+. Its block's colors take the row after, which
-    is also that of the next block's first convolution.
+    Convolution i of the generator takes noise i and row i of W+. The colors of a block take the next row, which is also
+    that of the first convolution of the next block.
     """
 
     def __init__(self, k: int, c_in: int, c_out: int, style_dim: int) -> None:
@@ -134,7 +134,7 @@ class Block(nn.Module):
 
 
 class LastBlock(Block):
-    """Its colors are the image, moved from (-1, 1) to (0, 1)."""
+    """Its colors are the image, scaled from (-1, 1) to (0, 1)."""
 
     def forward(self, state: State) -> dict[str, Tensor]:
         state = super().forward(state)
@@ -146,21 +146,19 @@ class StyleGAN2(Prior):
 
     W+ and noise maps -> 4x4 -> 8x8 -> ... -> `size`; block k works at the side 2^(k + 2).
 
-    What goes in: `w` (N, L, style_dim) with L = 2 log2(size) - 2, `noise0` (N, 1, 4, 4), and two noise maps for
-    each further side. Between blocks: `h`, and `skip`, the colors so far. The network's output has no bound: a
-    few pixels lie outside [0, 1], and clamping them here would end their gradients.
+    Inputs: `w` (N, L, style_dim) with L = 2 log2(size) - 2, `noise0` (N, 1, 4, 4), and two noise maps for
+    each further side. Between blocks: `h`, and `skip`, the colors so far. The output is not bounded: a few pixels
+    lie outside [0, 1], and clamping them here would stop their gradients.
 
-    The mapping network is only needed for drawing. Its weights are buffers, so that a search of the parameters,
-    with a copy for every image, moves and stores none that the image does not depend on.
+    The mapping network is only used in `draw`. Its weights are buffers, so that a search of the parameters, with a copy
+    for every image, has no variables that the image does not depend on.
 
     Args:
-        size: side of the images.
-        channel_multiplier: 2 is configuration F; 32, 64, ... channels at the sides 1024, 512, ...
-        width: most channels of any side.
-        style_dim: length of a latent.
-        layers_mapping: depth of the mapping network.
-        start: how `draw` makes W+. mapped (GIAS): one mapped latent in every row. gaussian (GIFD): every row for
-            itself, from a Gaussian fitted to mapped latents in front of their last LeakyReLU.
+        size: side of the images. channel_multiplier: 2 is configuration F; 32, 64, ... channels at the sides 1024, 512,
+        ... width: most channels of any side. style_dim: length of a latent. layers_mapping: depth of the mapping
+        network. start: how `draw` makes W+. mapped (GIAS): the same mapped latent in every row. gaussian (GIFD): every
+        row from a
+            Gaussian that is fitted to mapped latents before their last LeakyReLU.
     """
 
     published = {
@@ -179,7 +177,7 @@ class StyleGAN2(Prior):
             "license": "Nvidia Source Code License-NC",
             "source": "https://github.com/NVlabs/stylegan2 (stylegan2-ffhq-config-f.pkl), by convert_weight.py of "
             "https://github.com/rosinality/stylegan2-pytorch",
-            "sha256": None,  # whoever converts it writes another file
+            "sha256": None,  # every conversion writes another file
         },
     }
     latents = ("w",)
@@ -211,7 +209,7 @@ class StyleGAN2(Prior):
         self.register_buffer("mapping_bias", torch.zeros(layers_mapping, style_dim))
 
     def map(self, z: Tensor) -> Tensor:
-        """Standard normal latents (N, style_dim) -> W (N, style_dim); worked out where the weights are."""
+        """Standard normal latents (N, style_dim) -> W (N, style_dim); computed on the weights' device."""
         w = z.to(self.mapping_weight)
         w = w * (w.square().mean(1, keepdim=True) + 1e-8).rsqrt()
         for weight, bias in zip(self.mapping_weight, self.mapping_bias, strict=True):
@@ -254,10 +252,10 @@ class StyleGAN2(Prior):
         return block(state)
 
     def features(self, k: int) -> tuple[str, ...]:
-        """h (in front of block 0 it is no variable), W+ and, as in GIFD's code, the noise maps with index < 5 + 2k
-        that the image still depends on.
+        """h (not before block 0), W+ and, as in GIFD's code, the noise maps with index < 5 + 2k that the image still
+        depends on.
 
-        That code forgets the colors so far whenever it moves on to a later block; here `skip` stays in the state.
+        That code drops the colors so far when it proceeds to a later block; here `skip` stays in the state.
         """
         noises = range(convolutions(k).start, min(5 + 2 * k, convolutions(len(self.blocks) - 1).stop))
         return (*(("h",) if k else ()), "w", *(f"noise{i}" for i in noises))
@@ -280,7 +278,7 @@ class StyleGAN2(Prior):
         return prior.eval().requires_grad_(False)
 
 
-# The layout of public weights: that of the widely used PyTorch port (rosinality).
+# The layout of public weights: that of the common PyTorch port (rosinality).
 
 RENAMED = (
     (r"^input\.input$", "const"),
@@ -303,10 +301,10 @@ def renamed(name: str) -> str:
 
 
 def convert(public: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The port's state dict -> the options of `StyleGAN2`, read off the keys and shapes, and its state dict.
+    """The port's state dict -> the options of `StyleGAN2`, which keys and shapes determine, and its state dict.
 
     Raises:
-        KeyError: a tensor that tells an option is not there.
+        KeyError: a tensor that determines an option is missing.
     """
     layers = sum(re.fullmatch(r"style\.\d+\.weight", name) is not None for name in public)
     ups = sum(re.fullmatch(r"to_rgbs\.\d+\.bias", name) is not None for name in public)

@@ -1,4 +1,4 @@
-"""Training a DCGAN: the adversarial game of Radford et al., with an averaged generator kept as the prior."""
+"""Training a DCGAN: the adversarial game of Radford et al.; the prior is a moving average of the generator."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ class Game:
         self.done = 0
 
     def step(self, real: Tensor, labels: Tensor) -> tuple[float, float]:
-        """One update of each player on real images (N, 3, H, W) in [0, 1] of classes (N,); their losses."""
+        """Update each player once on real images (N, 3, H, W) in [0, 1] of classes (N,), and return their losses."""
         judge = self.discriminator
         fake = self.generator({**self.generator.draw(len(real), self.draws), "y": labels})
         on_real, on_fake = judge(2 * real - 1, labels), judge(2 * fake.detach() - 1, labels)
@@ -54,7 +54,7 @@ class Game:
         return loss_d.item(), loss_g.item()
 
     def prior(self) -> DCGAN:
-        """The averaged generator, its batch-norm statistics measured anew on 64 batches of its own latents."""
+        """The averaged generator, with batch-norm statistics from 64 batches of its own latents."""
         prior, draws = self.average.module, torch.Generator().manual_seed(0)
         assert isinstance(prior, DCGAN)
         update_bn([inputs(prior, BATCH, draws) for _ in range(64)], prior)
@@ -82,7 +82,7 @@ class Game:
 
 
 def inputs(prior: Prior, count: int, draws: torch.Generator) -> dict[str, Tensor]:
-    """What goes into a prior, (count, ...) each, on the CPU; the classes of a conditional one in turn."""
+    """Random inputs of a prior, (count, ...) each, on the CPU; a conditional prior gets its classes in turn."""
     state = prior.draw(count, draws)
     return {**state, "y": torch.arange(count) % prior.classes} if prior.classes else state
 
@@ -92,12 +92,12 @@ def train(
 ) -> Path:
     """Train, and write `out` (safetensors), `<out>.json` and a grid of samples `<out>.png`.
 
-    A state is kept beside `out` every 500 steps; the same call goes on from there. Its images and latents are
-    drawn from the saved generator, so a resumed training sees what an undisturbed one would have seen.
+    Every 500 steps a state is saved beside `out`, from which the same call resumes. The generator of random numbers is
+    part of it, so a resumed training sees the same images and latents as one that was never stopped.
 
     Raises:
-        InputError: the data's images are not 32 or 64 px in color, or the state beside `out` is another
-            training's, or of more steps than are asked for.
+        InputError: the data's images are not 32 or 64 px in color, or the state beside `out` is of another training, or
+            has more steps than are asked for.
     """
     shape = data.image_shape
     if shape not in ((3, 32, 32), (3, 64, 64)):

@@ -37,8 +37,8 @@ def load(path: Path) -> Prior:
     """The prior in eval mode, its parameters frozen.
 
     Raises:
-        InputError: no file, not safetensors, not a prior of this suite, other tensors than the architecture
-            has, or a SHA-256 other than the one recorded beside it.
+        InputError: no file, not safetensors, not a prior of this suite, other tensors than the architecture's, or
+            another SHA-256 than recorded beside the file.
     """
     if not path.is_file():
         names = ", ".join(shipped())
@@ -73,7 +73,7 @@ def verify(path: Path, expected: str | None = None) -> None:
     """Compare the file's SHA-256 with `expected`, or else with that of the `.json` beside it, where there is one.
 
     Raises:
-        InputError: it is another one, or the `.json` has none.
+        InputError: the SHA-256 differs, or the `.json` has none.
     """
     record, where = path.with_suffix(".json"), "known of it"
     if expected is None and record.is_file():

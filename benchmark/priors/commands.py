@@ -1,4 +1,4 @@
-"""`python -m benchmark prior`: what generators there are, how good they are, and training or learning one."""
+"""`python -m benchmark prior`: list generators, measure their quality, train or learn one."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ def list_priors(*, weights_dir: Path = Path("weights")) -> None:
     headings = ("prior", "architecture", "px", "trained on", "license", "weights")
     columns = {heading: [str(row[i]) for row in rows] for i, heading in enumerate(headings)}
     below = (
-        f"A missing file belongs into {weights_dir / 'priors'}. Without weights: ARCHITECTURE or ARCHITECTURE:SIZE "
+        f"Put a missing file into {weights_dir / 'priors'}. Without weights: ARCHITECTURE or ARCHITECTURE:SIZE "
         f"of {', '.join(names.architectures())}."
     )
     print(Table("", columns, below).text(), end="")
@@ -51,12 +51,12 @@ def quality(
     count: int = 2_000,
     seed: int = 0,
 ) -> None:
-    """How close a generator's images are to a held-out split of a data set: KID and FID.
+    """Measure how close a generator's images are to a held-out split of a data set: KID and FID.
 
     Args:
-        prior: the generator, as `run --prior` takes it.
+        prior: the generator, as in `run --prior`.
         data: the data set.
-        split: the images that the generator's are held against.
+        split: the images that the generator's are compared with.
         data_dir: the folder that holds the data set's own, for data sets that come as files.
         weights_dir: folder with weights that are not shipped: generators in `priors/`, the LPIPS backbone in `lpips/`.
         count: images drawn from the generator.
@@ -100,10 +100,10 @@ def train(
     steps: int = 8_000,
     seed: int = 0,
 ) -> None:
-    """Train a DCGAN on a data set's train split; the same command goes on where it was stopped.
+    """Train a DCGAN on a data set's train split; the same command resumes a training that was stopped.
 
     Args:
-        out: the .safetensors file to write; a record (.json) and a grid of samples (.png) go beside it.
+        out: the .safetensors file to write; a record (.json) and a grid of samples (.png) are written beside it.
         data: the data set.
         size: side of the images in pixels.
         data_dir: the folder that holds the data set's own, for data sets that come as files.

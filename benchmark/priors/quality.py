@@ -17,11 +17,11 @@ from victims.data.base import ImageData
 
 NET = "SqueezeNet 1.1 (ImageNet), a fifth of the mean over the last feature map, images at 128 px"
 SIDE = 128
-SCALE = 5  # root mean square of the features of photographs, so that the constant 1 in KID's kernel has weight
+SCALE = 5  # root mean square of the features of photographs, so that the constant 1 in KID's kernel matters
 BATCH = 50
 SUBSETS = 100
 LARGEST_SUBSET = 1000  # both as in the paper of KID (Binkowski et al., 2018)
-LEAST = 4  # images: halves of them are the smallest subsets that have a KID
+LEAST = 4  # images: a KID needs subsets of two, which are half of a set
 
 
 class Features(nn.Module):
@@ -43,7 +43,7 @@ class Features(nn.Module):
 
 @dataclass(frozen=True)
 class Distance:
-    """Of two sets of images: KID, its standard deviation over random subsets, and FID; 0 is the same distribution."""
+    """Between two sets of images: KID, its standard deviation over random subsets, and FID; 0: same distribution."""
 
     kid: float
     kid_std: float
@@ -51,15 +51,15 @@ class Distance:
 
 
 def distance(real: Tensor, fake: Tensor) -> Distance:
-    """Of features (N, D) and (M, D), N and M at least `LEAST`.
+    """The distance of features (N, D) and (M, D), N and M at least `LEAST`.
 
-    KID's subsets are half of the smaller set, at most 1000. FID falls as the sets grow, KID has no such bias.
+    KID's subsets are half of the smaller set, at most 1000. FID decreases as the sets grow; KID has no such bias.
     """
     given: Any = nn.Identity()
-    given.num_features = real.shape[1]  # FrechetInceptionDistance asks for it
+    given.num_features = real.shape[1]  # FrechetInceptionDistance reads it
     subset = min(LARGEST_SUBSET, len(real) // 2, len(fake) // 2)
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # that features are kept
+        warnings.simplefilter("ignore")  # about the memory that the features take
         torch.manual_seed(0)
         kid = KernelInceptionDistance(given, subsets=SUBSETS, subset_size=subset)
         fid = FrechetInceptionDistance(given)
@@ -71,13 +71,13 @@ def distance(real: Tensor, fake: Tensor) -> Distance:
 
 
 def photographs(data: ImageData) -> Iterator[Tensor]:
-    """All images of a split that can be read, in batches (N, 3, H, W)."""
+    """All readable images of a split, in batches (N, 3, H, W)."""
     for start in range(0, len(data), BATCH):
         yield data.batch(data.readable(range(start, min(start + BATCH, len(data)))))[0]
 
 
 def samples(prior: Prior, count: int, seed: int) -> Iterator[Tensor]:
-    """`count` images of the prior in batches (N, 3, H, W) in [0, 1]; the classes of a conditional one in turn."""
+    """`count` images of the prior in batches (N, 3, H, W) in [0, 1]; a conditional prior gets its classes in turn."""
     generator = torch.Generator().manual_seed(seed)
     device = next(prior.parameters()).device
     for start in range(0, count, BATCH):
@@ -90,6 +90,6 @@ def samples(prior: Prior, count: int, seed: int) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def features(net: Features, batches: Iterator[Tensor], count: int, what: str) -> Tensor:
-    """Of `count` images in batches: (count, 512), on the CPU."""
+    """The features of `count` images in batches: (count, 512), on the CPU."""
     bar = tqdm(batches, desc=what, total=-(-count // BATCH), leave=False)
     return torch.cat([net(images.to(net.mean.device)).cpu() for images in bar])
