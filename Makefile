@@ -68,9 +68,10 @@ test: $(READY)  ## the tests that run in minutes
 test-all: $(READY)  ## all tests, the long ones too
 	$(RUN) pytest $(CORES) -m 'slow or not slow'
 
-lint: $(READY)  ## ruff: lint and format
+lint: $(READY)  ## ruff, lint and format; mypy, types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) mypy
 
 docs: $(READY)  ## write docs/options.md anew, from the options themselves
 	$(RUN) benchmark.option_table docs/options.md
@@ -80,4 +81,4 @@ format: $(READY)  ## fix what ruff can fix
 	$(RUN) ruff format .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info

@@ -64,7 +64,9 @@ def summary(node: ast.AST) -> str:
 def by_attribute(path: Path) -> Pairs:
     """Classes that say their name themselves: `name = "ig"`."""
     for node in ast.parse(path.read_text()).body:
-        for line in node.body if isinstance(node, ast.ClassDef) else ():
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for line in node.body:
             match line:
                 case (
                     ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=str(name)))
@@ -85,7 +87,9 @@ def by_file(path: Path) -> Pairs:
 def by_decorator(path: Path) -> Pairs:
     """Functions under `@metric(...)`."""
     for node in ast.parse(path.read_text()).body:
-        for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "metric":
                 yield node.name, Named(module_of(path), node.name, summary(node))
 
