@@ -1,4 +1,4 @@
-"""Defenses one after another, on the client and in the attacker's copy."""
+"""Defenses one after another, on the client and in the attacker's surrogate."""
 
 import pytest
 import torch
@@ -32,12 +32,12 @@ FIRST, SECOND = Affine(2, 1), Affine(-3, 5)
 G = {"w": torch.tensor([[1.0, -2.0]])}
 
 
-def test_updates_pass_the_first_one_first():
+def test_updates_pass_the_first_defense_first():
     sent = Chain([FIRST, SECOND])(G, torch.Generator())
     assert torch.equal(sent["w"], -3 * (2 * G["w"] + 1) + 5)
 
 
-def test_gradients_pass_the_first_one_first(capture):
+def test_gradients_pass_the_first_defense_first(capture):
     victim = capture().observation.victim
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([1, 4])
     plain = fed_sgd(victim, images, labels)
@@ -49,14 +49,14 @@ def test_gradients_pass_the_first_one_first(capture):
     assert all(torch.equal(sent[name], -3 * (2 * g + 1) + 5) for name, g in plain.items())
 
 
-def test_models_are_wrapped_by_the_first_one_first():
+def test_models_are_wrapped_by_the_first_defense_first():
     inner = nn.Linear(1, 1)
     outer = Chain([FIRST, SECOND]).model(inner)
     assert isinstance(outer[0], nn.Identity)
     assert outer[1][0] is inner
 
 
-def test_the_copies_of_the_parts_are_applied_in_order():
+def test_the_surrogates_of_the_parts_are_applied_in_order():
     received = {"w": torch.tensor([[10.0, 20.0]])}
     seen = Chain([FIRST, SECOND]).surrogate()(received, None)(G)
     assert torch.equal(seen["w"], 2 * (2 * G["w"] + received["w"]) + received["w"])

@@ -1,4 +1,4 @@
-"""Clipping against norms in numpy, and the attacker's copy of it on captured updates."""
+"""Clipping against norms in numpy, and the attacker's surrogate of it on captured updates."""
 
 import inspect
 import math
@@ -40,7 +40,7 @@ def update(capture):
 # On the client.
 
 
-def test_every_tensor_is_held_against_the_bound_alone(update):
+def test_every_tensor_is_compared_with_the_bound_by_itself(update):
     bound = sorted(lengths(update).values())[4]
     sent = clip(update, bound)
     for name, g in update.items():
@@ -49,14 +49,14 @@ def test_every_tensor_is_held_against_the_bound_alone(update):
     assert sum(n == pytest.approx(bound, rel=1e-5) for n in lengths(sent).values()) == 4
 
 
-def test_or_all_of_them_together(update):
+def test_or_all_tensors_together(update):
     sent = clip(update, total(update) / 3, "global")
     for name, g in update.items():
         assert np.allclose(sent[name].numpy(), g.numpy() / 3, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("by", ["layer", "global"])
-def test_what_is_short_enough_stays_as_it_is(update, by):
+def test_what_is_short_enough_does_not_change(update, by):
     sent = clip(update, 1.01 * total(update), by)
     assert all(torch.equal(sent[name], g) for name, g in update.items())
 
@@ -67,7 +67,7 @@ def test_zeros_stay_zeros(by):
 
 
 @pytest.mark.parametrize("bound", [0, -1, math.nan, math.inf])
-def test_a_bound_that_means_nothing_is_refused_in_one_line(bound):
+def test_an_invalid_bound_is_refused_in_one_line(bound):
     with pytest.raises(InputError, match=str(bound)) as error:
         Clipping(bound)
     assert "\n" not in str(error.value)
@@ -78,7 +78,7 @@ def test_the_command_line_takes_both_forms():
     assert vars(open_defense("clipping:4:global")) == {"bound": 4.0, "by": "global"}
 
 
-# The attacker's copy.
+# The attacker's surrogate.
 
 
 def defended(update):
@@ -89,21 +89,21 @@ def defended(update):
     return [clip(update, b) for b in bounds] + [clip(update, b, "global") for b in whole]
 
 
-def test_at_the_truth_the_copy_is_what_was_received_in_every_case(update):
+def test_at_the_truth_the_surrogate_is_what_was_received_in_every_case(update):
     for sent in defended(update):
         seen = Clipping.estimate(one(sent), VICTIM)(one(update))
         for name, g in sent.items():
             assert torch.allclose(seen[name][0], g, rtol=1e-5, atol=0)
 
 
-def test_clipping_each_tensor_hides_the_truth_from_the_blind_alone(update):
+def test_clipping_each_tensor_hides_the_truth_only_from_a_non_adaptive_attacker(update):
     sent = one(clip(update, sorted(lengths(update).values())[4]))
     adapting = Clipping.estimate(sent, VICTIM)(one(update))
     for distance in (cosine, squared_l2):
         assert distance(adapting, sent) < 1e-5 * distance(one(update), sent)
 
 
-def test_every_tensor_is_held_against_the_norm_with_which_it_arrived(update):
+def test_every_tensor_is_compared_with_the_norm_that_was_received(update):
     generator = torch.Generator().manual_seed(0)
     dummy = {
         name: 10.0 ** (i - 4) * torch.randn(g.shape, generator=generator) for i, (name, g) in enumerate(update.items())
@@ -117,15 +117,15 @@ def test_every_tensor_is_held_against_the_norm_with_which_it_arrived(update):
         assert np.allclose(seen[name].numpy(), g.numpy() * factor, rtol=1e-5, atol=0)
 
 
-def test_a_longer_dummy_is_brought_to_what_was_received(update):
-    """So little is lost where the learning rate of an update is not known, and what was received is too short."""
+def test_a_longer_dummy_is_shortened_to_what_was_received(update):
+    """So little is lost if the learning rate of an update is not known and the received update is too short."""
     for sent in defended(update):
         seen = Clipping.estimate(one(sent), VICTIM)(one({name: 50 * g for name, g in update.items()}))
         assert all(torch.allclose(seen[name][0], g, rtol=1e-5, atol=0) for name, g in sent.items())
 
 
 @pytest.mark.parametrize("after", ["noise:0.0001", "sparsification:0.5"])
-def test_it_holds_where_another_defense_follows(update, after):
+def test_it_holds_if_another_defense_follows(update, after):
     bound = sorted(lengths(update).values())[4]
     both, other = open_defense(f"clipping:{bound}+{after}"), open_defense(after)
     sent = one(both(update, torch.Generator().manual_seed(0)))
@@ -133,7 +133,7 @@ def test_it_holds_where_another_defense_follows(update, after):
     assert cosine(adaptive(one(update)), sent) < 0.1 * cosine(non_adaptive(one(update)), sent)
 
 
-def test_runs_do_not_touch_each_other(update):
+def test_runs_do_not_affect_each_other(update):
     cases = defended(update)
     received = {name: torch.stack([sent[name] for sent in cases]) for name in update}
     dummy = {name: torch.stack([g] * len(cases)) for name, g in update.items()}
@@ -176,5 +176,5 @@ def test_zeros_have_finite_gradients(update, zero):
 
 
 def test_estimate_needs_no_instance():
-    """So it cannot see the client's bound, nor what it was held against."""
+    """So it cannot see the client's bound, nor what was compared with it."""
     assert isinstance(inspect.getattr_static(Clipping, "estimate"), staticmethod)

@@ -139,7 +139,7 @@ def test_every_round_has_a_bound_of_its_own(batch):
     torch.testing.assert_close(flat(sent), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_an_image_without_gradient_does_no_harm(batch):
+def test_an_image_without_gradient_gives_finite_results(batch):
     model = build(Net, seed=0)
     with torch.no_grad():
         model[3].bias[1] = 1e4  # certain of class 1
@@ -148,7 +148,7 @@ def test_an_image_without_gradient_does_no_harm(batch):
     assert float(flat(sent).norm()) > 0
 
 
-# Its price.
+# Its privacy.
 
 
 def gaussian_delta(epsilon, sigma):
@@ -185,7 +185,7 @@ def test_epsilon_of_sampled_batches_is_smaller_and_grows_with_steps():
     assert dp.epsilon(100, 0.01) < dp.epsilon(10_000, 0.01) < dp.epsilon(10_000, 0.02)
 
 
-def test_without_noise_nothing_is_promised():
+def test_without_noise_epsilon_is_infinite():
     assert DPSGD(1.0, 0.0).epsilon(1, 0.01) == math.inf
 
 
@@ -227,14 +227,14 @@ def test_batch_norm_that_mixes_images_is_refused():
     DPSGD(1.0, 1.0).gradient_fn(partial(gradient_at, fine), fine, torch.Generator())
 
 
-# The attacker's copy.
+# The attacker's surrogate.
 
 
 def stacked(*runs):
     return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
 
 
-def test_estimate_undoes_the_clipping_of_one_image_in_each_run(victim, batch):
+def test_estimate_repeats_the_clipping_of_one_image_in_each_run(victim, batch):
     """Exactly, without noise; one run's gradient was clipped, the other's was not."""
     ones = [(batch[0][i : i + 1], batch[1][i : i + 1]) for i in range(2)]
     received = stacked(private(victim, ones[0], 0.05, 0.0), private(victim, ones[1], 1e3, 0.0))
@@ -243,7 +243,7 @@ def test_estimate_undoes_the_clipping_of_one_image_in_each_run(victim, batch):
         torch.testing.assert_close(seen[name], g, rtol=1e-5, atol=1e-8)
 
 
-def test_estimate_shortens_to_the_received_norm_and_turns_nothing(victim, batch):
+def test_estimate_shortens_to_the_received_norm_and_keeps_the_direction(victim, batch):
     received = stacked(private(victim, batch, 0.01, 1.0), private(victim, batch, 0.3, 0.1))
     dummy = stacked(fed_sgd(victim, *batch), fed_sgd(victim, *batch))
     seen = DPSGD.estimate(received, victim)(dummy)
@@ -253,7 +253,7 @@ def test_estimate_shortens_to_the_received_norm_and_turns_nothing(victim, batch)
         assert float(nn.functional.cosine_similarity(was, now, dim=0)) == pytest.approx(1, abs=1e-6)
 
 
-def test_estimate_is_of_every_round_by_itself(batch):
+def test_every_round_is_estimated_by_itself(batch):
     victim = victim_of(Rounds([build(Net, seed=seed) for seed in (0, 1)]))
     one = (batch[0][:1], batch[1][:1])
     received = stacked(private(victim, one, 0.05, 0.0))
@@ -282,7 +282,7 @@ def test_estimate_has_right_gradients_twice_and_finite_ones_at_zero(batch):
         assert all(torch.equal(gradient, torch.ones_like(gradient)) for gradient in gradients)
 
 
-def test_an_update_of_zeros_leaves_nothing_that_is_not_a_number(victim, batch):
+def test_an_update_of_zeros_gives_no_nan(victim, batch):
     received = stacked({name: torch.zeros_like(p) for name, p in victim.parameters.items()})
     seen = DPSGD.estimate(received, victim)(stacked(fed_sgd(victim, *batch)))
     assert flat(seen).isfinite().all()

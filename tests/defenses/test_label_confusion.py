@@ -1,4 +1,4 @@
-"""Label-confusing batches: no other counts can be arranged in more ways."""
+"""Label confusion: no other counts can be arranged in more ways."""
 
 import itertools
 from math import factorial, prod
@@ -25,14 +25,14 @@ def ways(counts):
     return factorial(sum(counts)) // prod(map(factorial, counts))
 
 
-def test_in_a_chain_the_first_that_cares_makes_the_batches():
+def test_in_a_chain_the_first_defense_with_counts_decides_the_batches():
     chain = Chain([Sparsification(0.5), LabelConfusion(2), LabelConfusion(3)])
     assert chain.class_counts(6) == [3, 3]
     assert Chain([Sparsification(0.5)]).class_counts(6) == []
     assert Sparsification(0.5).class_counts(6) == []
 
 
-def test_the_attacker_has_nothing_to_copy():
+def test_the_surrogate_changes_nothing():
     dummy = {}
     assert LabelConfusion.estimate({}, None)(dummy) is dummy
 

@@ -1,4 +1,4 @@
-"""Noise against the distributions of scipy, and the attacker's copy of it."""
+"""Noise against the distributions of scipy, and the attacker's surrogate of it."""
 
 import math
 
@@ -21,7 +21,7 @@ def defended(update, *parameters, seed=0):
 
 
 @pytest.mark.parametrize("kind", DISTRIBUTIONS)
-def test_what_is_added_has_its_distribution(kind):
+def test_the_noise_has_its_distribution(kind):
     added = (defended(LARGE, STD, kind)["w"] - LARGE["w"]).flatten().numpy()
     other = next(d for name, d in DISTRIBUTIONS.items() if name != kind)
     assert stats.kstest(added, DISTRIBUTIONS[kind].cdf).pvalue > 0.01
@@ -30,18 +30,18 @@ def test_what_is_added_has_its_distribution(kind):
 
 
 @pytest.mark.parametrize("kind", DISTRIBUTIONS)
-def test_entries_get_their_own(kind):
+def test_every_entry_has_its_own_noise(kind):
     added = defended(LARGE, STD, kind)["w"] - LARGE["w"]
     assert abs(stats.pearsonr(added.flatten()[:-1], added.flatten()[1:]).statistic) < 0.03
     assert defended(LARGE, STD, kind)["b"].unique().numel() == 7
 
 
-def test_gaussian_is_what_comes_without_a_kind():
+def test_gaussian_is_the_default():
     assert torch.equal(defended(LARGE, STD)["w"], defended(LARGE, STD, "gaussian")["w"])
 
 
 @pytest.mark.parametrize("kind", DISTRIBUTIONS)
-def test_the_generator_alone_decides(kind):
+def test_the_result_depends_only_on_the_generator(kind):
     torch.manual_seed(1)
     first = defended(LARGE, STD, kind)
     torch.manual_seed(2)
@@ -49,7 +49,7 @@ def test_the_generator_alone_decides(kind):
     assert not torch.equal(first["w"], defended(LARGE, STD, kind, seed=1)["w"])
 
 
-def test_shapes_and_types_stay_and_the_clients_own_is_not_changed():
+def test_shapes_and_types_stay_and_the_clients_update_is_not_changed():
     update = {"a": torch.ones((), dtype=torch.float64), "b": torch.ones(2, 3)}
     sent = defended(update, STD)
     assert [(g.shape, g.dtype) for g in sent.values()] == [(g.shape, g.dtype) for g in update.values()]
@@ -61,7 +61,7 @@ def test_no_deviation_is_no_noise():
 
 
 @pytest.mark.parametrize("std", [-0.1, math.nan, math.inf])
-def test_a_deviation_that_means_nothing_is_refused_in_one_line(std):
+def test_an_invalid_deviation_is_refused_in_one_line(std):
     with pytest.raises(InputError, match=str(std)) as error:
         Noise(std)
     assert "\n" not in str(error.value)
@@ -74,7 +74,7 @@ def test_the_command_line_takes_both_forms():
         open_defense("noise:0.01:uniform")
 
 
-def test_the_copy_is_the_mean_over_the_noise():
+def test_the_surrogate_is_the_mean_over_the_noise():
     dummy = {"w": torch.tensor([[0.5, -2.0, 0.0]])}
     many = {"w": dummy["w"].expand(40_000, 3)}
     mean = defended(many, STD, "laplacian")["w"].mean(0)

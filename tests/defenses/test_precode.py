@@ -1,4 +1,4 @@
-"""PRECODE's gradient against a bottleneck written down by hand, and what the attacker leaves out."""
+"""PRECODE's gradient against a bottleneck written by hand, and what the attacker does not match."""
 
 from functools import partial
 
@@ -87,7 +87,7 @@ def test_the_client_computes_its_gradient_with_noise_of_every_image(victim, imag
     all_close(fed_sgd(victim, images, LABELS, noisy(victim)), by_hand(victim, images, LABELS, noise))
 
 
-def test_everybody_else_computes_it_at_the_mean(victim, images):
+def test_others_compute_the_gradient_at_the_mean(victim, images):
     expected = by_hand(victim, images, LABELS, torch.zeros(3, K).double())
     all_close(gradient(victim, victim.normalize(images), LABELS), expected)
     assert vectorizes(victim, (3, 8, 8), 3)
@@ -112,7 +112,7 @@ def test_every_local_step_has_noise_of_its_own_and_the_same_seed_the_same(victim
     assert list(update) == list(victim.parameters)
 
 
-def test_nothing_of_the_noise_is_left_in_the_victim(victim, images):
+def test_no_noise_stays_in_the_victim(victim, images):
     before = {name: tensor.clone() for name, tensor in victim.model.named_buffers()}
     fed_sgd(victim, images, LABELS, noisy(victim))
     after = dict(victim.model.named_buffers())
@@ -134,7 +134,7 @@ def test_the_update_of_a_task_is_the_same_again_and_hides_the_noise():
 # The model.
 
 
-def test_only_the_classifier_is_renamed_and_the_weights_in_front_are_those_without():
+def test_only_the_classifier_is_renamed_and_the_weights_before_it_are_unchanged():
     model, plain = defended(), build(LeNet, image_shape=(3, 8, 8), num_classes=CLASSES, seed=0).double()
     names = [name for name, _ in model.named_parameters()]
     assert set(names) - GUARDED == {name for name, _ in plain.named_parameters()} - {
@@ -146,7 +146,7 @@ def test_only_the_classifier_is_renamed_and_the_weights_in_front_are_those_witho
 
 
 @pytest.mark.parametrize("kind", [LeNet, CNN6], ids=["a child", "the last of a chain"])
-def test_the_classifier_is_found_with_the_features_that_enter_it(kind, images):
+def test_the_classifier_is_found_with_its_input_features(kind, images):
     victim = Victim(defended(kind=kind), **PLAIN)
     seen = []
     layer = victim.model.get_submodule(victim.classifier().removesuffix(".weight"))
@@ -185,7 +185,7 @@ def test_every_round_has_a_bottleneck_of_its_own(images):
         all_close(part, by_hand(Victim(model, **PLAIN), images, LABELS, noise))
 
 
-# The attacker's copy.
+# The attacker's surrogate.
 
 
 def dummies(victim):
@@ -197,7 +197,7 @@ def dummies(victim):
 
 
 @pytest.mark.parametrize("rounds", [1, 2])
-def test_estimate_leaves_out_the_bottleneck_and_what_is_behind_it(rounds):
+def test_estimate_leaves_out_the_bottleneck_and_the_layers_after_it(rounds):
     prefixes = [f"rounds.{t}." for t in range(rounds)] if rounds > 1 else [""]
     model = Rounds([defended(t) for t in range(rounds)]) if rounds > 1 else defended()
     victim = Victim(model, **PLAIN)
@@ -213,8 +213,8 @@ def test_estimate_without_a_bottleneck_changes_nothing():
     assert all(g is dummy[name] for name, g in Precode.estimate(dummy, victim)(dummy).items())
 
 
-def test_what_is_left_tells_the_image_from_others_and_the_whole_update_does_not():
-    """Cosine distances to the update: how much farther another photograph's dummy gradient is than the true one's."""
+def test_the_matched_layers_tell_the_image_from_others_and_the_whole_update_does_not():
+    """Cosine distance to the update: another photograph's dummy gradient relative to the true one's."""
     data, defense = Photos(split="tune", size=16), Precode()
     model = build(lambda: defense.model(ConvNet(image_shape=(3, 16, 16), num_classes=CLASSES)), seed=0)
     victim = Victim(model, mean=data.mean, std=data.std)
@@ -235,7 +235,7 @@ def stacked(update):
     return {name: g[None] for name, g in update.items()}
 
 
-def test_what_the_copy_leaves_out_is_not_matched(images):
+def test_tensors_that_the_surrogate_leaves_out_are_not_matched(images):
     victim = Victim(defended(), **PLAIN)
     received = fed_sgd(victim, images, LABELS)
     spoiled = {name: 7 * g if name in GUARDED else g for name, g in received.items()}
@@ -249,7 +249,7 @@ def test_what_the_copy_leaves_out_is_not_matched(images):
     assert torch.equal(*seen)
 
 
-def test_in_a_chain_the_model_the_noise_and_the_zeros_are_all_there(images):
+def test_a_chain_has_the_model_the_noise_and_the_zeros(images):
     chain = Chain([Precode(K, BETA), Sparsification(0.5)])
     victim = Victim(defended(), **PLAIN)
     gradient_fn = chain.gradient_fn(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
@@ -258,7 +258,7 @@ def test_in_a_chain_the_model_the_noise_and_the_zeros_are_all_there(images):
     all_close(sent, Sparsification(0.5)(by_hand(victim, images, LABELS, noise), torch.Generator()))
 
 
-# What cannot be.
+# Refusals.
 
 
 def test_parameters_can_be_left_out():

@@ -1,4 +1,4 @@
-"""QSGD against its definition in exact arithmetic, and the attacker's copy of it."""
+"""QSGD against its definition in exact arithmetic, and the attacker's surrogate of it."""
 
 import math
 
@@ -53,14 +53,14 @@ def test_one_level_keeps_the_norm_or_nothing():
     assert torch.allclose(sent[sent != 0].abs().double(), norm, rtol=1e-5)
 
 
-def test_no_entry_goes_beyond_the_last_level():
-    """An entry that is its tensor's whole norm lies on the grid, and is not rounded up from it."""
+def test_no_entry_exceeds_the_last_level():
+    """An entry that equals the norm of its tensor lies on the grid and is not rounded up."""
     for seed in range(50):
         sent = quantized({"b": torch.tensor(-0.7)}, 4, seed)["b"]
         assert float(sent) == pytest.approx(-0.7, rel=1e-6)
 
 
-def test_shapes_stay_and_the_clients_own_is_not_changed():
+def test_shapes_stay_and_the_clients_update_is_not_changed():
     before = {name: g.clone() for name, g in G.items()}
     sent = quantized(G, 2)
     assert {name: g.shape for name, g in sent.items()} == {name: g.shape for name, g in G.items()}
@@ -68,7 +68,7 @@ def test_shapes_stay_and_the_clients_own_is_not_changed():
     assert not sent["none"].any()
 
 
-def test_the_generator_alone_decides():
+def test_the_result_depends_only_on_the_generator():
     large = {"w": torch.linspace(-1, 1, 500, dtype=torch.float64)}
     torch.manual_seed(1)
     first = quantized(large, 3)["w"]
@@ -79,7 +79,7 @@ def test_the_generator_alone_decides():
 
 
 @pytest.mark.parametrize("levels", [0, -3])
-def test_levels_that_mean_nothing_are_refused_in_one_line(levels):
+def test_invalid_levels_are_refused_in_one_line(levels):
     with pytest.raises(InputError, match=str(levels)) as error:
         Quantization(levels)
     assert "\n" not in str(error.value)
@@ -91,11 +91,11 @@ def test_the_command_line_takes_a_whole_number():
         open_defense("quantization:1.5")
 
 
-# The attacker's copy.
+# The attacker's surrogate.
 
 
-def test_the_copy_is_the_mean_over_the_rounding(draws):
-    """Clear of the level that is nearest to each entry, which is what rounding without chance would give."""
+def test_the_surrogate_is_the_mean_over_the_rounding(draws):
+    """Far from the nearest level of each entry, which deterministic rounding would give."""
     sent, step = draws
     dummy = {"w": G["w"][None]}
     seen = Quantization.estimate({"w": torch.from_numpy(sent[:1]).float()}, None)(dummy)["w"].flatten().numpy()
@@ -103,7 +103,7 @@ def test_the_copy_is_the_mean_over_the_rounding(draws):
     assert np.abs(seen - np.rint(seen / step) * step).max() > 0.3 * step
 
 
-def test_the_copy_is_differentiable_and_takes_zeros():
+def test_the_surrogate_is_differentiable_and_takes_zeros():
     dummy = torch.zeros(1, 3, requires_grad=True)
     seen = Quantization.estimate({"w": torch.zeros(1, 3)}, None)({"w": dummy})["w"]
     assert torch.autograd.grad(seen.sum(), dummy)[0].tolist() == [[1, 1, 1]]

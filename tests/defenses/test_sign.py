@@ -1,4 +1,4 @@
-"""Signs, and the attacker's copy of them."""
+"""Signs, and the attacker's surrogate of them."""
 
 import inspect
 
@@ -28,14 +28,14 @@ def update(capture):
     return capture(rate=None).observation.update
 
 
-def test_signs_are_all_that_is_sent(update):
+def test_only_signs_are_sent(update):
     assert signs(G)["w"].tolist() == [[1, -1], [0, 1]]
     assert signs(G)["b"].item() == -1
     for name, sent in signs(update).items():
         assert np.array_equal(sent.numpy(), np.sign(update[name].numpy()))
 
 
-def test_what_the_client_holds_is_not_changed(update):
+def test_the_clients_update_is_not_changed(update):
     before = {name: g.clone() for name, g in update.items()}
     signs(update)
     assert all(torch.equal(update[name], g) for name, g in before.items())
@@ -47,7 +47,7 @@ def test_the_command_line_takes_it_without_parameters():
         open_defense("sign:2")
 
 
-# The attacker's copy.
+# The attacker's surrogate.
 
 
 def test_its_values_are_those_derived_by_hand():
@@ -64,7 +64,7 @@ def test_at_the_truth_it_is_nearer_to_the_signs_than_the_gradient_and_agrees_wit
     assert cosine(seen, sent) < 0.6 * cosine(one(update), sent)
 
 
-def test_no_length_matters(update):
+def test_lengths_do_not_matter(update):
     plain, longer = (
         Sign.estimate(one(signs(update)), None)(one({n: k * g for n, g in update.items()})) for k in (1, 64)
     )

@@ -1,4 +1,4 @@
-"""Soteria's mask against a loop over features and images, on all kinds of victims, and the attacker's copy of it."""
+"""Soteria's mask against a loop over features and images, on many kinds of victims, and the surrogate."""
 
 import math
 import warnings
@@ -19,7 +19,7 @@ from victims.victim import Victim, build, gradient_at
 
 
 class Net(nn.Module):
-    """Two hidden linear layers behind a convolution, with one kind of units."""
+    """Two hidden linear layers after a convolution, with one kind of units."""
 
     def __init__(self, unit=nn.ReLU):
         super().__init__()
@@ -82,7 +82,7 @@ def defended(victim, batch, *soteria):
 
 
 def representation(victim, layer, x):
-    """What enters the layer, from the model's own modules called one by one."""
+    """The inputs of the layer, from the model's own modules called one by one."""
     model = victim.model
     if isinstance(model, Tokens):
         t = model.patches(x).flatten(2).mT
@@ -95,7 +95,7 @@ def representation(victim, layer, x):
 
 
 def looped_mask(victim, layer, x, rate):
-    """Which columns stay, feature by feature and image by image (and token by token), in plain autograd."""
+    """Which columns are kept, feature by feature and image by image (and token by token), in plain autograd."""
     x = x.clone().requires_grad_()
     r = representation(victim, layer, x)
     F = r.shape[-1]
@@ -143,7 +143,7 @@ def test_chunks_do_not_matter(batch, monkeypatch):
     assert all(torch.equal(g, whole[name]) for name, g in defended(victim_of(), batch, 0.5).items())
 
 
-def test_pruned_are_the_features_that_tell_most_by_the_papers_formula(batch):
+def test_the_pruned_features_reveal_most_by_the_papers_formula(batch):
     """One image: the largest r_f / |dr_f / dX|, features that are zero last."""
     victim, one = victim_of(), (batch[0][:1], batch[1][:1])
     x = victim.normalize(one[0]).requires_grad_()
@@ -184,7 +184,7 @@ def test_local_steps_are_each_masked_by_their_own_images_and_weights(batch):
 
 
 def test_it_comes_before_the_clipping_of_dp_sgd_image_by_image(batch):
-    """Each image then has a mask of its own, and the norm is that of what is left."""
+    """Each image then has its own mask, and the norm is that of the masked gradient."""
     victim = victim_of()
     chain = Chain([Soteria(0.5), DPSGD(1e-3, 0.0)])
     sent = fed_sgd(victim, *batch, chain.gradient_fn(partial(gradient_at, victim), victim, torch.Generator()))
@@ -226,7 +226,7 @@ def test_several_rounds_are_refused():
         Soteria(0.5).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
 
 
-# The attacker's copy.
+# The attacker's surrogate.
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_estimate_is_the_defense_on_the_clients_own_gradient(batch, unit, layer)
     assert all(torch.equal(seen[name][0], g) for name, g in sent.items())
 
 
-def test_estimate_lets_gradients_through_where_a_column_arrived(received, dummy):
+def test_estimate_lets_gradients_through_where_a_column_was_received(received, dummy):
     seen = Soteria.estimate(received, victim_of())(dummy)
     gradients = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
     for (name, g), gradient in zip(received.items(), gradients, strict=True):
@@ -283,7 +283,7 @@ def test_no_warning_of_slow_operations(batch):
         defended(victim_of(), batch, 0.5)
 
 
-def test_it_goes_before_other_defenses_of_the_update(batch):
+def test_it_comes_before_other_defenses_of_the_update(batch):
     victim = victim_of(unit=nn.Sigmoid)
     chain = Chain([Soteria(0.5), Sparsification(0.5)])
     gradient_fn = chain.gradient_fn(partial(gradient_at, victim), victim, torch.Generator())

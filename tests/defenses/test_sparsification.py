@@ -1,4 +1,4 @@
-"""Gradient sparsification against a sort in numpy, and the attacker's copy of it."""
+"""Gradient sparsification against a sort in numpy, and the attacker's surrogate of it."""
 
 import inspect
 import math
@@ -67,7 +67,7 @@ def test_strides_do_not_matter(update):
         assert torch.equal(sparsify({"w": strided}, "0.9")["w"], plain)
 
 
-def test_what_the_client_holds_is_not_changed(update):
+def test_the_clients_update_is_not_changed(update):
     before = {name: g.clone() for name, g in update.items()}
     for g in sparsify(update, "0").values():
         g.zero_()
@@ -82,7 +82,7 @@ def test_a_rate_outside_its_range_is_refused_in_one_line(rate):
     assert "\n" not in str(error.value)
 
 
-# The attacker's copy.
+# The attacker's surrogate.
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def dummy(received):
     return {name: torch.randn(g.shape, generator=generator).requires_grad_() for name, g in received.items()}
 
 
-def test_estimate_masks_exactly_what_arrived_as_zero_in_each_run(received, dummy):
+def test_estimate_masks_exactly_what_was_received_as_zero_in_each_run(received, dummy):
     seen = Sparsification.estimate(received, VICTIM)(dummy)
     assert list(seen) == list(dummy)
     for name in dummy:
@@ -116,7 +116,7 @@ def test_estimate_is_the_defense_on_the_clients_own_update(update):
     assert all(torch.equal(seen[name][0], sent[name]) for name in update)
 
 
-def test_estimate_lets_the_gradient_through_where_something_arrived(received, dummy):
+def test_estimate_lets_the_gradient_through_where_something_was_received(received, dummy):
     seen = Sparsification.estimate(received, VICTIM)(dummy)
     gradients = {name: torch.full_like(g, 3.0) for name, g in seen.items()}
     grads = torch.autograd.grad(list(seen.values()), list(dummy.values()), list(gradients.values()))

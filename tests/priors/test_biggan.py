@@ -57,7 +57,7 @@ def oracle_images(oracle, state, truncation=1.0):
 
 
 def untrained(seed=0, **options):
-    """A small generator in float64 in which attention takes part."""
+    """A small generator in float64 with an active attention layer."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         prior = BigGAN(**{"size": 128, "channels": 4, "classes": CLASSES, **options})
@@ -82,7 +82,7 @@ def state():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_images_are_the_packages(size):
+def test_images_are_those_of_the_package(size):
     oracle, state = published(size), inputs(count=1)
     prior = from_public(oracle.state_dict())
     images, expected = prior(state), oracle_images(oracle, state)
@@ -96,15 +96,15 @@ def test_images_are_the_packages(size):
 
 @pytest.mark.parametrize(("truncation", "packages"), [(0.02, 0.02), (0.5, 0.5), (0.43, 0.43), (0.425, 0.435)])
 def test_statistics_are_those_of_the_truncation(truncation, packages):
-    """Between two stored ones, the package weighs the nearer as if it were the farther."""
+    """Between two stored ones, the package swaps the weights of the interpolation."""
     oracle, state = published(128), inputs()
     images = from_public(oracle.state_dict(), truncation=truncation)(state)
     torch.testing.assert_close(images, oracle_images(oracle, state, packages))
     assert not torch.allclose(images, oracle_images(oracle, state, 1.0), atol=0.01)
 
 
-def test_parameters_at_full_size_are_the_packages():
-    """Less the outputs of the last convolution that are not colors."""
+def test_parameters_at_full_size_are_those_of_the_package():
+    """Without the outputs of the last convolution that are not colors."""
     with torch.device("meta"):
         ours = sum(p.numel() for p in BigGAN(size=256).parameters())
     with torch.device("meta"):
@@ -114,15 +114,15 @@ def test_parameters_at_full_size_are_the_packages():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
-def test_full_width_images_are_the_packages(size):
+def test_full_width_images_are_those_of_the_package(size):
     oracle, state = published(size, channels=128, classes=1000), inputs(count=1)
     torch.testing.assert_close(from_public(oracle.state_dict())(state), oracle_images(oracle, state))
 
 
-# What goes in.
+# Inputs.
 
 
-def test_latents_are_standard_normal_and_the_generators_alone(prior):
+def test_latents_are_standard_normal_and_depend_only_on_the_generator(prior):
     before = torch.get_rng_state()
     first, again, other = (prior.draw(50, torch.Generator().manual_seed(seed))["z"] for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -143,7 +143,7 @@ def test_class_changes_the_image(prior):
 
 
 def test_features_are_those_of_gifds_phases():
-    """Phase k starts behind the first k layers of the package, self-attention at 64x64 among them."""
+    """Phase k starts after the first k layers of the package, self-attention at 64x64 among them."""
     with torch.device("meta"):
         prior, state = BigGAN(size=256), {"z": torch.empty(1, NZ), "y": torch.empty(1, dtype=torch.int64)}
         shapes = [tuple(prior.advance(state, 0, k)["h"].shape[1:]) for k in range(1, 10)]
@@ -152,12 +152,12 @@ def test_features_are_those_of_gifds_phases():
 
 
 @pytest.mark.parametrize("k", range(1, 12))
-def test_split_at_any_block_is_the_whole(prior, k):
+def test_the_chain_can_be_split_at_any_block(prior, k):
     torch.testing.assert_close(prior.advance(prior.advance(inputs(), 0, k), k)["h"], prior(inputs()))
 
 
-def test_features_leave_the_condition_where_it_was(prior):
-    """GIFD freezes it when the latent's phase ends: behind block 0, images depend on it and not on z and y."""
+def test_a_search_of_features_does_not_change_the_condition(prior):
+    """GIFD freezes it when the latent's phase ends: after block 0, images depend on it and not on z and y."""
     ahead = prior.advance(inputs(), 0, 3)
     image = prior.advance(ahead, 3)["h"]
     other = inputs(seed=2)
@@ -166,7 +166,7 @@ def test_features_leave_the_condition_where_it_was(prior):
     assert all(prior.features(k) == ("h",) for k in range(1, len(prior.blocks)))
 
 
-# One generator for all, and one for each.
+# One generator for all images, and one for each.
 
 
 def test_decode_each_is_a_loop_over_generators(prior, state):
@@ -222,7 +222,7 @@ def test_a_public_file_is_loaded_ready_to_be_searched(path, zipped):
 
 
 def refused(path, **options):
-    """The one line that says why."""
+    """The message of the refusal."""
     with pytest.raises(InputError) as error:
         BigGAN.load_public(path, **options)
     assert "\n" not in str(error.value)

@@ -123,7 +123,7 @@ def test_images_lie_in_0_1(scale):
 # Latents.
 
 
-def test_latents_are_standard_normal_and_the_generators_alone():
+def test_latents_are_standard_normal_and_depend_only_on_the_generator():
     prior = DCGAN()
     before = torch.get_rng_state()
     first, again, other = (prior.draw(50, torch.Generator().manual_seed(seed))["z"] for seed in (1, 1, 2))
@@ -138,16 +138,16 @@ def test_latents_are_standard_normal_and_the_generators_alone():
 
 
 @pytest.mark.parametrize("block", range(1, 5))
-def test_split_at_any_block_is_the_whole(prior, z, block):
+def test_the_chain_can_be_split_at_any_block(prior, z, block):
     state = {"z": z[0]}
     half = prior.advance(state, 0, block)
     torch.testing.assert_close(prior.advance(half, block)["h"], prior(state))
 
 
-# One generator for all, and one for each.
+# One generator for all images, and one for each.
 
 
-def test_decode_keeps_runs_and_images_in_their_places(prior, z):
+def test_decode_keeps_the_order_of_runs_and_images(prior, z):
     images = decode(prior, {"z": z})
     assert images.shape == (R, B, 3, 32, 32)
     for r in range(R):
@@ -169,14 +169,14 @@ def test_decode_each_is_a_loop_over_generators(prior, z, others):
     assert not torch.allclose(images, decode(prior, {"z": z}), atol=0.01)
 
 
-def test_decode_each_leaves_the_prior_alone(prior, z, others):
+def test_decode_each_does_not_change_the_prior(prior, z, others):
     before = {name: tensor.clone() for name, tensor in prior.state_dict().items()}
     decode_each(prior, others[1], {"z": z})
     assert all(torch.equal(tensor, before[name]) for name, tensor in prior.state_dict().items())
 
 
 @pytest.mark.parametrize(("r", "b"), [(0, 0), (1, 2)])
-def test_parameters_move_their_own_image_only(prior, z, others, r, b):
+def test_parameters_change_only_their_own_image(prior, z, others, r, b):
     w = {name: tensor.requires_grad_() for name, tensor in others[1].items()}
     grads = torch.autograd.grad(decode_each(prior, w, {"z": z})[r, b].square().sum(), list(w.values()))
     for grad in grads:
@@ -257,7 +257,7 @@ def test_discriminator_gives_one_logit_for_each_image(size):
 
 
 def test_a_conditional_discriminator_adds_the_kernels_of_its_class():
-    """A constant map convolved is the kernel's sum over what the padding leaves of it."""
+    """Convolving a constant map sums the part of the kernel inside the padding."""
     judge, x, y = Discriminator(classes=3).eval(), torch.rand(4, 3, 32, 32), torch.tensor([0, 2, 2, 1])
     first, *rest = judge.body
     colors, classes = first.weight[:, :3], first.weight[:, 3:]

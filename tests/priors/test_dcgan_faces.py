@@ -58,7 +58,7 @@ def test_images_are_the_layers_written_out(public, file):
     assert h.shape == (3, *prior.image_shape) == (3, 3, 32, 32)
 
 
-def test_latents_are_uniform_and_the_generators_alone():
+def test_latents_are_uniform_and_depend_only_on_the_generator():
     prior = DCGANFaces()
     first, again, other = (prior.draw(50, torch.Generator().manual_seed(seed))["z"] for seed in (1, 1, 2))
     assert first.shape == (50, 100)
@@ -68,7 +68,7 @@ def test_latents_are_uniform_and_the_generators_alone():
 
 
 @pytest.mark.parametrize("block", range(1, 6))
-def test_split_at_any_block_is_the_whole(file, block):
+def test_the_chain_can_be_split_at_any_block(file, block):
     prior = DCGANFaces.load_public(file)
     state = prior.draw(2, torch.Generator().manual_seed(0))
     half = prior.advance(state, 0, block)

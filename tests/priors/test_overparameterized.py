@@ -70,7 +70,7 @@ def test_images_and_gradients_are_those_of_torch_spectral_norm_over_several_step
         power_step(net, w, power)
 
 
-def test_runs_do_not_see_each_other():
+def test_runs_do_not_affect_each_other():
     nets = [OverParameterized(width=4, size=16) for _ in range(2)]
     w = {name: torch.stack([dict(n.named_parameters())[name].detach() for n in nets]) for name in nets[0].state_dict()}
     z = torch.randn(2, 3, 128)

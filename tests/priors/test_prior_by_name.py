@@ -107,7 +107,7 @@ def test_the_sha256_of_published_weights_is_checked(file, tmp_path):
 
 
 @pytest.mark.parametrize("spec", [NAME, "dcgan_faces:{file}"])
-def test_without_one_a_record_beside_the_file_counts(faces, file, known_as, tmp_path, spec):
+def test_without_a_known_sha256_a_record_beside_the_file_counts(faces, file, known_as, tmp_path, spec):
     known_as(None)
     spec, record = spec.format(file=file), file.with_suffix(".json")
     record.write_text(json.dumps({"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}))
@@ -182,7 +182,7 @@ def test_the_size_is_the_given_the_tasks_or_the_default(spec, side, tmp_path):
 
 
 @pytest.mark.parametrize("spec", ["dcgan", "dcgan_faces", "priors.dcgan.DCGAN"])
-def test_random_weights_depend_on_the_seed_alone(spec, tmp_path):
+def test_random_weights_depend_only_on_the_seed(spec, tmp_path):
     first = get(spec, tmp_path, seed=3)
     torch.rand(7)
     assert same(first, get(spec, tmp_path, seed=3))

@@ -1,4 +1,4 @@
-"""Training: one round against the game written out, and a killed training against an undisturbed one."""
+"""Training: one round against the game written out; a killed training against an uninterrupted one."""
 
 import json
 from copy import deepcopy
@@ -15,7 +15,7 @@ from victims.errors import InputError
 
 
 class Counted(Photos):
-    """The train split; remembers how often it was drawn from, and fails when it was often enough."""
+    """The train split; it counts its draws, and fails after a number of them."""
 
     def __init__(self, limit=100):
         super().__init__(split="train", size=32)
@@ -30,7 +30,7 @@ class Counted(Photos):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Batches of 8, one thread, a state after every step, and the global generator given back."""
+    """Batches of 8, one thread, a state after every step; the global generator is restored."""
     monkeypatch.setattr(training, "BATCH", 8)
     monkeypatch.setattr(training, "CHECKPOINT_EVERY", 1)
     threads = torch.get_num_threads()
@@ -53,8 +53,8 @@ def train(data, out, **changes):
 
 
 @pytest.fixture
-def undisturbed(tmp_path):
-    """Three steps at once."""
+def uninterrupted(tmp_path):
+    """Three steps without interruption."""
     return train(Counted(), tmp_path / "at-once" / "prior.safetensors")
 
 
@@ -70,32 +70,32 @@ def names(out):
 # The command's function.
 
 
-def test_training_on_the_photographs_writes_a_prior(undisturbed):
-    prior = weights.load(undisturbed)
+def test_training_on_the_photographs_writes_a_prior(uninterrupted):
+    prior = weights.load(uninterrupted)
     assert prior.trained_on == "photos train, 32 px"
-    assert json.loads(undisturbed.with_suffix(".json").read_text())["command"] == "make prior"
-    assert names(undisturbed) == ["prior.json", "prior.png", "prior.safetensors"]  # the state is gone
+    assert json.loads(uninterrupted.with_suffix(".json").read_text())["command"] == "make prior"
+    assert names(uninterrupted) == ["prior.json", "prior.png", "prior.safetensors"]  # the state is gone
     images = prior(prior.draw(4, torch.Generator().manual_seed(0)))
     assert images.isfinite().all()
 
 
-def test_training_depends_on_the_seed_alone(undisturbed, tmp_path):
+def test_training_depends_only_on_the_seed(uninterrupted, tmp_path):
     torch.rand(7)
-    assert same(train(Counted(), tmp_path / "again.safetensors"), undisturbed)
-    assert not same(train(Counted(), tmp_path / "other.safetensors", seed=1), undisturbed)
+    assert same(train(Counted(), tmp_path / "again.safetensors"), uninterrupted)
+    assert not same(train(Counted(), tmp_path / "other.safetensors", seed=1), uninterrupted)
 
 
 @pytest.mark.parametrize("done", [1, 2])
-def test_a_killed_training_goes_on_to_the_same_weights(undisturbed, tmp_path, done):
+def test_a_killed_training_resumes_to_the_same_weights(uninterrupted, tmp_path, done):
     out = tmp_path / "killed" / "prior.safetensors"
     with pytest.raises(KeyboardInterrupt):
         train(Counted(limit=done), out)
     assert names(out) == ["prior.state"]
     rest = Counted()
     torch.rand(7)  # the global generator is elsewhere in the second process
-    assert same(train(rest, out), undisturbed)
+    assert same(train(rest, out), uninterrupted)
     assert rest.drawn == 3 - done
-    assert names(out) == names(undisturbed)
+    assert names(out) == names(uninterrupted)
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"conditional": True}], ids=str)
@@ -179,7 +179,7 @@ def test_a_round_is_the_game_of_the_paper(real):
 
 
 def test_the_discriminators_step_sees_no_gradient_of_the_generators(real):
-    """Two rounds: what the generator's loss left in the discriminator's gradients is dropped."""
+    """Two rounds: what the generator's loss added to the discriminator's gradients is dropped."""
     game = training.Game(seed=0, size=32, classes=None)
     game.step(*real)
     before = deepcopy(game)

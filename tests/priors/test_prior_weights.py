@@ -1,4 +1,4 @@
-"""Weight files: what is written is read, and everything else is refused with one line."""
+"""Weight files: what is written is read again, and other files are refused in one line."""
 
 import hashlib
 import json
@@ -94,7 +94,7 @@ def test_a_file_without_a_record_is_loaded(prior, path):
     assert weights.load(path).trained_on == "sixteen latents"
 
 
-def test_saving_leaves_the_prior_alone(prior, path):
+def test_saving_does_not_change_the_prior(prior, path):
     assert prior.trained_on == "sixteen latents"
     assert all(p.requires_grad for p in prior.parameters())
 

@@ -91,7 +91,7 @@ def prior():
 
 @pytest.fixture
 def state(prior):
-    """What goes in, (R, B, ...)."""
+    """Inputs, (R, B, ...)."""
     drawn = prior.draw(R * B, torch.Generator().manual_seed(1))
     return {name: tensor.double().unflatten(0, (R, B)) for name, tensor in drawn.items()}
 
@@ -243,7 +243,7 @@ def test_configuration_f_has_the_public_tensors(size, rows):
     [({"size": 1024}, 30_370_060), ({"size": 256, "channel_multiplier": 1}, 24_767_458)],
     ids=str,
 )
-def test_parameters_are_as_many_as_published(options, published):
+def test_the_number_of_parameters_is_the_published_one(options, published):
     """With the mapping network, which is no parameter here: 8 (512 x 512 + 512)."""
     with torch.device("meta"):
         prior = StyleGAN2(**options)
@@ -253,7 +253,7 @@ def test_parameters_are_as_many_as_published(options, published):
 # What is drawn.
 
 
-def test_a_draw_is_the_generators_alone(prior):
+def test_a_draw_depends_only_on_the_generator(prior):
     before = torch.get_rng_state()
     first, again, other = (prior.draw(3, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -303,7 +303,7 @@ def test_the_gaussian_is_no_parameter_and_kept(prior):
 
 
 @pytest.mark.parametrize("k", range(5))
-def test_split_at_any_block_is_the_whole(prior, state, k):
+def test_the_chain_can_be_split_at_any_block(prior, state, k):
     half = advance(prior, state, 0, k) if k else state
     torch.testing.assert_close(decode(prior, half, k), decode(prior, state))
 
@@ -327,7 +327,7 @@ def test_images_are_searched_alone(prior, state):
 
 
 def test_every_parameter_reaches_the_image(prior, state):
-    """The mapping network is left out, so a copy for every image holds nothing idle."""
+    """The mapping network is no parameter, so a copy for every image has no unused entries."""
     w = {name: p.expand(R, B, *p.shape).clone().requires_grad_() for name, p in prior.named_parameters()}
     assert not any("mapping" in name for name in w)
     grads = torch.autograd.grad(decode_each(prior, w, state).square().sum(), list(w.values()))
@@ -352,7 +352,7 @@ def test_decode_each_is_a_loop_over_generators(prior, state):
 
 
 def test_decode_each_can_be_differentiated_twice():
-    """Against finite differences of the first derivative, in w and what goes in."""
+    """Against finite differences of the first derivative, in w and the inputs."""
     prior = built(public_state([2, 2, 2, 2], 3, 1))
     drawn = prior.draw(2, torch.Generator().manual_seed(5))
     names = list(drawn)

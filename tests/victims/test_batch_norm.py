@@ -51,7 +51,7 @@ def test_replacing_keeps_names_and_outputs(model, pixels):
     torch.testing.assert_close(replaced(pixels), model.train()(pixels))
 
 
-def test_timms_layers_go_on_activating():
+def test_the_activation_in_timms_layers_stays():
     model = build(timm.create_model, model_name="test_efficientnet", seed=0).double().train()
     replaced = copy.deepcopy(model)
     use_batch_statistics(replaced)
@@ -73,7 +73,7 @@ def test_statistics_are_those_of_every_layers_input(model, pixels):
         assert found["stem.1"][1, channel].item() == pytest.approx(variance, rel=1e-9)
 
 
-def test_unmixed_equals_exact_and_comes_from_the_buffers_torch_would_share(model, pixels):
+def test_recovered_equals_exact_and_comes_from_the_buffers_torch_would_share(model, pixels):
     victim = Victim(model, **STATS, training=True)
     exact, recovered = (known_statistics(victim, pixels, level) for level in ("exact", "recovered"))
     for name, statistics in exact.items():

@@ -1,4 +1,4 @@
-"""Files of weights: every layout loads, nothing in a file is run, and what does not fit is said in one line."""
+"""Files of weights: every layout loads, code in a file never runs, and what does not fit is refused in one line."""
 
 import hashlib
 import pickle
@@ -36,7 +36,7 @@ def in_parallel(state):
 
 
 def old(state):
-    """As torch before 0.4.1 wrote it."""
+    """In the format of torch before 0.4.1."""
     return {name: tensor for name, tensor in state.items() if "num_batches" not in name}
 
 

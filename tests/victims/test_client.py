@@ -56,7 +56,7 @@ def test_fed_sgd_of_a_linear_model_is_the_closed_form(pixels):
     torch.testing.assert_close(update["1.weight"], error.T @ x)
 
 
-def test_the_update_carries_no_graph_back_to_the_images(pixels):
+def test_the_update_has_no_graph_to_the_images(pixels):
     victim = Victim(build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0).double(), mean=MEAN, std=STD)
     update = fed_sgd(victim, pixels.requires_grad_(), LABELS)
     assert all(g.grad_fn is None and not g.requires_grad for g in update.values())
@@ -74,7 +74,7 @@ def test_the_order_of_the_batch_does_not_matter(pixels):
 
 
 class Normed(nn.Sequential):
-    """The least net with batch norm."""
+    """The smallest net with batch norm."""
 
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(196, 5))
@@ -147,13 +147,13 @@ def test_several_clients_in_train_mode_normalize_by_their_own_batches(pixels):
     assert (update["0.weight"] - whole["0.weight"]).norm() > 1e-2 * whole["0.weight"].norm()
 
 
-def test_steps_that_the_weights_rounding_swallows_never_reach_the_server(pixels):
+def test_steps_lost_when_weights_are_rounded_never_reach_the_server(pixels):
     victim = Victim(build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0), mean=MEAN, std=STD)
     update = fed_avg(victim, pixels.float(), LABELS, LocalTraining(lr=1e-12))
     assert not update["classifier.weight"].where(victim.parameters["classifier.weight"].abs() > 1e-2, 0).any()
 
 
-def test_a_weight_difference_carries_no_graph_back_to_the_images(pixels):
+def test_a_weight_difference_has_no_graph_to_the_images(pixels):
     victim = Victim(build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0).double(), mean=MEAN, std=STD)
     update = fed_avg(victim, pixels.requires_grad_(), LABELS, LocalTraining(epochs=2, lr=0.1))
     assert all(d.grad_fn is None and not d.requires_grad for d in update.values())
@@ -180,7 +180,7 @@ def test_every_client_steps_through_its_share_in_order_and_again_in_every_epoch(
         {"lr": torch.nan},
     ],
 )
-def test_local_training_that_means_nothing_is_refused_in_one_line(options):
+def test_invalid_local_training_is_refused_in_one_line(options):
     (name,) = options
     with pytest.raises(InputError, match=f"^{name} is") as error:
         LocalTraining(**options)
@@ -188,13 +188,13 @@ def test_local_training_that_means_nothing_is_refused_in_one_line(options):
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 7])
-def test_a_batch_that_the_clients_cannot_share_out_evenly_is_refused_in_one_line(batch_size):
+def test_a_batch_without_equal_shares_for_the_clients_is_refused_in_one_line(batch_size):
     with pytest.raises(InputError, match=f"^{batch_size} images .* 3 clients") as error:
         LocalTraining(clients=3).schedule(batch_size)
     assert "\n" not in str(error.value)
 
 
-def test_unmixed_statistics_are_those_of_one_step_on_one_batch_or_refused(pixels):
+def test_recovered_statistics_are_those_of_one_step_on_one_batch_or_refused(pixels):
     victim = Victim(build(normed, seed=0).double(), mean=MEAN, std=STD, training=True)
     recovered = known_statistics(victim, pixels, "recovered", LocalTraining(mini_batch=4, lr=0.1))
     exact = known_statistics(victim, pixels, "exact", LocalTraining(epochs=3, clients=2, lr=0.1))

@@ -51,7 +51,7 @@ def test_logits_of_an_image_do_not_depend_on_its_batch_in_eval_mode(make):
 # LeNet (Zhu et al., 2019).
 
 
-def test_lenet_is_the_papers():
+def test_lenet_is_that_of_the_paper():
     """Three 5x5 convolutions of 12 channels, strides 2, 2, 1, and 768 = 12 x 8 x 8 features at 32 px."""
     model = make_one(LeNet)
     convs = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -77,7 +77,7 @@ def test_lenet_starts_uniform_between_minus_and_plus_a_half():
 
 
 def test_lenet_is_smooth_in_the_image():
-    """Its second derivative is not zero, which an L-BFGS attack lives on; that of a ReLU network is."""
+    """Its second derivative is not zero, which attacks by L-BFGS need; that of a ReLU network is zero."""
 
     def curvature(model):
         image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -101,7 +101,7 @@ def test_convnet_has_five_convolutions_and_no_state():
     assert not list(model.buffers())
 
 
-def test_convnet_keeps_positions_apart():
+def test_convnet_distinguishes_positions():
     """No global pooling: moving the image changes the logits."""
     image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = make_one(ConvNet)
@@ -158,7 +158,7 @@ def test_resnet18_stem_starts_like_the_other_convolutions():
 
 
 @each_model
-def test_build_depends_on_the_seed_alone(make):
+def test_build_depends_only_on_the_seed(make):
     torch.manual_seed(1)
     first = make_one(make, seed=5).state_dict()
     torch.manual_seed(2)
@@ -169,7 +169,7 @@ def test_build_depends_on_the_seed_alone(make):
 
 
 @each_model
-def test_build_leaves_the_global_generator_alone(make):
+def test_build_does_not_change_the_global_generator(make):
     before = torch.get_rng_state()
     make_one(make, seed=5)
     assert torch.equal(torch.get_rng_state(), before)

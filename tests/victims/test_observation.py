@@ -1,4 +1,4 @@
-"""What the attacker holds: frozen, and refused where it lacks what an attack needs."""
+"""The observation: it is frozen, and an attack that needs more knowledge is refused."""
 
 from dataclasses import FrozenInstanceError, fields
 

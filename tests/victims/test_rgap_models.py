@@ -58,7 +58,7 @@ def test_no_bias_no_state_and_slope_a_fifth(make):
 
 @each_model
 @pytest.mark.parametrize("image_shape", [(3, 32, 32), (3, 16, 16), (1, 28, 28), (3, 31, 30)], ids=str)
-def test_one_logit_whatever_the_number_of_classes(make, image_shape):
+def test_one_logit_for_any_number_of_classes(make, image_shape):
     for num_classes in (2, 10):
         assert make_one(make, image_shape, num_classes)(torch.rand(2, *image_shape)).shape == (2, 1)
 
@@ -73,7 +73,7 @@ def test_the_logit_grows_with_the_image(make):
 
 
 @each_model
-def test_build_depends_on_the_seed_alone(make):
+def test_build_depends_only_on_the_seed(make):
     first, again, other = (make_one(make, seed=seed).state_dict() for seed in (5, 5, 6))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)

@@ -1,4 +1,4 @@
-"""Several rounds as one victim: the update is every round's, the cost their sum."""
+"""Several rounds as one victim: it has the updates of all rounds, and the cost is their sum."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def test_the_update_is_that_of_every_round(victims, data):
             torch.testing.assert_close(part[name], gradient)
 
 
-def test_one_round_is_the_update_as_it_is(victims):
+def test_one_round_is_the_update_itself(victims):
     _, (first, *_) = victims
     update = first.parameters
     (part,) = by_round(first, update)
@@ -66,7 +66,7 @@ def test_the_cost_is_the_sum_over_rounds_and_every_round_is_counted(victims, cap
     assert attack.run([task.observation]).gradient_evaluations == 3 * 2 * 3
 
 
-def test_rounds_are_drawn_anew_or_trained_on(data):
+def test_rounds_have_new_weights_or_are_trained_further(data):
     anew, trained = (models_of_rounds(make, data, rounds=2, between=n, seed=4) for n in (0, 3))
     for models in (anew, trained):
         assert torch.equal(models[0].state_dict()["classifier.weight"], make(seed=4).state_dict()["classifier.weight"])
@@ -87,7 +87,7 @@ def test_training_between_rounds_lowers_the_loss(data):
 
 
 @pytest.mark.parametrize("options", [{"rounds": 0}, {"rounds": 2, "between": -1}])
-def test_counts_that_mean_nothing_are_refused(options, data):
+def test_invalid_counts_are_refused(options, data):
     with pytest.raises(InputError, match="rounds is") as error:
         Config(**options).make_victim(data)
     assert "\n" not in str(error.value)

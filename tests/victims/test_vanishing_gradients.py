@@ -1,4 +1,4 @@
-"""Near-zero gradients: the threshold against float32's own error, and what the user is told."""
+"""Vanishing gradients: the threshold against float32's own error, and what the user is told."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def doubt(margin):
 
 
 @pytest.mark.parametrize("margin", [0.0, 4.0, 8.0, 10.0, 14.0, 17.0])
-def test_what_is_not_faint_has_three_right_digits(margin):
+def test_gradients_that_do_not_vanish_have_three_right_digits(margin):
     victim = Victim(Margin(margin), **PLAIN)
     if doubt(margin) >= 1000 * 2**-23:
         assert vanishing(victim, *one_image()) is None
@@ -65,12 +65,12 @@ def test_the_cases_above_lie_on_both_sides():
     assert error_in_float32(17.0) > 1e-2
 
 
-def test_in_float64_the_same_image_is_not_faint():
+def test_in_float64_the_gradient_of_the_same_image_does_not_vanish():
     images, labels = one_image()
     assert vanishing(Victim(Margin(17.0).double(), **PLAIN), images.double(), labels) is None
 
 
-def test_the_line_counts_images_and_is_one():
+def test_the_message_is_one_line_and_counts_images():
     images, _ = one_image()
     said = vanishing(Victim(Margin(20.0), **PLAIN), images.expand(3, -1, -1, -1), torch.tensor([9, 2, 9]))
     assert "2 of 3 images" in said
@@ -78,14 +78,14 @@ def test_the_line_counts_images_and_is_one():
     assert "\n" not in said
 
 
-def test_an_untrained_victim_has_nothing_to_say():
+def test_an_untrained_victim_gives_no_message():
     victim = Victim(build(LeNet, image_shape=(3, 16, 16), num_classes=10, seed=0), **PLAIN)
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert vanishing(victim, images, torch.arange(4)) is None
 
 
 def test_one_logit_and_several_rounds():
-    """A single logit z has 1 - p = 1 / (1 + exp(z)) for odd classes; of rounds, one in doubt is enough."""
+    """A single logit z has 1 - p = 1 / (1 + exp(z)) for odd classes; of several rounds one uncertain is enough."""
     images, labels = one_image()
     for margin, certain in ((30.0, True), (2.0, False)):
         single = Victim(Margin(margin, classes=1), **PLAIN)

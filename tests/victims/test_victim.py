@@ -1,4 +1,4 @@
-"""The victim against plain modules and `loss.backward()`; nothing done to it reaches the original."""
+"""The victim against plain modules and `loss.backward()`; the original never changes."""
 
 from copy import deepcopy
 
@@ -49,7 +49,7 @@ def warm_up(model):
 
 
 def backward(model, images, labels, training):
-    """What a client without any of this suite would compute, on a module of its own."""
+    """What a client would compute with plain torch, on its own module."""
     plain = deepcopy(model).train(training)
     cross_entropy(plain(images), labels).backward()
     return {name: p.grad for name, p in plain.named_parameters()}
@@ -131,7 +131,7 @@ def test_frozen_parameters_have_a_gradient_too(images):
 
 
 class Decay(LossTerm):
-    """A linear classifier of images (B, 3, 16, 16) that wants its weights to be small."""
+    """A linear classifier of images (B, 3, 16, 16) with a penalty on its weights."""
 
     def __init__(self):
         super().__init__()
@@ -142,7 +142,7 @@ class Decay(LossTerm):
         return self.linear(x.flatten(1))
 
 
-def test_what_a_layer_asks_for_is_added_to_the_loss(images):
+def test_a_loss_term_is_added_to_the_loss(images):
     model = build(Decay, seed=0).double()
     for wrapped, prefix in ((model, ""), (nn.Sequential(model), "0.")):
         victim = Victim(wrapped, mean=MEAN, std=STD)
@@ -154,7 +154,7 @@ def test_what_a_layer_asks_for_is_added_to_the_loss(images):
         assert not any(penalty.any() for penalty in victim.model.buffers())
 
 
-def test_others_train_for_what_a_layer_asks_for_too():
+def test_other_clients_train_with_the_loss_term_too():
     data, model = Photos(split="tune", size=16), build(Decay, seed=0)
     start = deepcopy(model)
     train(model, data, 1, torch.Generator().manual_seed(0), lr=0.5)
@@ -166,7 +166,7 @@ def test_others_train_for_what_a_layer_asks_for_too():
     Victim(model, mean=MEAN, std=STD)  # a copy can be made of what has been trained
 
 
-def test_a_buffer_among_the_parameters_takes_the_place_of_the_models(images):
+def test_a_buffer_among_the_parameters_replaces_that_of_the_model(images):
     model = warm_up(build(ResNet18, image_shape=(3, 16, 16), num_classes=5, seed=0).double())
     victim, other = Victim(model, mean=MEAN, std=STD), deepcopy(model).eval()
     moved = {"bn1.running_mean": other.bn1.running_mean + 1}
@@ -201,7 +201,7 @@ def test_the_original_is_never_changed(model, images, training, was_training):
 
 
 @each_mode
-def test_nothing_moves_in_the_victim(model, images, training):
+def test_nothing_in_the_victim_changes(model, images, training):
     """The second gradient is the first: no running statistics, no accumulated gradients."""
     victim = Victim(model, mean=MEAN, std=STD, training=training)
     before = {name: tensor.clone() for name, tensor in victim.model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Victims by name: the right model comes, and what cannot be a victim is refused in one line."""
+"""Victims by name: the right model is built, and what cannot be a victim is refused in one line."""
 
 import warnings
 from functools import partial
@@ -49,7 +49,7 @@ def test_plain_names_and_dotted_paths_are_the_suites_own():
     assert type(make_one("victims.models.lenet.LeNet")) is LeNet
 
 
-def test_torchvisions_are_as_they_are():
+def test_models_of_torchvision_are_unchanged():
     """The stem of ImageNet: the small-image form has the plain name."""
     model = make_one("torchvision:resnet18")
     assert shapes(model) == shapes(torchvision.models.resnet18(num_classes=10))
@@ -58,7 +58,7 @@ def test_torchvisions_are_as_they_are():
     assert make_one("resnet18").conv1.stride == (1, 1)
 
 
-def test_timms_are_as_they_are_and_told_the_size_where_they_need_it():
+def test_models_of_timm_are_unchanged_and_get_the_size_if_they_need_it():
     assert shapes(make_one("timm:test_resnet")) == shapes(timm.create_model("test_resnet", num_classes=10))
     assert make_one("timm:vit_tiny_patch16_224", 48).pos_embed.shape == (1, 1 + 9, 192)
 
@@ -74,13 +74,13 @@ def test_timms_are_as_they_are_and_told_the_size_where_they_need_it():
         ("lanet", "did you mean 'lenet'"),
     ],
 )
-def test_unknown_names_say_the_nearest(spec, expected):
+def test_unknown_names_are_refused_with_the_nearest(spec, expected):
     assert expected in refusal(spec)
 
 
 @pytest.mark.parametrize("spec", ["timm:test_convnext", "torchvision:squeezenet1_1"])
 @pytest.mark.filterwarnings("ignore::victims.errors.Notice")
-def test_weights_depend_on_the_seed_alone(spec):
+def test_weights_depend_only_on_the_seed(spec):
     torch.manual_seed(5)
     first = make_one(spec).state_dict()
     before = torch.get_rng_state()
@@ -103,7 +103,7 @@ def test_images_of_a_wrong_size_are_refused(spec, size):
     assert "--size" in said
 
 
-def test_pixels_that_a_model_never_sees_are_said():
+def test_pixels_that_a_model_never_sees_are_reported():
     """Patches of 16 px do not fill 40 px, and a convolution without padding leaves an edge."""
     for spec, size, seen in (("timm:vit_tiny_patch16_224", 40, 32), ("torchvision:squeezenet1_1", 64, 63)):
         with pytest.warns(Notice, match=f"{seen} of {size} rows and {seen} of {size} columns"):
@@ -194,7 +194,7 @@ def test_what_cannot_be_a_victim_is_refused(model, training, expected):
 @pytest.mark.parametrize(
     ("model", "training"), [(Flat, False), (Flat, True), (Functional, False), (Deep, False), (NoDropout, True)]
 )
-def test_what_draws_no_random_numbers_is_taken(model, training):
+def test_a_model_without_random_numbers_is_accepted(model, training):
     taken = make_one("mine.Model", 8, training=training, own=lambda name: model)
     assert type(taken) is model
     assert taken.training == training
@@ -202,19 +202,19 @@ def test_what_draws_no_random_numbers_is_taken(model, training):
 
 @pytest.mark.parametrize("spec", ["torchvision:squeezenet1_1", "torchvision:efficientnet_b0"])
 @pytest.mark.filterwarnings("ignore::victims.errors.Notice")
-def test_librarys_models_with_dropout_are_for_eval_mode_alone(spec):
+def test_models_with_dropout_are_only_for_eval_mode(spec):
     assert "--victim-mode eval" in refusal(spec, training=True)
     make_one(spec)
 
 
-def test_trying_a_model_leaves_it_as_it_was():
+def test_a_trial_does_not_change_the_model():
     model = make_one("resnet20", training=True)
     assert model.bn1.num_batches_tracked == 0
     assert not model.bn1.running_mean.any()
     assert all(p.grad is None for p in model.parameters())
 
 
-# Where labels are read, and second derivatives.
+# The classifier, and second derivatives.
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def tiny_torchvision_vit(*, image_shape, num_classes):
 
 @pytest.fixture
 def fused_attention():
-    """As torch starts; where nobody turns it off, the derivative below does not exist."""
+    """Torch's default; if it stays on, the derivative below does not exist."""
     torch.backends.cuda.enable_flash_sdp(True)
     torch.backends.cuda.enable_mem_efficient_sdp(True)
     torch.backends.cuda.enable_cudnn_sdp(True)
@@ -260,7 +260,7 @@ def fused_attention():
 
 @pytest.mark.parametrize("make", [tiny_timm_vit, tiny_torchvision_vit])
 def test_attention_is_differentiated_twice(make, fused_attention):
-    """Slopes of the gradient's norm are its finite differences, and the run goes on without torch.func."""
+    """The gradient of the gradient's norm is its finite difference, also without torch.func."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Notice)  # a classifier that starts at zero says nothing of what a model sees
         model = make_one("mine.Model", 16, own=lambda name: make).double()

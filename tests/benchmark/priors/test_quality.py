@@ -1,4 +1,4 @@
-"""KID and FID against their formulas, and what goes into them."""
+"""KID and FID against their formulas, and their inputs."""
 
 import numpy as np
 import pytest
@@ -72,13 +72,13 @@ def test_fid_is_the_closed_form_for_gaussians():
     assert distance(real, fake).fid == pytest.approx(expected, rel=1e-6)
 
 
-def test_distances_are_repeatable_and_leave_the_global_generator_alone():
+def test_distances_are_repeatable_and_do_not_change_the_global_generator():
     before = torch.get_rng_state()
     assert distance(normal(30, 6), normal(30, 7)) == distance(normal(30, 6), normal(30, 7))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# What goes into them.
+# Their inputs.
 
 
 def test_features_are_the_mean_over_the_normalized_map():
@@ -98,7 +98,7 @@ def test_the_net_sees_128_px(side):
 
 
 class Recorder(DCGAN):
-    """Conditional; remembers the classes it was asked for, and leaves [0, 1]."""
+    """A conditional prior that records its classes, with values outside [0, 1]."""
 
     def __init__(self):
         super().__init__(nz=3, ngf=2, classes=3)

@@ -33,7 +33,7 @@ def test_a_folder_is_split_in_these_shares(among, shares):
         assert splits.count(split) / len(KEYS) == pytest.approx(share, abs=0.03)  # 3 standard deviations at most
 
 
-def test_tune_is_the_same_whatever_else_the_folder_is_split_into():
+def test_tune_does_not_depend_on_the_other_splits():
     tune = [key for key in KEYS if int.from_bytes(hashlib.sha256(key.encode()).digest(), "big") % 8 == 0]
     for among in (("train", "tune"), ("tune", "test"), ("train", "tune", "test")):
         assert [key for key in KEYS if split_of(key, among) == "tune"] == tune

@@ -82,7 +82,7 @@ def test_both_layouts_give_the_same_images_labels_ids_and_splits(tmp_path, monke
         assert torch.equal(published[name][0], expected)
 
 
-def test_splits_share_no_image_leave_none_out_and_do_not_depend_on_what_is_there(tmp_path):
+def test_splits_share_no_image_leave_none_out_and_do_not_depend_on_missing_images(tmp_path):
     write_folders(tmp_path, CIFAR10)
     train, tune = (set(CIFAR10(split=split, data_dir=tmp_path).ids) for split in ("train", "tune"))
     assert not train & tune
@@ -123,7 +123,7 @@ def test_published_files_with_other_checksums_are_refused_unread(tmp_path, monke
 
 
 @pytest.mark.parametrize("data", [CIFAR10, CIFAR100])
-def test_a_data_set_that_is_not_there_is_one_line(tmp_path, data):
+def test_a_missing_data_set_is_reported_in_one_line(tmp_path, data):
     with pytest.raises(
         InputError, match=rf"{data.name} has no test images in .*{data.name}.test; .*--data-dir"
     ) as error:

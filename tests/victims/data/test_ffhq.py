@@ -29,7 +29,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_labels_are_decades_and_splits_go_by_the_number(root):
+def test_labels_are_decades_and_splits_depend_on_the_number(root):
     with pytest.warns(Notice, match="leaves out 1 of") as notices:
         train, tune = (FFHQ(split=split, size=32, data_dir=root) for split in ("train", "tune"))
     assert len(notices) == 1
@@ -70,7 +70,7 @@ def test_a_broken_record_is_named_and_its_face_left_out(root):
     assert len(notices) == 1
 
 
-def test_other_files_are_passed_over(root):
+def test_other_files_are_ignored(root):
     (root / "ffhq" / "images64x64_old").mkdir()
     Image.new("RGB", (64, 64)).save(root / "ffhq" / "images64x64" / "mask.png")
     assert FFHQ(data_dir=root).ids == ["60000", "60001", "69999"]
@@ -87,7 +87,7 @@ def test_a_rule_that_needs_more_pixels_takes_larger_files(root):
     assert (FFHQ(size=32, resize="gias", data_dir=root)[0][0][1] * 255 == 64).all()
 
 
-def test_what_is_not_there_is_said_in_one_line(root, tmp_path):
+def test_missing_files_are_reported_in_one_line(root, tmp_path):
     with pytest.raises(InputError, match=r"no test images in .*ffhq; put them there") as error:
         FFHQ(data_dir=tmp_path / "elsewhere")
     assert "\n" not in str(error.value)

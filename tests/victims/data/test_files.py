@@ -1,4 +1,4 @@
-"""Images from files: how they come to their size, and what is broken."""
+"""Images from files: how they are resized, and broken files."""
 
 import zlib
 
@@ -30,7 +30,7 @@ def photograph(path, width, height):
     return path
 
 
-# What the papers' code does, at the sizes that it is used at (torchvision's transforms).
+# What the code of the papers does, at the sizes that they use (torchvision's transforms).
 PUBLISHED = {
     ("gias", 32): [transforms.Resize(36), transforms.CenterCrop(32)],
     ("gias", 64): [transforms.Resize(72), transforms.CenterCrop(64)],
@@ -119,7 +119,7 @@ def test_a_file_that_is_gone_is_named(tmp_path):
         data[0]
 
 
-def test_what_cannot_be_opened_is_said_in_one_line(tmp_path):
+def test_what_cannot_be_opened_is_reported_in_one_line(tmp_path):
     file = photograph(tmp_path / "a.png", 20, 20)
     for options, said in (
         ({"split": "val"}, "'val'"),

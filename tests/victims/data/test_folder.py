@@ -1,4 +1,4 @@
-"""Anyone's images in class folders."""
+"""Images of the user's own in class folders."""
 
 import pytest
 from PIL import Image
@@ -35,7 +35,7 @@ def test_class_folders_are_split_by_hash(tmp_path):
     assert opened(tmp_path)["test"].ids == splits["test"].ids
 
 
-def test_split_folders_are_kept_and_tune_comes_out_of_train(tmp_path):
+def test_split_folders_are_kept_and_tune_is_a_part_of_train(tmp_path):
     for split, classes in {"train": "ab", "test": "bc"}.items():
         for name in classes:
             write(tmp_path / split / name, 24, "abc".index(name))
@@ -61,7 +61,7 @@ def test_a_class_may_be_called_train(tmp_path):
     assert sum(map(len, splits.values())) == 80
 
 
-def test_what_is_not_there_is_said_in_one_line(tmp_path):
+def test_missing_files_are_reported_in_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     write(tmp_path / "flat", 3)
     write(tmp_path / "only" / "train" / "a", 3)

@@ -70,7 +70,7 @@ def test_the_shorter_side_is_resampled_and_the_center_cut_out(tmp_path, sides):
         assert image[channel].mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_what_is_not_there_is_said_in_one_line(root):
+def test_missing_files_are_reported_in_one_line(root):
     for options, said in (({"split": "train"}, "train images"), ({"split": "val"}, "'val'"), ({"size": 4}, "4 pixels")):
         with pytest.raises(InputError, match=said) as error:
             ImageNet(data_dir=root, **options)

@@ -41,7 +41,7 @@ def test_all_domains_are_the_domains_together_and_splits_share_nothing(root):
         assert all_ids == set().union(*(opened(PACS, domain, root=root)[place].ids for domain in PACS.domains))
 
 
-def test_labels_of_imagenet_are_of_classes_that_are_what_pacs_calls_them(root):
+def test_labels_of_imagenet_name_what_pacs_names(root):
     kinds = {"dog": "retriever", "elephant": "elephant", "guitar": "guitar", "horse": "sorrel"}
     for data, own in zip(opened(PACSImageNet, root=root), opened(PACS, root=root), strict=True):
         labels = dict(zip(own.ids, own.labels.tolist(), strict=True))
@@ -52,7 +52,7 @@ def test_labels_of_imagenet_are_of_classes_that_are_what_pacs_calls_them(root):
     assert len(data.classes) == 1000
 
 
-def test_what_is_not_there_is_said_in_one_line(root, tmp_path):
+def test_missing_files_are_reported_in_one_line(root, tmp_path):
     for data in (PACS, PACSImageNet):
         with pytest.raises(InputError, match="no domain 'clipart'; it has art_painting, cartoon, photo, sketch"):
             data("clipart", data_dir=root)

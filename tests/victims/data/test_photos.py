@@ -118,7 +118,7 @@ def test_constants_are_those_of_the_train_crops_at_32_px():
 
 
 @each_photograph
-def test_windows_of_all_splits_lie_apart_and_inside(name):
+def test_windows_of_all_splits_are_disjoint_and_inside(name):
     boxes = [box for split in SPLITS for box in windows(name, split)]
     for (x, y), (other_x, other_y) in combinations(boxes, 2):
         assert abs(x - other_x) >= WINDOW or abs(y - other_y) >= WINDOW
@@ -215,7 +215,7 @@ def test_augmented_windows_are_spread(boxes):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_augmented_is_the_generators_alone(size):
+def test_augmented_depends_only_on_the_generator(size):
     data = Photos(split="train", size=size)
 
     def draw(seed):
@@ -254,7 +254,7 @@ def test_any_data_set_is_augmented_by_mirroring_half_its_images():
 
 
 @pytest.mark.parametrize("options", [{"split": "val"}, {"split": "Test"}, {"size": 7}, {"size": 65}, {"size": 0}])
-def test_what_photos_cannot_give_is_refused_in_one_line(options):
+def test_invalid_options_are_refused_in_one_line(options):
     ((name, value),) = options.items()
     with pytest.raises(InputError, match=str(value)) as error:
         Photos(**options)

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as it is unpacked."""
+"""Tiny-ImageNet as it is published."""
 
 import tarfile
 
@@ -59,7 +59,7 @@ def test_tune_and_test_share_nothing_and_leave_nothing_out(root):
     assert sorted([*tune, *test]) == sorted(f"val_{k}" for k in range(60))
 
 
-def test_the_smaller_copy_is_used_where_the_original_is_not_and_split_alike(root):
+def test_the_smaller_version_is_used_if_the_original_is_missing_and_is_split_alike(root):
     write(root / "tiny-imagenet-32", side=32)
     original = TinyImageNet(data_dir=root).ids
     (root / "tiny-imagenet-200").rename(root / "elsewhere")
@@ -88,7 +88,7 @@ def test_images_without_a_label_and_files_that_are_gone_are_left_out(root):
         ("train", lambda root: (root / "train").rename(root / "x"), r"no train images in .*train; put them"),
     ],
 )
-def test_what_is_missing_or_broken_is_one_line(root, split, spoil, said):
+def test_missing_or_broken_files_are_reported_in_one_line(root, split, spoil, said):
     spoil(root / "tiny-imagenet-200")
     with pytest.raises(InputError, match=said) as error:
         TinyImageNet(split=split, data_dir=root)
@@ -99,7 +99,7 @@ def test_what_is_missing_or_broken_is_one_line(root, split, spoil, said):
 @pytest.mark.slow
 @pytest.mark.skipif(not ARCHIVE.is_file(), reason="needs ../shared/data/tiny-imagenet-32.tar.xz")
 @pytest.mark.filterwarnings("ignore::victims.errors.Notice")  # only one class of the training images is unpacked
-def test_the_real_copy(tmp_path):
+def test_the_real_files(tmp_path):
     wanted = ("wnids.txt", "val/", "train/n01443537/")
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(

@@ -76,7 +76,7 @@ def test_alexnet_has_the_convolutions_of_torchvisions():
     assert strides[0] == strides[1]
 
 
-def test_convnet64_is_geipings():
+def test_convnet64_is_that_of_geiping_et_al():
     """The lines of the released code: conv0, conv1, ..., conv5, pool, conv6 (written twice, kept once), conv7, pool."""
     model = make_one(ConvNet64)
     kinds = {nn.Conv2d: "c", nn.BatchNorm2d: "b", nn.ReLU: "r", nn.MaxPool2d: "p"}
