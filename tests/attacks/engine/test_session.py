@@ -1,0 +1,53 @@
+"""The state of one run: what is kept as the best, and what a new session shares with the one before."""
+
+import torch
+
+from attacks.engine.session import Best, least
+from attacks.ig import IG
+
+NAN, INF = torch.nan, torch.inf
+
+
+def test_the_best_has_the_tensors_of_least_cost_and_no_nan():
+    best = Best(torch.zeros(3), {"x": torch.zeros(3, 2)})
+    for step, costs in enumerate([[3.0, NAN, 1.0], [2.0, NAN, 4.0], [5.0, NAN, 1.0]], start=1):
+        best.update(torch.tensor(costs), {"x": torch.full((3, 2), float(step))})
+    assert best.cost.tolist() == [2, INF, 1]
+    assert best.tensors["x"].tolist() == [[2, 2], [0, 0], [1, 1]]  # of equal costs the first
+    best.forget()
+    best.update(torch.tensor([9.0, 9, NAN]), {"x": torch.full((3, 2), 7.0)})
+    assert best.tensors["x"].tolist() == [[7, 7], [7, 7], [1, 1]]
+
+
+def test_winners_are_chosen_within_each_task():
+    best = Best(torch.zeros(6), {"x": torch.zeros(6)})
+    best.update(torch.tensor([3.0, 1, 2, 5, NAN, 4]), {"x": torch.arange(6.0)})
+    assert best.winners(3).tolist() == [1, 5]
+    best.select(best.winners(3))
+    assert (best.cost.tolist(), best.tensors["x"].tolist()) == ([1, 4], [1, 5])
+
+
+def test_least_is_over_restarts_and_infinite_if_all_are_nan():
+    assert least(torch.tensor([[3.0, NAN, 2], [NAN, NAN, NAN]])).tolist() == [2, INF]
+
+
+def test_sessions_share_the_paths_of_a_victim_and_nothing_else(capture):
+    task = capture(size=16)
+    others = [capture((8, 30, 77), size=16, task="u", victim=task.observation.victim), capture(size=16)]
+    attack = IG(steps=3, restarts=2)
+    attack.run([task.observation])
+    first, paths = attack.session, attack.paths
+    attack.begin([others[0].observation])
+    assert attack.paths is paths
+    assert attack.session is not first
+    assert not attack.session.costs
+    attack.begin([others[1].observation])  # an equal victim, but another one
+    assert attack.paths is not paths
+
+
+def test_a_session_that_has_ended_keeps_only_its_result(capture):
+    attack = IG(steps=2, restarts=1)
+    attack.run([capture(size=16).observation])
+    assert attack.session.variables == {}
+    assert not hasattr(attack.session, "_optimizer")
+    assert torch.equal(attack.result().images, attack.result().images)
