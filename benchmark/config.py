@@ -39,7 +39,18 @@ class Method(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Options):
-    """The options of a run, and the objects that they name."""
+    """The options of a run, and the objects that they name.
+
+    Raises:
+        InputError: the folder of weights is a file.
+    """
+
+    def __post_init__(self) -> None:
+        if self.weights_dir.is_file():
+            raise InputError(
+                f"--weights {self.weights_dir} is a file, but it names the folder of generators and LPIPS weights; "
+                "the weights of the victim go into --victim-weights."
+            )
 
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""

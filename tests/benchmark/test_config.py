@@ -77,6 +77,12 @@ def test_a_prior_by_dotted_path():
     assert not prior.training
 
 
+def test_weights_of_the_victim_are_not_taken_for_the_folder_of_weights(tmp_path):
+    (tmp_path / "net.pt").write_bytes(b"")
+    with pytest.raises(InputError, match="--victim-weights"):
+        Config(weights_dir=tmp_path / "net.pt")
+
+
 def test_the_victim_depends_on_the_seed_alone():
     data = Config().make_data()
     first, again, other = (Config(victim="lenet", seed=seed).make_victim(data) for seed in (0, 0, 1))
