@@ -80,13 +80,18 @@ class Gallery:
 
 @metric(higher_is_better=True, range=(0, PSNR_CAP))
 def psnr(reconstruction: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image in dB (peak 1), capped: (B, C, H, W) twice -> (B,)."""
+    """Peak signal-to-noise ratio in dB (peak 1), capped at 100.
+
+    (B, C, H, W) twice -> (B,).
+    """
     return (-10 * mse(reconstruction, truth).log10()).clamp(max=PSNR_CAP)
 
 
 @metric(higher_is_better=True, range=(-1, 1))
 def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of each image: (B, C, H, W) twice -> (B,), H and W at least 6.
+    """Structural similarity (SSIM), of the luminance, contrast and structure of windows.
+
+    (B, C, H, W) twice -> (B,), H and W at least 6.
 
     Wang et al. 2004: Gaussian 11x11 window, sigma 1.5, K1 = .01, K2 = .03, data range 1; the mean over the
     whole image, its border mirrored.
@@ -108,7 +113,9 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
 
 @metric(higher_is_better=True, range=(0, 1))
 def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
-    """Feature similarity of each image, in color (FSIMc): (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2.
+    """Feature similarity in color (FSIMc), of phase congruency and gradients.
+
+    (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2.
 
     Zhang et al. 2011: phase congruency (log-Gabor filters of 4 scales and 4 orientations, shortest wavelength 6
     pixels) and Scharr gradients of the luminance, I and Q of YIQ to the power .03; constants for [0, 255], to
@@ -122,9 +129,11 @@ def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
 
 @metric(higher_is_better=False, range=(0, math.inf))
 def lpips(reconstruction: Tensor, truth: Tensor, *, backbone: Lpips) -> Tensor | None:
-    """Learned perceptual distance of each image (Zhang et al. 2018): (B, C, H, W) twice -> (B,).
+    """Learned perceptual distance (LPIPS v0.1), of features of SqueezeNet.
 
-    None where the backbone's weights are missing, or the images are smaller than it takes.
+    (B, C, H, W) twice -> (B,); None if the backbone's weights are missing or the images are too small for it.
+
+    Zhang et al. 2018.
     """
     if not backbone.available or min(truth.shape[-2:]) < MIN_SIDE:
         return None
@@ -133,13 +142,18 @@ def lpips(reconstruction: Tensor, truth: Tensor, *, backbone: Lpips) -> Tensor |
 
 @metric(higher_is_better=False, range=(0, 1))
 def mse(reconstruction: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error of each image: (B, C, H, W) twice -> (B,)."""
+    """Mean squared error of the pixels.
+
+    (B, C, H, W) twice -> (B,).
+    """
     return (reconstruction - truth).square().mean(dim=(1, 2, 3))
 
 
 @metric(higher_is_better=True, range=(0, 1))
 def iip(reconstruction: Tensor, truth: Tensor, *, gallery: Gallery) -> Tensor:
-    """Whether each image lies nearest to its own truth among all of a gallery, 1 or 0: (B, C, H, W) -> (B,).
+    """Whether no other image of the split is nearer to the reconstruction than the true one, 1 or 0.
+
+    (B, C, H, W) -> (B,).
 
     The mean is the image identifiability precision, with the mean squared error of [0, 1] pixels as distance. Yin et
     al. 2021 compare features of a network; "IIP-pixel" of the breaching library has this distance, but looks only
