@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.names import require
 from leaderboard.options import Options, abouts, defaults
+from victims.errors import InputError
 
 ALIASES = {about.alias: name for name, about in abouts().items() if about.alias}
 LISTS = [name for name, value in defaults().items() if isinstance(value, list)]
@@ -62,7 +63,11 @@ def require_names(options: dict[str, Any]) -> None:
 
 
 def normalized(arguments: Sequence[str]) -> list[str]:
-    """Every option under its own name: `--weights-dir=x`, `--weights=x` and `--SET="a=1 b=2"` are understood too."""
+    """Every option under its own name: `--weights-dir=x`, `--weights=x` and `--set="a=1 b=2"` are understood too.
+
+    Raises:
+        InputError: the value of an option is `--`.
+    """
     found: list[str] = []
     rest = iter(arguments)
     for argument in rest:
@@ -70,6 +75,8 @@ def normalized(arguments: Sequence[str]) -> list[str]:
             found.append(argument)
             continue
         option, equals, value = argument.partition("=")
+        if value == "--":  # argparse takes it out, and then stumbles over what is left
+            raise InputError(f"{option} takes a value, not '--'.")
         add = "+" if option.endswith("+") else ""
         name = option[2:].removesuffix("+").replace("-", "_")
         name = ALIASES.get(name, name)

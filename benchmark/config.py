@@ -52,6 +52,11 @@ class Config(Options):
                 "the weights of the victim go into --victim-weights."
             )
 
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, int) and abs(value) >= 2**63:  # too large for torch and itertools
+                raise InputError(f"{name} is {value}; give a number below 2^63 (9.2e18).")
+
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""
         options = {name: value for name, value in asdict(self).items() if abouts()[name].changes_rows}

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from victims.errors import InputError
 
@@ -29,12 +29,23 @@ def imported(kind: str, path: str, base: type[T]) -> type[T]:
     Raises:
         InputError: says what is wrong with the path.
     """
-    module, _, attribute = path.rpartition(".")
-    try:
-        item = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import the {kind} '{path}': {error}.") from None
+    item = at(kind, path)
     builds = kind == "victim" and inspect.isfunction(item)
     if not builds and not (isinstance(item, type) and issubclass(item, base)):
         raise InputError(f"'{path}' is not a subclass of {base.__module__}.{base.__name__}.")
     return item
+
+
+def at(kind: str, path: str) -> Any:
+    """What lies at a dotted path, such as `my.module.Name`.
+
+    Raises:
+        InputError: the path is none, or nothing can be imported from there.
+    """
+    if not all(part.isidentifier() for part in path.split(".")):
+        raise InputError(f"cannot import the {kind} '{path}': write a dotted path such as my.module.Name.")
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"cannot import the {kind} '{path}': {error}.") from None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from victims.errors import InputError
-from victims.names import unknown
+from victims.names import at, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,13 +39,12 @@ def find(name: str) -> "Method":
     """
     if name in names():
         return getattr(importlib.import_module(f"{__name__}.{name}"), name)
-    module, dot, attribute = name.rpartition(".")
-    if not dot:
+    if "." not in name:
         raise InputError(unknown("label method", name, names()))
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import the label method '{name}': {error}.") from None
+    method = at("label method", name)
+    if not callable(method):
+        raise InputError(f"'{name}' is not a function of an observation; see attacks/labels/base.py.")
+    return method
 
 
 def infer(observation: "Observation", method: str) -> "Observation":
