@@ -14,4 +14,4 @@ class Notice(UserWarning):
 
 
 class Unfinished(Exception):
-    """Tasks have no rows, for the processes that had them are gone."""
+    """Tasks have no rows, and the processes that had them have ended."""
