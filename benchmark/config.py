@@ -42,7 +42,7 @@ class Config(Options):
     """The options of a run, and the objects that they name.
 
     Raises:
-        InputError: the folder of weights is a file.
+        InputError: the folder of weights is a file, or a number is too large.
     """
 
     def __post_init__(self) -> None:
@@ -51,8 +51,6 @@ class Config(Options):
                 f"--weights {self.weights_dir} is a file, but it names the folder of generators and LPIPS weights; "
                 "the weights of the victim go into --victim-weights."
             )
-
-    def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, int) and abs(value) >= 2**63:  # too large for torch and itertools
                 raise InputError(f"{name} is {value}; give a number below 2^63 (9.2e18).")
