@@ -56,7 +56,7 @@ speed: $(READY)  ## what a step costs here beside the plain loop: METHOD= VICTIM
 list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, metrics, recipes
 	@$(RUN) benchmark list $(OPTIONS)
 
-priors: $(READY)  ## the generators there are, and where those that are not here can be had
+priors: $(READY)  ## the generators: what they were trained on, and where to get the missing ones
 	@$(RUN) benchmark prior list $(OPTIONS)
 
 prior: $(READY)  ## train the embedded prior anew (about an hour on one core)
