@@ -78,7 +78,7 @@ def load_public(make: type[Prior], path: Path, sha256: str | None = None, **opti
 
 
 def untrained(make: type[Prior], architecture: str, size: int | None, seed: int) -> Prior:
-    """The weights that the class itself makes, random ones for this suite's; of its own size where none is given."""
+    """The prior as its class builds it, with random weights from `seed`; None: its default size."""
     if size is not None and "size" not in inspect.signature(make).parameters:
         raise InputError(f"{architecture} comes in one size; write {architecture} alone.")
     prior = build(make, seed=seed, **({} if size is None else {"size": size}))

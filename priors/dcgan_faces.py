@@ -73,7 +73,9 @@ class DCGANFaces(Prior):
 
     @classmethod
     def load_public(cls, path: Path) -> "DCGANFaces":
-        """A state dict under `generator_deconv.`. The file does not say what it was trained on: its name stands for it.
+        """A state dict under `generator_deconv.`.
+
+        The file does not say what it was trained on: its name is used instead.
 
         Raises:
             InputError: no file, code in it, or other tensors than these.

@@ -65,7 +65,7 @@ class Architecture:
 def architectures() -> dict[str, Architecture]:
     """Every prior of this folder."""
     paths = sorted(path for folder in priors.__path__ for path in Path(folder).glob("*.py"))
-    found = (_read(path.stem, node) for path in paths for node in ast.parse(path.read_text()).body)
+    found = (_read(path.stem, node) for path in paths for node in ast.parse(path.read_bytes()).body)
     return {architecture.name: architecture for architecture in found if architecture}
 
 
@@ -94,5 +94,5 @@ def _read(name: str, node: ast.stmt) -> Architecture | None:
             ):
                 entries = ast.literal_eval(literal)
     summary = (ast.get_docstring(node) or "").partition("\n")[0]
-    weights = {weights: Published(architecture=name, **facts) for weights, facts in entries.items()}
+    weights = {title: Published(architecture=name, **facts) for title, facts in entries.items()}
     return Architecture(name, node.name, summary, weights)

@@ -264,7 +264,7 @@ class StyleGAN2(Prior):
     def load_public(cls, path: Path, *, start: Start = "mapped") -> "StyleGAN2":
         """`.pt` with `g_ema`, or the same keys as `.safetensors`.
 
-        The file does not say what it was trained on: its name stands for it.
+        The file does not say what it was trained on: its name is used instead.
 
         Raises:
             InputError: no file, code in it, or not such a generator.

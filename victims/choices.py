@@ -3,7 +3,7 @@
 from typing import Literal
 
 Resize = Literal["shorter", "gifd", "gias", "ggl"]
-"""How images come to their size: the shorter side is resampled, then the center is cut out.
+"""How images are resized: the shorter side is resampled, then the center is cut out.
 
 - `shorter`: to the size, bicubic.
 - `gifd`: to the size, bilinear; GIFD's code, and GIAS's for faces.

@@ -166,7 +166,7 @@ def known_statistics(
         local: the clients' training, under FedAvg. `exact` ones are those of the whole batch before it.
 
     Raises:
-        InputError: the victim has no such statistics, or they cannot be told apart.
+        InputError: the victim has no such statistics, or they are mixed with others.
     """
     if level == "none":
         return None

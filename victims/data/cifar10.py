@@ -38,7 +38,7 @@ class CIFAR10(ImageFiles):
             split: train, tune or test.
             size: side of the images in pixels.
             data_dir: the folder that holds the authors' folder, or else `cifar10/` with class folders.
-            resize: how images come to a size other than 32.
+            resize: how images are resized to a size other than 32.
 
         Raises:
             InputError: the split or the rule is unknown, the size below 8, there are no images, or the authors'

@@ -35,7 +35,7 @@ class FFHQ(ImageFiles):
             split: train, tune or test.
             size: side of the images in pixels. They come from the smallest files that are not enlarged, or the largest.
             data_dir: the folder that holds `ffhq/`.
-            resize: how images come to their size.
+            resize: how images are resized.
 
         Raises:
             InputError: the split or the rule is unknown, the size below 8, or there are no images with an age.

@@ -76,7 +76,7 @@ class ImageFiles(ImageData):
             raise InputError(f"{self.name} has {count} images called {name} in {root}; rename all but one.")
 
     def picture(self, index: int) -> Image.Image:
-        """As it is stored, in RGB."""
+        """The stored picture, in RGB."""
         picture = self.pictures[index]
         if isinstance(picture, np.ndarray):
             return Image.fromarray(picture)

@@ -24,7 +24,7 @@ class Folder(ImageFiles):
             path: the folder.
             split: train, tune or test.
             size: side of the images in pixels.
-            resize: how images come to their size.
+            resize: how images are resized.
 
         Raises:
             InputError: the split or the rule is unknown, the size below 8, or there are no such images.

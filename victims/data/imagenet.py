@@ -28,7 +28,7 @@ class ImageNet(ImageFiles):
             split: train, tune or test.
             size: side of the images in pixels.
             data_dir: the folder that holds `imagenet/`.
-            resize: how images come to their size.
+            resize: how images are resized.
 
         Raises:
             InputError: the split or the rule is unknown, the size below 8, or there are no images of the classes.

@@ -34,7 +34,7 @@ class PACS(ImageFiles):
             split: train, tune or test.
             size: side of the images in pixels.
             data_dir: the folder that holds `pacs/`.
-            resize: how images come to their size.
+            resize: how images are resized.
 
         Raises:
             InputError: the domain, the split or the rule is unknown, the size below 8, or there are no images.

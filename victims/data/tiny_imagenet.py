@@ -36,7 +36,7 @@ class TinyImageNet(ImageFiles):
             split: train, tune or test.
             size: side of the images in pixels.
             data_dir: the folder that holds `tiny-imagenet-200/`.
-            resize: how images come to a size other than their own.
+            resize: how images are resized to another size.
 
         Raises:
             InputError: the split or the rule is unknown, the size below 8, there are no images, or a list of the data
