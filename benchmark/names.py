@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
@@ -61,9 +62,9 @@ def summary(node: ast.AST) -> str:
     return (text or "").partition("\n")[0]
 
 
-def by_attribute(path: Path) -> Pairs:
+def by_attribute(path: Path, module: str) -> Pairs:
     """Classes that say their name themselves: `name = "ig"`."""
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_bytes()).body:
         if not isinstance(node, ast.ClassDef):
             continue
         for line in node.body:
@@ -72,29 +73,29 @@ def by_attribute(path: Path) -> Pairs:
                     ast.Assign(targets=[ast.Name(id="name")], value=ast.Constant(value=str(name)))
                     | ast.AnnAssign(target=ast.Name(id="name"), value=ast.Constant(value=str(name)))
                 ):
-                    yield name, Named(module_of(path), node.name, summary(node))
+                    yield name, Named(module, node.name, summary(node))
 
 
-def by_file(path: Path) -> Pairs:
+def by_file(path: Path, module: str) -> Pairs:
     """The class SomeName, or the function some_name, of the file `some_name.py`."""
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_bytes()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.lower().replace("_", "") == path.stem.replace(
             "_", ""
         ):
-            yield path.stem, Named(module_of(path), node.name, summary(node))
+            yield path.stem, Named(module, node.name, summary(node))
 
 
-def by_decorator(path: Path) -> Pairs:
+def by_decorator(path: Path, module: str) -> Pairs:
     """Functions under `@metric(...)`."""
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_bytes()).body:
         if not isinstance(node, ast.FunctionDef):
             continue
         for decorator in node.decorator_list:
             if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "metric":
-                yield node.name, Named(module_of(path), node.name, summary(node))
+                yield node.name, Named(module, node.name, summary(node))
 
 
-def by_comment(path: Path) -> Pairs:
+def by_comment(path: Path, module: str) -> Pairs:
     """A file of data whose first line says what it is."""
     yield path.stem, Named("", "", path.read_text().partition("\n")[0].removeprefix("# "))
 
@@ -110,22 +111,20 @@ def generators() -> Pairs:
         yield name, Named(f"priors.{name}", architecture.class_name, f"untrained: {architecture.summary}")
 
 
-def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
-
-
-def of_files(files: str, read: Callable[[Path], Pairs]) -> Pairs:
-    return (pair for path in ROOT.glob(files) for pair in read(path))
+def of_files(package: str, files: str, read: Callable[[Path, str], Pairs]) -> Pairs:
+    """The names in the files of a package. This imports its `__init__.py`, which must not import torch."""
+    paths = (path for folder in import_module(package).__path__ for path in Path(folder).glob(files))
+    return (pair for path in paths for pair in read(path, f"{package}.{path.stem}"))
 
 
 KINDS: Mapping[Kind, Callable[[], Pairs]] = {
-    "attack": partial(of_files, "attacks/*.py", by_attribute),
+    "attack": partial(of_files, "attacks", "*.py", by_attribute),
     "prior": generators,
-    "victim": partial(of_files, "victims/models/*.py", by_file),
-    "data": partial(of_files, "victims/data/*.py", by_file),
-    "defense": partial(of_files, "defenses/*.py", by_file),
-    "label method": partial(of_files, "attacks/labels/*.py", by_file),
-    "metric": partial(of_files, "benchmark/scoring/metrics.py", by_decorator),
-    "recipe": partial(of_files, "benchmark/recipes/*.yaml", by_comment),
+    "victim": partial(of_files, "victims.models", "*.py", by_file),
+    "data": partial(of_files, "victims.data", "*.py", by_file),
+    "defense": partial(of_files, "defenses", "*.py", by_file),
+    "label method": partial(of_files, "attacks.labels", "*.py", by_file),
+    "metric": partial(of_files, "benchmark.scoring", "metrics.py", by_decorator),
+    "recipe": partial(of_files, "benchmark.recipes", "*.yaml", by_comment),
 }
 """How the names of a kind are found."""
