@@ -7,7 +7,6 @@ from functools import partial
 from textwrap import shorten
 from typing import Any
 
-import timm
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -53,14 +52,22 @@ def of_torchvision(name: str, *, image_shape: tuple[int, int, int], num_classes:
 
 def of_timm(name: str, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     """The model; if its form depends on the size of the images, as a transformer's does, it is built for that size."""
+    import timm  # takes most of a second, and few runs need it
+
     channels, *size = image_shape
     sized: dict[str, Any] = {"img_size": tuple(size)} if timm.get_pretrained_cfg_value(name, "fixed_input_size") else {}
     return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **sized)
 
 
+def names_of_timm() -> list[str]:
+    import timm
+
+    return timm.list_models()
+
+
 LIBRARIES: dict[str, tuple[Callable[[], list[str]], Make]] = {
     "torchvision": (partial(torchvision.models.list_models, module=torchvision.models), of_torchvision),
-    "timm": (timm.list_models, of_timm),
+    "timm": (names_of_timm, of_timm),
 }
 
 
