@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from benchmark.command_line import expanded, explain, normalized, options_of, run_parser
+from benchmark.command_line import expanded, explain, normalized, options_of, parser_of, run_parser
 from benchmark.names import ROOT, summary
 from victims.errors import InputError, Notice, Unfinished
 from victims.names import nearest
@@ -73,8 +73,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     if command == "submit":
         return submit(rest)
     function = imported(command)
-    parser = ArgumentParser(prog=f"{PROGRAM} {command}", description=summary_of(command), exit_on_error=False)
-    parser.add_function_arguments(function, as_positional=True)
+    parser = parser_of(function, f"{PROGRAM} {command}", summary_of(command))
     return function(**parser.parse_args(flags_set(function, rest)).as_dict()) or 0
 
 

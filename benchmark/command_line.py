@@ -5,7 +5,7 @@ Nothing here imports torch: help and most mistakes are answered at once.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -28,6 +28,16 @@ def run_parser(program: str, description: str) -> ArgumentParser:
         about = abouts()[name]
         also = f" Also --{about.alias}." if about.alias else ""
         parser.add_argument(f"--{name}", type=hints[name], default=default, help=(about.help + also).replace("%", "%%"))
+    return parser
+
+
+def parser_of(function: Callable[..., Any], program: str, description: str) -> ArgumentParser:
+    """A parser of a command's own options. What its docstring leaves out is an option of a run, and explained there."""
+    parser = ArgumentParser(prog=program, description=description, exit_on_error=False)
+    parser.add_function_arguments(function, as_positional=True)
+    for action in parser._actions:
+        if action.help is None and action.dest in abouts():
+            action.help = abouts()[action.dest].help.replace("%", "%%")
     return parser
 
 

@@ -14,6 +14,7 @@ from benchmark.config import Config
 from benchmark.run import reproducible
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.tasks.capture import capture_task
+from leaderboard.options import Options
 from leaderboard.statistics import clustered_interval
 from leaderboard.table import NOTHING, Table
 from victims.errors import InputError
@@ -26,35 +27,27 @@ HEADINGS = {
 
 def labels(
     *,
-    data: str = "photos",
-    split: str = "test",
-    size: int = 32,
-    data_dir: Path = Path("data"),
-    victim: str = "convnet",
-    victim_weights: str = "random",
-    victim_mode: Literal["eval", "train"] = "eval",
-    weights_dir: Path = Path("weights"),
+    data: str = Options.data,
+    split: str = Options.split,
+    size: int = Options.size,
+    data_dir: Path = Options.data_dir,
+    victim: str = Options.victim,
+    victim_weights: str = Options.victim_weights,
+    victim_mode: Literal["eval", "train"] = Options.victim_mode,
+    weights_dir: Path = Options.weights_dir,
     methods: str = ",".join(sorted(known_methods())),
     batch: str = "1,4,16,64",
-    batches: str = "random",
+    batches: str = Options.batches,
     trials: int = 20,
     defense: str = "none",
-    seed: int = 0,
+    seed: int = Options.seed,
 ) -> None:
     """How many of a batch's labels its update reveals, by method and batch size.
 
     Args:
-        data: the data set.
         split: the split that the batches come from.
-        size: side of the images in pixels.
-        data_dir: the folder of data sets that come as files.
-        victim: the model.
-        victim_weights: `random`, `calibrated` or a file, as `run --victim-weights` takes it.
-        victim_mode: whether the client computes its update in eval or in train mode.
-        weights_dir: folder with weights that are not shipped.
         methods: methods of label recovery with commas between them; also dotted paths to functions of your own.
         batch: images per update; several sizes with commas between them.
-        batches: how batches are drawn, as `run --batches` takes it.
         trials: batches per size.
         defense: what the client does to its update: none, or name:parameter.
         seed: of the victim's weights and of the defense.

@@ -18,6 +18,7 @@ from benchmark.run import reproducible
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense
+from leaderboard.options import Options
 from leaderboard.table import NOTHING, Table
 from victims.data.base import ImageData
 from victims.errors import InputError
@@ -31,13 +32,13 @@ AT_ONCE = 256  # test images
 def utility(
     *,
     defense: str = "none,sparsification:0.5,sparsification:0.9",
-    data: str = "photos",
-    size: int = 32,
-    data_dir: Path = Path("data"),
-    victim: str = "convnet",
-    victim_weights: str = "random",
-    victim_mode: Literal["eval", "train"] = "eval",
-    weights_dir: Path = Path("weights"),
+    data: str = Options.data,
+    size: int = Options.size,
+    data_dir: Path = Options.data_dir,
+    victim: str = Options.victim,
+    victim_weights: str = Options.victim_weights,
+    victim_mode: Literal["eval", "train"] = Options.victim_mode,
+    weights_dir: Path = Options.weights_dir,
     batch: int = 16,
     trials: int = 20,
     lr: float = 0.05,
@@ -49,12 +50,6 @@ def utility(
     Args:
         defense: what the client does to its update: none, or name:parameter:...; several with commas between them.
         data: the data set; its train split trains, its test split tests.
-        size: side of the images in pixels.
-        data_dir: the folder of data sets that come as files.
-        victim: the model.
-        victim_weights: `random`, `calibrated` or a file, as `run --victim-weights` takes it.
-        victim_mode: whether the client computes its update in eval or in train mode.
-        weights_dir: folder with weights that are not shipped.
         batch: images per update.
         trials: batches for which the update is compared with the undefended one, at the initial weights.
         lr: learning rate of the training by plain SGD, in which every step is one client's update.

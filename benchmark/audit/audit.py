@@ -18,6 +18,7 @@ from benchmark.run import reproducible, run
 from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import capture_task
+from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
 from victims.data.base import ImageData
@@ -55,15 +56,15 @@ def audit(
     labels: Path | None = None,
     defense: str = "none",
     minutes: float = 30,
-    victim_weights: str = "random",
-    victim_mode: Literal["eval", "train"] = "eval",
-    prior: str = "dcgan-photos32",
-    size: int = 32,
+    victim_weights: str = Options.victim_weights,
+    victim_mode: Literal["eval", "train"] = Options.victim_mode,
+    prior: str = Options.prior,
+    size: int = Options.size,
     batch: int = 1,
     most: int = 8,
-    seed: int = 0,
+    seed: int = Options.seed,
     out: Path = Path("audit"),
-    weights_dir: Path = Path("weights"),
+    weights_dir: Path = Options.weights_dir,
 ) -> None:
     """What leaks of your own images through the updates of your own model, as one page.
 
@@ -78,14 +79,10 @@ def audit(
         defense: what the client does: none, noise:0.01, ...; several with commas between them.
         minutes: time for all attacks on all images under all defenses.
         victim_weights: `random`, or a file of trained weights.
-        victim_mode: `eval` or `train`: the mode in which the client computes its update.
-        prior: the generator of attacks that use one.
-        size: side of the images in pixels.
         batch: images per update.
         most: images that are attacked; fewer if the time is too short.
         seed: of weights and starts.
         out: folder of results; the page is its audit.html.
-        weights_dir: folder with weights that are not shipped.
 
     Raises:
         InputError: there are no such images, too few of them, or too little time.

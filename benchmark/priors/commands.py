@@ -10,6 +10,7 @@ from benchmark.priors.learn import learn
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
 from benchmark.registry import open_data
 from benchmark.scoring.lpips import Lpips
+from leaderboard.options import Options
 from leaderboard.table import Table
 from priors import names, weights
 from priors.by_name import find
@@ -21,7 +22,6 @@ def list_priors(*, weights_dir: Path = Path("weights")) -> None:
     """List the generators that have names, and say where missing files are available.
 
     Args:
-        weights_dir: the folder whose `priors/` holds the files.
     """
     rows = []
     for name in names.shipped():
@@ -44,21 +44,18 @@ def list_priors(*, weights_dir: Path = Path("weights")) -> None:
 def quality(
     prior: str,
     *,
-    data: str = "photos",
-    split: str = "test",
-    data_dir: Path = Path("data"),
-    weights_dir: Path = Path("weights"),
+    data: str = Options.data,
+    split: str = Options.split,
+    data_dir: Path = Options.data_dir,
+    weights_dir: Path = Options.weights_dir,
     count: int = 2_000,
-    seed: int = 0,
+    seed: int = Options.seed,
 ) -> None:
     """Measure how close a generator's images are to a held-out split of a data set: KID and FID.
 
     Args:
         prior: the generator, as in `run --prior`.
-        data: the data set.
         split: the images that the generator's are compared with.
-        data_dir: the folder that holds the data set's own, for data sets that come as files.
-        weights_dir: folder with weights that are not shipped: generators in `priors/`, the LPIPS backbone in `lpips/`.
         count: images drawn from the generator.
         seed: of its latents, and of its weights where it is untrained.
     """
@@ -93,20 +90,17 @@ def quality(
 def train(
     out: Path,
     *,
-    data: str = "photos",
-    size: int = 32,
-    data_dir: Path = Path("data"),
+    data: str = Options.data,
+    size: int = Options.size,
+    data_dir: Path = Options.data_dir,
     conditional: bool = False,
     steps: int = 8_000,
-    seed: int = 0,
+    seed: int = Options.seed,
 ) -> None:
     """Train a DCGAN on a data set's train split; the same command resumes a training that was stopped.
 
     Args:
         out: the .safetensors file to write; a record (.json) and a grid of samples (.png) are written beside it.
-        data: the data set.
-        size: side of the images in pixels.
-        data_dir: the folder that holds the data set's own, for data sets that come as files.
         conditional: whether the generator is given the class.
         steps: rounds of generator against discriminator, on batches of 64.
         seed: of weights, latents and images.

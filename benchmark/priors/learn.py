@@ -14,6 +14,7 @@ from attacks.giml import GIML
 from benchmark.config import Config
 from benchmark.priors.federation import simulate
 from benchmark.run import reproducible
+from leaderboard.options import Options
 from priors import checkpoint, weights
 from priors.dcgan import DCGAN
 from victims.errors import InputError
@@ -25,30 +26,26 @@ SHOWN, COLUMNS = 8, 9  # latents in the picture, and snapshots over the steps
 def learn(
     out: Path,
     *,
-    data: str = "photos",
-    size: int = 32,
-    data_dir: Path = Path("data"),
+    data: str = Options.data,
+    size: int = Options.size,
+    data_dir: Path = Options.data_dir,
     victim: str = "lenet",
     rounds: int = 4,
-    between: int = 0,
+    between: int = Options.between,
     clients: int = 200,
     batch: int = 1,
     defense: str = "none",
     steps: int = 200,
-    preset: str = "default",
+    preset: str = Options.preset,
     set: list[str] | None = None,
-    seed: int = 0,
+    seed: int = Options.seed,
 ) -> None:
     """Learn a DCGAN by GIML, only from the updates that clients share; the same command continues a stopped one.
 
     Args:
         out: the .safetensors file to write; a record (.json) and samples over the steps (.png) are written beside it.
         data: the data set; updates are computed from images of its train split.
-        size: side of the images in pixels.
-        data_dir: the folder of data sets that come as files.
-        victim: the model.
         rounds: rounds of federated learning.
-        between: steps of training from one round to the next; with 0 every round has new weights.
         clients: clients that share an update in every round, each of its own batch.
         batch: images per update.
         defense: what a client does to its update: none, or name:parameter; the server knows which it is.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import command_line
+from benchmark.__main__ import COMMANDS, imported
 from benchmark.option_table import table
 from leaderboard.options import Options, abouts, defaults, option
 
@@ -54,3 +55,9 @@ def test_other_ways_to_write_an_option():
         "run", "--weights_dir=w", "--victim_mode", "train", "--mini_batch=2",
     ]  # fmt: skip
     assert command_line.normalized(["--set=a=1 b=2", "--set+=c=3"]) == ["--set+=a=1", "--set+=b=2", "--set+=c=3"]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"run", "submit"}))
+def test_every_option_of_every_command_is_explained(command):
+    parser = command_line.parser_of(imported(command), command, "")
+    assert [action.dest for action in parser._actions if not action.help] == []
