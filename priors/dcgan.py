@@ -36,7 +36,7 @@ class LastBlock(nn.Module):
 
 
 class DCGAN(Prior):
-    """The DCGAN of GIAS and GIML: small, for 32 or 64 px, with or without classes.
+    """DCGAN, the generator of GIAS and GIML: small, for 32 or 64 px, with or without classes.
 
     Latent 100 -> 4x4 -> 8x8 -> ... -> `size`, each block with half the channels, the last but one `ngf`.
 

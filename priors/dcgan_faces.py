@@ -39,7 +39,7 @@ class LastBlock(nn.Sequential):
 
 
 class DCGANFaces(Prior):
-    """A DCGAN of faces at 32 px, trained by others.
+    """DCGAN of faces at 32 px, in the form of fletchersarip93/face-generator.
 
     Latent 100 -> 4x4 -> 4x4 with half the channels -> 8x8 -> 16x16 -> 32x32; latents are uniform on (-1, 1).
     """
