@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def dispatch(arguments: Sequence[str]) -> int:
+def dispatch(arguments: list[str]) -> int:
     """Run the command that the first words name."""
-    if arguments and arguments[0] in ("--help", "-h"):
+    if arguments[:1] in (["--help"], ["-h"]) or arguments[:2] in (["prior", "--help"], ["prior", "-h"]):
         print(overview())
         return 0
     words = 2 if arguments[:1] == ["prior"] else 1
