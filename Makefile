@@ -19,6 +19,10 @@ LOWER    = $(shell echo '$(1)' | tr A-Z_ a-z-)
 QUOTED   = '$(subst ','\'',$(value $(1)))'
 OPTIONS  = $(foreach name,$(filter-out $(OURS) $(1),$(GIVEN)),--$(call LOWER,$(name))=$(call QUOTED,$(name)))
 
+ifneq ($(filter environment,$(firstword $(origin METHOD))),)
+  $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
+endif
+
 .PHONY: help bench submit reproduce audit leaderboard speed list priors prior docs test test-all lint format clean
 
 help:  ## this list

@@ -5,7 +5,9 @@ folder, and adding something to it is one file there; only the files' names, doc
 """
 
 import ast
+import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -57,9 +59,15 @@ def require(kind: Kind, name: str) -> None:
 
 
 def summary(node: ast.AST) -> str:
-    """The first line of a docstring, or nothing."""
+    """The first sentence of a docstring, or nothing."""
     text = ast.get_docstring(node) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) else None
-    return (text or "").partition("\n")[0]
+    return first_sentence(text or "")
+
+
+def first_sentence(text: str) -> str:
+    """On one line. An abbreviation such as `et al.` ends no sentence if what follows begins with a small letter."""
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z`])", paragraph, maxsplit=1)[0]
 
 
 def by_attribute(path: Path, module: str) -> Pairs:
@@ -96,8 +104,9 @@ def by_decorator(path: Path, module: str) -> Pairs:
 
 
 def by_comment(path: Path, module: str) -> Pairs:
-    """A file of data whose first line says what it is."""
-    yield path.stem, Named("", "", path.read_text().partition("\n")[0].removeprefix("# "))
+    """A file of data that begins with a comment on what it is."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    yield path.stem, Named("", "", first_sentence("\n".join(line.lstrip("# ") for line in comment)))
 
 
 def generators() -> Pairs:

@@ -1,5 +1,6 @@
 """The documentation of options, and what a new option needs."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +62,12 @@ def test_other_ways_to_write_an_option():
 def test_every_option_of_every_command_is_explained(command):
     parser = command_line.parser_of(imported(command), command, "")
     assert [action.dest for action in parser._actions if not action.help] == []
+
+
+def test_a_method_in_the_environment_is_not_silently_ignored():
+    done = subprocess.run(
+        ["make", "-n", "-o", ".venv/.ready", "bench"],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"METHOD": "ig"},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "make bench METHOD=ig" in done.stderr
