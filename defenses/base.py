@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -17,7 +18,13 @@ class Defense(ABC):
     A client can act at four places, and a defense overrides the methods of those at which it does: the model that is
     trained, the images that form a batch, the gradient that is computed from them, the update that is sent. All
     randomness comes from the generators that are passed in.
+
+    Class attributes:
+        examples: uses of it as DEFENSE= takes them, a mild one first; two with different parameters, if it has any. The
+            contract tests run every attack under the first, and one attack under all.
     """
+
+    examples: ClassVar[tuple[str, ...]] = ()
 
     @property
     def axis(self) -> Mapping[str, float]:

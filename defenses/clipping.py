@@ -17,6 +17,8 @@ TINY = 1e-30  # a tensor of zeros stays one, with finite gradients
 class Clipping(Defense):
     """Tensors (or the update) longer than a bound are shortened to it: g min(c / |g|, 1) in l2 norms."""
 
+    examples = ("clipping:0.1", "clipping:0.1:global")
+
     def __init__(self, bound: float, by: Literal["layer", "global"] = "layer") -> None:
         """
         Args:

@@ -28,6 +28,8 @@ class DPSGD(Defense):
     round.
     """
 
+    examples = ("dp_sgd:1:0.001", "dp_sgd:0.5:0.01")
+
     def __init__(self, bound: float, noise: float) -> None:
         """
         Args:

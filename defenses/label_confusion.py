@@ -14,6 +14,8 @@ class LabelConfusion(Defense):
     estimate over the client's classes, and the client needs enough images of each class.
     """
 
+    examples = ("label_confusion:1", "label_confusion:2")
+
     def __init__(self, labels: int) -> None:
         """
         Args:

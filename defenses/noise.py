@@ -16,6 +16,8 @@ from victims.victim import Gradient, Victim
 class Noise(Defense):
     """Independent noise of mean zero on every entry of the update."""
 
+    examples = ("noise:0.001", "noise:0.01:laplacian")
+
     def __init__(self, std: float, kind: Literal["gaussian", "laplacian"] = "gaussian") -> None:
         """
         Args:

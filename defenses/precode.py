@@ -26,6 +26,8 @@ class Precode(Defense):
     victims (convnet: 3.2 of 3.3 million), and a classifier that learns from noisy features.
     """
 
+    examples = ("precode:16", "precode:8:0.1")
+
     def __init__(self, size: int = 256, beta: float = 1e-3) -> None:
         """
         Args:

@@ -16,6 +16,8 @@ class Quantization(Defense):
     that, and |g| is the tensor's l2 norm.
     """
 
+    examples = ("quantization:16", "quantization:4")
+
     def __init__(self, levels: int) -> None:
         """
         Args:

@@ -13,6 +13,8 @@ TINY = 1e-30  # a tensor of zeros has no mean magnitude: it stays zero, and its 
 class Sign(Defense):
     """Every entry becomes its sign: 1, -1 or 0."""
 
+    examples = ("sign",)
+
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
         return {name: g.sign() for name, g in update.items()}
 

@@ -30,6 +30,8 @@ class Soteria(Defense):
     last; in the code 0 / 0 makes the threshold NaN, and nothing is masked. Here they are not counted.
     """
 
+    examples = ("soteria:0.3", "soteria:0.6")
+
     def __init__(self, rate: float, layer: str = "") -> None:
         """
         Args:

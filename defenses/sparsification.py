@@ -14,6 +14,8 @@ from victims.victim import Gradient, Victim
 class Sparsification(Defense):
     """Only the largest entries of every tensor are sent; the others are zero."""
 
+    examples = ("sparsification:0.5", "sparsification:0.9")
+
     def __init__(self, rate: float) -> None:
         """
         Args:

@@ -23,6 +23,7 @@ from benchmark.scoring.metrics import score
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
 from benchmark.tasks.module import GradientDataModule
+from defenses.base import Defense
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError
@@ -32,24 +33,20 @@ from victims.victim import Victim, build, gradient
 ATTACKS = registered("attack")
 STEPS = 6
 DEFENSES = registered("defense")
-EXAMPLES = {  # two uses of every defense, with different parameters if it has any; a chain has this order
-    "precode": ("precode:16", "precode:8:0.1"),
-    "label_confusion": ("label_confusion:1", "label_confusion:2"),
-    "dp_sgd": ("dp_sgd:1:0.001", "dp_sgd:0.5:0.01"),
-    "soteria": ("soteria:0.3", "soteria:0.6"),
-    "clipping": ("clipping:0.1", "clipping:0.1:global"),
-    "sparsification": ("sparsification:0.5", "sparsification:0.9"),
-    "quantization": ("quantization:16", "quantization:4"),
-    "sign": ("sign", "sign"),
-    "noise": ("noise:0.001", "noise:0.01:laplacian"),
-}
-USES = {name: uses for name, uses in EXAMPLES.items() if name in DEFENSES}
+ACTS = ("model", "class_counts", "gradient_fn", "__call__")  # the places where a client can act, in its order
+
+
+def acts_at(defense: type[Defense]) -> int:
+    return next(place for place, method in enumerate(ACTS) if method in vars(defense))
+
+
+IN_ORDER = sorted(DEFENSES, key=lambda name: (acts_at(DEFENSES[name]), name))
 REFUSES = {"idlg": "precode"}  # it needs features that are never negative; those of a bottleneck can be negative
 
 
 def together(attack: str) -> str:
     """A chain of all defenses that the attack accepts."""
-    return "+".join(mild for name, (mild, _) in USES.items() if name != REFUSES.get(attack))
+    return "+".join(DEFENSES[name].examples[0] for name in IN_ORDER if name != REFUSES.get(attack))
 
 
 every_attack = pytest.mark.parametrize("method", ATTACKS.values(), ids=ATTACKS.keys())
@@ -366,16 +363,19 @@ def defended() -> Callable[..., Task]:
     return take
 
 
-def test_every_defense_has_an_example():
-    missing = ", ".join(sorted(DEFENSES.keys() - EXAMPLES.keys()))
-    assert not missing, f"add two uses of {missing} to EXAMPLES at the top of this file"
+@pytest.mark.parametrize("name", DEFENSES)
+def test_every_defense_has_examples_of_its_use(name):
+    uses = DEFENSES[name].examples
+    assert uses, f"give {name} uses in its class attribute examples"
+    assert {use.partition(":")[0] for use in uses} == {name}
+    assert len(set(uses)) == len(uses) == (2 if inspect.signature(DEFENSES[name]).parameters else 1)
 
 
 @pytest.mark.parametrize(
     ("method", "text"),
     [
         *(pytest.param(m, together(name), id=f"{name}-all") for name, m in ATTACKS.items() if not m.analytic),
-        *(pytest.param(IG, use, id=f"ig-{use}") for uses in USES.values() for use in dict.fromkeys(uses)),
+        *(pytest.param(IG, use, id=f"ig-{use}") for name in IN_ORDER for use in DEFENSES[name].examples),
     ],
 )
 def test_steps_change_the_variables_under_a_defense(method, text, make, defended, monkeypatch):
@@ -404,10 +404,11 @@ def test_steps_change_the_variables_under_a_defense(method, text, make, defended
         assert all(tensor.isfinite().all() for tensor in (last.values() if isinstance(last, dict) else [last]))
 
 
-@pytest.mark.parametrize("name", USES)
+@pytest.mark.parametrize("name", DEFENSES)
 def test_a_surrogate_depends_only_on_the_update(name, defended):
     """Two clients with different images and parameters but the same update have the same surrogate."""
-    (mild, strong), victim = USES[name], defended(USES[name][0]).observation.victim
+    mild, strong = DEFENSES[name].examples[0], DEFENSES[name].examples[-1]
+    victim = defended(mild).observation.victim
     received = {n: g[None] for n, g in defended(mild).observation.update.items()}
     estimates = [defended(mild).observation.knowledge.estimate]
     estimates.append(defended(strong, (8, 30, 77)).observation.knowledge.estimate)
@@ -418,7 +419,7 @@ def test_a_surrogate_depends_only_on_the_update(name, defended):
     assert all(torch.equal(g, other[n]) for n, g in one.items())
 
 
-@pytest.mark.parametrize("text", [use for uses in USES.values() for use in dict.fromkeys(uses)])
+@pytest.mark.parametrize("text", [use for defense in DEFENSES.values() for use in defense.examples])
 def test_a_surrogate_brings_the_true_gradient_no_further_from_the_update(text, defended):
     task = defended(text)
     victim, update = task.observation.victim, task.observation.update
