@@ -43,7 +43,7 @@ def least_squares(a: Tensor, b: Tensor) -> Solution:
     a, b, lost = reduce(a, b[:, None])
     if tall and dtrcon(a.numpy())[0] > tolerance:
         return Solution(torch.linalg.solve_triangular(a, b, upper=True)[:, 0], len(a), lost)
-    solved = torch.linalg.lstsq(a, b, rcond=tolerance, driver="gelsy")
+    solved = torch.linalg.lstsq(a, b, rcond=tolerance, driver="gelsd")  # not gelsy: wrong rank in torch 2.11
     x = solved.solution
     return Solution(x[:, 0], int(solved.rank), math.hypot(float((a @ x - b).norm()), lost))
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch import nn
 
@@ -157,6 +158,24 @@ def test_least_squares_is_the_pseudo_inverse(shape, lacking):
     assert solution.rank == rank == int(torch.linalg.matrix_rank(a))
     torch.testing.assert_close(solution.x, expected, rtol=1e-9, atol=1e-11)
     assert solution.residual == pytest.approx(float((a @ expected - b).norm()), abs=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(46, 64), (64, 64), (90, 64), (300, 40)], ids=str)
+@pytest.mark.parametrize("kind", ["full rank", "graded", "repeated columns", "zero rows and columns"])
+def test_least_squares_has_the_rank_solution_and_residual_of_scipy(shape, kind):
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=shape), random.normal(size=shape[0])
+    if kind == "graded":
+        a *= np.logspace(0, -6, shape[1])
+    elif kind == "repeated columns":
+        a[:, ::2] = a[:, 1::2]
+    elif kind == "zero rows and columns":
+        a[::7], a[:, ::5] = 0, 0
+    expected, _, rank, _ = scipy.linalg.lstsq(a, b, cond=max(shape) * np.finfo(float).eps, lapack_driver="gelss")
+    solution = least_squares(torch.from_numpy(a), torch.from_numpy(b))
+    assert solution.rank == rank == np.linalg.matrix_rank(a)
+    np.testing.assert_allclose(solution.x, expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
+    assert solution.residual == pytest.approx(np.linalg.norm(a @ expected - b), rel=1e-9, abs=1e-9)
 
 
 @each_convolution
