@@ -1,7 +1,10 @@
 """Files of trained weights in the layout of their authors: read without running code, or refused in one line."""
 
 import hashlib
-from collections.abc import Iterator
+import re
+from argparse import Namespace
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -10,8 +13,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.serialization import safe_globals
 
+from victims.data.base import some
 from victims.errors import InputError
+
+NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "ema", "model_ema", "state_dict_ema")
+"""Where training scripts put a state dict; of several the first one counts: trained weights before their averages."""
+
+PREFIXES = frozenset(("module", "model", "net", "network", "_module"))
+"""Names of the attribute that holds the model, in wrappers and training classes."""
+
+WRAPPERS = r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
+"""What torch puts inside keys, at any depth: compiled, checkpointed and sharded modules."""
 
 
 def tensors(path: Path) -> Any:
@@ -23,8 +37,17 @@ def tensors(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"no weights at {path}; put them there, or fix the path.")
     try:
-        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with safe_globals([Namespace]):  # options beside the weights; it holds values and runs nothing
+            return torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # on another kind of file the reader may fail in any way
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found:
+            raise InputError(
+                f"{path} is not a file of plain tensors: it also holds a {found[1]}, which only its own code can read; "
+                "save model.state_dict() alone."
+            ) from None
         raise InputError(f"{path} is not a file of plain tensors ({type(error).__name__}); get it again.") from None
 
 
@@ -57,27 +80,79 @@ def find(name: str, folder: Path) -> Path:
 def load(model: nn.Module, path: Path, name: str) -> None:
     """Give a model all of its weights and buffers, in place.
 
-    The file holds a state dict, or has one under `state_dict` or `model`; a prefix `module.` is removed.
+    The file holds a state dict, or has one under one of `NESTED`. A prefix that all of its keys have (`module.`,
+    `model.`, ...) is removed; with one, keys without it are no part of the model and left out.
 
     Args:
         name: of the model, for messages.
 
     Raises:
-        InputError: no such file, or of another model, other classes or another image size.
+        InputError: no such file, or of another model, other classes or another image size; or its numbers are no
+            weights.
     """
     state = tensors(path)
     with expected(f"a state dict of {name}", path):
-        for wrapper in ("state_dict", "model"):
-            state = state.get(wrapper, state)
-        given = {key.removeprefix("module."): torch.as_tensor(tensor) for key, tensor in state.items()}
-    for key, own in model.state_dict().items():
-        if key in given and given[key].shape != own.shape:
-            raise InputError(
-                f"{path} does not fit {name} here: its {key} is {sides(given[key])}, not {sides(own)}; "
-                "give weights for the data's classes and --size."
-            )
+        while inner := [state[key] for key in NESTED if isinstance(state.get(key), Mapping)]:
+            state = inner[0]
+        given = {re.sub(WRAPPERS, "", key): value for key, value in state.items()}
+    own = {re.sub(WRAPPERS, "", key): key for key in model.state_dict()}
+    prefix = prefix_of(given, own, path, name)
     with expected(f"a state dict of {name}", path):
-        model.load_state_dict(given)
+        given = {
+            own.get(plain, plain): torch.as_tensor(value)
+            for key, value in given.items()
+            if key.startswith(prefix) and (plain := key.removeprefix(prefix))
+        }
+    for key, tensor in model.state_dict().items():
+        if key in given:
+            compare(given[key], tensor, key, path, name)
+    with expected(f"a state dict of {name}", path):
+        missing, unexpected = model.load_state_dict(given, strict=False)
+    if missing or unexpected:
+        lacks = f" its keys lack {some(missing)};" if missing else ""
+        has = f" the model has no {some(unexpected)};" if unexpected else ""
+        raise InputError(f"{path} is not a state dict of {name}:{lacks}{has} give the weights of this model.")
+
+
+def prefix_of(given: Iterable[str], own: Container[str], path: Path, name: str) -> str:
+    """What stands before the model's own keys in the file's: nothing, or a prefix with a dot at its end.
+
+    Raises:
+        InputError: the file holds several such models, and the prefixes do not tell which.
+    """
+    found: Counter[str] = Counter()
+    for key in given:
+        parts = key.split(".")
+        found.update(".".join([*parts[:i], ""]) for i in range(len(parts)) if ".".join(parts[i:]) in own)
+    most = [prefix for prefix, count in found.items() if count == max(found.values())]
+    if not most or "" in most:
+        return ""
+    usual = [prefix for prefix in most if set(prefix.split(".")[:-1]) <= PREFIXES]
+    if len(most) > 1 and len(usual) != 1:
+        raise InputError(
+            f"{path} has {len(most)} models like {name}, under {some(most)}; save the one to attack alone."
+        )
+    return (usual or most)[0]
+
+
+def compare(given: Tensor, own: Tensor, key: str, path: Path, name: str) -> None:
+    """Refuse a tensor that a model cannot have in place of its own.
+
+    Raises:
+        InputError: another shape, another kind of numbers, or NaN or infinite ones.
+    """
+    if given.shape != own.shape:
+        raise InputError(
+            f"{path} does not fit {name} here: its {key} is {sides(given)}, not {sides(own)}; "
+            "give weights for the data's classes and --size."
+        )
+    if not own.is_floating_point():
+        return
+    if not given.is_floating_point():
+        kind = str(given.dtype).removeprefix("torch.")
+        raise InputError(f"{path} does not fit {name}: its {key} is {kind}, not floating point; give trained weights.")
+    if not given.to(own.dtype).isfinite().all() and own.isfinite().all():
+        raise InputError(f"{path} has NaN or infinite numbers in {key}; give weights of a training that went well.")
 
 
 def sides(tensor: Tensor) -> str:

@@ -2,11 +2,15 @@
 
 import hashlib
 import pickle
+import re
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as lightning
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from tests.conftest import SHARED
 from victims import checkpoints
@@ -31,8 +35,12 @@ def trained():
     return model.state_dict()
 
 
-def in_parallel(state):
-    return {f"module.{name}": tensor for name, tensor in state.items()}
+def under(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+def zeros(state):
+    return {name: torch.zeros_like(tensor) for name, tensor in state.items()}
 
 
 def old(state):
@@ -44,9 +52,17 @@ def old(state):
     ("name", "wrap"),
     [
         ("bare.pt", lambda s: s),
-        ("full.th", lambda s: {"best_prec1": 91.7, "state_dict": in_parallel(old(s))}),
+        ("full.th", lambda s: {"best_prec1": 91.7, "state_dict": under("module.", old(s))}),
         ("timm.pth", lambda s: {"model": s, "epoch": 3}),
         ("st.safetensors", lambda s: s),
+        ("compiled.pt", lambda s: under("_orig_mod.", s)),
+        ("opacus.pt", lambda s: {"model_state_dict": under("_module.", s)}),
+        ("net.pt", lambda s: {"net": under("net.", s), "acc": 91.0}),
+        ("both.pt", lambda s: {"model": {"state_dict": under("model._orig_mod.module.", s)}}),
+        ("part.pt", lambda s: {re.sub("^layer1.", "layer1._orig_mod.", key): value for key, value in s.items()}),
+        ("own.pt", lambda s: under("classifier.", s) | {"loss.weight": torch.ones(10), "n_averaged": torch.tensor(3)}),
+        ("ema.pt", lambda s: {"ema": under("module.", s), "args": Namespace(lr=0.1)}),
+        ("raw.pt", lambda s: {"state_dict": under("model.", s) | under("average.", zeros(s)), "ema": zeros(s)}),
     ],
 )
 def test_every_layout_loads_whole(name, wrap, trained, tmp_path):
@@ -56,6 +72,58 @@ def test_every_layout_loads_whole(name, wrap, trained, tmp_path):
     checkpoints.load(model, path, "resnet20")
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, trained[key]), key
+
+
+class Training(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.save_hyperparameters({"lr": 0.1})
+        self.model = make_one(seed=1)
+        self.loss = nn.CrossEntropyLoss(weight=torch.ones(10))
+
+
+def test_a_checkpoint_of_lightning_loads(tmp_path):
+    training, model = Training(), make_one()
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_model_summary=False)
+    trainer.strategy.connect(training)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoints.load(model, tmp_path / "last.ckpt", "resnet20")
+    for key, tensor in training.model.state_dict().items():
+        assert torch.equal(model.state_dict()[key], tensor), key
+
+
+def test_several_models_in_a_file_are_refused_by_their_prefixes(trained, tmp_path):
+    torch.save(under("student.", trained) | under("teacher.", trained), tmp_path / "x.pt")
+    assert "2 models like resnet20, under student., teacher.; save the one" in refusal(make_one(), tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.to(torch.complex64), "conv1.weight is complex64, not floating point"),
+        (lambda w: w.to(torch.int32), "conv1.weight is int32, not floating point"),
+        (lambda w: w > 0, "conv1.weight is bool, not floating point"),
+        (lambda w: w.fill_(torch.nan), "NaN or infinite numbers in conv1.weight"),
+        (lambda w: w.double() * 1e300, "NaN or infinite numbers in conv1.weight"),  # infinite in the model's precision
+    ],
+)
+def test_numbers_that_are_no_weights_are_refused(change, message, trained, tmp_path):
+    torch.save(trained | {"conv1.weight": change(trained["conv1.weight"])}, tmp_path / "x.pt")
+    assert message in refusal(make_one(), tmp_path / "x.pt")
+
+
+def test_weights_in_half_precision_load(trained, tmp_path):
+    torch.save({key: w.half() if w.is_floating_point() else w for key, w in trained.items()}, tmp_path / "x.pt")
+    model = make_one()
+    checkpoints.load(model, tmp_path / "x.pt", "resnet20")
+    torch.testing.assert_close(model.conv1.weight, trained["conv1.weight"], rtol=1e-3, atol=1e-4)
+
+
+def test_what_a_buffer_of_the_model_has_it_may_have(tmp_path):
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor([0, -torch.inf]))
+    torch.save(model.state_dict(), tmp_path / "x.pt")
+    checkpoints.load(model, tmp_path / "x.pt", "masked")
 
 
 def refusal(model, path):
@@ -83,7 +151,9 @@ def test_what_is_no_state_dict_of_the_model_is_refused(content, tmp_path):
 
 def test_another_models_weights_are_refused(tmp_path):
     torch.save(make_one(ConvNet).state_dict(), tmp_path / "convnet.pt")
-    assert "Missing key" in refusal(make_one(), tmp_path / "convnet.pt")
+    said = refusal(make_one(), tmp_path / "convnet.pt")
+    assert "its keys lack conv1.weight, bn1.weight, bn1.bias and " in said
+    assert "the model has no body.0.weight, " in said
 
 
 class Harmful:
@@ -99,6 +169,13 @@ def test_code_in_a_file_is_not_run(tmp_path):
     for name in ("x.pt", "y.pt"):
         assert "plain tensors" in refusal(make_one(), tmp_path / name)
     assert not Harmful.ran
+
+
+def test_what_only_code_could_read_is_named(tmp_path):
+    torch.save({"state_dict": {}, "stopped": Path("x"), "rule": nn.ReLU()}, tmp_path / "x.pt")
+    said = refusal(make_one(), tmp_path / "x.pt")
+    assert re.search(r"it also holds a (pathlib\.PosixPath|torch\.nn\S+ReLU), which only its own code can read", said)
+    assert "save model.state_dict() alone" in said
 
 
 def test_broken_and_missing_files_are_refused(tmp_path):
