@@ -60,7 +60,9 @@ class Soteria(Defense):
         known = list(linear_weights(victim))
         if weight not in known:
             layers = ", ".join(name.removesuffix(".weight") for name in known)
-            raise InputError(f"soteria: '{self.layer}' is no linear layer of this victim; choose one of {layers}.")
+            asked = weight.removesuffix(".weight")
+            hint = f"choose one of {layers}" if layers else "it has none; choose another --defense"
+            raise InputError(f"soteria: '{asked}' is no linear layer that this victim trains; {hint}.")
 
         def defended(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
             gradient = gradient_fn(theta, images, labels)
@@ -80,9 +82,10 @@ class Soteria(Defense):
 
 
 def linear_weights(victim: Victim) -> Iterator[str]:
-    """The names of the weights, (outputs, features), of all linear layers."""
+    """The names of the trained weights, (outputs, features), of all linear layers."""
     layers = {id(m.weight) for m in victim.model.modules() if isinstance(m, nn.Linear)}
-    return (name for name, parameter in victim.model.named_parameters() if id(parameter) in layers)
+    parameters = victim.model.named_parameters()
+    return (name for name, parameter in parameters if id(parameter) in layers and name in victim.trained)
 
 
 def pruned(ratios: Tensor, live: Tensor, rate: float) -> Tensor:

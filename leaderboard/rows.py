@@ -32,6 +32,8 @@ class Row:
         status: `diverged` where no start ever had a finite cost.
         cost: the attacker's own, None where it diverged.
         label_counts, label_existence: scores of the labels that the attack used, None where nothing was attacked.
+        shared_parameters, total_parameters: numbers in the model that the client trains and shares, and all of them;
+            None in older rows, of which all were shared.
         axis: where the defense stands on the axis along which charts compare it, by the name of the axis; an attack
             without a defense stands at 0 on every axis.
         gradient_path: how the gradients of the victim were computed.
@@ -57,6 +59,8 @@ class Row:
     protocol: int
     label_counts: float | None = None
     label_existence: float | None = None
+    shared_parameters: int | None = None
+    total_parameters: int | None = None
     axis: Mapping[str, float] = field(default_factory=dict)
     gradient_path: str = ""
 

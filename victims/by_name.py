@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.functional import relu6
 
 from victims.errors import InputError, Notice
+from victims.victim import trained_parameters
 
 Make = Callable[..., nn.Module]
 """Called as `make(image_shape=(C, H, W), num_classes=K)`."""
@@ -75,11 +76,12 @@ def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int,
     """The model in its mode, after a trial on two images of noise. A Notice says if it does not see all pixels.
 
     Raises:
-        InputError: it cannot take the images, has no second derivative, gives no logits, or draws random numbers, as
-            dropout does, so that nobody can repeat its gradient.
+        InputError: it cannot take the images, trains no parameter, has no second derivative, gives no logits, or draws
+            random numbers, as dropout does, so that nobody can repeat its gradient.
     """
     try:
         model = elementary(make(image_shape=image_shape, num_classes=num_classes)).train(training)
+        trained_parameters(model)  # refuses a model without any
         given, seen, drew = probe(model, image_shape)
     except InputError:
         raise

@@ -18,7 +18,7 @@ from victims.errors import InputError
 M = TypeVar("M", bound=nn.Module)
 
 Gradient = dict[str, Tensor]
-"""One tensor per parameter name."""
+"""One tensor per parameter name, of the parameters that the client trains."""
 
 Statistics = dict[str, Tensor]
 """Per batch-norm layer (2, C): the mean of what enters it, and the variance."""
@@ -45,7 +45,8 @@ class Victim:
     batch-norm layers normalize by the batch and keep no running statistics. So a forward pass changes nothing.
 
     Attributes:
-        parameters: every parameter by name, detached.
+        trained: names of the parameters that the client trains and shares: those that require gradients in the model.
+        parameters: the trained ones by name, detached. The others are frozen: they stay as they are, and leave nothing.
         mean, std: (C, 1, 1); images in [0, 1] are normalized by them before they enter the model.
         penalties: names of the buffers that layers add to the loss.
         running: the model's own running batch-norm statistics; empty if it keeps none.
@@ -54,7 +55,7 @@ class Victim:
     def __init__(
         self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], training: bool = False
     ) -> None:
-        self.model = deepcopy(model).train(training).requires_grad_(False)
+        self.model = deepcopy(model).train(training)
         module: Any
         for module in self.model.modules():
             if getattr(module, "inplace", False) is True:
@@ -68,15 +69,20 @@ class Victim:
             use_batch_statistics(self.model)
         self.training = training
         self.penalties = penalties(self.model)
-        if not self.parameters:
-            raise InputError(f"{type(model).__name__} has no parameters, so there is no update to attack.")
+        self.trained = frozenset(trained_parameters(self.model))
+        self.model.requires_grad_(False)
         dtype = next(self.model.parameters()).dtype
         self.mean = torch.tensor(mean, dtype=dtype)[:, None, None]
         self.std = torch.tensor(std, dtype=dtype)[:, None, None]
 
     @property
     def parameters(self) -> Gradient:
-        return {name: parameter.detach() for name, parameter in self.model.named_parameters()}
+        return {name: p.detach() for name, p in self.model.named_parameters() if name in self.trained}
+
+    def parameter_counts(self) -> tuple[int, int]:
+        """How many numbers are shared, and how many the model has in all."""
+        shared = sum(p.numel() for p in self.parameters.values())
+        return shared, sum(p.numel() for p in self.model.parameters())
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Victim":
         self.model.to(device, dtype)
@@ -101,7 +107,7 @@ class Victim:
         return images * self.std + self.mean
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Logits of normalized images (B, C, H, W). A buffer among `parameters` replaces the model's own."""
+        """Logits of normalized images (B, C, H, W). What is among `parameters` replaces the model's own."""
         return functional_call(self.model, self._tensors(parameters), (images,))
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
@@ -162,6 +168,24 @@ def last_linear(model: nn.Module) -> str:
     if not linear:
         raise InputError(f"{type(model).__name__} has no linear layer, which the classifier should be.")
     return linear[-1]
+
+
+def trained_parameters(model: nn.Module) -> list[str]:
+    """The names of the parameters that require gradients, which a client trains and shares.
+
+    Raises:
+        InputError: there are none.
+    """
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise InputError(f"{type(model).__name__} has no parameters, so there is no update to attack.")
+    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    if not trained:
+        raise InputError(
+            f"all {len(parameters)} parameters of {type(model).__name__} are frozen, so there is no update to attack; "
+            "call requires_grad_() on those that the client trains."
+        )
+    return trained
 
 
 def penalties(model: nn.Module) -> list[str]:

@@ -62,6 +62,8 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
             raise refusal(names[module], module, fault)
         if x.numel() != value.numel() or not torch.allclose(x.flatten(), value.flatten()):
             raise refusal(names[module], module, "its input is not the output before it, as with a residual")
+        if any(f"{names[module]}.{name}".lstrip(".") not in victim.trained for name, _ in module.named_parameters()):
+            raise refusal(names[module], module, "it is frozen, and the update holds nothing of it")
         if any(layer.name == names[module] for layer in layers) and list(module.parameters()):
             raise refusal(names[module], module, "it is passed twice, and its gradient is a sum of two")
         with torch.no_grad():

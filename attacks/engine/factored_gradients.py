@@ -227,7 +227,7 @@ def joined(layer: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Layers:
-    """All layers with parameters of a victim whose gradient can be factored.
+    """All layers with trained parameters of a victim whose gradient can be factored.
 
     Attributes:
         modules: by name; each is called once.
@@ -262,10 +262,14 @@ class Layers:
 
 
 def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:
-    """The layers with parameters, if all of them can be factored and no layer adds to the loss."""
-    modules = dict(victim.model.named_modules())
-    layers = {n: m for n, m in modules.items() if any(True for _ in m.parameters(recurse=False))}
-    if victim.penalties or not all(map(is_plain, layers.values())):
+    """The layers with trained parameters, if all of them can be factored and no layer adds to the loss."""
+    own = {
+        layer: [joined(layer, name) for name, _ in module.named_parameters(recurse=False)]
+        for layer, module in victim.model.named_modules()
+    }
+    layers = {n: victim.model.get_submodule(n) for n, names in own.items() if victim.trained.intersection(names)}
+    partly_frozen = any(not victim.trained.issuperset(own[layer]) for layer in layers)
+    if victim.penalties or partly_frozen or not all(map(is_plain, layers.values())):
         return None
     return layers
 

@@ -37,6 +37,13 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
         check_local_training(attack, observation, knowledge.local)
     if attack.made_for.get("defense") == "none" and knowledge.estimate:
         raise InputError(f"{attack.name} has no answer to a defense; run with --defense none, or --adapt false.")
+    if knowledge.estimate:
+        received = {name: g[None] for name, g in observation.gradient().items()}
+        if not knowledge.estimate(received, observation.victim)(received):
+            raise InputError(
+                f"{attack.name}: the surrogate of the defense leaves nothing to match of what is shared; run with "
+                "--adapt false."
+            )
     if attack.prior is not None:
         check_prior(attack.prior, observation)
 

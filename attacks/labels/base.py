@@ -30,7 +30,7 @@ class Classifier:
     Attributes:
         W, dW: (N, F).
         b: (N,), zeros where the layer has no bias.
-        db: (N,), or None where it has none.
+        db: (N,), or None where it has none, or a frozen one.
     """
 
     W: Tensor
@@ -84,7 +84,7 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
         )
     if "bias" in needs and layer.db is None:
         raise InputError(
-            f"{name} reads the gradient of the classifier's bias, and this victim's has none; choose llg or zlr."
+            f"{name} reads the gradient of the classifier's bias, and this victim shares none; choose llg or zlr."
         )
     if "non-negative features" in needs and (least := float(dummy_features(observation, 2).min())) < 0:
         raise InputError(
@@ -94,15 +94,22 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
 
 
 def classifier(observation: Observation) -> Classifier:
-    """The layer and its gradient in the update; entries that are not finite carry no information and become zero."""
+    """The layer and its gradient in the update; entries that are not finite carry no information and become zero.
+
+    Raises:
+        InputError: the classifier's weight is frozen.
+    """
     victim = observation.victim
     weight = victim.classifier()
     bias = weight.removesuffix("weight") + "bias"
     sent = observation.gradient()
-    W, dW = victim.parameters[weight].double(), finite(sent[weight]).flatten(1)
-    if bias not in victim.parameters:
-        return Classifier(W, W.new_zeros(len(W)), dW, None)
-    return Classifier(W, victim.parameters[bias].double(), dW, finite(sent[bias]))
+    if weight not in victim.trained:
+        raise InputError(
+            f"labels are read from the gradient of {weight}, which is frozen in this victim; run with --labels given."
+        )
+    own = {name: p.double() for name, p in victim.model.named_parameters() if name in (weight, bias)}
+    b = own.get(bias, own[weight].new_zeros(len(own[weight])))
+    return Classifier(own[weight], b, finite(sent[weight]).flatten(1), finite(sent[bias]) if bias in sent else None)
 
 
 def finite(tensor: Tensor) -> Tensor:

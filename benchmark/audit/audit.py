@@ -145,6 +145,7 @@ def audit(
         left_out=left_out,
         facts={
             "model": f"{model}, weights {config.weights_label()}, {victim_mode} mode",
+            "shared": f"{rows[0]['shared_parameters']} of {rows[0]['total_parameters']} parameters",
             "images": f"{len(ids)} of {len(data)} attacked, {size} x {size} pixels, in batches of {batch}",
             "effort": f"{steps} steps each, the best of {shown[defenses[0], ids[0]][0].row['restarts']} starts by the "
             "attacker's own cost",

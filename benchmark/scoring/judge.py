@@ -113,6 +113,7 @@ class Judge(Callback):
             self.folder.write_reconstruction(name, sample_id, png(image))
             self.folder.write_truth(sample_id, png(truth))  # the board sees nothing but the run's folder
         finite = math.isfinite(measured["cost"])
+        shared, total = task.observation.victim.parameter_counts()
         rows = [
             self.make_row(
                 task=name,
@@ -120,6 +121,8 @@ class Judge(Callback):
                 label=int(label),
                 status="ok" if finite else "diverged",
                 **{**measured, "cost": measured["cost"] if finite else None},
+                shared_parameters=shared,
+                total_parameters=total,
                 scores={metric: values[k] for metric, values in scores.items()},
                 higher_is_better={metric: METRICS[metric].higher_is_better for metric in scores},
             )

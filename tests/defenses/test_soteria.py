@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -173,7 +174,7 @@ def test_local_steps_are_each_masked_by_their_own_images_and_weights(batch):
     sent = fed_avg(victim, images, labels, local, gradient_fn)
     theta = victim.parameters
     for part in (slice(0, 2), slice(2, 3)):
-        at = Victim(victim.model, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
+        at = deepcopy(victim)
         at.model.load_state_dict(theta)
         kept = looped_mask(at, "fc2", victim.normalize(images[part]), 0.5)
         g = fed_sgd(at, images[part], labels[part])
