@@ -15,6 +15,7 @@ from torchvision.transforms.functional import center_crop, resize, to_tensor
 
 from victims.choices import Resize
 from victims.data.base import ImageData, some, split_of
+from victims.data.decode import decode
 from victims.errors import InputError, Notice
 
 RULES: Mapping[str, tuple[float, InterpolationMode]] = {
@@ -23,6 +24,8 @@ RULES: Mapping[str, tuple[float, InterpolationMode]] = {
     "gias": (9 / 8, InterpolationMode.BILINEAR),
     "ggl": (8 / 7, InterpolationMode.BILINEAR),
 }
+
+SUFFIXES = (*IMG_EXTENSIONS, ".gif", ".jfif")
 
 
 class ImageFiles(ImageData):
@@ -78,12 +81,7 @@ class ImageFiles(ImageData):
     def picture(self, index: int) -> Image.Image:
         """The stored picture, in RGB."""
         picture = self.pictures[index]
-        if isinstance(picture, np.ndarray):
-            return Image.fromarray(picture)
-        try:
-            return Image.open(picture).convert("RGB")
-        except Exception:  # Pillow's decoders raise many kinds of errors on a broken file, not only OSError
-            raise InputError(f"{picture} is no image that can be read; replace it.") from None
+        return Image.fromarray(picture) if isinstance(picture, np.ndarray) else decode(picture)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = center_crop(resize(self.picture(index), self.shorter_side, self.interpolation), self.size)
@@ -92,7 +90,7 @@ class ImageFiles(ImageData):
 
 def images_in(folder: Path) -> list[Path]:
     """The images of a folder in the order of their names; none if there is no such folder."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
 
 
 def by_class(name: str, root: Path, labels: Mapping[str, int], inside: str = "") -> dict[Path, int]:

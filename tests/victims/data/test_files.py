@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from victims.data.decode import decode
 from victims.data.files import RULES, ImageFiles, by_class, images_in
 from victims.errors import InputError, Notice
 
@@ -81,6 +82,89 @@ def test_images_of_any_kind_come_as_rgb(tmp_path):
     assert images_in(tmp_path) == sorted(files)
     data = Files(files)
     assert data.batch(range(len(data)))[0].shape == (len(files), 3, 16, 16)
+
+
+RAMP = np.linspace(20, 230, 64 * 64).reshape(64, 64).round().astype(np.uint8)
+
+
+def pixels(path):
+    return np.asarray(decode(path)).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("name", "picture"),
+    [
+        ("sixteen.png", lambda: Image.fromarray(RAMP.astype(np.uint16) * 257)),
+        ("sixteen.tif", lambda: Image.fromarray(RAMP.astype(np.uint16) * 257)),
+        ("big_endian.tif", lambda: Image.fromarray((RAMP.astype(np.uint16) * 257).astype(">u2"))),
+        ("floats.tif", lambda: Image.fromarray(RAMP.astype(np.float32) / 255)),
+        ("palette.gif", lambda: Image.fromarray(RAMP).convert("P")),
+        ("opaque.png", lambda: Image.fromarray(np.dstack([RAMP, RAMP, RAMP, np.full_like(RAMP, 255)]))),
+        ("gray_alpha.png", lambda: Image.fromarray(RAMP).convert("LA")),
+        ("cmyk.tif", lambda: Image.fromarray(np.dstack([255 - RAMP] * 3 + [0 * RAMP]), "CMYK")),
+    ],
+)
+def test_every_depth_and_mode_shows_the_same_picture(tmp_path, name, picture):
+    picture().save(tmp_path / name)
+    assert images_in(tmp_path) == [tmp_path / name]
+    assert np.abs(pixels(tmp_path / name) - RAMP[..., None]).max() <= 1
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    Image.fromarray(RAMP > 128).save(tmp_path / "a.png")
+    assert (pixels(tmp_path / "a.png") == 255 * (RAMP > 128)[..., None]).all()
+
+
+@pytest.mark.parametrize("kind", ["alpha", "palette", "color"])
+def test_what_is_transparent_is_white(tmp_path, kind):
+    image = Image.fromarray(np.dstack([RAMP, 0 * RAMP, RAMP]))
+    if kind == "alpha":
+        image.putalpha(Image.fromarray(255 * (RAMP > 128).astype(np.uint8)))
+        image.save(tmp_path / "a.png")
+        hidden = RAMP <= 128
+    else:
+        image = Image.fromarray(200 * (RAMP > 128).astype(np.uint8))
+        image.convert("P" if kind == "palette" else "L").save(tmp_path / "a.png", transparency=0)
+        hidden = RAMP <= 128
+    assert (pixels(tmp_path / "a.png")[hidden] == 255).all()
+    assert (pixels(tmp_path / "a.png")[~hidden] != 255).any(-1).all()
+
+
+def test_a_photograph_stands_upright(tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    Image.fromarray(RAMP).save(tmp_path / "a.png", exif=tags)
+    assert (pixels(tmp_path / "a.png") == np.rot90(RAMP, -1)[..., None]).all()
+
+
+def animation(path):
+    Image.fromarray(RAMP).save(path, save_all=True, append_images=[Image.fromarray(255 - RAMP)])
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "message"),
+    [
+        (
+            "12_bits.png",
+            lambda path: Image.fromarray(RAMP.astype(np.uint16) * 17).save(path),
+            "16-bit numbers up to 3910",
+        ),
+        ("depth.tif", lambda path: Image.fromarray(RAMP.astype(np.float32)).save(path), "numbers from 20 to 230"),
+        ("nan.tif", lambda path: Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(path), "from nan to nan"),
+        ("long.tif", lambda path: Image.fromarray(RAMP.astype(np.int32)).save(path), "whole numbers of 32 bits"),
+        ("moving.gif", animation, "2 frames; save the one to use"),
+        ("pages.tif", animation, "2 frames; save the one to use"),
+    ],
+)
+def test_what_needs_a_choice_is_refused_with_it(tmp_path, name, save, message):
+    save(tmp_path / name)
+    photograph(tmp_path / "z.png", 20, 20)
+    with pytest.raises(InputError, match=message) as error:
+        decode(tmp_path / name)
+    assert "\n" not in str(error.value)
+    assert "; save" in str(error.value)
+    with pytest.warns(Notice, match=name):  # and the others are used
+        assert Files(images_in(tmp_path)).readable(range(2)) == [1]
 
 
 def png_with_a_broken_chunk(path):
