@@ -1,6 +1,7 @@
 """`python -m benchmark COMMAND ...`, also installed as `gibench`."""
 
 import ast
+import errno
 import importlib
 import inspect
 import sys
@@ -39,7 +40,7 @@ SUBMIT = "Takes all options of `run` besides these. Each run of a matrix is a jo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0; one line and 2 for what the user can fix, 1 for tasks that processes left undone.
+    """The exit code: 0; one line and 2 for what the user can fix, 1 for tasks left undone.
 
     Of several runs see `run_matrix`, `reproduce`.
     """
@@ -54,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, line = 2, explain(error)
     except Unfinished as error:
         code, line = 1, str(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        code, line = 1, "the disk is full; free some space, then the same command goes on with the tasks not yet done."
     print(f"benchmark: {line}", file=sys.stderr)
     return code
 

@@ -89,8 +89,8 @@ def run(config: Config) -> RunFolder:
     if not first:
         return folder
     rows = folder.merge_rows(order)
+    print(as_text(entries(rows)) + "\n", flush=True)
     pictures = draw(folder, rows, data.classes, order)
-    print(as_text(entries(rows)) + "\n")
     for name, path in {"rows": folder.rows_file, **pictures}.items():
         print(f"{name:8} {path}")
     if config.wandb != "off":

@@ -10,7 +10,7 @@ from typing import Any
 
 from leaderboard.board import ATTACKER, MEAN_IMAGE, SETTING, Entry, Score, entries, metrics, paired
 from leaderboard.rows import FlatRow
-from leaderboard.run_folder import write_atomically
+from leaderboard.run_folder import write_atomically, write_figure
 from leaderboard.table import NOTHING, Table, common, interval, verdict
 
 SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "adapt"))
@@ -191,7 +191,7 @@ def draw(found: Sequence[Matrix], path: Path) -> None:
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, matrix in zip(panels, found, strict=True):
         _draw_panel(panel, matrix, characters=int(width * 15))
-    figure.savefig(path, dpi=160)
+    write_figure(path, figure)
 
 
 def _draw_panel(axis: Any, matrix: Matrix, characters: int) -> None:

@@ -14,10 +14,13 @@
 It works without torch, because the board reads these files without torch.
 """
 
+import contextlib
 import csv
 import io
 import json
 import os
+import secrets
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,8 +94,9 @@ class RunFolder:
         kept = [row for task in [*order, *sorted(tasks.keys() - set(order))] for row in tasks.get(task, [])]
         self._write(self.rows_file, _lines(kept))
         for part in parts:
-            part.unlink()
-        if (self.path / PARTS).is_dir():
+            if part.is_file():
+                part.unlink()
+        with contextlib.suppress(OSError):  # it may hold what a killed process or another program left there
             (self.path / PARTS).rmdir()
         return [row for task in order for row in tasks.get(task, [])]
 
@@ -208,10 +212,28 @@ def find_runs(out: Path) -> list[RunFolder]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that readers see the old file or the new one, also when the process is killed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)
+    """Write a file so that readers see the old file or the new one, also when the process or the machine is killed.
+
+    No two writers share a partial file: its name has the host, the process and a random part.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".partial-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # before the file has its name, which says that it is whole
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a figure of matplotlib as `write_atomically` does."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=160)
+    write_atomically(path, file.getvalue())
 
 
 def _lines(rows: Iterable[FlatRow]) -> str:

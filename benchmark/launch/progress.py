@@ -43,3 +43,7 @@ class TaskProgress(ProgressBar):
 
     def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
         self.bar.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: Attack, exception: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()  # what is printed next begins on a line of its own

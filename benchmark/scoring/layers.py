@@ -1,5 +1,7 @@
 """The error of a layer-by-layer attack in each layer. Evaluation only: it looks at the private image."""
 
+import csv
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from attacks.engine.stage import LayerReport
-from leaderboard.run_folder import RunFolder
+from leaderboard.run_folder import RunFolder, write_figure
+from victims.errors import Notice
 from victims.victim import Victim
 
 Errors = list[tuple[str, float]]
@@ -42,10 +45,21 @@ def write_layers(folder: RunFolder, task: str, reports: Sequence[LayerReport], e
     folder.write_layers(task, [*COLUMNS, "error"], lines)
 
 
+def left_out(path: Path) -> None:
+    """Warn that a file of a finished task cannot be drawn; its rows are safe."""
+    warnings.warn(f"{path} was lost or is not whole; left out of the drawing.", Notice, stacklevel=2)
+
+
 def read_errors(folder: RunFolder, tasks: Sequence[str]) -> list[Errors]:
     """The errors that `write_layers` wrote, of those tasks of which something was rebuilt."""
-    found = [[(line["layer"], float(line["error"])) for line in folder.read_layers(task)] for task in tasks]
-    return [errors for errors in found if errors]
+    found = []
+    for task in tasks:
+        try:
+            found.append([(line["layer"], float(line["error"])) for line in folder.read_layers(task)])
+        except (OSError, KeyError, TypeError, ValueError, csv.Error):
+            left_out(folder.layers_file(task))
+    longest = max(map(len, found), default=0)
+    return [errors for errors in found if errors and len(errors) == longest]
 
 
 def draw_layers(path: Path, errors: Sequence[Errors], title: str = "") -> Path:
@@ -62,5 +76,5 @@ def draw_layers(path: Path, errors: Sequence[Errors], title: str = "") -> Path:
     axis.set_title(title, fontsize=9)
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=160)
+    write_figure(path, figure)
     return path

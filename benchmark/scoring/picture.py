@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import save_image
 
-from benchmark.scoring.layers import draw_layers, read_errors
-from leaderboard.run_folder import RunFolder
+from benchmark.scoring.layers import draw_layers, left_out, read_errors
+from leaderboard.run_folder import RunFolder, write_figure
 
 COLUMNS, MOST = 8, 32
 
@@ -32,12 +32,27 @@ def draw(
     """All pictures of a run, by name: images, cost curves, and errors by layer where there are any."""
     matplotlib.use("Agg")
     drawn = {"picture": draw_images(folder, rows, classes)}
-    curves = [curve.costs for curve in map(folder.read_curve, tasks) if curve]
-    if curves:
+    if curves := read_curves(folder, tasks):
         drawn["curves"] = draw_curves(folder.drawing("curves"), curves, folder.path.name)
     if errors := read_errors(folder, tasks):
         drawn["layers"] = draw_layers(folder.drawing("layers"), errors, folder.path.name)
     return drawn
+
+
+def read_curves(folder: RunFolder, tasks: Sequence[str]) -> list[list[float]]:
+    """The costs of every task that has a whole curve; a warning names the others."""
+    curves = {}
+    for task in tasks:
+        try:
+            if curve := folder.read_curve(task):
+                curves[task] = curve.costs
+        except (OSError, ValueError):
+            left_out(folder.curve_file(task))
+    longest = max(map(len, curves.values()), default=0)
+    for task, costs in curves.items():
+        if len(costs) < longest:  # every task has the same steps
+            left_out(folder.curve_file(task))
+    return [costs for costs in curves.values() if len(costs) == longest]
 
 
 def draw_curves(path: Path, curves: Sequence[Sequence[float]], title: str) -> Path:
@@ -55,7 +70,7 @@ def draw_curves(path: Path, curves: Sequence[Sequence[float]], title: str) -> Pa
     axis.set_title(title, fontsize=8)
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=160)
+    write_figure(path, figure)
     return path
 
 
@@ -71,13 +86,21 @@ def draw_images(folder: RunFolder, rows: list[dict[str, Any]], classes: Sequence
         axis.set(xticks=[], yticks=[], frame_on=False)
     for k, row in enumerate(shown):
         line, column = 2 * (k // columns), k % columns
-        axes[line, column].imshow(np.asarray(Image.open(folder.truth(row["image"]))))
+        show(axes[line, column], folder.truth(row["image"]))
         axes[line, column].set_title(classes[row["label"]], fontsize=6, pad=2)
-        axes[line + 1, column].imshow(np.asarray(Image.open(folder.reconstruction(row["task"], row["image"]))))
+        show(axes[line + 1, column], folder.reconstruction(row["task"], row["image"]))
         axes[line + 1, column].set_xlabel(caption(row), fontsize=6, labelpad=2)
     path = folder.drawing("picture")
-    figure.savefig(path, dpi=160)
+    write_figure(path, figure)
     return path
+
+
+def show(axis: Any, path: Path) -> None:
+    """Show a picture file; one that was lost or is not whole leaves its place empty, with a warning."""
+    try:
+        axis.imshow(np.asarray(Image.open(path)))
+    except (OSError, ValueError, SyntaxError):  # Pillow raises them for a torn PNG
+        left_out(path)
 
 
 def caption(row: Mapping[str, Any]) -> str:
