@@ -6,6 +6,7 @@ it is built with. Priors have names of their own, see `priors.names`.
 
 import importlib
 import inspect
+import math
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -101,7 +102,7 @@ def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
     """`text` as the parameter's annotated type.
 
     Raises:
-        InputError: it is none; says what was expected.
+        InputError: it is none, or a number that is NaN or infinite; says what was expected.
     """
     wanted = parameter.annotation
     if get_origin(wanted) is Literal:
@@ -111,6 +112,9 @@ def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
     try:
         if wanted is bool:
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
-        return wanted(text)
+        value = wanted(text)
     except (KeyError, ValueError):
         raise InputError(f"{what} {parameter.name} is a {wanted.__name__}, not '{text}'.") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{what} {parameter.name} is a finite number, not '{text}'.")
+    return value

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -87,6 +88,8 @@ def audit(
     Raises:
         InputError: there are no such images, too few of them, or too little time.
     """
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes is {minutes}; give a finite number above 0.")
     reproducible()
     warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # and none is expected here
     began = time.monotonic()

@@ -35,6 +35,14 @@ def test_what_set_changes_is_measured_against_the_preset():
     assert changes == {"steps_x": "600", "eta": "1"}
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_numbers_that_are_none_are_refused_in_one_line(value):
+    with pytest.raises(InputError, match=f"ig option tv is a finite number, not '{value}'"):
+        Config(attack="ig", set=[f"tv={value}"]).make_attack()
+    with pytest.raises(InputError, match=f"defense noise std is a finite number, not '{value}'"):
+        open_defense(f"noise:{value}")
+
+
 @pytest.mark.parametrize("name", registered("attack"))
 def test_every_option_of_every_attack_can_be_given_as_text(name):
     method = registered("attack")[name]

@@ -202,6 +202,8 @@ def test_a_users_model_and_images(images, tmp_path, monkeypatch, capsys):
     ("options", "message"),
     [
         (["--minutes=0.0001"], "give more --minutes"),
+        (["--minutes=.nan"], "minutes is nan; give a finite number above 0"),
+        (["--minutes=.inf"], "minutes is inf; give a finite number above 0"),
         (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
         (["--defense=nois:1"], "did you mean 'noise'"),
         (["--batch=4"], "the controls need 8, twice a batch"),
