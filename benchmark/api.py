@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from defenses.base import Defense
 from leaderboard.options import Options
 from priors import by_name as priors_by_name
 from priors.base import Prior
+from victims.choices import TRAINING, Mode
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.names import unknown
@@ -34,7 +35,7 @@ def capture(
     *,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    mode: Literal["eval", "train"] = "eval",
+    mode: Mode = "eval",
     defense: str | Defense | None = None,
     lr: float | None = None,
     epochs: int = 1,
@@ -51,7 +52,7 @@ def capture(
         images: (B, C, H, W) in [0, 1].
         labels: (B,) integers.
         mean, std: per channel, by which the client normalizes; by default images enter the model as they are.
-        mode: of the model while the client computes its update.
+        mode: of the model while the client computes its update; `as_is` leaves every layer in its own.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
         lr: learning rate of local training (FedAvg); None shares the gradient of the batch (FedSGD).
         epochs, mini_batch, clients: of local training, see `LocalTraining`.
@@ -68,7 +69,7 @@ def capture(
         plain, protect = deepcopy(model), defense.model
         model = build(lambda: protect(plain), seed=seed)
     channels = images.shape[1]
-    victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=mode == "train")
+    victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=TRAINING[mode])
     with torch.no_grad():
         logits = victim.logits(victim.parameters, victim.normalize(images[:1].to(victim.mean)))
     classes = logits.shape[-1]

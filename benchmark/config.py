@@ -24,6 +24,7 @@ from priors import by_name as priors_by_name
 from priors.base import Prior
 from victims import by_name as victims_by_name
 from victims import checkpoints
+from victims.choices import TRAINING
 from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData
 from victims.errors import InputError
@@ -107,7 +108,7 @@ class Config(Options):
         if self.victim_weights == "calibrated":
             calibrate(model, self.make_data("train"))
         model.to(getattr(torch, self.precision))
-        return Victim(model, mean=data.mean, std=data.std, training=self.victim_mode == "train")
+        return Victim(model, mean=data.mean, std=data.std, training=TRAINING[self.victim_mode])
 
     def make_models(self, data: ImageData, seed: int) -> list[nn.Module]:
         """The victim's model in every round, for images such as those of `data`."""
@@ -117,7 +118,7 @@ class Config(Options):
         if file and self.rounds > 1 and not self.between:
             raise InputError("trained weights are the same in every round; add --between, or run with --rounds 1.")
         own = partial(find, "victim")
-        model = victims_by_name.find(self.victim, own, training=self.victim_mode == "train")
+        model = victims_by_name.find(self.victim, own, training=TRAINING[self.victim_mode])
 
         defense = self.make_defense()
 

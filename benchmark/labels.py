@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,6 +17,7 @@ from benchmark.tasks.capture import capture_task
 from leaderboard.options import Options
 from leaderboard.statistics import clustered_interval
 from leaderboard.table import NOTHING, Table
+from victims.choices import Mode
 from victims.errors import InputError
 
 HEADINGS = {
@@ -33,7 +34,7 @@ def labels(
     data_dir: Path = Options.data_dir,
     victim: str = Options.victim,
     victim_weights: str = Options.victim_weights,
-    victim_mode: Literal["eval", "train"] = Options.victim_mode,
+    victim_mode: Mode = Options.victim_mode,
     weights_dir: Path = Options.weights_dir,
     methods: str = ",".join(sorted(known_methods())),
     batch: str = "1,4,16,64",

@@ -6,7 +6,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.nn.functional import cosine_similarity
@@ -20,6 +20,7 @@ from benchmark.tasks.capture import client_update
 from defenses.base import Defense
 from leaderboard.options import Options
 from leaderboard.table import NOTHING, Table
+from victims.choices import Mode
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.seeds import seed_of
@@ -37,7 +38,7 @@ def utility(
     data_dir: Path = Options.data_dir,
     victim: str = Options.victim,
     victim_weights: str = Options.victim_weights,
-    victim_mode: Literal["eval", "train"] = Options.victim_mode,
+    victim_mode: Mode = Options.victim_mode,
     weights_dir: Path = Options.weights_dir,
     batch: int = 16,
     trials: int = 20,

@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from victims.choices import Compile, Level, Match, Resize
+from victims.choices import Compile, Level, Match, Mode, Resize
 
 Role = Literal["method", "setting", "knowledge", "execution"]
 """What an option decides: how the attack works, what it is run against, what the attacker knows, how it is computed."""
@@ -123,8 +123,12 @@ class Options:
         "weights (.th, .pt, .pth, .safetensors), as a path or below `WEIGHTS`. A row has its name and the start of "
         "its SHA-256.",
     )
-    victim_mode: Literal["eval", "train"] = option(
-        "eval", "setting", "Whether the client computes its update in eval or in train mode.", alias="mode"
+    victim_mode: Mode = option(
+        "eval",
+        "setting",
+        "Whether the client computes its update in eval or in train mode, or with every layer in the mode in which the "
+        "model has it (`as_is`). In train mode, batch norm that the model's own `train()` leaves frozen stays frozen.",
+        alias="mode",
     )
     lr: float | None = option(
         None,

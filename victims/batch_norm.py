@@ -36,8 +36,8 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm | BatchNorm]:
 
 
 def use_batch_statistics(model: nn.Module) -> None:
-    """Replace every batch-norm layer, in place; parameters keep their names."""
+    """Replace every batch-norm layer that is in train mode, in place; parameters keep their names."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, _BatchNorm):
+            if isinstance(child, _BatchNorm) and child.training:
                 setattr(module, name, BatchNorm(child))

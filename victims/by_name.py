@@ -13,19 +13,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import relu6
 
+from victims.choices import TRAINING
 from victims.errors import InputError, Notice
-from victims.victim import trained_parameters
+from victims.victim import set_mode, trained_parameters
 
 Make = Callable[..., nn.Module]
 """Called as `make(image_shape=(C, H, W), num_classes=K)`."""
 
 
-def find(spec: str, own: Callable[[str], Make], *, training: bool = False) -> Make:
+def find(spec: str, own: Callable[[str], Make], *, training: bool | None = False) -> Make:
     """A function that builds the victim of this name, and refuses images that it cannot take.
 
     Args:
         own: finds plain names and dotted paths.
-        training: whether the client computes its update in train mode.
+        training: whether the client computes its update in train mode; None leaves every layer in its own mode.
 
     Raises:
         InputError: the name is unknown; names the nearest one.
@@ -72,7 +73,9 @@ LIBRARIES: dict[str, tuple[Callable[[], list[str]], Make]] = {
 }
 
 
-def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+def tried(
+    make: Make, spec: str, training: bool | None, *, image_shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
     """The model in its mode, after a trial on two images of noise. A Notice says if it does not see all pixels.
 
     Raises:
@@ -80,7 +83,8 @@ def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int,
             random numbers, as dropout does, so that nobody can repeat its gradient.
     """
     try:
-        model = elementary(make(image_shape=image_shape, num_classes=num_classes)).train(training)
+        model = elementary(make(image_shape=image_shape, num_classes=num_classes))
+        set_mode(model, training)
         trained_parameters(model)  # refuses a model without any
         given, seen, drew = probe(model, image_shape)
     except InputError:
@@ -89,7 +93,8 @@ def tried(make: Make, spec: str, training: bool, *, image_shape: tuple[int, int,
         size = " x ".join(str(side) for side in image_shape)
         reason = shorten(f"{type(error).__name__}: {error}", 160)
         raise InputError(f"{spec} cannot take {size} images ({reason}); choose another --size or --victim.") from None
-    mode, fix = ("train", "use --victim-mode eval") if training else ("eval", "choose another --victim")
+    mode = next(mode for mode, flag in TRAINING.items() if flag is training)
+    fix = "choose another --victim" if mode == "eval" else "use --victim-mode eval"
     if given not in ((2, num_classes), (2, 1)):
         raise InputError(f"{spec} in {mode} mode gives no logits for {num_classes} classes; {fix}.")
     if drew:

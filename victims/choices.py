@@ -13,6 +13,12 @@ Resize = Literal["shorter", "gifd", "gias", "ggl"]
 All are torchvision's on Pillow images, and widen their filter where they shrink (antialiasing).
 """
 
+Mode = Literal["eval", "train", "as_is"]
+"""The mode in which a client computes its update: of all layers, or the one in which each layer of the model is."""
+
+TRAINING: dict[Mode, bool | None] = {"eval": False, "train": True, "as_is": None}
+"""What `nn.Module.train` is given; None leaves every layer as it is."""
+
 Level = Literal["none", "running", "recovered", "exact"]
 """Which batch-norm statistics the attacker has, see `victims.client.known_statistics`."""
 

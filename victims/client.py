@@ -13,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 from victims.choices import Level
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
+from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at, modes_kept
 
 MOMENTUM = 0.1  # of torch's batch norm
 
@@ -145,7 +145,7 @@ def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 6
         )
     images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // (batches * size)))))
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), modes_kept(model):
         torch.manual_seed(0)  # for models with dropout
         update_bn(((images - mean) / std).split(size), model)
 
@@ -176,7 +176,7 @@ def known_statistics(
         return victim.running
     if level == "exact":
         return {name: s.detach() for name, s in batch_statistics(victim, victim.normalize(images)).items()}
-    if not victim.training:
+    if not victim.moving:
         raise InputError("in eval mode no running statistics move, so none can be recovered; add --victim-mode train.")
     if local and local.schedule(len(images)) != [[slice(0, len(images))]]:
         raise InputError(
@@ -189,7 +189,7 @@ def known_statistics(
 def running_after(victim: Victim, images: Tensor) -> Statistics:
     """The client's running statistics after one forward of its batch in train mode: (1 - m) old + m batch."""
     batch = batch_statistics(victim, victim.normalize(images), correction=1)  # as torch keeps them
-    return {name: old.lerp(batch[name].detach(), MOMENTUM) for name, old in victim.running.items()}
+    return {name: old.lerp(batch[name].detach(), MOMENTUM) for name, old in victim.moving.items()}
 
 
 def recover_statistics(victim: Victim, after: Statistics, shape: tuple[int, ...]) -> Statistics:
@@ -200,7 +200,7 @@ def recover_statistics(victim: Victim, after: Statistics, shape: tuple[int, ...]
     """
     sizes = {n: x.numel() // x.shape[1] for n, x in victim.batch_norm_inputs(victim.mean.new_zeros(shape)).items()}
     found = {}
-    for name, before in victim.running.items():
+    for name, before in victim.moving.items():
         mean, variance = (after[name] - (1 - MOMENTUM) * before) / MOMENTUM
         found[name] = torch.stack([mean, variance * (sizes[name] - 1) / sizes[name]])
     return found

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from victims.data.base import ImageData
-from victims.victim import Gradient, Victim, client_loss, penalties
+from victims.victim import Gradient, Victim, client_loss, modes_kept, penalties
 
 BATCH = 64
 
@@ -62,10 +62,11 @@ def models_of_rounds(
 def train(model: nn.Module, data: ImageData, steps: int, draws: torch.Generator, lr: float = 0.01) -> None:
     """Plain SGD with momentum 0.9 on batches of 64 images."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
-    sgd = SGD(model.train().parameters(), lr=lr, momentum=0.9)
-    for _ in range(steps):
-        images, labels = data.augmented(BATCH, draws)
-        sgd.zero_grad()
-        tensors = dict([*model.named_parameters(), *model.named_buffers()])
-        client_loss(model, penalties(model), tensors, (images - mean) / std, labels).backward()
-        sgd.step()
+    with modes_kept(model):
+        sgd = SGD(model.train().parameters(), lr=lr, momentum=0.9)
+        for _ in range(steps):
+            images, labels = data.augmented(BATCH, draws)
+            sgd.zero_grad()
+            tensors = dict([*model.named_parameters(), *model.named_buffers()])
+            client_loss(model, penalties(model), tensors, (images - mean) / std, labels).backward()
+            sgd.step()

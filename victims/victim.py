@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from victims.batch_norm import batch_norms, use_batch_statistics
+from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
 from victims.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -41,8 +41,8 @@ class LossTerm(nn.Module):
 class Victim:
     """A model with its weights, its mode and its public preprocessing.
 
-    The model is copied, and only called through `functional_call`, on copies of its buffers. In train mode its
-    batch-norm layers normalize by the batch and keep no running statistics. So a forward pass changes nothing.
+    The model is copied, and only called through `functional_call`, on copies of its buffers. Its batch-norm layers that
+    are in train mode normalize by the batch and keep no running statistics. So a forward pass changes nothing.
 
     Attributes:
         trained: names of the parameters that the client trains and shares: those that require gradients in the model.
@@ -53,9 +53,18 @@ class Victim:
     """
 
     def __init__(
-        self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], training: bool = False
+        self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], training: bool | None = False
     ) -> None:
-        self.model = deepcopy(model).train(training)
+        """
+        Args:
+            training: the mode, set as the model's own `train` sets it, which may keep layers frozen; None leaves every
+                layer in its own.
+
+        Raises:
+            InputError: the model trains no parameter.
+        """
+        self.model = deepcopy(model)
+        set_mode(self.model, training)
         module: Any
         for module in self.model.modules():
             if getattr(module, "inplace", False) is True:
@@ -65,9 +74,7 @@ class Victim:
             for name, layer in batch_norms(self.model).items()
             if layer.running_mean is not None and layer.running_var is not None
         }
-        if training:
-            use_batch_statistics(self.model)
-        self.training = training
+        use_batch_statistics(self.model)
         self.penalties = penalties(self.model)
         self.trained = frozenset(trained_parameters(self.model))
         self.model.requires_grad_(False)
@@ -83,6 +90,12 @@ class Victim:
         """How many numbers are shared, and how many the model has in all."""
         shared = sum(p.numel() for p in self.parameters.values())
         return shared, sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def moving(self) -> Statistics:
+        """Those of the running statistics that a step of training moves: of the layers that normalize by the batch."""
+        layers = batch_norms(self.model)
+        return {name: s for name, s in self.running.items() if isinstance(layers[name], BatchNorm)}
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Victim":
         self.model.to(device, dtype)
@@ -168,6 +181,23 @@ def last_linear(model: nn.Module) -> str:
     if not linear:
         raise InputError(f"{type(model).__name__} has no linear layer, which the classifier should be.")
     return linear[-1]
+
+
+def set_mode(model: nn.Module, training: bool | None) -> None:
+    """Put a model into train or eval mode; None leaves every layer in its own."""
+    if training is not None:
+        model.train(training)
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Every layer is in its mode again when the context ends."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def trained_parameters(model: nn.Module) -> list[str]:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -22,6 +22,7 @@ from benchmark.tasks.capture import capture_task
 from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
+from victims.choices import Mode
 from victims.data.base import ImageData
 from victims.data.files import images_in
 from victims.errors import InputError, Notice
@@ -58,7 +59,7 @@ def audit(
     defense: str = "none",
     minutes: float = 30,
     victim_weights: str = Options.victim_weights,
-    victim_mode: Literal["eval", "train"] = Options.victim_mode,
+    victim_mode: Mode = Options.victim_mode,
     prior: str = Options.prior,
     size: int = Options.size,
     batch: int = 1,
