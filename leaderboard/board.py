@@ -74,7 +74,13 @@ class Entry:
     @property
     def stale(self) -> bool:
         """Whether its numbers cannot stand beside those of the present protocol."""
-        return self.fields["protocol"] != PROTOCOL
+        return bool(self.age)
+
+    @property
+    def age(self) -> str:
+        """`older` or `newer` where its protocol is not the present one."""
+        protocol = self.fields["protocol"]
+        return "" if protocol == PROTOCOL else "older" if protocol < PROTOCOL else "newer"
 
 
 EntryWithRows = tuple[Entry, dict[Sample, FlatRow]]

@@ -43,4 +43,4 @@ def _plain(value: Any) -> Any:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return shlex.quote(" ".join(value) if isinstance(value, list) else str(value))
+    return shlex.quote(" ".join(map(str, value)) if isinstance(value, list) else str(value))

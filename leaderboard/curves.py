@@ -25,7 +25,7 @@ def joined(tasks: Iterable[tuple[RunFolder, str]]) -> tuple[dict[str, Any] | Non
     for run, task in tasks:
         path = run.curve_file(task)
         try:
-            curve = run.read_curve(task)
+            curve = run.read_curve(task) if run.holds(path) else None
         except (OSError, ValueError):
             warnings.append(f"{path} is not a whole curve (torn write?); left out.")
             continue

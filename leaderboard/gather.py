@@ -32,6 +32,8 @@ def gather(out: Path) -> Gathered:
         whole = [row for row in rows if _has_numbers(row)]
         if len(whole) < len(rows):
             warnings.append(f"{run.path}: {len(rows) - len(whole)} rows have a score that is not a number; left out.")
+        if run.config_file.exists() and run.read_config() is None:
+            warnings.append(f"{run.config_file} does not hold the options of a run; left out.")
         found.rows.extend(whole)
         found.folders.extend([run.path] * len(whole))
         found.warnings.extend(warnings)

@@ -137,7 +137,7 @@ def _matrix(
     attacker = f", {KINDS[kinds.pop()]} attackers" if len(kinds) == 1 else ""
     if metric != "lpips":
         attacks = [replace(entry, fields={**entry.fields, "lpips_backbone": None}) for entry in attacks]
-    stale = ", older protocol" if attacks[0].stale else ""
+    stale = f", {attacks[0].age} protocol" if attacks[0].stale else ""
     setting = common(attacks) + attacker + stale
     return Matrix(setting, metric, higher_is_better, defenses, lines, frozenset(controls), gains)
 

@@ -11,6 +11,7 @@ from leaderboard.run_folder import write_atomically
 
 PARTS = Path(__file__).parent / "page"
 SIDE = 64  # pixels: larger pictures are scaled down
+LARGEST = 2**24  # pixels: the suite writes none that are larger
 PER_ENTRY, IN_ALL = 24, 2000  # pictures of reconstructions: bound the page at about 20 MB
 
 
@@ -71,7 +72,13 @@ def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
 def _thumbnail(path: Path) -> str:
     from PIL import Image  # here, because a board without pictures does not need it
 
-    with Image.open(path) as image:
+    try:
+        opened = Image.open(path, formats=["PNG"])
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
+    with opened as image:
+        if image.width * image.height > LARGEST:
+            raise ValueError("too large a picture")
         small = image.convert("RGB")
         small.thumbnail((SIDE, SIDE))
     file = io.BytesIO()

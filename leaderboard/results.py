@@ -80,6 +80,7 @@ def results(
                 "variant": variants.get(id(entry), ""),
                 "control": entry.control,
                 "stale": entry.stale,
+                "age": entry.age,
                 "settings": [i for i, setting in enumerate(settings) if stands_in(entry, setting)],
                 "fields": {key: _field(entry, key) for key in (*IDENTITY, "lpips_backbone")},
                 "knowledge": knowledge(entry),
@@ -149,7 +150,7 @@ def _row(row: FlatRow) -> dict[str, Any]:
     """The scores of one image, and the paths of its pictures: None where a file is missing."""
     run = RunFolder(row["folder"])
     files = {"reconstruction": run.reconstruction(row["task"], row["image"]), "truth": run.truth(row["image"])}
-    pictures = {name: str(path) if path.is_file() else None for name, path in files.items()}
+    pictures = {name: str(path) if run.holds(path) else None for name, path in files.items()}
     return {key: row[key] for key in (*SHOWN_OF_A_ROW, *row["higher_is_better"])} | pictures
 
 

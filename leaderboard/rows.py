@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from leaderboard.options import abouts, defaults, row_keys
+from leaderboard.foreign import checked, contents
+from leaderboard.options import Options, abouts, defaults, row_keys
 
 PROTOCOL = 3  # raised when numbers of older code cannot be compared with new ones
 
@@ -79,16 +81,19 @@ def read_rows(path: Path) -> tuple[list[FlatRow], list[str]]:
     """The rows of one file, and one warning for each line that is none.
 
     A torn or foreign line is left out with a warning; the other lines are kept.
+
+    Raises:
+        OSError: there is no such file, or it is not a regular one.
     """
     rows, warnings = [], []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+    for number, line in enumerate(contents(path).decode(errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         try:
             rows.append(_read(line))
         except json.JSONDecodeError:
             warnings.append(f"{path}:{number} is not a whole row (torn write?); left out, run it again.")
-        except (TypeError, KeyError, AttributeError):
+        except (TypeError, KeyError, AttributeError, ValueError, RecursionError):
             warnings.append(f"{path}:{number} is not a row of this version of the suite; left out.")
     return rows, warnings
 
@@ -98,13 +103,35 @@ def _read(line: str) -> FlatRow:
 
     Raises:
         JSONDecodeError: the line is torn.
-        TypeError, KeyError, AttributeError: it is not a row.
+        TypeError, KeyError, AttributeError, ValueError, RecursionError: it is not a row.
     """
-    row = _updated(json.loads(line))
+    row = _updated(checked(json.loads(line)))
     if missing := (REQUIRED | row["higher_is_better"].keys()) - row.keys():
         raise KeyError(*missing)
+    for key, kinds in KINDS.items():
+        if not isinstance(row[key], kinds):
+            raise TypeError(key)
+    for mapping, kind in ((row["higher_is_better"], bool), (row["axis"], int | float)):
+        if not all(isinstance(value, kind) for value in mapping.values()):
+            raise TypeError(mapping)
     return row
 
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """The types that a value of an annotated field has in JSON."""
+    if get_origin(hint) is Literal or hint in (Path, str):
+        return (str,)
+    if hint in (int, float):
+        return (int, float)
+    if get_origin(hint) in (UnionType, Union):
+        return tuple(kind for part in get_args(hint) for kind in _kinds(part))
+    return (dict,) if get_origin(hint) in (Mapping, list) else (hint,)  # `set` is a list of NAME=VALUE
+
+
+_HINTS = get_type_hints(Options)
+KINDS = {about.rows[0]: _kinds(_HINTS.get(name, object)) for name, about in abouts().items() if about.rows}
+KINDS |= {key: (str,) for about in abouts().values() for key in about.rows[1:]}
+KINDS |= {name: _kinds(hint) for name, hint in get_type_hints(Row).items() if name not in ("settings", "scores")}
 
 # Rows of older versions
 

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from leaderboard.foreign import checked, contents
 from leaderboard.rows import FlatRow, Row, read_rows, renamed
 
 ROWS, PARTS, CONFIG = "rows.jsonl", "parts", "config.yaml"
@@ -57,12 +58,14 @@ class RunFolder:
         self._write(self.config_file, text)
 
     def read_config(self) -> dict[str, Any] | None:
-        """The options; None where config.yaml is missing or holds no options."""
+        """The options; None where config.yaml is missing or holds no options: scalars and lists of them, by name."""
         try:
-            config = yaml.safe_load(self.config_file.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            config = yaml.safe_load(contents(self.config_file))
+            if not isinstance(config, dict) or "attack" not in config:
+                return None
+            return renamed(checked(config, levels=3))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return None
-        return renamed(config) if isinstance(config, dict) and "attack" in config else None
 
     # Rows
 
@@ -170,6 +173,10 @@ class RunFolder:
         """The picture of one private image."""
         return self.path / "truth" / _inside(f"{image}.png")
 
+    def holds(self, path: Path) -> bool:
+        """Whether there is such a file in this folder. A link that leads out of it does not count."""
+        return os.path.isfile(path) and path.resolve().is_relative_to(self.path.resolve())
+
     def drawing(self, name: str) -> Path:
         """A picture of the whole run: `picture` (its images), `curves` or `layers`."""
         return self.path / f"{name}.png"
@@ -200,8 +207,7 @@ class RunFolder:
 
     @staticmethod
     def _read_table(path: Path) -> list[dict[str, str]]:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        return list(csv.DictReader(io.StringIO(contents(path).decode(), newline="")))
 
 
 def find_runs(out: Path) -> list[RunFolder]:

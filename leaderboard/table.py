@@ -153,7 +153,8 @@ def _values(entries: Sequence[Entry], key: str) -> set[Any]:
 
 
 def _footnote(entries: Sequence[Entry]) -> str:
-    return "* older protocol" if any(entry.stale for entry in entries) else ""
+    ages = sorted({entry.age for entry in entries} - {""})
+    return f"* {' or '.join(ages[::-1])} protocol" if ages else ""
 
 
 def _heading(metric: str, higher_is_better: bool) -> str:

@@ -54,7 +54,7 @@ let order = { column: null, down: false };
 
 function attackCell(entry) {
   return [make("button", { class: "open", type: "button", onclick: () => open(entry) }, entry.attack),
-    entry.stale ? make("span", { class: "mark", title: "scored under an older protocol" }, "stale") : null,
+    entry.stale ? make("span", { class: "mark", title: `scored under ${entry.age === "older" ? "an older" : "a newer"} protocol` }, "stale") : null,
     entry.control !== "none" ? make("span", { class: "mark" }, "control") : null,
     entry.variant ? make("span", { class: "variant" }, entry.variant) : null];
 }
@@ -76,7 +76,7 @@ const FILTERS = [
     values: entry => [entry.fields[key] == null ? "-" : String(entry.fields[key])],
   })),
   { title: "Kind", values: entry => [entry.control === "none" ? "attacks" : "controls"] },
-  { title: "Protocol", values: entry => [entry.stale ? "older (stale)" : "present"] },
+  { title: "Protocol", values: entry => [entry.stale ? `${entry.age} (stale)` : "present"] },
 ].map(filter => ({ ...filter, options: [...new Set(board.entries.flatMap(filter.values))].sort((a, b) => a.localeCompare(b, "en", { numeric: true })) }))
   .filter(filter => filter.options.length > 1);
 
