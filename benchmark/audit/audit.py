@@ -1,7 +1,6 @@
 """`python -m benchmark audit`: what leaks from your own model on your own images."""
 
 import contextlib
-import csv
 import io
 import math
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmark.audit.page import Shown, page
+from benchmark.audit.tables import arrange
 from benchmark.config import Config
 from benchmark.run import reproducible, run
 from benchmark.scoring.metrics import score
@@ -24,7 +24,6 @@ from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
 from victims.choices import Mode
 from victims.data.base import ImageData
-from victims.data.files import images_in
 from victims.errors import InputError, Notice
 
 ATTACKS: Mapping[str, dict[str, Any]] = {
@@ -56,6 +55,7 @@ def audit(
     model: str,
     images: Path,
     labels: Path | None = None,
+    classes: str | None = None,
     defense: str = "none",
     minutes: float = 30,
     victim_weights: str = Options.victim_weights,
@@ -77,7 +77,10 @@ def audit(
         model: `module:NAME` or `module.NAME` of a torch module or of a function that builds one, which is called with
             image_shape= and num_classes=; or the name of a victim.
         images: a folder with one folder of pictures for each class; or a folder of pictures, with --labels.
-        labels: CSV with the columns file and label, for pictures that are not in class folders.
+        labels: table (CSV) with the columns file and label, for pictures that are not in class folders. Labels are
+            names of classes, or their numbers from 0.
+        classes: the model's classes, where the images are of some of them or in another order: a file with one name
+            per line in the model's order, or their number.
         defense: what the client does: none, noise:0.01, ...; several with commas between them.
         minutes: time for all attacks on all images under all defenses.
         victim_weights: `random`, or a file of trained weights.
@@ -94,7 +97,7 @@ def audit(
     reproducible()
     warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # and none is expected here
     began = time.monotonic()
-    arrange(images, labels, out / "images" / "test")
+    arrange(images, labels, out / "images" / "test", classes)
     module, colon, name = model.partition(":")
     config = Config(
         data=f"folder:{out / 'images'}",
@@ -160,48 +163,6 @@ def audit(
     )
     write_atomically(out / "audit.html", text)
     print(f"page     {out / 'audit.html'}")
-
-
-def arrange(images: Path, labels: Path | None, into: Path) -> None:
-    """Make links to the pictures in `into/<class>/`, all of one split, in place of those of an earlier audit.
-
-    Raises:
-        InputError: there are no pictures, or the table does not give their labels.
-    """
-    if labels is None:
-        found = {path: path.parent.name for folder in sorted(images.glob("*/")) for path in images_in(folder)}
-        if not found:
-            flat = f"{images} has pictures, but no class folders; give --labels with the columns file,label."
-            raise InputError(flat if images_in(images) else f"there are no pictures in {images}/<class>/.")
-    else:
-        found = read_labels(images, labels)
-    for old in into.glob("*/*"):
-        if old.is_symlink():  # and nothing else that lies there
-            old.unlink()
-    for path, label in found.items():
-        (into / label).mkdir(parents=True, exist_ok=True)
-        (into / label / path.name).symlink_to(path.resolve())
-
-
-def read_labels(images: Path, labels: Path) -> dict[Path, str]:
-    """The label of every picture in the table.
-
-    Raises:
-        InputError: it cannot be read, lacks a column, or names a file that is missing.
-    """
-    try:
-        with labels.open(newline="") as file:
-            table = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{labels} cannot be read as a table; give a CSV with the columns file,label.") from None
-    if not table or not {"file", "label"} <= table[0].keys():
-        raise InputError(f"{labels} needs a first line file,label, and a line for every picture.")
-    for line in table:
-        if not (images / line["file"]).is_file():
-            raise InputError(f"{labels} names {line['file']}, which is not in {images}.")
-        if not (label := line["label"] or "") or Path(label).name != label:
-            raise InputError(f"{labels} gives {line['file']} the label '{label}'; give a name without /.")
-    return {images / line["file"]: line["label"] for line in table}
 
 
 def measure(config: Config, data: ImageData) -> tuple[float, bool]:

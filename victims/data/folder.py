@@ -1,17 +1,21 @@
 """`folder:PATH`: images of your own, in class folders."""
 
+from collections import Counter
 from pathlib import Path
 
 from victims.choices import Resize
+from victims.data.base import some
 from victims.data.files import ImageFiles, by_class
 from victims.errors import InputError
+
+CLASSES = "classes.txt"
 
 
 class Folder(ImageFiles):
     """Images of your own, in `PATH/<class>/` (split by hash) or in `PATH/{train,tune,test}/<class>/`.
 
-    A label is the place of the class folder in the order of their names, over all splits. Without a folder of its own,
-    `tune` is an eighth of `train`.
+    A label is the place of the class folder in the order of their names, over all splits; or in that of a model's
+    classes, if `PATH/classes.txt` lists them, one a line. Without a folder of its own, `tune` is an eighth of `train`.
     """
 
     name = "folder"
@@ -27,7 +31,8 @@ class Folder(ImageFiles):
             resize: how images are resized.
 
         Raises:
-            InputError: the split or the rule is unknown, the size below 8, or there are no such images.
+            InputError: the split or the rule is unknown, the size below 8, there are no such images, or a class
+                folder is not in the list.
         """
         super().__init__(split=split, size=size, resize=resize)
         path = Path(path)
@@ -40,6 +45,12 @@ class Folder(ImageFiles):
             root, prefix = path / part, f"{part}-"
             splits = ("train", "tune") if part == "train" and "tune" not in given else (part,)
             self.classes = sorted({folder for name in given for folder in folders_in(path / name)})
+        if (path / CLASSES).is_file():
+            there, self.classes = self.classes, read_classes(path / CLASSES)
+            if outside := [name for name in there if name not in self.classes]:
+                raise InputError(
+                    f"{path / CLASSES} does not list {some(outside)}; add what is missing, or remove the file."
+                )
         labels = {folder: label for label, folder in enumerate(self.classes)}
         found = by_class(self.name, root, labels)
         if not found:
@@ -51,3 +62,19 @@ class Folder(ImageFiles):
 def folders_in(path: Path) -> list[str]:
     """Names of the folders inside, in order, without hidden ones; none if there is no such folder."""
     return sorted(child.name for child in path.glob("[!.]*") if child.is_dir())
+
+
+def read_classes(file: Path) -> list[str]:
+    """The names of a model's classes in its order: the lines of a file, without empty ones.
+
+    Raises:
+        InputError: it is no text, or a name is there twice.
+    """
+    try:
+        names = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeError):
+        raise InputError(f"{file} cannot be read; give the names of the classes, one a line.") from None
+    name, count = Counter(names).most_common(1)[0] if names else ("", 1)
+    if not names or count > 1:
+        raise InputError(f"{file} has {f'{count} classes {name}' if names else 'no classes'}; give each one name.")
+    return names

@@ -14,8 +14,9 @@ from torch import nn
 
 from benchmark.__main__ import main
 from benchmark.audit import audit as module
-from benchmark.audit.audit import Cell, arrange, controls, share
+from benchmark.audit.audit import Cell, controls, share
 from benchmark.audit.page import NOT_SHOWN, PARTLY, RECOGNIZABLE, Shown, page, verdict, worst
+from benchmark.audit.tables import arrange
 from benchmark.config import Config
 from leaderboard.rows import read_rows
 from victims.data.folder import Folder
@@ -147,7 +148,6 @@ def test_class_folders_and_a_table_mean_the_same(images, tmp_path):
     ("table", "message"),
     [
         (None, "no class folders; give --labels"),
-        ("file;label\n0.png;a\n", "first line file,label"),
         ("file,label\n", "first line file,label"),
         ("file,label\nx.png,a\n", r"names x\.png, which is not in"),
         ("file,label\n0.png,../a\n", r"the label '\.\./a'; give a name without /"),
