@@ -5,19 +5,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from leaderboard.options import Options, abouts, defaults, variable
+from leaderboard.options import Options, abouts, defaults
 from leaderboard.rows import FlatRow
 
 
 def command(config: Mapping[str, Any], options: type[Options] = Options) -> str:
-    """`make bench METHOD=...` with the options that differ from the defaults."""
+    """`python -m benchmark run --method=...` with the options that differ from the defaults.
+
+    A shell runs nothing but this command, whatever the values are: they may be those of other people.
+    """
     default = defaults(options) | {"attack": None}  # it is always named
     words = [
-        f"{variable(name, options)}={_word(config[name])}"
+        _quoted(f"--{(about.alias or name).replace('_', '-')}={_word(config[name])}")
         for name, about in abouts(options).items()
         if about.repeated and name in config and config[name] != _plain(default[name])
     ]
-    return " ".join(["make bench", *words])
+    return " ".join(["python -m benchmark run", *words])
 
 
 def config_of(rows: Sequence[FlatRow]) -> dict[str, Any]:
@@ -43,4 +46,12 @@ def _plain(value: Any) -> Any:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return shlex.quote(" ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _quoted(word: str) -> str:
+    """One word of a shell. What a terminal could take for a key is written as bytes, in a form of bash and zsh."""
+    if word.isprintable():
+        return shlex.quote(word)
+    plain = (c if c.isprintable() and c not in "\\'" else "".join(f"\\x{b:02x}" for b in c.encode()) for c in word)
+    return f"$'{''.join(plain)}'"

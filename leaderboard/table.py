@@ -1,6 +1,7 @@
 """Entries and paired differences -> text for a terminal, Markdown, CSV."""
 
 import csv
+import html
 import io
 import re
 import textwrap
@@ -32,7 +33,7 @@ class Table:
     def text(self) -> str:
         """Aligned columns. Those that do not fit into the terminal follow below, again with the attack first."""
         limit = get_terminal_size(fallback=(120, 24)).columns
-        first, *others = ([heading, *cells] for heading, cells in self.columns.items())
+        first, *others = (list(map(_printable, [heading, *cells])) for heading, cells in self.columns.items())
         blocks, free = [[first]], limit - _width(first)
         for column in others:
             if free < 2 + _width(column) and len(blocks[-1]) > 1:
@@ -44,7 +45,7 @@ class Table:
             "\n".join("  ".join(c[i].ljust(_width(c)) for c in block).rstrip() for i in range(len(first)))
             for block in blocks
         ]
-        parts = [textwrap.fill(self.above, limit), *grids, textwrap.fill(self.below, limit)]
+        parts = [textwrap.fill(_printable(self.above), limit), *grids, textwrap.fill(self.below, limit)]
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def markdown(self) -> str:
@@ -65,20 +66,23 @@ def as_markdown(entries: Sequence[Entry]) -> str:
 
 
 def as_csv(entries: Sequence[Entry]) -> str:
-    """Every field of every entry, in full precision; a missing value is an empty cell."""
+    """Every field of every entry, in full precision; a missing value is an empty cell.
+
+    A spreadsheet computes a text that begins with =, +, - or @; an apostrophe in front keeps it text.
+    """
     sheet = io.StringIO()
     shared, counts = (*IDENTITY, "lpips_backbone"), ("n", "tasks", "diverged", "seconds", "gradient_evaluations")
     names = metrics(entries)
     parts = [f"{name}{part}" for name in (*names, "best_in_batch") for part in ("", "_low", "_high", "_n")]
     writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow([*shared, *counts, *parts])
+    writer.writerow(map(_inert, [*shared, *counts, *parts]))
     for entry in entries:
         fields = {**entry.fields, "options": ", ".join(entry["options"] or ())}
         scores = [*(entry.scores.get(name) for name in names), entry.best_in_batch]
         numbers = [number for score in scores for number in score or [None] * 4]
         numbers = [None if number is None or isnan(number) else number for number in numbers]
         cells = [*(fields[key] for key in shared), *(getattr(entry, key) for key in counts), *numbers]
-        writer.writerow(cells)
+        writer.writerow(map(_inert, cells))
     return sheet.getvalue()
 
 
@@ -168,7 +172,17 @@ def _cell(value: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([|*])", r"\\\1", text)
+    """For Markdown: it holds no HTML, link, emphasis or end of a cell."""
+    return re.sub(r"([|*\\]|(?<=\])\()", r"\\\1", html.escape(_printable(text), quote=False))
+
+
+def _printable(text: str) -> str:
+    """Without line breaks and what else steers a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _inert(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def interval(score: Score | None, images: int = 0, *, signed: bool = False) -> str:

@@ -111,7 +111,7 @@ def test_a_number_opens_its_entry(page):
     page.find_element(By.CSS_SELECTOR, "tr[data-id] td button").click()
     dialog = page.find_element(By.ID, "entry")
     assert dialog.get_attribute("open") is not None
-    assert dialog.find_element(By.TAG_NAME, "code").text.startswith("make bench METHOD=gias")
+    assert dialog.find_element(By.TAG_NAME, "code").text.startswith("python -m benchmark run --method=gias")
     (curve,) = dialog.find_elements(By.CSS_SELECTOR, "svg[role=img]")
     assert "attacker's cost" in curve.text
     pictures = dialog.find_elements(By.CSS_SELECTOR, ".pictures img")

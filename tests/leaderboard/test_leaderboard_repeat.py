@@ -25,11 +25,21 @@ class More(Options):
 
 def made(line: str) -> Config:
     """The configuration that the command line gives to the suite."""
-    program, target, *variables = shlex.split(line)
-    assert (program, target) == ("make", "bench")
+    *program, target = shlex.split(line)[:4]
+    assert [*program, target] == ["python", "-m", "benchmark", "run"]
+    return read(shlex.split(line)[4:])
+
+
+def made_by_make(line: str) -> Config:
+    """The configuration that the same values give as variables of make."""
+    words = [word.removeprefix("--").partition("=") for word in shlex.split(line)[4:]]
+    variables = [f"{name.upper().replace('-', '_')}={value}" for name, _, value in words]
     done = subprocess.run(["make", "-n", "bench", *variables], cwd=ROOT, capture_output=True, text=True, timeout=60)
     (run,) = (line for line in done.stdout.splitlines() if "benchmark run" in line)
-    _, _, _, _, *options = shlex.split(run)
+    return read(shlex.split(run)[4:])
+
+
+def read(options: list[str]) -> Config:
     return Config(**options_of(run_parser("run", ""), normalized(options)))
 
 
@@ -46,8 +56,8 @@ def test_every_option_that_changes_rows_is_repeated():
 def test_a_new_option_is_repeated():
     config = asdict(More(attack="ig", color="deep blue"))
     config = {name: str(value) if isinstance(value, Path) else value for name, value in config.items()}
-    assert command(config, More) == "make bench METHOD=ig COLOR='deep blue'"
-    assert command(config | {"color": "red"}, More) == "make bench METHOD=ig"
+    assert command(config, More) == "python -m benchmark run --method=ig '--color=deep blue'"
+    assert command(config | {"color": "red"}, More) == "python -m benchmark run --method=ig"
 
 
 @pytest.mark.parametrize(
@@ -63,18 +73,47 @@ def test_make_runs_the_same_configuration(config, tmp_path):
     line = command(yaml.safe_load(text))
     assert str(tmp_path) not in line
     assert same(made(line), config)
+    assert same(made_by_make(line), config)
 
 
 def test_only_what_differs_from_the_defaults_is_in_the_command():
-    assert command(yaml.safe_load(dump(Config(attack="ig", batch=1), {}))) == "make bench METHOD=ig BATCH=1"
+    line = command(yaml.safe_load(dump(Config(attack="ig", batch=1), {})))
+    assert line == "python -m benchmark run --method=ig --batch=1"
 
 
 def test_from_rows_alone(row):
     rows = [row(task=task, defense="none", options={"plan": {"x": 100}, "tv": "0.1"}) for task in ("t0", "t1")]
     rows = [r | {"precision": "float32", "preset": "default"} for r in rows]
     line = command(config_of_rows(rows))
-    assert line == "make bench METHOD=ig BATCH=2 DEFENSE=none RESTARTS=1 STEPS=100 SET=tv=0.1 TASKS=2"
+    options = "--method=ig --batch=2 --defense=none --restarts=1 --steps=100 --set=tv=0.1 --tasks=2"
+    assert line == f"python -m benchmark run {options}"
     inferred = [r | {"labels": "inferred", "label_method": "alr"} for r in rows]
-    assert "LABELS=alr" in command(config_of_rows(inferred)).split()
+    assert "--labels=alr" in command(config_of_rows(inferred)).split()
     joint = [r | {"labels": "joint"} for r in rows]
-    assert "LABELS=none" in command(config_of_rows(joint)).split()
+    assert "--labels=none" in command(config_of_rows(joint)).split()
+
+
+HOSTILE = [
+    "$(touch hit)", "`touch hit`", "'; touch hit; '", '"; touch hit; "', "x\ntouch hit\n", "$(shell touch hit)",
+    "${HOME}", "a & touch hit", "| touch hit", "> hit", "\x1b[201~\ntouch hit", "\\'; touch hit #",
+    "é\t'\\x41", "!!", "-n", "*",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+@pytest.mark.parametrize("key", ["attack", "defense", "set"])
+def test_a_pasted_command_runs_nothing_but_itself(key, value, tmp_path):
+    stub = tmp_path / "bin" / "python"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/bash\nprintf \'%s\\0\' "$@" > "$GIVEN"\n')
+    stub.chmod(0o755)
+    line = command({"attack": "ig", key: [value] if key == "set" else value})
+    assert line.isprintable()
+    (tmp_path / "here").mkdir()
+    environment = {"PATH": f"{stub.parent}:/usr/bin:/bin", "GIVEN": str(tmp_path / "given")}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path / "here", env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    words = (tmp_path / "given").read_text().split("\0")[:-1]
+    assert words[:3] == ["-m", "benchmark", "run"]
+    assert words[-1 if key != "attack" else 3] == f"--{'method' if key == 'attack' else key}={value}"
+    assert not list((tmp_path / "here").iterdir())

@@ -210,7 +210,7 @@ def test_one_command_for_each_run(tmp_path, row):
         (tmp_path / name / "config.yaml").write_text(f"attack: ig\nset: [tv={tv}]\n")
     rows = [row(seed=seed) for seed in range(3)]
     (entry,) = results(rows, [tmp_path / name for name in "abc"])["entries"]
-    assert entry["commands"] == ["make bench METHOD=ig SET=tv=1", "make bench METHOD=ig SET=tv=2"]
+    assert entry["commands"] == [f"python -m benchmark run --method=ig --set=tv={tv}" for tv in (1, 2)]
 
 
 def test_plain_json_whatever_the_order_of_rows(row):

@@ -137,3 +137,22 @@ def test_differences_name_both_sides(two_attacks):
         "MSE ↓": "+0.1000 [-0.100, 0.200] (n=1) tie",
         "IIP ↑": "+0.5000 [0.00, 1.00] tie",
     }
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum(1)", "\t=1"])
+def test_a_spreadsheet_computes_nothing_of_what_others_wrote(row, name):
+    header, line = csv.reader(as_csv(entries([row(attack=name, psnr=-3.0)])).splitlines())
+    assert line[header.index("attack")] == f"'{name}"
+    assert float(line[header.index("psnr")]) == -3.0
+
+
+def test_markdown_of_what_others_wrote_is_text(row):
+    text = as_markdown(entries([row(attack="<img src=x onerror=a()>"), row(attack="[x](javascript:a)\\|b\n# c")]))
+    assert "<" not in text
+    assert "&lt;img" in text
+    assert "](" not in text
+    assert "\\\\\\|b?# c" in text
+
+
+def test_a_terminal_is_not_steered_by_what_others_wrote(row):
+    assert "\x1b" not in as_text(entries([row(attack="\x1b[2Jx"), row(defense="\x1b]0;x\x07")]))
