@@ -5,11 +5,13 @@ Gradient Leakage*, 2022.
 """
 
 import math
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from defenses.base import Defense
+from victims.classifier import classifiers
 from victims.client import GradientFn
 from victims.errors import InputError
 from victims.observation import Transform
@@ -60,10 +62,16 @@ class Precode(Defense):
         return model
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
-        """Every image of every step has its own noise, which is never stored in the victim."""
+        """Every image of every step has its own noise, which is never stored in the victim.
+
+        The first step raises an InputError if the logits come from layers without a bottleneck.
+        """
         sizes = {f"{name}.noise": m.size for name, m in victim.model.named_modules() if isinstance(m, Bottleneck)}
 
+        checked = cache(partial(check_guarded, victim))
+
         def noisy(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
+            checked(tuple(images.shape[1:]))
             noise = {
                 name: torch.randn(len(images), size, generator=generator).to(images) for name, size in sizes.items()
             }
@@ -85,6 +93,19 @@ class Precode(Defense):
         """
         guarded = tuple(f"{name}.".lstrip(".") for name, m in victim.model.named_modules() if isinstance(m, Guarded))
         return lambda gradient: {name: g for name, g in gradient.items() if not name.startswith(guarded)}
+
+
+def check_guarded(victim: Victim, image_shape: tuple[int, int, int]) -> None:
+    """
+    Raises:
+        InputError: a layer that gives the logits has no bottleneck before it, so that nothing is defended.
+    """
+    guarded = [f"{name}.1".lstrip(".") for name, m in victim.model.named_modules() if isinstance(m, Guarded)]
+    if bare := classifiers(victim.model, image_shape).keys() - set(guarded):
+        raise InputError(
+            f"precode sits before '{guarded[-1].removesuffix('.1')}', but {', '.join(sorted(bare))} makes the logits "
+            "undefended; choose another --victim or --defense."
+        )
 
 
 class Bottleneck(LossTerm):

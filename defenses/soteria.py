@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from defenses.base import Defense
+from victims.classifier import classifiers
 from victims.client import GradientFn
 from victims.errors import InputError
 from victims.observation import Transform
@@ -52,24 +53,30 @@ class Soteria(Defense):
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
         """
         Raises:
-            InputError: the victim is of several rounds, or has no such linear layer.
+            InputError: the victim is of several rounds, or trains no such linear layer.
         """
         if isinstance(victim.model, Rounds):
             raise InputError("soteria defends a layer of one model; leave --rounds at 1.")
-        weight = f"{self.layer}.weight" if self.layer else victim.classifier()
-        known = list(linear_weights(victim))
-        if weight not in known:
-            layers = ", ".join(name.removesuffix(".weight") for name in known)
-            asked = weight.removesuffix(".weight")
-            hint = f"choose one of {layers}" if layers else "it has none; choose another --defense"
-            raise InputError(f"soteria: '{asked}' is no linear layer that this victim trains; {hint}.")
+        if self.layer:
+            check_trained(victim, self.layer)
 
         def defended(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
             gradient = gradient_fn(theta, images, labels)
-            kept = ~pruned(*sensitivities(victim, theta, weight, images), self.rate)
-            return {**gradient, weight: gradient[weight].where(kept, 0)}
+            for layer in self.layers(victim, images):
+                weight = f"{layer}.weight".lstrip(".")
+                kept = ~pruned(*sensitivities(victim, theta, weight, images), self.rate)
+                gradient = {**gradient, weight: gradient[weight].where(kept, 0)}
+            return gradient
 
         return defended
+
+    def layers(self, victim: Victim, images: Tensor) -> list[str]:
+        """The defended layers: the one that was chosen, or those that give the logits of images (B, C, H, W)."""
+        _, channels, height, width = images.shape
+        found = [self.layer] if self.layer else list(classifiers(victim.model, (channels, height, width)))
+        for layer in found:
+            check_trained(victim, layer)
+        return found
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
@@ -79,6 +86,17 @@ class Soteria(Defense):
         """
         kept = {name: (received[name] != 0).any(1, keepdim=True) for name in linear_weights(victim)}
         return lambda gradient: {name: g.where(kept[name], 0) if name in kept else g for name, g in gradient.items()}
+
+
+def check_trained(victim: Victim, layer: str) -> None:
+    """
+    Raises:
+        InputError: this is no linear layer whose weight the victim trains.
+    """
+    known = [name.removesuffix("weight").removesuffix(".") for name in linear_weights(victim)]
+    if layer not in known:
+        hint = f"choose one of {', '.join(known)}" if known else "it has none; choose another --defense"
+        raise InputError(f"soteria: '{layer}' is no linear layer with a weight that this victim trains; {hint}.")
 
 
 def linear_weights(victim: Victim) -> Iterator[str]:

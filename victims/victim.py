@@ -103,14 +103,6 @@ class Victim:
         self.running = {name: statistics.to(device, dtype) for name, statistics in self.running.items()}
         return self
 
-    def classifier(self) -> str:
-        """The name of the last linear layer's weight, (num_classes, features).
-
-        Raises:
-            InputError: there is no linear layer.
-        """
-        return f"{last_linear(self.model)}.weight".lstrip(".")
-
     def normalize(self, pixels: Tensor | float) -> Tensor:
         """Images in [0, 1] -> the victim's input space; any leading dimensions."""
         return (pixels - self.mean) / self.std

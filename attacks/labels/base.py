@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from victims.classifier import classifiers
 from victims.errors import InputError
 from victims.observation import Observation
 
@@ -25,7 +26,9 @@ Need = Literal["one image", "distinct labels", "non-negative features", "bias", 
 
 @dataclass(frozen=True)
 class Classifier:
-    """The victim's last linear layer, l = W a + b of N classes on F features, and its gradient; float64.
+    """The layer that gives the victim's logits, l = W a + b of N classes on F features, and its gradient; float64.
+
+    If the logits are the mean or the sum of several heads, these are one layer on the features of all of them.
 
     Attributes:
         W, dW: (N, F).
@@ -97,19 +100,33 @@ def classifier(observation: Observation) -> Classifier:
     """The layer and its gradient in the update; entries that are not finite carry no information and become zero.
 
     Raises:
-        InputError: the classifier's weight is frozen.
+        InputError: no linear layer gives the logits, or the update has no gradient of its plain weight.
     """
-    victim = observation.victim
-    weight = victim.classifier()
-    bias = weight.removesuffix("weight") + "bias"
-    sent = observation.gradient()
+    heads = [head(observation, name, share) for name, share in observed(observation).items()]
+    biased = [each.db for each in heads if each.db is not None]
+    return Classifier(
+        torch.cat([each.W for each in heads], 1),
+        torch.stack([each.b for each in heads]).sum(0),
+        torch.cat([each.dW for each in heads], 1),
+        torch.stack(biased).mean(0) if biased else None,
+    )
+
+
+def observed(observation: Observation) -> dict[str, float]:
+    return classifiers(observation.victim.model, observation.image_shape)
+
+
+def head(observation: Observation, layer: str, share: float) -> Classifier:
+    """A layer whose output counts with this share in the logits, as a part of the classifier."""
+    weight, bias = (f"{layer}.{name}".lstrip(".") for name in ("weight", "bias"))
+    victim, sent = observation.victim, observation.gradient()
+    own = {name: share * p.double() for name, p in victim.model.named_parameters() if name in (weight, bias)}
     if weight not in victim.trained:
-        raise InputError(
-            f"labels are read from the gradient of {weight}, which is frozen in this victim; run with --labels given."
-        )
-    own = {name: p.double() for name, p in victim.model.named_parameters() if name in (weight, bias)}
+        why = "frozen in this victim" if weight in own else "computed from others, as under weight norm"
+        raise InputError(f"labels are read from the gradient of {weight}, which is {why}; run with --labels given.")
     b = own.get(bias, own[weight].new_zeros(len(own[weight])))
-    return Classifier(own[weight], b, finite(sent[weight]).flatten(1), finite(sent[bias]) if bias in sent else None)
+    db = finite(sent[bias]) / share if bias in sent else None
+    return Classifier(own[weight], b, finite(sent[weight]).flatten(1) / share, db)
 
 
 def finite(tensor: Tensor) -> Tensor:
@@ -124,9 +141,10 @@ def dummy_features(observation: Observation, count: int = DUMMIES) -> Tensor:
     The victim keeps its mode: in train mode, batch norm normalizes the images by their own batch.
     """
     victim = observation.victim
-    layer = victim.model.get_submodule(victim.classifier().rpartition(".")[0])
+    layers = {name: victim.model.get_submodule(name) for name in observed(observation)}
     images = torch.randn((count, *observation.image_shape), generator=torch.Generator().manual_seed(0))
-    return victim.entering({"classifier": layer}, victim.parameters, images.to(victim.mean))["classifier"].double()
+    entering = victim.entering(layers, victim.parameters, images.to(victim.mean))
+    return torch.cat([features.double() for features in entering.values()], 1)
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:

@@ -18,6 +18,7 @@ from benchmark.tasks.capture import Client, capture_task
 from defenses.base import Chain
 from defenses.precode import Bottleneck, Precode
 from defenses.sparsification import Sparsification
+from victims.classifier import classifiers
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.data.photos import Photos
 from victims.errors import InputError
@@ -149,7 +150,7 @@ def test_only_the_classifier_is_renamed_and_the_weights_before_it_are_unchanged(
 def test_the_classifier_is_found_with_its_input_features(kind, images):
     victim = Victim(defended(kind=kind), **PLAIN)
     seen = []
-    layer = victim.model.get_submodule(victim.classifier().removesuffix(".weight"))
+    layer = victim.model.get_submodule(*classifiers(victim.model, tuple(images.shape[1:])))
     layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     logits = victim.logits(victim.parameters, images)
     torch.testing.assert_close(linear(seen[0], layer.weight, layer.bias), logits)
@@ -159,7 +160,7 @@ def test_the_classifier_is_found_with_its_input_features(kind, images):
 def test_a_lone_linear_layer_is_wrapped_too():
     model = Precode(2, BETA).model(nn.Linear(4, 3))
     assert model(torch.rand(5, 4)).shape == (5, 3)
-    assert Victim(model, **PLAIN).classifier() == "1.weight"
+    assert list(classifiers(nn.Sequential(nn.Flatten(), model), (1, 2, 2))) == ["1.1"]
 
 
 def test_one_logit_has_the_divergence_in_its_loss_too(images):

@@ -16,6 +16,7 @@ from torchvision.ops import StochasticDepth
 from attacks.engine.gradients import vectorizes, victim_gradients
 from benchmark.registry import find as registered
 from victims import by_name
+from victims.classifier import classifiers
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
 from victims.victim import Victim, build
@@ -229,17 +230,17 @@ def test_a_trial_does_not_change_the_model():
     ],
 )
 @pytest.mark.filterwarnings("ignore::victims.errors.Notice")
-def test_the_last_linear_layer_is_the_classifier(spec, classifier):
-    victim = Victim(make_one(spec, num_classes=7), mean=(0.5,) * 3, std=(0.2,) * 3)
-    assert victim.classifier() == f"{classifier}.weight"
-    assert len(victim.parameters[victim.classifier()]) == 7
+def test_the_layer_that_makes_the_logits_is_the_classifier(spec, classifier):
+    model = make_one(spec, num_classes=7)
+    assert classifiers(model, (3, 32, 32)) == {classifier: 1.0}
+    assert len(model.get_parameter(f"{classifier}.weight")) == 7
 
 
 def test_a_convolution_that_classifies_is_no_linear_layer():
     with pytest.warns(Notice):
         model = make_one("torchvision:squeezenet1_1")
     with pytest.raises(InputError, match="no linear layer"):
-        Victim(model, mean=(0.5,) * 3, std=(0.2,) * 3).classifier()
+        classifiers(model, (3, 32, 32))
 
 
 def tiny_timm_vit(*, image_shape, num_classes):

@@ -39,13 +39,14 @@ def test_by_hand_where_the_update_is_written_down(observe):
 def reference(observation):
     """Dummy batches labeled with one class each, their gradients by autograd, and the paper's loop."""
     victim, B = observation.victim, observation.batch_size
+    classifier = list(observation.update)[-2]
     images = torch.randn(DUMMIES, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
     sums = [
-        gradient(victim, images, torch.full((DUMMIES,), i))[victim.classifier()].sum(1).tolist() for i in range(N)
+        gradient(victim, images, torch.full((DUMMIES,), i))[classifier].sum(1).tolist() for i in range(N)
     ]  # [label of the dummy batch][class]
     m = sum(sums[i][i] for i in range(N)) / N / B * (1 + 1 / N)
     s = [sum(sums[j][i] for j in range(N) if j != i) / (N - 1) for i in range(N)]
-    g = observation.update[victim.classifier()].sum(1).tolist()
+    g = observation.update[classifier].sum(1).tolist()
     found = []
     for i in range(N):
         if g[i] < 0:

@@ -10,6 +10,7 @@ from torch import nn
 from attacks.engine.gradients import vectorizes, victim_gradients
 from benchmark.registry import registered
 from victims.batch_norm import batch_norms
+from victims.classifier import classifiers
 from victims.client import calibrate
 from victims.data.photos import Photos
 from victims.errors import Notice
@@ -48,7 +49,7 @@ def test_logits_at_224_pixels(name):
 @each_model
 def test_the_classifier_is_the_layer_that_makes_the_logits(name):
     victim, given = Victim(make_one(name, 32), mean=(0.5,) * 3, std=(0.2,) * 3), []
-    layer = victim.model.get_submodule(victim.classifier().removesuffix(".weight"))
+    layer = victim.model.get_submodule(*classifiers(victim.model, (3, 32, 32)))
     layer.register_forward_hook(lambda _m, _given, out: given.append(out))
     with torch.no_grad():
         logits = victim.logits(victim.parameters, torch.rand(1, 3, 32, 32))

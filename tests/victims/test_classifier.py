@@ -1,0 +1,138 @@
+"""The layers that classify, found by what they compute and not by their order."""
+
+import pytest
+import torch
+from torch import nn
+
+import gibench
+from attacks.labels import find
+from attacks.labels.base import classifier
+from benchmark.tasks.capture import Client, capture
+from victims.classifier import classifiers
+from victims.errors import InputError
+from victims.victim import Victim, build
+
+SHAPE, CLASSES, B = (3, 8, 8), 5, 4
+LABELS = torch.tensor([3, 1, 3, 0])
+
+
+class Net(nn.Module):
+    """An unused projector is registered after the classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(64, CLASSES)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Flatten())
+        self.projector = nn.Linear(64, CLASSES)
+
+    def forward(self, x):
+        return self.classifier(self.body(x))
+
+
+class Projected(Net):
+    """The projector is used, for something else."""
+
+    def forward(self, x):
+        self.projector(self.body(x))
+        return super().forward(x)
+
+
+class Distilled(Net):
+    """The logits are the mean of two heads, which start at zero."""
+
+    def __init__(self):
+        super().__init__()
+        for layer in (self.classifier, self.projector):
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, x):
+        features = self.body(x)
+        return (self.classifier(features) + self.projector(features.square())) / 2
+
+
+class LogSoftmax(Net):
+    def forward(self, x):
+        return super().forward(x).log_softmax(-1)
+
+
+class Parametrized(Net):
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.utils.parametrizations.weight_norm(self.classifier)
+
+
+class Odd(Net):
+    def forward(self, x):
+        return super().forward(x).square()
+
+
+def observe(make):
+    images = torch.rand(B, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    victim = Victim(build(make, seed=0).double(), mean=(0.0,) * 3, std=(1.0,) * 3)
+    return capture(victim, images, LABELS, Client(give_labels=False), task="t", num_classes=CLASSES), images
+
+
+@pytest.mark.parametrize("make", [Net, Projected, LogSoftmax, Parametrized])
+def test_one_layer_makes_the_logits(make):
+    assert classifiers(build(make, seed=0), SHAPE) == {"classifier": 1.0}
+
+
+def test_two_heads_make_the_logits_together():
+    assert classifiers(Distilled(), SHAPE) == {"classifier": 0.5, "projector": 0.5}
+
+
+def test_other_logits_are_refused():
+    with pytest.raises(InputError, match="the logits of Odd are the output of none of its 2 linear layers"):
+        classifiers(Odd(), SHAPE)
+
+
+def test_looking_changes_nothing():
+    model = build(Net, seed=0)
+    model.body.eval()
+    before, state = {name: p.clone() for name, p in model.state_dict().items()}, torch.get_rng_state()
+    modes = [module.training for module in model.modules()]
+    classifiers(model, SHAPE)
+    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert [module.training for module in model.modules()] == modes
+
+
+@pytest.mark.parametrize("make", [Net, Projected, Distilled])
+@pytest.mark.parametrize("name", ["alr", "ilrg"])
+def test_labels_are_read_from_the_layers_that_make_the_logits(make, name):
+    observation, _ = observe(make)
+    assert find(name)(observation).tolist() == sorted(LABELS.tolist())
+
+
+def test_several_heads_are_one_layer_on_all_features():
+    observation, images = observe(Distilled)
+    features = observation.victim.model.body(images)
+    both = torch.cat([features, features.square()], 1)
+    layer = classifier(observation)
+    logits = observation.victim.model(images)
+    torch.testing.assert_close(both @ layer.W.T + layer.b, logits)
+    errors = (logits.softmax(1) - nn.functional.one_hot(LABELS, CLASSES)) / B
+    torch.testing.assert_close(layer.dW, errors.T @ both)
+    torch.testing.assert_close(layer.db, errors.sum(0))
+
+
+def test_a_parametrized_classifier_has_no_plain_weight_to_read():
+    with pytest.raises(InputError, match=r"classifier\.weight, which is computed from others"):
+        find("alr")(observe(Parametrized)[0])
+    images = torch.rand(B, *SHAPE)
+    with pytest.raises(
+        InputError,
+        match="'classifier' is no linear layer with a weight that this victim trains; choose one of projector",
+    ):
+        gibench.capture(Parametrized(), images, LABELS, defense="soteria:0.3")
+
+
+def test_soteria_prunes_the_layer_that_makes_the_logits():
+    update = gibench.capture(build(Net, seed=0), torch.rand(B, *SHAPE), LABELS, defense="soteria:0.5").update
+    assert (update["classifier.weight"] == 0).all(0).sum() >= 16
+
+
+@pytest.mark.parametrize("make", [Net, Distilled])
+def test_precode_in_front_of_another_layer_is_refused(make):
+    with pytest.raises(InputError, match="sits before 'projector', but classifier makes the logits undefended"):
+        gibench.capture(make(), torch.rand(B, *SHAPE), LABELS, defense="precode:4")

@@ -1,0 +1,56 @@
+"""Which layers classify: observed in a forward pass, whatever the order in which they were registered."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from victims.errors import InputError
+from victims.rounds import Rounds
+from victims.victim import modes_kept, passing
+
+
+@torch.no_grad()
+def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, float]:
+    """The linear layers whose outputs make the logits, (B, K), and the share of each: 1, or 1 / n in a mean of n heads.
+
+    The layers are told apart by drawn weights, so that it does not matter how they were initialized. Of several rounds'
+    models the last one's are meant. The model is not changed.
+
+    Args:
+        image_shape: (C, H, W) of its images.
+
+    Raises:
+        InputError: no linear layer gives the logits.
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    draws = torch.Generator().manual_seed(0)
+    drawn = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for name, p in model.named_parameters():
+        if name.rpartition(".")[0] in layers:
+            scale = p[0].numel() ** -0.5 if p.ndim > 1 else 1.0
+            drawn[name] = (scale * torch.randn(p.shape, generator=draws)).to(p)
+    like = next(model.parameters())
+    images = torch.randn(2, *image_shape, generator=draws).to(like)
+    with modes_kept(model), torch.random.fork_rng(devices=[]), passing(layers) as seen:
+        logits = functional_call(model.eval(), drawn, (images,))
+    logits = logits[:, -1] if isinstance(model, Rounds) else logits
+    found = {n: calls[-1][1] for n, calls in seen.items() if calls and calls[-1][1].shape == logits.shape}
+    for name, out in found.items():
+        if alike(out, logits):
+            return {name: 1.0}
+    heads = {name: out for name, out in found.items() if not alike(out, torch.zeros_like(out))}
+    for share in (1 / max(1, len(heads)), 1.0):
+        if heads and alike(share * torch.stack(list(heads.values())).sum(0), logits):
+            return dict.fromkeys(heads, share)
+    if not layers:
+        raise InputError(f"{type(model).__name__} has no linear layer, which the classifier should be.")
+    raise InputError(
+        f"the logits of {type(model).__name__} are the output of none of its {len(layers)} linear layers, nor the mean "
+        "or sum of several; choose another --victim."
+    )
+
+
+def alike(out: Tensor, logits: Tensor) -> bool:
+    """Whether both are the same up to what softmax ignores, a shift of all classes."""
+    one, other = (x - x.mean(-1, keepdim=True) if x.shape[-1] > 1 else x for x in (out, logits))
+    return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-5))
