@@ -274,8 +274,8 @@ def test_parameters_can_be_left_out():
     [
         ("0", "1 unit or more, not 0"),
         ("8:-1", "beta of 0 or more, not -1.0"),
-        ("8:nan", "not nan"),
-        ("8:inf", "not inf"),
+        ("8:nan", "finite number, not 'nan'"),
+        ("8:inf", "finite number, not 'inf'"),
     ],
 )
 def test_bad_parameters_are_one_line(given, said):
