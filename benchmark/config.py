@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,6 +32,8 @@ from victims.errors import InputError
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
 
+LONGEST_NAME = 220  # bytes of a run folder's name, without its seed and digest; file systems take 255
+
 
 class Method(Protocol):
     """A class with options of its own and named sets of them: an attack, or GIML."""
@@ -43,7 +46,7 @@ class Config(Options):
     """The options of a run, and the objects that they name.
 
     Raises:
-        InputError: the folder of weights is a file, or a number is too large.
+        InputError: the folder of weights is a file, a number is too large, or a name has bytes that are no text.
     """
 
     def __post_init__(self) -> None:
@@ -53,6 +56,10 @@ class Config(Options):
                 "the weights of the victim go into --victim-weights."
             )
         for name, value in asdict(self).items():
+            if isinstance(value, (str, Path)) and re.search("[\ud800-\udfff]", str(value)):  # no row can hold it
+                raise InputError(
+                    f"{name} is {str(value)!a}, which has bytes that are no text; rename the file or folder."
+                )
             if isinstance(value, int) and abs(value) >= 2**63:  # too large for torch and itertools
                 raise InputError(f"{name} is {value}; give a number below 2^63 (9.2e18).")
 
@@ -84,7 +91,8 @@ class Config(Options):
             self.defense,
             self.control,
         ]
-        return self.out / ("-".join(parts).replace("/", "_").replace(":", "_") + f"-s{self.seed}-{digest}")
+        name = "-".join(parts).replace("/", "_").replace(":", "_").encode(errors="replace")[:LONGEST_NAME]
+        return self.out / f"{name.decode(errors='ignore')}-s{self.seed}-{digest}"
 
     def make_data(self, split: str | None = None) -> ImageData:
         """The attacked split, or another one."""

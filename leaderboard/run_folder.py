@@ -16,6 +16,7 @@ It works without torch, because the board reads these files without torch.
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -31,6 +32,7 @@ from leaderboard.foreign import checked, contents
 from leaderboard.rows import FlatRow, Row, read_rows, renamed
 
 ROWS, PARTS, CONFIG = "rows.jsonl", "parts", "config.yaml"
+LONGEST = 255  # bytes of a file's name, in all common file systems
 
 
 class Curve(NamedTuple):
@@ -71,7 +73,7 @@ class RunFolder:
 
     def add_rows(self, task: str, rows: Iterable[Row]) -> None:
         """Keep the rows of one finished task."""
-        self._write(self.path / PARTS / f"{_inside(task)}.jsonl", _lines(row.flat() for row in rows))
+        self._write(self.path / PARTS / _inside(task, ".jsonl"), _lines(row.flat() for row in rows))
 
     def read_rows(self) -> tuple[list[FlatRow], list[str]]:
         """Every row, also of incomplete tasks, and one warning for each line or file that cannot be read."""
@@ -141,7 +143,7 @@ class RunFolder:
         return Curve(list(stages), list(costs))
 
     def curve_file(self, task: str) -> Path:
-        return self.path / "curves" / f"{_inside(task)}.csv"
+        return self.path / "curves" / _inside(task, ".csv")
 
     def write_layers(self, task: str, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
         """Keep one line per layer, in the order of the attack."""
@@ -155,7 +157,7 @@ class RunFolder:
             return []
 
     def layers_file(self, task: str) -> Path:
-        return self.path / "layers" / f"{_inside(task)}.csv"
+        return self.path / "layers" / _inside(task, ".csv")
 
     # Pictures
 
@@ -167,11 +169,11 @@ class RunFolder:
 
     def reconstruction(self, task: str, image: str) -> Path:
         """The picture of one rebuilt image."""
-        return self.path / "reconstructions" / _inside(f"{task}--{image}.png")
+        return self.path / "reconstructions" / _inside(f"{task}--{image}", ".png")
 
     def truth(self, image: str) -> Path:
         """The picture of one private image."""
-        return self.path / "truth" / _inside(f"{image}.png")
+        return self.path / "truth" / _inside(image, ".png")
 
     def holds(self, path: Path) -> bool:
         """Whether there is such a file in this folder. A link that leads out of it does not count."""
@@ -246,6 +248,14 @@ def _lines(rows: Iterable[FlatRow]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def _inside(name: str) -> str:
-    """The last part of a name. A foreign row may hold a path, which must not lead out of the folder."""
-    return Path(name).name
+def _inside(name: str, suffix: str) -> str:
+    """A file for what has this name: the last part of it, for a foreign row may hold a path that leads elsewhere.
+
+    A name that is too long for a file is cut, and ends in a digest of all of it.
+    """
+    file = Path(name + suffix).name
+    if len(file.encode(errors="surrogatepass")) <= LONGEST:
+        return file
+    start = name.encode(errors="replace")[: LONGEST // 2].decode(errors="ignore")
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+    return Path(f"{start}-{digest}{suffix}").name

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from victims.data.base import digest, some
-from victims.data.files import SUFFIXES, images_in
+from victims.data.files import SUFFIXES, images_in, printable
 from victims.data.folder import CLASSES, folders_in, read_classes
 from victims.errors import InputError, Notice
 
@@ -105,7 +105,7 @@ def find(images: Path, file: str) -> Path | None:
 
 def fits(name: str) -> bool:
     """Whether a folder of a class can have this name."""
-    plain = name.isprintable() and name == Path(name.strip()).name != ""
+    plain = name == printable(name) and name == Path(name.strip()).name != ""
     return plain and not name.startswith(".") and len(os.fsencode(name)) < 256
 
 

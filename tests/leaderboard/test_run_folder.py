@@ -159,3 +159,19 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_no_two_writers_share_a
     assert [size for _, size in flushed] == [4, 4]
     assert len({name for name, _ in flushed}) == 2
     assert all(f"-{socket.gethostname()}-{os.getpid()}-" in name for name, _ in flushed)
+
+
+def test_names_that_are_too_long_for_a_file_are_cut_and_stay_apart(tmp_path):
+    folder = RunFolder(tmp_path)
+    images = [start + "画" * 100 + end for start in "ab" for end in "cd"]
+    files = {folder.truth(image) for image in images} | {folder.reconstruction("task", image) for image in images}
+    assert len(files) == 8
+    for file in files:
+        assert len(file.name.encode()) <= 255
+        assert file.suffix == ".png"
+    folder.write_truth(images[0], b"picture")
+    assert folder.truth(images[0]).read_bytes() == b"picture"
+    folder.write_curve("t" * 300, ["x"], [1.0])
+    assert folder.read_curve("t" * 300).costs == [1.0]
+    assert folder.truth("a" * 251).name == "a" * 251 + ".png"  # what fits keeps its name
+    assert folder.truth("../" * 100 + "x").parent == tmp_path / "truth"

@@ -1,5 +1,6 @@
 """Data sets that consist of image files."""
 
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,7 @@ class ImageFiles(ImageData):
         if not kept:
             raise InputError(f"{self.name} has no {self.split} images in {root}; put them there, or fix --data-dir.")
         self.pictures = [pictures[place] for place in kept]
-        self.ids = [ids[place] for place in kept]
+        self.ids = [printable(ids[place]) for place in kept]
         self.labels = torch.tensor([labels[place] for place in kept])
         name, count = Counter(self.ids).most_common(1)[0]
         if count > 1:
@@ -86,6 +87,12 @@ class ImageFiles(ImageData):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = center_crop(resize(self.picture(index), self.shorter_side, self.interpolation), self.size)
         return to_tensor(image), int(self.labels[index])
+
+
+def printable(name: str) -> str:
+    """The name, with escapes for control characters and bytes that are no text, which tables cannot hold."""
+    odd = ("Cc", "Cs")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in name)
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -71,7 +71,7 @@ def read_classes(file: Path) -> list[str]:
         InputError: it is no text, or a name is there twice.
     """
     try:
-        names = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        names = [line.strip() for line in file.read_text("utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeError):
         raise InputError(f"{file} cannot be read; give the names of the classes, one a line.") from None
     name, count = Counter(names).most_common(1)[0] if names else ("", 1)
