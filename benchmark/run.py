@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
+from benchmark.launch.lock import alone
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory
@@ -42,9 +44,14 @@ def run(config: Config) -> RunFolder:
         the folder with rows, reconstructions, curves and pictures.
 
     Raises:
-        InputError: an option cannot be used; nothing has been attacked yet.
+        InputError: an option cannot be used, or another start of the run is at work; nothing has been attacked yet.
         Unfinished: other processes ended before their tasks were done.
     """
+    with ExitStack() as held:
+        return _run(config, held)
+
+
+def _run(config: Config, held: ExitStack) -> RunFolder:
     reproducible()
     first = is_first()
     # Until the Trainer sets it.
@@ -66,7 +73,7 @@ def run(config: Config) -> RunFolder:
     attack.admit(module.first().observation)  # refused before anything is written or another process is started
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     if first:
-        prepare(folder, dump(config, resolved))
+        prepare(folder, dump(config, resolved), held)
     done, torn = folder.read_tasks()
     for warning in torn:
         warnings.warn(warning, Notice, stacklevel=1)
@@ -110,13 +117,14 @@ def reproducible() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
-def prepare(folder: RunFolder, config: str) -> None:
-    """Write the configuration, and so make the folder.
+def prepare(folder: RunFolder, config: str, held: ExitStack) -> None:
+    """Make the folder and hold its lock, and write the configuration.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written, or another start of the run is at work.
     """
     try:
+        held.enter_context(alone(folder.path))
         folder.write_config(config)
     except OSError as error:
         raise InputError(f"cannot write results to {folder.path} ({error.strerror}); choose another --out.") from None

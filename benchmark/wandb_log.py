@@ -12,7 +12,7 @@ from leaderboard.wandb_board import RESULT, one_line, start
 from victims.errors import Notice
 
 FIRST = ("task", "image", "truth", "reconstruction", "status", "cost")  # columns of the table of images
-NOT_SENT = ("wandb", "log")  # of a run's folder
+NOT_SENT = ("wandb", "log", "lock")  # of a run's folder
 
 
 def log_run(

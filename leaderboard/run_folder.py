@@ -8,6 +8,7 @@
     reconstructions/TASK--IMAGE.png         the rebuilt image
     truth/IMAGE.png                         the private image
     picture.png, curves.png, layers.png     drawings of the above
+    lock                                    host and process that work in the folder, during the run
     processes/RANK                          heartbeat of each process, during the run
     wandb/                                  files of W&B, and the tasks that were logged
 

@@ -1,0 +1,50 @@
+"""One start of a run at a time: two that work in one folder would do the same tasks twice and merge over each other."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from victims.errors import InputError
+
+LOCK = "lock"
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made where it is missing.
+
+    The system drops the lock of a process that has ended however it ended, so a file that was left behind is no lock.
+    Where the file system has no locks the run goes on without.
+
+    Raises:
+        InputError: another start is at work; one line says on which host, and in which process.
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    while True:
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise InputError(
+                    f"{folder} is being worked on by {holder}; wait for it, or stop it: the same command then goes on."
+                ) from None
+            except OSError:
+                yield
+                return
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                continue  # its holder has just removed it
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
