@@ -15,7 +15,7 @@ from safetensors.torch import save as to_bytes
 
 from priors.base import Prior
 from priors.names import architectures, shipped
-from victims.checkpoints import sha256
+from victims.checkpoints import require_numbers, sha256
 from victims.errors import InputError
 
 
@@ -37,8 +37,8 @@ def load(path: Path) -> Prior:
     """The prior in eval mode, its parameters frozen.
 
     Raises:
-        InputError: no file, not safetensors, not a prior of this suite, other tensors than the architecture's, or
-            another SHA-256 than recorded beside the file.
+        InputError: no file, not safetensors, not a prior of this suite, other tensors than the architecture's,
+            numbers that are no weights, or another SHA-256 than recorded beside the file.
     """
     if not path.is_file():
         names = ", ".join(shipped())
@@ -61,6 +61,9 @@ def load(path: Path) -> Prior:
         prior.trained_on = about["trained_on"]
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} has metadata that do not fit '{about['prior']}' ({error}); get it again.") from None
+    for key, own in prior.state_dict().items():
+        if key in tensors:
+            require_numbers(tensors[key], own, key, path, about["prior"])
     try:
         prior.load_state_dict(tensors)
     except RuntimeError as error:

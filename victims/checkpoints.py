@@ -139,13 +139,22 @@ def compare(given: Tensor, own: Tensor, key: str, path: Path, name: str) -> None
     """Refuse a tensor that a model cannot have in place of its own.
 
     Raises:
-        InputError: another shape, another kind of numbers, or NaN or infinite ones.
+        InputError: another shape, or what `require_numbers` refuses.
     """
     if given.shape != own.shape:
         raise InputError(
             f"{path} does not fit {name} here: its {key} is {sides(given)}, not {sides(own)}; "
             "give weights for the data's classes and --size."
         )
+    require_numbers(given, own, key, path, name)
+
+
+def require_numbers(given: Tensor, own: Tensor, key: str, path: Path, name: str) -> None:
+    """Refuse what would load and be no weights.
+
+    Raises:
+        InputError: another kind of numbers than the model's own, or NaN or infinite ones.
+    """
     if not own.is_floating_point():
         return
     if not given.is_floating_point():

@@ -173,6 +173,23 @@ def test_other_tensors_than_the_architecture_has(path, change):
     assert "blocks." in refusal(rewrite(path, change))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda w: w * torch.nan, "NaN or infinite numbers in"),
+        (lambda w: w / 0, "NaN or infinite numbers in"),
+        (lambda w: w.to(torch.complex64), "is complex64, not floating point"),
+        (lambda w: w > 0, "is bool, not floating point"),
+    ],
+)
+def test_numbers_that_are_no_weights(path, change, said):
+    def spoil(tensors):
+        name = next(name for name, tensor in tensors.items() if tensor.dim() == 4)
+        tensors[name] = change(tensors[name])
+
+    assert said in refusal(rewrite(path, spoil))
+
+
 def test_options_of_another_size(path):
     assert "size mismatch" in refusal(rewrite(path, options='{"nz": 5, "ngf": 8}'))
 
