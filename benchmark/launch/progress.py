@@ -38,8 +38,9 @@ class TaskProgress(ProgressBar):
             task = f"task {trainer.current_epoch + 1}/{len(module.groups)}"
             self.bar.set_postfix_str(f"{task}, stage {stage}, step {step}, cost {costs.min().item():.4g}")
             for observation, cost in zip(batch, costs.tolist(), strict=True):
+                reading: dict[str, Any] = {"task": observation.task, "cost": cost}  # a column per task is quadratic
                 for logger in trainer.loggers:
-                    logger.log_metrics({f"cost/{observation.task}": cost}, step=step - 1)
+                    logger.log_metrics(reading, step=step - 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
         self.bar.close()

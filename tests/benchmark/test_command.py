@@ -344,3 +344,12 @@ def test_a_run_computes_with_one_thread_of_numpy_too():
     reproducible()
     threads = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
     assert threads == {1}
+
+
+def test_the_log_grows_by_lines_with_the_tasks_and_not_by_columns(run, tmp_path):
+    run("--tasks=3")
+    (log,) = tmp_path.glob("*/log/*/metrics.csv")
+    lines = list(csv.DictReader(log.read_text().splitlines()))
+    assert lines[0].keys() == {"step", "task", "cost"}
+    assert len({line["task"] for line in lines}) == 3
+    assert all(float(line["cost"]) > 0 for line in lines)
