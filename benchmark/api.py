@@ -1,6 +1,5 @@
 """Capture, attack and score in Python: what the package `gibench` exports."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.names import unknown
 from victims.observation import Observation
-from victims.victim import Victim, build
+from victims.victim import Victim, build, copied
 
 WEIGHTS_DIR = Path("weights")
 
@@ -66,7 +65,7 @@ def capture(
     check_batch(images, labels)
     defense = open_defense(defense) if isinstance(defense, str) else defense
     if defense:
-        plain, protect = deepcopy(model), defense.model
+        plain, protect = copied(model), defense.model
         model = build(lambda: protect(plain), seed=seed)
     channels = images.shape[1]
     victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=TRAINING[mode])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from functools import reduce
 from operator import add
 from typing import Any, TypeVar
@@ -63,7 +63,7 @@ class Victim:
         Raises:
             InputError: the model trains no parameter.
         """
-        self.model = deepcopy(model)
+        self.model = copied(model)
         set_mode(self.model, training)
         module: Any
         for module in self.model.modules():
@@ -81,6 +81,12 @@ class Victim:
         dtype = next(self.model.parameters()).dtype
         self.mean = torch.tensor(mean, dtype=dtype)[:, None, None]
         self.std = torch.tensor(std, dtype=dtype)[:, None, None]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Victim":
+        made = copy(self)
+        made.model = copied(self.model)
+        made.mean, made.std, made.running = deepcopy((self.mean, self.std, self.running), memo)
+        return made
 
     @property
     def parameters(self) -> Gradient:
@@ -173,6 +179,30 @@ def last_linear(model: nn.Module) -> str:
     if not linear:
         raise InputError(f"{type(model).__name__} has no linear layer, which the classifier should be.")
     return linear[-1]
+
+
+def copied(model: M) -> M:
+    """A deep copy; of what a forward pass left in its layers only the values, for torch copies no tensor's history."""
+    values: dict[int, Any] = {}
+    seen: set[int] = set()
+    left: list[Any] = [vars(module) for module in model.modules()]
+    while left:
+        kept = left.pop()
+        if id(kept) in seen:
+            continue
+        seen.add(id(kept))
+        if isinstance(kept, Mapping):
+            left += kept.values()
+        elif isinstance(kept, list | tuple):
+            left += kept
+        elif isinstance(kept, Tensor):
+            try:
+                value = kept.detach()
+            except RuntimeError:  # it belongs to a `vmap` that has ended, and has no value any more
+                values[id(kept)] = torch.empty(0)
+            else:
+                values |= {} if kept.is_leaf else {id(kept): value}
+    return deepcopy(model, values)
 
 
 def set_mode(model: nn.Module, training: bool | None) -> None:

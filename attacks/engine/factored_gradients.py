@@ -275,6 +275,8 @@ def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:
 
 
 def is_plain(layer: nn.Module) -> bool:
+    if not {name for name, _ in layer.named_parameters(recurse=False)} <= {"weight", "bias"}:  # as under weight norm
+        return False
     if type(layer) is nn.Conv2d:
         return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if type(layer) is nn.BatchNorm2d:
