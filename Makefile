@@ -45,7 +45,7 @@ bench: $(READY)  ## attack private batches and score the reconstructions: make b
 submit: $(READY)  ## the same as jobs of a cluster: CLUSTER=slurm|local GPUS= CPUS= PARTITION= MINUTES= AT_ONCE=
 	@$(RUN) benchmark submit $(OPTIONS)
 
-audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder [LABELS=csv DEFENSE=none,noise:0.01 MINUTES=30]
+audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder [LABELS=csv CLASSES=file DEFENSE=none,noise:0.01 MINUTES=30]
 	@$(RUN) benchmark audit $(OPTIONS)
 
 reproduce: $(READY)  ## a published table again beside its numbers: make reproduce RECIPE=gifd-table3a SIZE=small|paper

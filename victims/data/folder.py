@@ -45,13 +45,15 @@ class Folder(ImageFiles):
             root, prefix = path / part, f"{part}-"
             splits = ("train", "tune") if part == "train" and "tune" not in given else (part,)
             self.classes = sorted({folder for name in given for folder in folders_in(path / name)})
-        if (path / CLASSES).is_file():
+        if listed := (path / CLASSES).is_file():
             there, self.classes = self.classes, read_classes(path / CLASSES)
             if outside := [name for name in there if name not in self.classes]:
                 raise InputError(
                     f"{path / CLASSES} does not list {some(outside)}; add what is missing, or remove the file."
                 )
         labels = {folder: label for label, folder in enumerate(self.classes)}
+        if listed:  # images of some of a model's classes are no reason for a Notice
+            labels = {folder: labels[folder] for folder in folders_in(root)}
         found = by_class(self.name, root, labels)
         if not found:
             raise InputError(f"folder has no {split} images in {root}/<class>; put them there, or give another PATH.")
