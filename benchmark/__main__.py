@@ -4,6 +4,7 @@ import ast
 import errno
 import importlib
 import inspect
+import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.command_line import expanded, explain, normalized, options_of, parser_of, run_parser
+from benchmark.launch.stop import Stopped, stoppable
 from benchmark.names import ROOT, summary
 from victims.errors import InputError, Notice, Unfinished
 from victims.names import nearest
@@ -40,7 +42,7 @@ SUBMIT = "Takes all options of `run` besides these. Each run of a matrix is a jo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0; one line and 2 for what the user can fix, 1 for tasks left undone.
+    """The exit code: 0; one line and 2 for what the user can fix, 1 for tasks left undone, 130 or 143 where stopped.
 
     Of several runs see `run_matrix`, `reproduce`.
     """
@@ -48,7 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.simplefilter("always", Notice)
     warnings.showwarning = lambda message, *_: print(f"benchmark: {message}", file=sys.stderr)
     try:
-        return dispatch(normalized(sys.argv[1:] if arguments is None else arguments))
+        with stoppable():
+            return dispatch(normalized(sys.argv[1:] if arguments is None else arguments))
+    except Stopped as stop:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return stop.code  # the first process says it
+        code, line = stop.code, str(stop)
     except InputError as error:
         code, line = 2, str(error)
     except ArgumentError as error:

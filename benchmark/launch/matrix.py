@@ -1,5 +1,6 @@
 """`python -m benchmark run` with several attacks or defenses: every pair of them, a run each."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config import Config
+from benchmark.launch.stop import PARENT, Stopped
 from benchmark.launch.strategy import is_first
 from benchmark.registry import find
 from benchmark.scoring.lpips import Lpips
@@ -31,7 +33,7 @@ def run_matrix(cells: Sequence[Cell]) -> int:
             mean the same the first is run.
 
     Returns:
-        the exit code: 0; 2 where a cell was refused; 1 where one failed otherwise; 130 after Ctrl-C.
+        the exit code: 0; 2 where a cell was refused; 1 where one failed otherwise.
 
     Raises:
         InputError: there is no such attack, defense or file of weights; nothing has been run then.
@@ -40,10 +42,7 @@ def run_matrix(cells: Sequence[Cell]) -> int:
     for arguments, config in distinct(cells):
         attacker = "" if config.make_defense() is None else ", adaptive" if config.adapt else ", non-adaptive"
         named[f"{config.attack}, {config.defense}{attacker}"] = (arguments, config)
-    try:
-        failed = run_cells({name: arguments for name, (arguments, _) in named.items()})
-    except KeyboardInterrupt:
-        return 130
+    failed = run_cells({name: arguments for name, (arguments, _) in named.items()})
     if is_first():  # torchrun starts every process of a matrix
         report([config for name, (_, config) in named.items() if name not in failed])
     return exit_code(failed, len(named))
@@ -70,21 +69,21 @@ def run_cells(cells: Mapping[str, Sequence[str]]) -> dict[str, str]:
         why there is no result, by the name of every cell that has none.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C or SIGTERM; where it stopped has been said, and no cell is left running.
+        Stopped: after Ctrl-C or SIGTERM, with the cell where it stopped; no cell is left running.
     """
     failed: dict[str, str] = {}
-    terminated = signal.signal(signal.SIGTERM, signal.default_int_handler)  # must not leave a cell running either
+    os.environ[PARENT] = str(os.getpid())  # a cell ends with this process, also where this one is killed
     try:
-        for number, (name, arguments) in enumerate(cells.items(), start=1):
-            print(f"\ncell {number} of {len(cells)}: {name}", flush=True)
+        for place, (name, arguments) in enumerate(cells.items(), start=1):
+            print(f"\ncell {place} of {len(cells)}: {name}", flush=True)
             code = subprocess.run([sys.executable, "-m", "benchmark", *arguments], check=False).returncode
             if code:
                 failed[name] = "refused" if code == 2 else f"exit code {code}"
-    except KeyboardInterrupt:
-        print(f"benchmark: stopped at {name}; the same command goes on there.", file=sys.stderr)
-        raise
+    except (KeyboardInterrupt, Stopped) as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        raise Stopped(number, f"at {name}; the same command goes on there") from None
     finally:
-        signal.signal(signal.SIGTERM, terminated)
+        os.environ.pop(PARENT, None)
     return failed
 
 

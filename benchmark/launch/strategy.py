@@ -18,6 +18,7 @@ from lightning_fabric.plugins.environments import (
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
+from benchmark.launch.stop import end_with_parent
 from victims.data.base import some
 from victims.errors import InputError, Unfinished
 
@@ -135,13 +136,6 @@ class ShareTasks(DDPStrategy):
         for process in self.launcher.procs:
             process.wait()
         return [self.global_rank + 1 + place for place in range(len(self.launcher.procs))]
-
-
-def end_with_parent(parent: int) -> None:
-    """End this process when the one that started it has ended: a killed run must not continue in the background."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 class Heartbeat:

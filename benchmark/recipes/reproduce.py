@@ -66,10 +66,7 @@ def reproduce(
     for line, names in lines.items():
         print(f"benchmark: {line} ({'; '.join(names)})", file=sys.stderr)
     ready = [cell for cell in cells if cell.name not in left_out and (cell.method or not learned(cell).is_file())]
-    try:
-        failed = run_cells({cell.name: cell.arguments for cell in ready})
-    except KeyboardInterrupt:
-        return 130
+    failed = run_cells({cell.name: cell.arguments for cell in ready})
     published = [entry for entry in reported() if entry.table in plan["tables"]]
     if plan["command"] == "labels":
         tables = printed(published)

@@ -1,0 +1,56 @@
+"""Ctrl-C and SIGTERM: one line and the exit code that a shell expects; nothing goes on in the background."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+LONG = ["--attack=ig", "--steps=100000", "--tasks=2", "--victim=lenet", "--compile=off", "--wandb=off", "--devices=1"]
+
+
+def start(out, *options):
+    command = [sys.executable, "-m", "benchmark", "run", *LONG, f"--out={out}", *options]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(happened):
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def said(process):
+    _, stderr = process.communicate(timeout=60)
+    assert "Traceback" not in stderr
+    return [line for line in stderr.splitlines() if line.startswith("benchmark: ")]
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+@pytest.mark.parametrize("when", ["start-up", "attack"])
+def test_a_stopped_run_ends_with_one_line_and_the_code_of_its_signal(when, number, name, tmp_path):
+    process = start(tmp_path)
+    loaded = Path(f"/proc/{process.pid}/maps")
+    if when == "start-up":
+        until(lambda: "libtorch" in loaded.read_text())
+    else:
+        until(lambda: list(tmp_path.glob("*/processes/0")))
+    process.send_signal(number)
+    assert said(process) == [f"benchmark: stopped by {name}."]
+    assert process.returncode == 128 + number
+
+
+def test_a_killed_matrix_leaves_no_cell_behind(tmp_path):
+    process = start(tmp_path, "--defense=none,sparsification:0.5")
+    until(lambda: list(tmp_path.glob("*/lock")))
+    (lock,) = tmp_path.glob("*/lock")
+    until(lambda: lock.read_text())
+    cell = int(lock.read_text().split()[1])
+    assert cell != process.pid
+    process.kill()
+    process.communicate(timeout=60)  # returns when the cell has closed its pipes
+    until(lambda: not Path(f"/proc/{cell}").exists())
