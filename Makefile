@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 
 CORES  := -n auto --maxprocesses 4 --dist worksteal
 
-OUT ?= results
+OUT := results
 
 # Every NAME=value on the command line of make becomes --name='value' of the command that a target runs. A value reaches
 # the command as it was typed: make expands nothing in it, and the shell sees it in quotes.
@@ -55,7 +55,7 @@ leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and 
 	@$(RUN) leaderboard $(call QUOTED,OUT) $(call OPTIONS,OUT)
 
 speed: $(READY)  ## what a step costs here beside the plain loop: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=off,on QUICK=yes
-	@$(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(if $(QUICK),--quick) $(call OPTIONS,QUICK OUT)
+	@$(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(if $(filter yes true,$(QUICK)),--quick) $(call OPTIONS,QUICK OUT)
 
 list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, metrics, recipes
 	@$(RUN) benchmark list $(OPTIONS)

@@ -6,7 +6,7 @@ leading dimension R, its *instances*: tasks times restarts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypedDict, cast
+from typing import Any, ClassVar, Literal, TypedDict, cast, get_args
 
 import torch
 from pytorch_lightning import LightningModule
@@ -102,8 +102,9 @@ class Attack(LightningModule):
             compile: which stages are compiled, see `victims.choices.Compile`.
 
         Raises:
-            InputError: a count below 1, fewer steps than stages, steps for a closed form, no prior for an attack that
-                needs one, an unknown label method, or a label method for an attack that finds labels by itself.
+            InputError: a count below 1, an unknown match or compile, fewer steps than stages, steps for a closed form,
+                no prior for an attack that needs one, an unknown label method, or a label method for an attack that
+                finds labels by itself.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -114,6 +115,9 @@ class Attack(LightningModule):
             raise InputError(f"{self.name} is solved in closed form and has no steps to choose; leave --steps out.")
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} searches a generator; give one with --prior.")
+        for name, value, values in (("match", match, get_args(Match)), ("compile", compile, get_args(Compile))):
+            if value not in values:
+                raise InputError(f"{name} is '{value}'; give one of {', '.join(values)}.")
         if label_method is not None:
             find(label_method)  # refuses an unknown one
             if "labels" not in self.needs:

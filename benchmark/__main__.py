@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -121,15 +122,8 @@ def submit(arguments: Sequence[str]) -> int:
 def flags_set(function: Callable[..., object], arguments: Sequence[str]) -> list[str]:
     """Options that are true or false may stand alone: `--json` is `--json=true`."""
     flags = {f"--{p.name}" for p in inspect.signature(function).parameters.values() if p.annotation is bool}
-    behind = [*arguments[1:], "--"]
-    return (
-        [
-            f"{argument}=true" if argument in flags and after.startswith("--") else argument
-            for argument, after in zip(arguments, behind, strict=True)
-        ]
-        if arguments
-        else []
-    )
+    pairs = zip_longest(arguments, arguments[1:], fillvalue="--")
+    return [f"{each}=true" if each in flags and after.startswith("--") else each for each, after in pairs]
 
 
 def imported(command: str) -> Callable[..., Any]:

@@ -1,13 +1,16 @@
 """Capture, attack and score in Python: what the package `gibench` exports."""
 
+from collections.abc import Collection, Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attacks.base import Attack
+from attacks.base import Attack, Common
 from attacks.engine.stage import Reconstruction
+from benchmark.config import options_of
 from benchmark.registry import find, open_defense
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score as score_images
@@ -20,7 +23,7 @@ from priors.base import Prior
 from victims.choices import TRAINING, Mode
 from victims.client import LocalTraining
 from victims.errors import InputError
-from victims.names import unknown
+from victims.names import nearest
 from victims.observation import Observation
 from victims.victim import Victim, build, copied
 
@@ -63,14 +66,25 @@ def capture(
         InputError: images, labels or options do not fit.
     """
     check_batch(images, labels)
+    check_names("option of capture", knowledge, ("give_labels", "adapt", "bn", "know_lr"))
+    if mode not in TRAINING:
+        raise InputError(f"mode is '{mode}'; give one of {', '.join(TRAINING)}.")
+    channels = images.shape[1]
+    for name, values in {"mean": mean, "std": std}.items():
+        if values is not None and len(values) != channels:
+            raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
+    if std is not None and min(std) <= 0:
+        raise InputError(f"std is {tuple(std)}; give numbers above 0.")
     defense = open_defense(defense) if isinstance(defense, str) else defense
     if defense:
         plain, protect = copied(model), defense.model
         model = build(lambda: protect(plain), seed=seed)
-    channels = images.shape[1]
     victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=TRAINING[mode])
+    victim.to(next(iter(victim.parameters.values())).device)
     with torch.no_grad():
         logits = victim.logits(victim.parameters, victim.normalize(images[:1].to(victim.mean)))
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise InputError("the model is no classifier; give one that returns logits (B, K).")
     classes = logits.shape[-1]
     lowest, highest = int(labels.min()), int(labels.max())
     if lowest < 0 or (classes > 1 and highest >= classes):
@@ -79,7 +93,7 @@ def capture(
     if local is None and (epochs, mini_batch, clients) != (1, None, 1):
         raise InputError("local epochs, mini-batches and several clients need a learning rate; give lr=.")
     client = Client(defense=defense, local=local, seed=seed, **knowledge)
-    return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
+    return capture_images(victim, images, labels.long(), client, task=task, num_classes=max(2, classes))
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
@@ -88,13 +102,26 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
     Raises:
         InputError: a wrong shape, type or range.
     """
-    if images.ndim != 4 or not images.is_floating_point():
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        raise InputError("images and labels are no tensors; give torch.as_tensor(...) of them.")
+    if images.ndim != 4 or not images.is_floating_point() or not images.numel():
         raise InputError(f"images are {images.dtype} {tuple(images.shape)}; give floats (B, C, H, W) in [0, 1].")
     low, high = (float(bound) for bound in images.aminmax())
     if not (low >= 0 and high <= 1):
         raise InputError(f"images go from {low:.3g} to {high:.3g}; give them in [0, 1], and their mean= and std=.")
-    if labels.shape != images.shape[:1] or labels.is_floating_point():
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}; give {len(images)} integers.")
+
+
+def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse mistyped keywords.
+
+    Raises:
+        InputError: names the nearest known one.
+    """
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown {what} '{name}'; {nearest(name, known)}known: {', '.join(known)}.")
 
 
 def attack(
@@ -122,12 +149,17 @@ def attack(
     """
     chosen: type[Attack] = find("attack", method) if isinstance(method, str) else method
     presets = {"default": {}, **chosen.presets}
-    if preset not in presets:
-        raise InputError(unknown(f"preset of {chosen.name}", preset, presets))
+    check_names(f"preset of {chosen.name}", [preset], presets)
+    check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
+    if prior is not None and "prior" not in chosen.needs:
+        raise InputError(f"{chosen.name} searches no generator; leave prior= out.")
     if "prior" in chosen.needs:
         size, mean = observation.image_shape[-1], observation.victim.mean
         named = prior if isinstance(prior, str) else Options().prior
-        own = prior if isinstance(prior, Prior) else priors_by_name.find(named, weights_dir, size=size, seed=seed)
+        if isinstance(prior, Prior):
+            own = deepcopy(prior)  # the caller's stays where it is
+        else:
+            own = priors_by_name.find(named, weights_dir, size=size, seed=seed)
         options["prior"] = own.to(mean.device, mean.dtype)
     return chosen(**{**presets[preset], "seed": seed, **options}).run([observation])
 

@@ -6,13 +6,14 @@ Nothing here imports torch: help and most mistakes are answered at once.
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.names import require
 from leaderboard.options import Options, abouts, defaults
 from victims.errors import InputError
+from victims.names import nearest
 
 ALIASES = {about.alias: name for name, about in abouts().items() if about.alias}
 LISTS = [name for name, value in defaults().items() if isinstance(value, list)]
@@ -91,8 +92,10 @@ def normalized(arguments: Sequence[str]) -> list[str]:
         name = option[2:].removesuffix("+").replace("-", "_")
         name = ALIASES.get(name, name)
         if name in LISTS and not add:
-            words = (value if equals else next(rest, "")).split()
-            found += [f"--{name}+={word}" for word in words]
+            words = (value if equals else next(rest, "--")).split()
+            if not equals and words[0].startswith("--"):
+                raise InputError(f"--{name} takes KEY=VALUE, such as --{name}=tv=1e-3.")
+            found += [f"--{name}+={word}" for word in words] or [f"--{name}=[]"]
         else:
             found.append(f"--{name}{add}{equals}{value}")
     return found
@@ -114,16 +117,22 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
         elif option == "--adapt":
             choices.append([f"{option}={one}" for one in (("true", "false") if value == "both" else (value,))])
         else:
-            choices.append([f"{option}={one}" for one in value.split(",")])
+            choices.append([f"{option}={one.strip()}" for one in value.split(",")])
     return [list(run) for run in itertools.product(*choices)]
 
 
 def explain(error: ArgumentError) -> str:
     """The parser's message as one line."""
     text = " ".join(str(error).split())
-    wrong_value = re.match(r'Parser key "(\w+)":.*(?:Given|Got) value: (.*)', text)
-    kind = get_type_hints(Options).get(wrong_value[1]) if wrong_value else None
-    if wrong_value is None or kind is None:
+    if unknown := re.match(r"unrecognized arguments: --(\w+)", text):
+        return f"unknown option --{unknown[1]}; {nearest(unknown[1], [*abouts(), *ALIASES])}see --help."
+    wrong = re.match(r'Parser key "(\w+)": (.*)(?:Given|Got) value: ?(.*)', text)
+    if wrong is None:
         return f"{text.rstrip('.')}; see --help."
-    kinds = [str(getattr(k, "__name__", k)) for k in get_args(kind) or (kind,) if k is not type(None)]
-    return f"{wrong_value[1]} takes {' or '.join(kinds)}, not '{wrong_value[2]}'."
+    name, expected, value = wrong.groups()
+    kinds = re.findall(r"Expected a (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])", expected)
+    words = [word for kind, values in kinds for word in ([kind] if kind else re.findall(r"'([\w.]+)'", values))]
+    words = [word for word in words if word != "NoneType"]
+    if words == ["bool"]:
+        words = ["yes", "no", *(["both"] if f"--{name}" in SEVERAL else [])]
+    return f"{name} takes {' or '.join(words)}, not '{value}'." if words else f"{text.rstrip('.')}; see --help."

@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
-from benchmark.registry import find, open_data, open_defense, parse
+from benchmark.registry import find, open_data, open_defense, parameters_of, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from defenses.base import Defense
@@ -29,6 +29,7 @@ from victims.choices import TRAINING
 from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.names import nearest
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
 
@@ -228,8 +229,11 @@ class Config(Options):
         chosen = {}
         for text in self.set:
             name, equals, value = text.partition("=")
-            if not equals or name not in known:
-                raise InputError(f"{self.attack} has no option '{text}'; it takes KEY=VALUE of {', '.join(known)}.")
+            if not equals:
+                raise InputError(f"'{text}' is no KEY=VALUE; write for example {next(iter(known))}=1.")
+            if name not in known:
+                near = nearest(name, known)
+                raise InputError(f"{self.attack} has no option '{name}'; {near}it takes {', '.join(known)}.")
             chosen[name] = parse(known[name], value, f"{self.attack} option")
         return chosen
 
@@ -243,5 +247,5 @@ def dump(config: Config, resolved: Mapping[str, Any]) -> str:
 
 def options_of(method: type[Method]) -> dict[str, inspect.Parameter]:
     """The method's own constructor options, without those that every attack takes."""
-    parameters = inspect.signature(method).parameters
-    return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in Common.__annotations__}
+    own = parameters_of(method).items()
+    return {name: p for name, p in own if p.kind is p.KEYWORD_ONLY and name not in Common.__annotations__}

@@ -58,6 +58,18 @@ def require(kind: Kind, name: str) -> None:
         raise InputError(unknown(kind, name, known(kind)))
 
 
+def parsed(path: Path) -> ast.Module:
+    """A file's statements.
+
+    Raises:
+        InputError: the file is not Python.
+    """
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is not valid Python ({error}); fix the file or move it elsewhere.") from None
+
+
 def summary(node: ast.AST) -> str:
     """The first sentence of a docstring, or nothing."""
     text = ast.get_docstring(node) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) else None
@@ -72,7 +84,7 @@ def first_sentence(text: str) -> str:
 
 def by_attribute(path: Path, module: str) -> Pairs:
     """Classes that say their name themselves: `name = "ig"`."""
-    for node in ast.parse(path.read_bytes()).body:
+    for node in parsed(path).body:
         if not isinstance(node, ast.ClassDef):
             continue
         for line in node.body:
@@ -84,18 +96,16 @@ def by_attribute(path: Path, module: str) -> Pairs:
                     yield name, Named(module, node.name, summary(node))
 
 
-def by_file(path: Path, module: str) -> Pairs:
+def by_file(kind: type[ast.ClassDef] | type[ast.FunctionDef], path: Path, module: str) -> Pairs:
     """The class SomeName, or the function some_name, of the file `some_name.py`."""
-    for node in ast.parse(path.read_bytes()).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name.lower().replace("_", "") == path.stem.replace(
-            "_", ""
-        ):
+    for node in parsed(path).body:
+        if isinstance(node, kind) and node.name.lower().replace("_", "") == path.stem.replace("_", ""):
             yield path.stem, Named(module, node.name, summary(node))
 
 
 def by_decorator(path: Path, module: str) -> Pairs:
     """Functions under `@metric(...)`."""
-    for node in ast.parse(path.read_bytes()).body:
+    for node in parsed(path).body:
         if not isinstance(node, ast.FunctionDef):
             continue
         for decorator in node.decorator_list:
@@ -129,10 +139,10 @@ def of_files(package: str, files: str, read: Callable[[Path, str], Pairs]) -> Pa
 KINDS: Mapping[Kind, Callable[[], Pairs]] = {
     "attack": partial(of_files, "attacks", "*.py", by_attribute),
     "prior": generators,
-    "victim": partial(of_files, "victims.models", "*.py", by_file),
-    "data": partial(of_files, "victims.data", "*.py", by_file),
-    "defense": partial(of_files, "defenses", "*.py", by_file),
-    "label method": partial(of_files, "attacks.labels", "*.py", by_file),
+    "victim": partial(of_files, "victims.models", "*.py", partial(by_file, ast.ClassDef)),
+    "data": partial(of_files, "victims.data", "*.py", partial(by_file, ast.ClassDef)),
+    "defense": partial(of_files, "defenses", "*.py", partial(by_file, ast.ClassDef)),
+    "label method": partial(of_files, "attacks.labels", "*.py", partial(by_file, ast.FunctionDef)),
     "metric": partial(of_files, "benchmark.scoring", "metrics.py", by_decorator),
     "recipe": partial(of_files, "benchmark.recipes", "*.yaml", by_comment),
 }

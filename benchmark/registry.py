@@ -7,8 +7,10 @@ it is built with. Priors have names of their own, see `priors.names`.
 import importlib
 import inspect
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -58,7 +60,7 @@ def open_data(text: str, split: str, size: int, data_dir: Path, resize: Resize =
     """
     name, _, argument = text.partition(":")
     make = find("data", name)
-    parameters = inspect.signature(make).parameters
+    parameters = parameters_of(make)
     own = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if (argument and not own) or (not argument and any(p.default is p.empty for p in own)):
         raise InputError(f"data '{text}' does not fit; write {':'.join([name, *(p.name.upper() for p in own)])}.")
@@ -89,7 +91,7 @@ def one_defense(text: str) -> Defense:
     """
     name, *values = text.split(":")
     make = find("defense", name)
-    known = list(inspect.signature(make).parameters.values())
+    known = list(parameters_of(make).values())
     needed = [p for p in known if p.default is p.empty]
     if not len(needed) <= len(values) <= len(known):
         optional = "".join(f"[:{p.name.upper()}]" for p in known if p not in needed)
@@ -98,13 +100,34 @@ def one_defense(text: str) -> Defense:
     return make(*(parse(p, value, f"defense {name}") for p, value in zip(known, values, strict=False)))
 
 
+def parameters_of(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """What a class or function is called with, by name; annotations that are text are resolved.
+
+    Raises:
+        InputError: an annotation names what is not there.
+    """
+    function = make.__init__ if isinstance(make, type) else make  # type: ignore[misc]
+    try:
+        hints = get_type_hints(function)
+    except (NameError, AttributeError, TypeError) as error:
+        raise InputError(f"{make.__module__}.{make.__name__}: an annotation cannot be read ({error}).") from None
+    found = inspect.signature(make).parameters
+    return {name: p.replace(annotation=hints.get(name, p.annotation)) for name, p in found.items()}
+
+
 def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
-    """`text` as the parameter's annotated type.
+    """`text` as the parameter's annotated type; without an annotation as that of its default, else as it is.
 
     Raises:
         InputError: it is none, or a number that is NaN or infinite; says what was expected.
     """
     wanted = parameter.annotation
+    if wanted is parameter.empty:
+        wanted = str if parameter.default in (parameter.empty, None) else type(parameter.default)
+    if get_origin(wanted) in (Union, UnionType):  # X | None
+        if text.lower() == "none":
+            return None
+        wanted = next(kind for kind in get_args(wanted) if kind is not type(None))
     if get_origin(wanted) is Literal:
         if text in get_args(wanted):
             return text
@@ -113,8 +136,9 @@ def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
         if wanted is bool:
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
         value = wanted(text)
-    except (KeyError, ValueError):
-        raise InputError(f"{what} {parameter.name} is a {wanted.__name__}, not '{text}'.") from None
+    except (KeyError, ValueError, TypeError):
+        kind = getattr(wanted, "__name__", wanted)
+        raise InputError(f"{what} {parameter.name} is a {kind}, not '{text}'.") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{what} {parameter.name} is a finite number, not '{text}'.")
     return value

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -51,6 +52,10 @@ class Client:
     bn: Level = "none"
     know_lr: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.bn not in get_args(Level):
+            raise InputError(f"bn is '{self.bn}'; give one of {', '.join(get_args(Level))}.")
 
 
 def client_update(

@@ -61,6 +61,29 @@ def test_a_value_of_the_wrong_type_says_what_was_expected():
             parse(parameter, text, "option")
 
 
+def test_annotations_may_be_text_optional_or_missing(tmp_path, monkeypatch):
+    (tmp_path / "modest.py").write_text(
+        "from __future__ import annotations\n"
+        "from defenses.sparsification import Sparsification\n\n\n"
+        "class Modest(Sparsification):\n"
+        "    def __init__(self, rate: float, most: float | None = None, name='x', count=3) -> None:\n"
+        "        super().__init__(rate)\n        self.found = most, name, count\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert open_defense("modest.Modest:0.5").found == (None, "x", 3)
+    assert open_defense("modest.Modest:0.5:0.25:y:4").found == (0.25, "y", 4)
+    assert open_defense("modest.Modest:0.5:none:y:4").found == (None, "y", 4)
+    with pytest.raises(InputError, match="most is a float, not 'much'"):
+        open_defense("modest.Modest:0.5:much")
+
+
+def test_single_options_are_refused_by_what_is_wrong_with_them():
+    with pytest.raises(InputError, match="no option 'eto'; did you mean 'eta'"):
+        Config(attack="ig", set=["eto=1"]).make_attack()
+    with pytest.raises(InputError, match="'tv' is no KEY=VALUE"):
+        Config(attack="ig", set=["tv", "=", "1"]).make_attack()
+
+
 def test_defenses_by_name_and_parameter():
     assert open_defense("none") is None
     defense = Config(defense="sparsification:0.25").make_defense()

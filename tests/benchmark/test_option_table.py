@@ -55,6 +55,8 @@ def test_other_ways_to_write_an_option():
     assert command_line.normalized(["run", "--weights=w", "--mode", "train", "--mini-batch=2"]) == [
         "run", "--weights_dir=w", "--victim_mode", "train", "--mini_batch=2",
     ]  # fmt: skip
+    assert command_line.normalized(["--set="]) == ["--set=[]"]  # clears that of a config
+    assert command_line.expanded(["--attack=ig, gias"]) == [["--attack=ig"], ["--attack=gias"]]
     assert command_line.normalized(["--set=a=1 b=2", "--set+=c=3"]) == ["--set+=a=1", "--set+=b=2", "--set+=c=3"]
 
 

@@ -12,6 +12,7 @@ from attacks.labels import names as label_methods
 from benchmark.names import KINDS, known
 from benchmark.scoring.metrics import METRICS
 from priors import names as prior_names
+from victims.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "pytorch_lightning", "wandb", "timm", "skimage", "sklearn", "matplotlib", "numpy")
@@ -45,7 +46,12 @@ print("imported", [name for name in %r if name in sys.modules], "code", code)
         ("run --labels=arl", 2, "did you mean 'alr'"),
         ("run --prior=dcgan-foto32", 2, "did you mean 'dcgan-photos32'"),
         ("run --steps=many", 2, "steps takes int"),
-        ("run --stepps=3", 2, "stepps"),
+        ("run --stepps=3", 2, "did you mean 'steps'"),
+        ("run --methd=ig", 2, "did you mean 'method'"),
+        ("run --lr=", 2, "lr takes float, not ''"),
+        ("run --adapt=Both", 2, "adapt takes yes or no or both"),
+        ("run --attack=ig,", 2, "unknown attack ''"),
+        ("run --set", 2, "such as --set=tv=1e-3"),
     ],
 )
 def test_no_torch_is_imported(options, code, expected):
@@ -90,3 +96,12 @@ def test_names_read_from_source_are_those_of_the_classes(kind):
             own = isinstance(item, type) and issubclass(item, BASES[kind]) and item.__module__ == module.__name__
             if own and (name.lower() == path.stem.replace("_", "") if kind != "attack" else "name" in vars(item)):
                 assert item in found.values(), item
+
+
+def test_a_file_that_is_not_python_is_named(tmp_path, monkeypatch):
+    import attacks
+
+    (tmp_path / "broken.py").write_text("syntax error(")
+    monkeypatch.setattr(attacks, "__path__", [*attacks.__path__, str(tmp_path)])
+    with pytest.raises(InputError, match=r"broken\.py is not valid Python"):
+        known("attack")

@@ -164,3 +164,52 @@ def test_the_readmes_lines_run():
     names: dict = {}
     exec(example, names)
     assert len(names["scores"]["psnr"]) == len(names["images"])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"bn": "runing"}, "bn is 'runing'"),
+        ({"mode": "Train"}, "mode is 'Train'"),
+        ({"giv_labels": False}, "did you mean 'give_labels'"),
+        ({"mean": (0.5,)}, "mean has 1 numbers"),
+        ({"std": (0.5, 0.0, 0.5)}, "numbers above 0"),
+    ],
+)
+def test_mistyped_words_of_capture_are_refused(model, batch, options, expected):
+    with pytest.raises(gibench.InputError, match=expected):
+        gibench.capture(model, *batch, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"match": "xx"}, "match is 'xx'"),
+        ({"compile": "maybe"}, "compile is 'maybe'"),
+        ({"stepz": 3}, "did you mean 'steps_x'|did you mean 'steps'"),
+        ({"prior": "dcgan"}, "ig searches no generator"),
+        ({"preset": "papr"}, "did you mean 'paper'"),
+    ],
+)
+def test_mistyped_words_of_attack_are_refused(model, batch, options, expected):
+    with pytest.raises(gibench.InputError, match=expected):
+        gibench.attack("ig", gibench.capture(model, *batch), **options)
+
+
+def test_what_is_no_batch_is_refused(model, batch):
+    images, labels = batch
+    for wrong in ((images.numpy(), labels), (images, labels.tolist()), (images[:0], labels[:0]), (images, labels > 1)):
+        with pytest.raises(gibench.InputError, match="give"):
+            gibench.capture(model, *wrong)
+    with pytest.raises(gibench.InputError, match="no classifier"):
+        gibench.capture(nn.Conv2d(3, 3, 1), images, labels)
+
+
+def test_the_prior_of_the_caller_stays_as_it_is(batch):
+    from priors.dcgan import DCGAN
+
+    prior = build(DCGAN, size=32, ngf=4, seed=0).eval()
+    model = build(LeNet, image_shape=(3, 16, 16), num_classes=10, seed=0).double()
+    observation = gibench.capture(model, batch[0].double(), batch[1])
+    gibench.attack("gi_z", observation, prior=prior, steps=1, restarts=1)
+    assert {p.dtype for p in prior.parameters()} == {torch.float32}
