@@ -13,6 +13,8 @@ from benchmark.option_table import table
 from leaderboard.options import Options, abouts, defaults, option
 
 ROOT = Path(__file__).resolve().parents[2]
+MAKE = ("make", "-n", "-o", ".venv/.ready")
+ALONE = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # not under `make test`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +41,8 @@ def test_a_new_option_is_in_the_table_and_on_the_command_line(monkeypatch):
 def test_make_hands_on_whatever_is_given(target):
     given = {"MOON_PHASE": "3", "DATA": "folder:/a b/$HOME", "LABELS": "it's", "SET": "tv=1e-3 eta=0.05", "X": 'a"b`c'}
     made = subprocess.run(
-        ["make", "-n", "-o", ".venv/.ready", target, *(f"{name}={value}" for name, value in given.items())],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        [*MAKE, target, *(f"{name}={value}" for name, value in given.items())],
+        cwd=ROOT, capture_output=True, text=True, check=True, env=ALONE,
     ).stdout  # fmt: skip
     words = subprocess.run(
         ["bash", "-c", made.replace(".venv/bin/python -m", "printf '%s\\n'")],
@@ -68,8 +70,8 @@ def test_every_option_of_every_command_is_explained(command):
 
 def test_a_method_in_the_environment_is_not_silently_ignored():
     done = subprocess.run(
-        ["make", "-n", "-o", ".venv/.ready", "bench"],
-        cwd=ROOT, capture_output=True, text=True, check=False, env=os.environ | {"METHOD": "ig"},
+        [*MAKE, "bench"],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=ALONE | {"METHOD": "ig"},
     )  # fmt: skip
     assert done.returncode == 2
     assert "make bench METHOD=ig" in done.stderr

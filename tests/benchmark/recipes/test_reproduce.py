@@ -171,7 +171,7 @@ def test_a_small_recipe_runs_on_embedded_data_and_ends_beside_the_paper(run, tin
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (("tv: 1e-3", "tb: 1e-3"), "ig has no option 'tb=1e-3'"),
+        (("tv: 1e-3", "tb: 1e-3"), "ig has no option 'tb'"),
         (("attack: ig", "attack: gi_g"), "unknown attack 'gi_g'"),
         (("steps: 2", "steps: many"), "IG, batch 1: "),
         (("steps: 2", "paces: 2"), "IG, batch 1: "),
