@@ -45,9 +45,21 @@ def stoppable() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception as error:
+        if stopped := stop_behind(error):
+            raise stopped from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_behind(error: BaseException) -> Stopped | None:
+    """The `Stopped` during whose handling an error was raised, as Lightning's own clean-up may do; else None."""
+    behind = error.__context__
+    while behind is not None and not isinstance(behind, Stopped):
+        behind = behind.__context__
+    return behind
 
 
 def end_with_parent(parent: int) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.launch.stop import Stopped, stoppable
+
 ROOT = Path(__file__).resolve().parents[3]
 LONG = ["--attack=ig", "--steps=100000", "--tasks=2", "--victim=lenet", "--compile=off", "--wandb=off", "--devices=1"]
 
@@ -54,3 +56,22 @@ def test_a_killed_matrix_leaves_no_cell_behind(tmp_path):
     process.kill()
     process.communicate(timeout=60)  # returns when the cell has closed its pipes
     until(lambda: not Path(f"/proc/{cell}").exists())
+
+
+def failing_to_handle(event):
+    with stoppable():
+        try:
+            event()
+        except BaseException:
+            raise RuntimeError("clean-up of something that was only half there") from None
+
+
+def test_an_error_while_a_stop_is_handled_is_the_stop():
+    with pytest.raises(Stopped) as stopped:
+        failing_to_handle(lambda: signal.raise_signal(signal.SIGTERM))
+    assert stopped.value.code == 128 + signal.SIGTERM
+
+
+def test_any_other_error_is_itself():
+    with pytest.raises(RuntimeError, match="clean-up"):
+        failing_to_handle(lambda: 1 / 0)
