@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from victims.errors import InputError
 
@@ -38,7 +39,7 @@ def alone(folder: Path) -> Iterator[None]:
             except OSError:
                 yield
                 return
-            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if not still_there(file, path):
                 continue  # its holder has just removed it
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -48,3 +49,11 @@ def alone(folder: Path) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def still_there(file: IO[str], path: Path) -> bool:
+    """Whether an open file still lies at the path; another process can remove it at any moment."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from benchmark.__main__ import main
-from benchmark.launch.lock import alone
+from benchmark.launch.lock import alone, still_there
 from victims.errors import InputError
 
 COMMAND = ("--attack=ig", "--steps=2", "--tasks=1", "--batch=1", "--victim=lenet", "--defense=none", "--devices=1")
@@ -66,3 +66,13 @@ def test_of_ten_starts_at_once_one_works_at_a_time(tmp_path):
     )
     starts = [subprocess.Popen([sys.executable, "-c", code, tmp_path]) for _ in range(10)]
     assert [start.wait(timeout=120) for start in starts] == [0] * 10
+
+
+def test_a_file_that_was_removed_or_replaced_is_not_there(tmp_path):
+    path = tmp_path / "lock"
+    with path.open("a+") as file:
+        assert still_there(file, path)
+        path.unlink()
+        assert not still_there(file, path)
+        path.touch()
+        assert not still_there(file, path)
