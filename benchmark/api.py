@@ -13,6 +13,7 @@ from attacks.engine.stage import Reconstruction
 from benchmark.config import options_of
 from benchmark.registry import find, open_defense
 from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.metrics import of_failure
 from benchmark.scoring.metrics import score as score_images
 from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
@@ -172,6 +173,8 @@ def score(
     LPIPS is None if its weights are neither in `weights_dir` nor in torch's cache: nothing is downloaded. IIP needs a
     gallery of other images, and is left out.
 
+    A reconstruction that diverged, whose cost is infinite, has the scores of a failure.
+
     Args:
         reconstruction: of one batch; or its images (B, C, H, W) in [0, 1].
         images: the private ones, (B, C, H, W) in [0, 1].
@@ -181,4 +184,5 @@ def score(
     """
     pixels = reconstruction if isinstance(reconstruction, Tensor) else reconstruction.pixels.squeeze(0)
     _, scores = score_images(pixels, images, backbone=Lpips.find(weights_dir, download=False))
-    return scores
+    failed = isinstance(reconstruction, Reconstruction) and not reconstruction.cost.isfinite().all()
+    return of_failure(scores) if failed else scores

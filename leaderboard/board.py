@@ -79,8 +79,12 @@ class Entry:
     @property
     def age(self) -> str:
         """`older` or `newer` where its protocol is not the present one."""
-        protocol = self.fields["protocol"]
-        return "" if protocol == PROTOCOL else "older" if protocol < PROTOCOL else "newer"
+        return age(self.fields["protocol"])
+
+
+def age(protocol: float) -> str:
+    """`older` or `newer` than the present protocol; empty for that."""
+    return "" if protocol == PROTOCOL else "older" if protocol < PROTOCOL else "newer"
 
 
 EntryWithRows = tuple[Entry, dict[Sample, FlatRow]]
@@ -107,7 +111,7 @@ def identity(row: FlatRow) -> dict[str, Any]:
 
 
 def entries(rows: Iterable[FlatRow]) -> list[Entry]:
-    """The board: by setting, then the best PSNR first. Diverged images count like all other images."""
+    """The board: by setting, then the best PSNR first. Diverged images count, with the scores of a failure."""
     return [entry for entry, _ in entries_with_rows(rows)]
 
 

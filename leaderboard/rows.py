@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from leaderboard.foreign import checked, contents
 from leaderboard.options import Options, abouts, defaults, row_keys
 
-PROTOCOL = 3  # raised when numbers of older code cannot be compared with new ones
+PROTOCOL = 4  # raised when numbers of older code cannot be compared with new ones
 
 FlatRow = dict[str, Any]
 """A row as it stands in a file: its settings and scores are keys like all others."""
@@ -31,7 +31,7 @@ class Row:
         scores: by metric, None where there is none.
         higher_is_better: by metric.
         lpips_backbone: the network of the metric `lpips`, or the reason why there is none.
-        status: `diverged` where no start ever had a finite cost.
+        status: `diverged` where no start ever had a finite cost: the scores are those of a failure.
         cost: the attacker's own, None where it diverged.
         label_counts, label_existence: scores of the labels that the attack used, None where nothing was attacked.
         shared_parameters, total_parameters: numbers in the model that the client trains and shares, and all of them;

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from leaderboard.board import MEAN_IMAGE, SETTING, Entry
-from leaderboard.rows import PROTOCOL
+from leaderboard.board import MEAN_IMAGE, SETTING, Entry, age
 
 Setting = tuple[tuple[str, Any], ...]
 """Names and values of the fields that the entries of one setting share."""
@@ -33,7 +32,7 @@ def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
     ]
     if setting["lr"] is None:  # FedSGD has no local training
         others = [key for key in others if key not in ("epochs", "clients")]
-    stale = ["older protocol"] if setting["protocol"] != PROTOCOL else []
+    stale = [f"{old} protocol"] if (old := age(setting["protocol"])) else []
     return ", ".join([*texts, *(f"{key.replace('_', ' ')} {setting[key]}" for key in others), *stale])
 
 

@@ -95,7 +95,8 @@ def board_table(entries: Sequence[Entry]) -> Table:
     if any(entry["batch_size"] > 1 for entry in entries):
         scores["best in batch"] = [interval(entry.best_in_batch) for entry in entries]
     ranks = {"place": [f"{place[0]}{'=' if place[1] else ''}" if place else NOTHING for place in places(entries)]}
-    counts = {key: [str(getattr(entry, key)) for entry in entries] for key in ("n", "tasks", "diverged")}
+    counted = ["n", "tasks", *(["diverged"] if any(entry.diverged for entry in entries) else [])]
+    counts = {key: [str(getattr(entry, key)) for entry in entries] for key in counted}
     budget = {
         "s/task": [f"{entry.seconds:.3g}" for entry in entries],
         "gradients": [f"{entry.gradient_evaluations:.0f}" for entry in entries],

@@ -173,6 +173,8 @@ def beside(
     columns = {"method": [cell.method for cell in shown]}
     columns |= {option: [str(getattr(cell.config, option)) for cell in shown] for option in by}
     columns["n"] = [str(entry.n) if entry else NOTHING for entry in found]
+    if any(entry and entry.diverged for entry in found):
+        columns["diverged"] = [str(entry.diverged) if entry else NOTHING for entry in found]
     printed = list(dict.fromkeys(metric for entry in published for metric in entry.values))
     for metric in dict.fromkeys([*printed, *SHOWN]):
         if metric in printed:

@@ -17,7 +17,7 @@ from attacks.base import Attack, Reconstruction
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
 from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.metrics import METRICS, Gallery, score
+from benchmark.scoring.metrics import METRICS, Gallery, of_failure, score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
 from benchmark.tasks.module import data_module
@@ -109,10 +109,12 @@ class Judge(Callback):
         ids, images = self.split
         gallery = Gallery(images, torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids]))
         aligned, scores = score(pixels, task.images, backbone=self.lpips, gallery=gallery)
+        finite = math.isfinite(measured["cost"])
+        if not finite:
+            scores = of_failure(scores)
         for sample_id, image, truth in zip(task.sample_ids, aligned, task.images, strict=True):
             self.folder.write_reconstruction(name, sample_id, png(image))
             self.folder.write_truth(sample_id, png(truth))  # the board sees nothing but the run's folder
-        finite = math.isfinite(measured["cost"])
         shared, total = task.observation.victim.parameter_counts()
         rows = [
             self.make_row(

@@ -38,11 +38,13 @@ class Metric:
         function: computes it.
         higher_is_better: the direction in which a reconstruction is closer to the truth.
         range: the least and the greatest value.
+        failure: what an attack without any result scores, no better than a picture that has nothing of the truth.
     """
 
     function: MetricFunction
     higher_is_better: bool
     range: tuple[float, float]
+    failure: float
 
     @property
     def needs(self) -> frozenset[str]:
@@ -55,11 +57,11 @@ METRICS: dict[str, Metric] = {}
 """Every metric by its name in rows, which is the name of its function."""
 
 
-def metric(*, higher_is_better: bool, range: tuple[float, float]) -> Callable[[F], F]:
+def metric(*, higher_is_better: bool, range: tuple[float, float], failure: float) -> Callable[[F], F]:
     """Decorator of a function that is a metric; see `Metric`."""
 
     def register(function: F) -> F:
-        METRICS[function.__name__] = Metric(function, higher_is_better, range)
+        METRICS[function.__name__] = Metric(function, higher_is_better, range, failure)
         return function
 
     return register
@@ -78,20 +80,20 @@ class Gallery:
     index: Tensor
 
 
-@metric(higher_is_better=True, range=(0, PSNR_CAP))
+@metric(higher_is_better=True, range=(0, PSNR_CAP), failure=0)
 def psnr(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB (peak 1), capped at 100.
 
-    (B, C, H, W) twice -> (B,).
+    (B, C, H, W) twice -> (B,). A failure has 0 dB, the least value: every pixel is as wrong as it can be.
     """
     return (-10 * mse(reconstruction, truth).log10()).clamp(max=PSNR_CAP)
 
 
-@metric(higher_is_better=True, range=(-1, 1))
+@metric(higher_is_better=True, range=(-1, 1), failure=0)
 def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """Structural similarity (SSIM), of the luminance, contrast and structure of windows.
 
-    (B, C, H, W) twice -> (B,), H and W at least 6.
+    (B, C, H, W) twice -> (B,), H and W at least 6. A failure has 0: no structure in common.
 
     Wang et al. 2004: Gaussian 11x11 window, sigma 1.5, K1 = .01, K2 = .03, data range 1; the mean over the
     whole image, its border mirrored.
@@ -111,11 +113,11 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     return similarity.float()
 
 
-@metric(higher_is_better=True, range=(0, 1))
+@metric(higher_is_better=True, range=(0, 1), failure=0)
 def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """Feature similarity in color (FSIMc), of phase congruency and gradients.
 
-    (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2.
+    (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2. A failure has 0, the least value.
 
     Zhang et al. 2011: phase congruency (log-Gabor filters of 4 scales and 4 orientations, shortest wavelength 6
     pixels) and Scharr gradients of the luminance, I and Q of YIQ to the power .03; constants for [0, 255], to
@@ -127,29 +129,30 @@ def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     ).float()
 
 
-@metric(higher_is_better=False, range=(0, math.inf))
+@metric(higher_is_better=False, range=(0, math.inf), failure=1)
 def lpips(reconstruction: Tensor, truth: Tensor, *, backbone: Lpips) -> Tensor | None:
     """Learned perceptual distance (LPIPS v0.1), of features of SqueezeNet.
 
     (B, C, H, W) twice -> (B,); None if the backbone's weights are missing or the images are too small for it.
 
-    Zhang et al. 2018.
+    Zhang et al. 2018. There is no greatest value; a failure has 1, more than noise or gray in place of a photograph
+    (0.4 to 0.8).
     """
     if not backbone.available or min(truth.shape[-2:]) < MIN_SIDE:
         return None
     return backbone(reconstruction, truth)
 
 
-@metric(higher_is_better=False, range=(0, 1))
+@metric(higher_is_better=False, range=(0, 1), failure=1)
 def mse(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """Mean squared error of the pixels.
 
-    (B, C, H, W) twice -> (B,).
+    (B, C, H, W) twice -> (B,). A failure has 1, the greatest value.
     """
     return (reconstruction - truth).square().mean(dim=(1, 2, 3))
 
 
-@metric(higher_is_better=True, range=(0, 1))
+@metric(higher_is_better=True, range=(0, 1), failure=0)
 def iip(reconstruction: Tensor, truth: Tensor, *, gallery: Gallery) -> Tensor:
     """Whether no other image of the split is nearer to the reconstruction than the true one, 1 or 0.
 
@@ -158,7 +161,7 @@ def iip(reconstruction: Tensor, truth: Tensor, *, gallery: Gallery) -> Tensor:
     The mean is the image identifiability precision, with the mean squared error of [0, 1] pixels as distance. Yin et
     al. 2021 compare features of a network; "IIP-pixel" of the breaching library has this distance, but looks only
     among images of the true label. A tie with the truth, such as a duplicate of it in the gallery, counts as
-    identified.
+    identified. A failure identifies nothing: 0.
     """
     # Not by matrix products: they round the distances of equal images differently, which would break ties.
     direct = "donot_use_mm_for_euclid_dist"
@@ -185,8 +188,8 @@ def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, 
     """Assign a batch once, by MSE, and score each image: (B, C, H, W) twice -> aligned (B, C, H, W), scores.
 
     Works on the CPU in float32, so that the device of an attack does not move its scores. The reconstruction
-    is clamped to [0, 1]; a pixel that is NaN counts as mid-gray (0.5), +-inf as 1 or 0, so that a diverged
-    attack is scored too. `aligned[i]` and the i-th score of each metric belong to truth i.
+    is clamped to [0, 1]; a pixel that is NaN counts as mid-gray (0.5), +-inf as 1 or 0. `aligned[i]` and the
+    i-th score of each metric belong to truth i.
 
     Args:
         given: what metrics need, such as `backbone` and `gallery`. A metric that needs something else is left out;
@@ -209,3 +212,13 @@ def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, 
             values = each.function(aligned, truth, **{need: given[need] for need in each.needs})
             scores[name] = [None] * len(truth) if values is None else values.tolist()
     return aligned, scores
+
+
+def of_failure(scores: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+    """What a diverged attack scores, in place of the scores of the image that it was started with.
+
+    That image is the mean color or noise, and is often nearer to the truth than an honest reconstruction.
+    """
+    return {
+        name: [None if value is None else METRICS[name].failure for value in values] for name, values in scores.items()
+    }

@@ -39,7 +39,8 @@ const COLUMNS = [
   ...METRICS.filter(metric => metric !== "best_in_batch" || board.entries.some(entry => entry.fields.batch_size > 1)).map(metric => ({
     title: heading(metric), value: entry => entry.scores[metric]?.mean, cell: entry => scoreCell(entry, metric), down: higher(metric),
   })),
-  { title: "Images", value: entry => entry.n, cell: entry => `${entry.n} in ${entry.tasks} batches` + (entry.diverged ? `, ${entry.diverged} diverged` : ""), down: true },
+  { title: "Images", value: entry => entry.n, cell: entry => `${entry.n} in ${entry.tasks} batches`, down: true },
+  ...(board.entries.some(entry => entry.diverged) ? [{ title: "Diverged", value: entry => entry.diverged, cell: entry => String(entry.diverged), down: true }] : []),
   { title: "s/task", value: entry => entry.control === "mean_image" ? null : entry.seconds, cell: entry => digits(entry.control === "mean_image" ? null : entry.seconds, 3) },
   { title: "Gradients/task", value: entry => entry.gradient_evaluations, cell: entry => digits(entry.gradient_evaluations, 6) },
   { title: "Labels", value: entry => entry.fields.labels, cell: entry => entry.fields.label_method || entry.fields.labels || "-" },

@@ -67,6 +67,14 @@ def test_capture_attack_score(model, batch):
     assert max(gibench.score(torch.rand(images.shape), images)["psnr"]) < 9
 
 
+def test_a_diverged_reconstruction_scores_as_a_failure(batch):
+    images, labels = batch
+    mean = images.mean(0).expand_as(images)[None]
+    found = gibench.Reconstruction(mean, mean, labels[None], torch.tensor([torch.inf]), [], 0)
+    assert gibench.score(found, images)["psnr"] == [0, 0, 0]
+    assert min(gibench.score(mean[0], images)["psnr"]) > 5
+
+
 def test_the_update_is_the_models_own_gradient(model, batch):
     images, labels = batch
     observation = gibench.capture(model, images, labels)

@@ -111,6 +111,7 @@ def test_a_newer_protocol_is_not_called_older(board, tmp_path, row, protocol, ag
     (tmp_path / "foreign" / "rows.jsonl").write_text(json.dumps(row(protocol=protocol)) + "\n")
     board()
     assert f"* {age} protocol" in (tmp_path / "leaderboard.md").read_text().replace("\\", "")
+    assert f"defense none, {age} protocol" in (tmp_path / "leaderboard.html").read_text()
 
 
 def test_rows_of_the_suite_pass(scored, tmp_path):

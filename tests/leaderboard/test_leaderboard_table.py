@@ -65,6 +65,15 @@ def test_mark_of_an_older_protocol(row):
     assert text.endswith("\n* older protocol\n")
 
 
+def test_diverged_images_have_a_column_where_there_are_any(row):
+    diverged = row(attack="dlg", status="diverged", cost=None, psnr=0)
+    assert "diverged" not in as_text(entries([row()]))
+    text = as_text(entries([row(), diverged]))
+    heading = next(line for line in text.splitlines() if line.startswith("attack"))
+    assert heading.split()[:4] == ["attack", "n", "tasks", "diverged"]
+    assert [line(text, name).split()[3] for name in ("ig", "dlg")] == ["0", "1"]
+
+
 def test_fewer_values_than_images_are_shown(row):
     text = as_text(entries([row(image="a", lpips=None), row(image="b")]))
     assert "(n=1)" in line(text, "ig")

@@ -12,7 +12,20 @@ from torch import Tensor
 
 from benchmark.scoring import metrics
 from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.metrics import METRICS, PSNR_CAP, Gallery, assign, fsim, iip, metric, mse, psnr, score, ssim
+from benchmark.scoring.metrics import (
+    METRICS,
+    PSNR_CAP,
+    Gallery,
+    assign,
+    fsim,
+    iip,
+    metric,
+    mse,
+    of_failure,
+    psnr,
+    score,
+    ssim,
+)
 
 NO_LPIPS = Lpips(None, "none: not under test")
 CYCLE = torch.tensor([1, 2, 0])  # not its own inverse, so the wrong direction cannot pass
@@ -267,7 +280,7 @@ def test_score_clamps_the_reconstruction():
     assert scores["psnr"] == [PSNR_CAP, PSNR_CAP]
 
 
-def test_a_diverged_reconstruction_is_scored():
+def test_pixels_that_are_not_finite_are_scored():
     truth = flat(0.9, 0.2, 1.0, 0.0)
     diverged = flat(float("nan"), 0.2, float("inf"), -float("inf"))
     aligned, scores = score(diverged, truth)
@@ -298,11 +311,11 @@ def test_a_metric_without_what_it_needs_is_left_out_and_one_that_cannot_score_ha
 def test_a_function_becomes_a_metric_by_its_decorator(monkeypatch):
     monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
 
-    @metric(higher_is_better=False, range=(0, 1))
+    @metric(higher_is_better=False, range=(0, 1), failure=1)
     def worst_pixel(reconstruction, truth):
         return (reconstruction - truth).abs().amax((1, 2, 3))
 
-    @metric(higher_is_better=True, range=(0, 2))
+    @metric(higher_is_better=True, range=(0, 2), failure=0)
     def shifted(reconstruction, truth, *, offset):
         return reconstruction.mean((1, 2, 3)) + offset
 
@@ -327,6 +340,24 @@ def test_every_metric_stays_in_its_range_and_points_in_its_direction(name, truth
     best = np.array(found[0]) if METRICS[name].higher_is_better else -np.array(found[0])
     for others in found[1:]:
         assert (best >= (np.array(others) if METRICS[name].higher_is_better else -np.array(others)) - 1e-6).all()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_failure_is_in_the_range_and_no_better_than_the_mean_color(name):
+    truth = random_images(3)
+    gallery = Gallery(torch.cat([(truth * 255).round().byte(), gallery_of(9, 32)]), torch.arange(3))
+    _, scores = score(torch.full_like(truth, 0.5), truth, gallery=gallery)
+    scores.setdefault(name, [0.4] * 3)  # LPIPS without its weights
+    failed = of_failure(scores)[name]
+    low, high = METRICS[name].range
+    assert failed == [METRICS[name].failure] * 3
+    assert low <= failed[0] <= high
+    pairs = zip(failed, scores[name], strict=True)
+    assert all(ours <= its if METRICS[name].higher_is_better else ours >= its for ours, its in pairs)
+
+
+def test_a_failure_has_no_score_where_there_is_none():
+    assert of_failure({"lpips": [None, 0.3]}) == {"lpips": [None, 1]}
 
 
 @pytest.mark.parametrize("level", [-0.1, 1.1, float("nan")])

@@ -13,7 +13,7 @@ SMALL = ["--victim=lenet", "--batch=2", "--tasks=1", "--devices=1", "--wandb=off
 
 @pytest.fixture
 def worst_pixel():
-    @metrics.metric(higher_is_better=False, range=(0, 1))
+    @metrics.metric(higher_is_better=False, range=(0, 1), failure=1)
     def worst_pixel(reconstruction, truth):
         """The largest error of a pixel."""
         return (reconstruction - truth).abs().amax((1, 2, 3))
