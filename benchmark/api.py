@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,9 @@ def capture(
         raise InputError(f"std is {tuple(std)}; give numbers above 0.")
     defense = open_defense(defense) if isinstance(defense, str) else defense
     if defense:
-        plain, protect = copied(model), defense.model
-        model = build(lambda: protect(plain), seed=seed)
+        channels, height, width = images.shape[1:]
+        protect = partial(defense.model, copied(model), (channels, height, width))
+        model = build(protect, seed=seed)
     victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=TRAINING[mode])
     victim.to(next(iter(victim.parameters.values())).device)
     with torch.no_grad():

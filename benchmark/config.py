@@ -136,7 +136,7 @@ class Config(Options):
             if defense is None:
                 return plain
             before = set(plain.state_dict())
-            made = defense.model(plain)
+            made = defense.model(plain, options["image_shape"])
             if file and set(made.state_dict()) != before:
                 raise InputError(
                     f"{self.defense} adds to the model, and {file.name} has no weights for that; run with "

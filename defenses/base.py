@@ -35,8 +35,8 @@ class Defense(ABC):
         """
         return {}
 
-    def model(self, model: nn.Module) -> nn.Module:
-        """The model that server and client share; everybody knows it."""
+    def model(self, model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+        """The model that server and client share, for images (C, H, W); everybody knows it."""
         return model
 
     def class_counts(self, batch_size: int) -> list[int]:
@@ -74,9 +74,9 @@ class Chain(Defense):
     def __init__(self, parts: Sequence[Defense]) -> None:
         self.parts = tuple(parts)
 
-    def model(self, model: nn.Module) -> nn.Module:
+    def model(self, model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
         for part in self.parts:
-            model = part.model(model)
+            model = part.model(model, image_shape)
         return model
 
     def class_counts(self, batch_size: int) -> list[int]:

@@ -5,7 +5,6 @@ Gradient Leakage*, 2022.
 """
 
 import math
-from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from victims.classifier import classifiers
 from victims.client import GradientFn
 from victims.errors import InputError
 from victims.observation import Transform
-from victims.victim import Gradient, LossTerm, Victim, last_linear
+from victims.victim import Gradient, LossTerm, Victim
 
 
 class Precode(Defense):
@@ -45,33 +44,29 @@ class Precode(Defense):
             raise InputError(f"precode takes a beta of 0 or more, not {beta}.")
         self.size, self.beta = size, beta
 
-    def model(self, model: nn.Module) -> nn.Module:
-        """In place. The names of the classifier's parameters get one level deeper; all others keep their names.
+    def model(self, model: nn.Module, image_shape: tuple[int, int, int]) -> nn.Module:
+        """In place, before every layer that makes the logits: there are several where these come from several heads.
+
+        The names of the classifier's parameters get one level deeper; all others keep their names.
 
         Raises:
-            InputError: there is no linear layer.
+            InputError: no linear layer makes the logits.
         """
-        name = last_linear(model)
-        classifier = model.get_submodule(name)
-        assert isinstance(classifier, nn.Linear)
-        guarded = Guarded(Bottleneck(classifier.in_features, self.size, self.beta), classifier)
-        if not name:
-            return guarded
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, guarded)
+        for name in classifiers(model, image_shape):
+            classifier = model.get_submodule(name)
+            assert isinstance(classifier, nn.Linear)
+            bottleneck = Bottleneck(classifier.in_features, self.size, self.beta).to(classifier.weight)
+            guarded = Guarded(bottleneck, classifier)
+            if classifier is model:
+                return guarded
+            replace(model, classifier, guarded)
         return model
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
-        """Every image of every step has its own noise, which is never stored in the victim.
-
-        The first step raises an InputError if the logits come from layers without a bottleneck.
-        """
+        """Every image of every step has its own noise, which is never stored in the victim."""
         sizes = {f"{name}.noise": m.size for name, m in victim.model.named_modules() if isinstance(m, Bottleneck)}
 
-        checked = cache(partial(check_guarded, victim))
-
         def noisy(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
-            checked(tuple(images.shape[1:]))
             noise = {
                 name: torch.randn(len(images), size, generator=generator).to(images) for name, size in sizes.items()
             }
@@ -91,21 +86,17 @@ class Precode(Defense):
         The share of the other layers is so small (measured: at most 0.05 in lenet, 0.01 in convnet) that any penalty
         would outweigh the matching.
         """
-        guarded = tuple(f"{name}.".lstrip(".") for name, m in victim.model.named_modules() if isinstance(m, Guarded))
-        return lambda gradient: {name: g for name, g in gradient.items() if not name.startswith(guarded)}
+        noisy = {id(p) for m in victim.model.modules() if isinstance(m, Guarded) for p in m.parameters()}
+        left_out = {name for name, p in victim.model.named_parameters() if id(p) in noisy}  # a tied weight has one name
+        return lambda gradient: {name: g for name, g in gradient.items() if name not in left_out}
 
 
-def check_guarded(victim: Victim, image_shape: tuple[int, int, int]) -> None:
-    """
-    Raises:
-        InputError: a layer that gives the logits has no bottleneck before it, so that nothing is defended.
-    """
-    guarded = [f"{name}.1".lstrip(".") for name, m in victim.model.named_modules() if isinstance(m, Guarded)]
-    if bare := classifiers(victim.model, image_shape).keys() - set(guarded):
-        raise InputError(
-            f"precode sits before '{guarded[-1].removesuffix('.1')}', but {', '.join(sorted(bare))} makes the logits "
-            "undefended; choose another --victim or --defense."
-        )
+def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put another layer wherever a model has this one."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):  # `named_children` leaves out second names
+            if child is old:
+                setattr(parent, name, new)
 
 
 class Bottleneck(LossTerm):

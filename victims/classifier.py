@@ -42,12 +42,32 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
     for share in (1 / max(1, len(heads)), 1.0):
         if heads and alike(share * torch.stack(list(heads.values())).sum(0), logits):
             return dict.fromkeys(heads, share)
+    last = last_called(model, drawn, images)
     if not layers:
-        raise InputError(f"{type(model).__name__} has no linear layer, which the classifier should be.")
+        raise InputError(
+            f"{type(model).__name__} has no linear layer, which the classifier should be; its logits come after {last}."
+        )
     raise InputError(
         f"the logits of {type(model).__name__} are the output of none of its {len(layers)} linear layers, nor the mean "
-        "or sum of several; choose another --victim."
+        f"or sum of several; they come after {last}; choose another --victim."
     )
+
+
+def last_called(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> str:
+    """What a forward calls last of the layers without parts of their own: its name and class."""
+    called: list[str] = []
+    hooks = [
+        module.register_forward_hook(lambda layer, *_, name=name: called.append(f"'{name}' ({type(layer).__name__})"))
+        for name, module in model.named_modules()
+        if not any(module.children())
+    ]
+    try:
+        with modes_kept(model), torch.random.fork_rng(devices=[]):
+            functional_call(model.eval(), tensors, (images,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called[-1] if called else "no layer"
 
 
 def alike(out: Tensor, logits: Tensor) -> bool:

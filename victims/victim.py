@@ -169,18 +169,6 @@ def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Sta
     return {name: torch.stack([x.mean(1), x.var(1, correction=correction)]) for name, x in inputs.items()}
 
 
-def last_linear(model: nn.Module) -> str:
-    """The name of a model's last linear layer; empty if the model itself is that layer.
-
-    Raises:
-        InputError: there is none.
-    """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise InputError(f"{type(model).__name__} has no linear layer, which the classifier should be.")
-    return linear[-1]
-
-
 def copied(model: M) -> M:
     """A deep copy; of what a forward pass left in its layers only the values, for torch copies no tensor's history."""
     values: dict[int, Any] = {}

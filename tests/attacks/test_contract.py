@@ -355,7 +355,10 @@ def defended() -> Callable[..., Task]:
     def take(text: str, indices: tuple[int, ...] = (3, 50, 90)) -> Task:
         data, defense = Photos(split="tune"), open_defense(text)
         net = build(
-            lambda **options: defense.model(LeNet(**options)), image_shape=data.image_shape, num_classes=10, seed=0
+            lambda image_shape, **options: defense.model(LeNet(image_shape=image_shape, **options), image_shape),
+            image_shape=data.image_shape,
+            num_classes=10,
+            seed=0,
         )
         victim = Victim(net, mean=data.mean, std=data.std)
         return capture_task(victim, data, Batch("t", indices), Client(defense=defense))

@@ -14,7 +14,7 @@ class Affine(Defense):
     def __init__(self, scale, shift):
         self.scale, self.shift = scale, shift
 
-    def model(self, model):
+    def model(self, model, image_shape):
         return nn.Sequential(model, nn.Identity()) if self.scale > 1 else nn.Sequential(nn.Identity(), model)
 
     def gradient_fn(self, gradient_fn, victim, generator):
@@ -51,7 +51,7 @@ def test_gradients_pass_the_first_defense_first(capture):
 
 def test_models_are_wrapped_by_the_first_defense_first():
     inner = nn.Linear(1, 1)
-    outer = Chain([FIRST, SECOND]).model(inner)
+    outer = Chain([FIRST, SECOND]).model(inner, (1, 1, 1))
     assert isinstance(outer[0], nn.Identity)
     assert outer[1][0] is inner
 

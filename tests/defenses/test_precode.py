@@ -39,10 +39,10 @@ GUARDED |= {f"classifier.{part}" for part in ("0.decoder.bias", "1.weight", "1.b
 def defended(seed=0, kind=LeNet):
     """In float64, with a bottleneck whose deviations are far from 1 and different from each other."""
 
-    def make(**options):
-        return Precode(K, BETA).model(kind(**options))
+    def make():
+        return Precode(K, BETA).model(kind(image_shape=(3, 8, 8), num_classes=CLASSES), (3, 8, 8))
 
-    return build(make, image_shape=(3, 8, 8), num_classes=CLASSES, seed=seed).double()
+    return build(make, seed=seed).double()
 
 
 @pytest.fixture
@@ -158,9 +158,9 @@ def test_the_classifier_is_found_with_its_input_features(kind, images):
 
 
 def test_a_lone_linear_layer_is_wrapped_too():
-    model = Precode(2, BETA).model(nn.Linear(4, 3))
+    model = Precode(2, BETA).model(nn.Linear(4, 3), (1, 2, 4))
     assert model(torch.rand(5, 4)).shape == (5, 3)
-    assert list(classifiers(nn.Sequential(nn.Flatten(), model), (1, 2, 2))) == ["1.1"]
+    assert list(classifiers(model, (1, 2, 4))) == ["1"]
 
 
 def test_one_logit_has_the_divergence_in_its_loss_too(images):
@@ -217,7 +217,7 @@ def test_estimate_without_a_bottleneck_changes_nothing():
 def test_the_matched_layers_tell_the_image_from_others_and_the_whole_update_does_not():
     """Cosine distance to the update: another photograph's dummy gradient relative to the true one's."""
     data, defense = Photos(split="tune", size=16), Precode()
-    model = build(lambda: defense.model(ConvNet(image_shape=(3, 16, 16), num_classes=CLASSES)), seed=0)
+    model = build(lambda: defense.model(ConvNet(image_shape=(3, 16, 16), num_classes=CLASSES), (3, 16, 16)), seed=0)
     victim = Victim(model, mean=data.mean, std=data.std)
     images, labels = data.batch(range(0, 80, 10))
     gradient_fn = defense.gradient_fn(partial(gradient_at, victim), victim, torch.Generator().manual_seed(5))
@@ -285,5 +285,7 @@ def test_bad_parameters_are_one_line(given, said):
 
 
 def test_a_model_without_a_linear_layer_is_refused():
-    with pytest.raises(InputError, match="Conv2d has no linear layer"):
-        Precode().model(nn.Conv2d(3, 4, 1))
+    pooled = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match=r"has no linear layer, .* its logits come after '2' \(Flatten\)") as error:
+        Precode().model(pooled, (3, 8, 8))
+    assert "\n" not in str(error.value)

@@ -8,9 +8,10 @@ import gibench
 from attacks.labels import find
 from attacks.labels.base import classifier
 from benchmark.tasks.capture import Client, capture
+from defenses.precode import Guarded, Precode
 from victims.classifier import classifiers
 from victims.errors import InputError
-from victims.victim import Victim, build
+from victims.victim import Victim, build, passing
 
 SHAPE, CLASSES, B = (3, 8, 8), 5, 4
 LABELS = torch.tensor([3, 1, 3, 0])
@@ -59,6 +60,27 @@ class Parametrized(Net):
     def __init__(self):
         super().__init__()
         self.classifier = nn.utils.parametrizations.weight_norm(self.classifier)
+
+
+class Tied(Net):
+    """The classifier's weight is another layer's too, under whose name it is known."""
+
+    def __init__(self):
+        super().__init__()
+        del self.classifier
+        self.classifier = nn.Linear(64, CLASSES)
+        self.classifier.weight = self.projector.weight
+
+
+class Named(Net):
+    """One layer under two names; the forward calls it by the second."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = self.classifier
+
+    def forward(self, x):
+        return self.head(self.body(x))
 
 
 class Odd(Net):
@@ -132,7 +154,41 @@ def test_soteria_prunes_the_layer_that_makes_the_logits():
     assert (update["classifier.weight"] == 0).all(0).sum() >= 16
 
 
-@pytest.mark.parametrize("make", [Net, Distilled])
-def test_precode_in_front_of_another_layer_is_refused(make):
-    with pytest.raises(InputError, match="sits before 'projector', but classifier makes the logits undefended"):
-        gibench.capture(make(), torch.rand(B, *SHAPE), LABELS, defense="precode:4")
+@pytest.mark.parametrize(
+    ("make", "guarded"),
+    [
+        (Net, ["classifier"]),
+        (Projected, ["classifier"]),
+        (Distilled, ["classifier", "projector"]),
+        (Parametrized, ["classifier"]),
+        (Tied, ["classifier"]),
+        (Named, ["classifier"]),
+    ],
+)
+def test_precode_sits_before_the_layers_that_make_the_logits(make, guarded):
+    model = build(make, seed=0).double()
+    before = model(torch.rand(1, *SHAPE).double())
+    model = Precode(4).model(model, SHAPE)
+    assert [name for name, module in model.named_modules() if isinstance(module, Guarded)] == guarded
+    encoders = [model.get_submodule(f"{name}.0.encoder") for name in guarded]
+    with passing({str(i): layer for i, layer in enumerate(encoders)}) as seen:
+        after = model(torch.rand(1, *SHAPE).double())
+    assert after.shape == before.shape
+    assert [len(calls) for calls in seen.values()] == [1] * len(guarded)
+
+
+@pytest.mark.parametrize("make", [Net, Distilled, Parametrized, Tied, Named])
+def test_what_follows_a_bottleneck_is_not_matched(make):
+    observation = gibench.capture(build(make, seed=0), torch.rand(B, *SHAPE), LABELS, defense="precode:4")
+    received = {name: g[None] for name, g in observation.update.items()}
+    matched = observation.knowledge.estimate(received, observation.victim)(received)
+    heads = {id(p) for m in observation.victim.model.modules() if isinstance(m, Guarded) for p in m.parameters()}
+    names = {name for name, p in observation.victim.model.named_parameters() if id(p) not in heads}
+    assert matched.keys() == names & observation.update.keys()
+    assert "body.0.weight" in names
+
+
+def test_precode_before_no_linear_layer_is_refused():
+    with pytest.raises(InputError, match=r"the logits of Odd .* come after 'classifier' \(Linear\)") as refused:
+        gibench.capture(Odd(), torch.rand(B, *SHAPE), LABELS, defense="precode:4")
+    assert "\n" not in str(refused.value)

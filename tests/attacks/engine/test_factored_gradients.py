@@ -174,7 +174,9 @@ UNKNOWN = {
     "groups": grouped,
     "reflected borders": reflected,
     "a layer norm": lambda: nn.Sequential(nn.LayerNorm(SIDE), nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES)),
-    "a penalty": lambda: Precode(8).model(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES))),
+    "a penalty": lambda: Precode(8).model(
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES)), (3, SIDE, SIDE)
+    ),
 }
 
 
