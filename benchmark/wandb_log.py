@@ -76,6 +76,7 @@ def send(
                 run.summary[name] = sum(values) / len(values)
         run.summary["n"] = len(rows)
         run.summary["diverged"] = sum(row["status"] == "diverged" for row in rows)
+        run.summary["degenerate"] = sum(row["degenerate"] for row in rows)
         run.log_artifact(result(folder, run.id))
 
 

@@ -18,6 +18,9 @@ IDENTITY = (*SETTING, *ATTACKER, "protocol")
 # What the score of a mean image depends on. It does not depend on the attack whose run wrote it.
 MEAN_IMAGE = (*(key for about in abouts().values() if about.of_images for key in about.rows), "control", "protocol")
 
+COUNTS = ("n", "tasks", "diverged", "degenerate", "seconds", "gradient_evaluations")
+OF_PSNR = ("best_in_batch", "psnr_of_others")  # scores of an entry beside those of its metrics
+
 
 class Score(NamedTuple):
     """A mean over n images with its 95 % interval; low and high are nan where all come from one batch."""
@@ -37,10 +40,12 @@ class Entry:
             restarts. `attack` carries the control's name; `options` are sorted `name=value`. Beside them stands
             `lpips_backbone`.
         axis: where its defense stands, by the name of the axis.
-        n, tasks, diverged: images, batches per seed, and images of which no start had a finite cost.
+        n, tasks: images, and batches per seed.
+        diverged, degenerate: images of which no start had a finite cost, and images of almost one color.
         scores: by metric, None where no image has a value.
         higher_is_better: by metric.
         best_in_batch: the PSNR of the best image of every batch.
+        psnr_of_others: the PSNR without degenerate images.
         seconds, gradient_evaluations: means over tasks.
     """
 
@@ -49,9 +54,11 @@ class Entry:
     n: int
     tasks: int
     diverged: int
+    degenerate: int
     scores: Mapping[str, Score | None]
     higher_is_better: Mapping[str, bool]
     best_in_batch: Score | None
+    psnr_of_others: Score | None
     seconds: float
     gradient_evaluations: float
 
@@ -199,9 +206,11 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
         n=len(samples),
         tasks=len(tasks),
         diverged=sum(row["status"] == "diverged" for row in rows),
+        degenerate=sum(row["degenerate"] for row in rows),
         scores=scores,
         higher_is_better=directions,
         best_in_batch=_score(best),
+        psnr_of_others=_score({sample: row.get("psnr") for sample, row in samples.items() if not row["degenerate"]}),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
     )

@@ -12,7 +12,9 @@ from typing import Any
 
 from leaderboard.board import (
     ATTACKER,
+    COUNTS,
     IDENTITY,
+    OF_PSNR,
     SETTING,
     Entry,
     EntryWithRows,
@@ -32,7 +34,7 @@ from leaderboard.settings import knowledge, label, setting_of, stands_in
 from leaderboard.sweeps import Sweep, sweeps
 from leaderboard.table import verdict
 
-SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "cost")  # beside its scores
+SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "degenerate", "cost")  # beside its scores
 
 
 def results(
@@ -85,10 +87,10 @@ def results(
                 "fields": {key: _field(entry, key) for key in (*IDENTITY, "lpips_backbone")},
                 "knowledge": knowledge(entry),
                 "commands": _commands(samples.values()),
-                **{key: getattr(entry, key) for key in ("n", "tasks", "diverged", "seconds", "gradient_evaluations")},
+                **{key: getattr(entry, key) for key in COUNTS},
                 "place": place and place[0],
                 "tied": bool(place and place[1]),
-                "scores": _scores({**entry.scores, "best_in_batch": entry.best_in_batch}),
+                "scores": _scores({**entry.scores, **{key: getattr(entry, key) for key in OF_PSNR}}),
                 "reference": _id(base[0]) if base else None,
                 "differences": _differences((entry, samples), base) if base else {},
                 "reported": [number for number in published if _is_of(number, samples.values())],

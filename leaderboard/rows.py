@@ -33,6 +33,7 @@ class Row:
         lpips_backbone: the network of the metric `lpips`, or the reason why there is none.
         status: `diverged` where no start ever had a finite cost: the scores are those of a failure.
         cost: the attacker's own, None where it diverged.
+        degenerate: whether the private image is of almost one color, so that its scores say little of a leak.
         label_counts, label_existence: scores of the labels that the attack used, None where nothing was attacked.
         shared_parameters, total_parameters: numbers in the model that the client trains and shares, and all of them;
             None in older rows, of which all were shared.
@@ -59,6 +60,7 @@ class Row:
     device: str
     code: str
     protocol: int
+    degenerate: bool = False
     label_counts: float | None = None
     label_existence: float | None = None
     shared_parameters: int | None = None

@@ -12,7 +12,7 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from leaderboard.board import IDENTITY, Entry, Score, metrics, places
+from leaderboard.board import COUNTS, IDENTITY, OF_PSNR, Entry, Score, metrics, places
 
 NOTHING = "-"
 # Without the attack, which is always shown with its control and a mark for an older protocol.
@@ -71,17 +71,17 @@ def as_csv(entries: Sequence[Entry]) -> str:
     A spreadsheet computes a text that begins with =, +, - or @; an apostrophe in front keeps it text.
     """
     sheet = io.StringIO()
-    shared, counts = (*IDENTITY, "lpips_backbone"), ("n", "tasks", "diverged", "seconds", "gradient_evaluations")
+    shared = (*IDENTITY, "lpips_backbone")
     names = metrics(entries)
-    parts = [f"{name}{part}" for name in (*names, "best_in_batch") for part in ("", "_low", "_high", "_n")]
+    parts = [f"{name}{part}" for name in (*names, *OF_PSNR) for part in ("", "_low", "_high", "_n")]
     writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(map(_inert, [*shared, *counts, *parts]))
+    writer.writerow(map(_inert, [*shared, *COUNTS, *parts]))
     for entry in entries:
         fields = {**entry.fields, "options": ", ".join(entry["options"] or ())}
-        scores = [*(entry.scores.get(name) for name in names), entry.best_in_batch]
+        scores = [*(entry.scores.get(name) for name in names), *(getattr(entry, name) for name in OF_PSNR)]
         numbers = [number for score in scores for number in score or [None] * 4]
         numbers = [None if number is None or isnan(number) else number for number in numbers]
-        cells = [*(fields[key] for key in shared), *(getattr(entry, key) for key in counts), *numbers]
+        cells = [*(fields[key] for key in shared), *(getattr(entry, key) for key in COUNTS), *numbers]
         writer.writerow(map(_inert, cells))
     return sheet.getvalue()
 
@@ -95,7 +95,9 @@ def board_table(entries: Sequence[Entry]) -> Table:
     if any(entry["batch_size"] > 1 for entry in entries):
         scores["best in batch"] = [interval(entry.best_in_batch) for entry in entries]
     ranks = {"place": [f"{place[0]}{'=' if place[1] else ''}" if place else NOTHING for place in places(entries)]}
-    counted = ["n", "tasks", *(["diverged"] if any(entry.diverged for entry in entries) else [])]
+    if any(entry.degenerate for entry in entries):
+        scores["PSNR ↑ without degenerate"] = [interval(entry.psnr_of_others, entry.n) for entry in entries]
+    counted = ["n", "tasks", *(key for key in ("diverged", "degenerate") if any(getattr(e, key) for e in entries))]
     counts = {key: [str(getattr(entry, key)) for entry in entries] for key in counted}
     budget = {
         "s/task": [f"{entry.seconds:.3g}" for entry in entries],

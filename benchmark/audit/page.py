@@ -9,6 +9,7 @@ from typing import Any
 
 RECOGNIZABLE, PARTLY, NOT_SHOWN = "recognizable", "partly", "not shown to leak by these attacks"
 VERDICTS = (RECOGNIZABLE, PARTLY, NOT_SHOWN)
+CONSTANT, DIVERGED = "not judged: a constant image", "not judged: every attack diverged"
 
 # Conventions; the page says so. A control is a reconstruction that was made without the update.
 CLEAR_DB, SOME_DB = 3.0, 1.0  # PSNR above the best control
@@ -55,12 +56,21 @@ def verdict(row: Mapping[str, Any], without: Sequence[Mapping[str, Any]]) -> str
 def worst(results: Sequence[Shown], idle: Mapping[str, Any]) -> tuple[str, Shown]:
     """The worst verdict over all attacks on an image under one defense, and the result of highest PSNR with it.
 
+    An image of almost one color is not judged, for any flat picture matches it; nor is one of which no attack had a
+    result.
+
     Args:
         results: of the attacks, and of the same attacks on the update of other images.
         idle: scores of the mean of the other images.
     """
+    attacks = [r for r in results if r.row["control"] == "none"]
+    best = max(attacks, key=lambda r: r.row["psnr"])
+    if best.row["degenerate"]:
+        return CONSTANT, best
+    if all(r.row["status"] == "diverged" for r in attacks):
+        return DIVERGED, best
     without = [idle, *(result.row for result in results if result.row["control"] != "none")]
-    judged = [(verdict(r.row, without), r) for r in results if r.row["control"] == "none"]
+    judged = [(verdict(r.row, without), r) for r in attacks]
     return min(judged, key=lambda pair: (VERDICTS.index(pair[0]), -pair[1].row["psnr"]))
 
 
@@ -86,8 +96,9 @@ def page(
     found = {key: worst(results, idle[key[1]]) for key, results in shown.items()}
     defenses = list(dict.fromkeys(defense for defense, _ in found))
     counts = {d: Counter(v for (defense, _), (v, _) in found.items() if defense == d) for d in defenses}
+    columns = [*VERDICTS, *(v for v in (CONSTANT, DIVERGED) if any(counts[d][v] for d in defenses))]
     summary = "".join(
-        f"<tr><td>{escape(d)}</td>" + "".join(f"<td>{counts[d][v]}</td>" for v in VERDICTS) + "</tr>" for d in defenses
+        f"<tr><td>{escape(d)}</td>" + "".join(f"<td>{counts[d][v]}</td>" for v in columns) + "</tr>" for d in defenses
     )
     sections = []
     for defense in defenses:
@@ -109,7 +120,7 @@ def page(
 <h1>What leaks from the update</h1>
 <p><strong>This is a lower bound.</strong> The attacks below found what is shown here. Others, with more time, a better
 generator or more knowledge, may find more: “{NOT_SHOWN}” is not “safe”.</p>
-<div class="wide"><table><tr><th>defense</th>{"".join(f"<th>{v}</th>" for v in VERDICTS)}</tr>{summary}</table></div>
+<div class="wide"><table><tr><th>defense</th>{"".join(f"<th>{v}</th>" for v in columns)}</tr>{summary}</table></div>
 {"".join(sections)}
 <h2>How a verdict is made</h2>
 <p>Each attack keeps the start with its own lowest cost; it never sees the truth. The worst verdict of all attacks
@@ -119,7 +130,9 @@ and the same attacks on the update of other images of the same label (of any lab
 more, and PSNR at least {CLEAR_DB:g} dB above the controls.</li>
 <li><strong>{PARTLY}</strong>: nearer to this image than to every other one and PSNR at least {SOME_DB:g} dB above the
 controls, or SSIM at least {SOME_SSIM} above them and a higher PSNR.</li>
-<li><strong>{NOT_SHOWN}</strong>: neither.</li></ul>
+<li><strong>{NOT_SHOWN}</strong>: neither.</li>
+<li><strong>not judged</strong>: an image of almost one color (standard deviation below 2/255 in every channel), which
+any flat picture matches; or one on which every attack diverged.</li></ul>
 <p>The thresholds are conventions; with few images “nearer than every other” says little. Look at the pictures.</p>
 <h2>What was assumed</h2><ul>{assumed}<li>attacks: {escape(", ".join(tried))}</li></ul>
 {f"<h2>Attacks that could not be run</h2><ul>{refused}</ul>" if refused else ""}

@@ -17,7 +17,7 @@ from attacks.base import Attack, Reconstruction
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
 from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.metrics import METRICS, Gallery, of_failure, score
+from benchmark.scoring.metrics import METRICS, Gallery, degenerate, of_failure, score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
 from benchmark.tasks.module import data_module
@@ -122,13 +122,16 @@ class Judge(Callback):
                 image=sample_id,
                 label=int(label),
                 status="ok" if finite else "diverged",
+                degenerate=flat,
                 **{**measured, "cost": measured["cost"] if finite else None},
                 shared_parameters=shared,
                 total_parameters=total,
                 scores={metric: values[k] for metric, values in scores.items()},
                 higher_is_better={metric: METRICS[metric].higher_is_better for metric in scores},
             )
-            for k, (sample_id, label) in enumerate(zip(task.sample_ids, task.labels, strict=True))
+            for k, (sample_id, label, flat) in enumerate(
+                zip(task.sample_ids, task.labels, degenerate(task.images).tolist(), strict=True)
+            )
         ]
         self.folder.add_rows(name, rows)
 

@@ -19,6 +19,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from benchmark.scoring.lpips import MIN_SIDE, Lpips
 
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
+FLAT = 2 / 255
 BLOCK = 2**20  # values of a gallery turned into floats at once: 4 MB, which stay in a core's cache
 
 MetricFunction = Callable[..., Tensor | None]
@@ -212,6 +213,14 @@ def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, 
             values = each.function(aligned, truth, **{need: given[need] for need in each.needs})
             scores[name] = [None] * len(truth) if values is None else values.tolist()
     return aligned, scores
+
+
+def degenerate(truth: Tensor) -> Tensor:
+    """Whether a private image is of almost one color: any flat picture of that color scores high, whatever leaks.
+
+    (B, C, H, W) in [0, 1] -> (B,): the standard deviation of every channel is below 2/255.
+    """
+    return (truth.double().flatten(2).std(2) < FLAT).all(1)
 
 
 def of_failure(scores: dict[str, list[float | None]]) -> dict[str, list[float | None]]:

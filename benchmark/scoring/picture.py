@@ -104,8 +104,9 @@ def show(axis: Any, path: Path) -> None:
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """Every score of a row, two on a line, and whether the attack diverged."""
+    """Every score of a row, two on a line, whether the attack diverged, and whether the truth is degenerate."""
     known = {name: row.get(name) for name in row["higher_is_better"]}
     texts = [f"{name.upper()} {'-' if value is None else format(value, '.3g')}" for name, value in known.items()]
     texts += ["diverged"] if row["status"] == "diverged" else []
+    texts += ["degenerate"] if row["degenerate"] else []
     return "\n".join("  ".join(texts[at : at + 2]) for at in range(0, len(texts), 2))

@@ -21,26 +21,29 @@ function digits(number, count = 4) {
   return size && (size < 1e-3 || size >= 1e6) ? number.toExponential(2) : String(+number.toPrecision(count));
 }
 const fixed = (number, count) => number == null ? "-" : Math.abs(number) < 1e-3 && number ? number.toExponential(1) : number.toFixed(count);
-const places = metric => ["psnr", "best_in_batch"].includes(metric) ? 2 : 3;
+const OF_PSNR = { best_in_batch: "Best in batch (dB)", psnr_of_others: "PSNR without degenerate (dB)" };
+const places = metric => metric === "psnr" || metric in OF_PSNR ? 2 : 3;
 const interval = (score, metric) => score.low == null ? "one batch" : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
-const heading = metric => metric === "best_in_batch" ? "Best in batch (dB)" : metric.toUpperCase() + (metric === "psnr" ? " (dB)" : "");
+const heading = metric => OF_PSNR[metric] ?? metric.toUpperCase() + (metric === "psnr" ? " (dB)" : "");
 const higher = metric => board.metrics[metric] ?? true;
 const name = entry => entry.attack + (entry.variant ? `, ${entry.variant}` : "");
 const settingOf = entry => entry.settings.length === 1 ? board.settings[entry.settings[0]] : "every setting with its images";
 
 // The table
 
-const METRICS = [...Object.keys(board.metrics), "best_in_batch"];
+const METRICS = [...Object.keys(board.metrics), ...Object.keys(OF_PSNR)];
+/** Whether a score says what the PSNR does not: some batch has several images, or some image is degenerate. */
+const tells = (metric, entries) => metric === "best_in_batch" ? entries.some(entry => entry.fields.batch_size > 1) : metric !== "psnr_of_others" || entries.some(entry => entry.degenerate);
 const SHORT = METRICS.slice(0, 2);  // below a picture
 const several = key => new Set(board.entries.map(entry => entry.fields[key])).size > 1;
 const COLUMNS = [
   { title: "Attack", value: name, cell: attackCell, header: true },
   { title: "Place", value: entry => entry.place, cell: entry => digits(entry.place) + (entry.tied ? " tie" : "") },
-  ...METRICS.filter(metric => metric !== "best_in_batch" || board.entries.some(entry => entry.fields.batch_size > 1)).map(metric => ({
+  ...METRICS.filter(metric => tells(metric, board.entries)).map(metric => ({
     title: heading(metric), value: entry => entry.scores[metric]?.mean, cell: entry => scoreCell(entry, metric), down: higher(metric),
   })),
   { title: "Images", value: entry => entry.n, cell: entry => `${entry.n} in ${entry.tasks} batches`, down: true },
-  ...(board.entries.some(entry => entry.diverged) ? [{ title: "Diverged", value: entry => entry.diverged, cell: entry => String(entry.diverged), down: true }] : []),
+  ...["diverged", "degenerate"].filter(key => board.entries.some(entry => entry[key])).map(key => ({ title: key[0].toUpperCase() + key.slice(1), value: entry => entry[key], cell: entry => String(entry[key]), down: true })),
   { title: "s/task", value: entry => entry.control === "mean_image" ? null : entry.seconds, cell: entry => digits(entry.control === "mean_image" ? null : entry.seconds, 3) },
   { title: "Gradients/task", value: entry => entry.gradient_evaluations, cell: entry => digits(entry.gradient_evaluations, 6) },
   { title: "Labels", value: entry => entry.fields.labels, cell: entry => entry.fields.label_method || entry.fields.labels || "-" },
@@ -270,7 +273,7 @@ function pictures(row) {
   const truth = row.truth, ours = row.reconstruction;
   const over = truth && ours ? make("figure", {}, make("div", { class: "over", role: "img", "aria-label": "difference" }, [truth, ours].map(key => make("img", { src: board.pictures[key], alt: "" }))), make("figcaption", {}, "difference")) : null;
   return make("div", {}, truth ? picture(truth, "truth") : null, picture(ours, "rebuilt"), over,
-    make("p", {}, `${row.image}: ${SHORT.map(metric => metric === "psnr" ? `${fixed(row.psnr, 2)} dB` : `${heading(metric)} ${fixed(row[metric], 2)}`).join(", ")}` + (row.status === "diverged" ? ", diverged" : "")));
+    make("p", {}, `${row.image}: ${SHORT.map(metric => metric === "psnr" ? `${fixed(row.psnr, 2)} dB` : `${heading(metric)} ${fixed(row[metric], 2)}`).join(", ")}` + (row.status === "diverged" ? ", diverged" : "") + (row.degenerate ? ", degenerate" : "")));
 }
 
 function open(entry) {
@@ -278,7 +281,7 @@ function open(entry) {
   const copy = text => make("button", { type: "button", onclick: event => navigator.clipboard.writeText(text).then(() => { event.target.textContent = "Copied"; }, () => { event.target.textContent = "Select it and copy"; }) }, "Copy");
   const curve = chart({ title: "Cost by step", caption: entry.curve ? `The attacker's cost, median and quartiles over ${entry.curve.tasks} tasks. Stages: ${entry.curve.stages.map(([step, stage]) => `${stage} from ${step}`).join(", ")}.` : "",
     x: { label: "step" }, y: { label: "attacker's cost", log: true }, series: costs([entry], false), joined: true });
-  const scores = METRICS.filter(metric => entry.scores[metric] && (metric !== "best_in_batch" || entry.fields.batch_size > 1)).map(metric => {
+  const scores = METRICS.filter(metric => entry.scores[metric] && tells(metric, [entry])).map(metric => {
     const score = entry.scores[metric], difference = entry.differences[metric];
     return [heading(metric), fixed(score.mean, places(metric)), interval(score, metric), score.n,
       ...(base ? [difference ? `${difference.mean > 0 ? "+" : ""}${fixed(difference.mean, places(metric))} (${interval(difference, metric)}), ${difference.verdict}` : "-"] : [])];

@@ -74,6 +74,21 @@ def test_diverged_images_have_a_column_where_there_are_any(row):
     assert [line(text, name).split()[3] for name in ("ig", "dlg")] == ["0", "1"]
 
 
+def test_degenerate_images_are_counted_and_the_psnr_is_shown_without_them(row):
+    rows = [row(image="a", psnr=60, degenerate=True), row(image="b"), row(image="c", psnr=10)]
+    (entry,) = entries(rows)
+    assert (entry.degenerate, entry.n, entry.psnr.mean, entry.psnr_of_others.mean) == (1, 3, 30, 15)
+    assert "PSNR ↑ without degenerate" in (text := as_markdown([entry]))
+    assert "15.00 [-] (n=2)" in text
+    assert "degenerate" not in as_markdown(entries(rows[1:]))
+    assert next(csv.DictReader(as_csv([entry]).splitlines()))["psnr_of_others"] == "15.0"
+
+
+def test_a_degenerate_image_of_an_attack_that_diverged_is_counted_as_both(row):
+    (entry,) = entries([row(psnr=0, status="diverged", cost=None, degenerate=True), row(image="b")])
+    assert (entry.diverged, entry.degenerate, entry.psnr.mean, entry.psnr_of_others.mean) == (1, 1, 10, 20)
+
+
 def test_fewer_values_than_images_are_shown(row):
     text = as_text(entries([row(image="a", lpips=None), row(image="b")]))
     assert "(n=1)" in line(text, "ig")

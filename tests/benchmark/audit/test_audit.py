@@ -15,7 +15,7 @@ from torch import nn
 from benchmark.__main__ import main
 from benchmark.audit import audit as module
 from benchmark.audit.audit import Cell, controls, share
-from benchmark.audit.page import NOT_SHOWN, PARTLY, RECOGNIZABLE, Shown, page, verdict, worst
+from benchmark.audit.page import CONSTANT, DIVERGED, NOT_SHOWN, PARTLY, RECOGNIZABLE, Shown, page, verdict, worst
 from benchmark.audit.tables import arrange
 from benchmark.config import Config
 from leaderboard.rows import read_rows
@@ -50,8 +50,9 @@ def images(tmp_path):
 # Verdicts.
 
 
-def scores(psnr, ssim, iip=0.0, control="none"):
-    return {"psnr": psnr, "ssim": ssim, "iip": iip, "control": control, "label": 0, "status": "ok"}
+def scores(psnr, ssim, iip=0.0, control="none", **more):
+    plain = {"status": "ok", "degenerate": False, "label": 0}
+    return {"psnr": psnr, "ssim": ssim, "iip": iip, "control": control} | plain | more
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,25 @@ def test_the_worst_attack_counts_and_a_control_is_no_attack():
     assert (found, best.attack) == (RECOGNIZABLE, "stronger")
     copied = [*results, Shown("lucky", scores(40, 1.0, 1, "shuffled_update"), b"")]
     assert worst(copied, scores(12, 0.1))[0] == NOT_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [({"degenerate": True}, CONSTANT), ({"status": "diverged"}, DIVERGED)],
+)
+def test_what_no_attack_can_show_is_not_judged(image, expected):
+    results = [Shown("one", scores(20, 0.8, 1, **image), b""), Shown("two", scores(40, 0.9, 1, **image), b"")]
+    found, best = worst(results, scores(12, 0.1))
+    assert (found, best.attack) == (expected, "two")
+    shown = {("none", "a"): results, ("none", "b"): [Shown("one", scores(20, 0.8, 1), b"")]}
+    idle, truths = dict.fromkeys("ab", scores(10, 0.1)), dict.fromkeys("ab", b"z")
+    text = page(shown, idle, truths=truths, classes=["k"], left_out={}, facts={})
+    assert f"<th>{expected}</th></tr><tr><td>none</td><td>1</td><td>0</td><td>0</td><td>1</td></tr>" in text
+
+
+def test_one_attack_that_diverged_leaves_the_verdict_to_the_others():
+    results = [Shown("one", scores(0, 0, status="diverged"), b""), Shown("two", scores(20, 0.8, 1), b"")]
+    assert worst(results, scores(12, 0.1))[0] == RECOGNIZABLE
 
 
 def test_the_mean_of_the_others_leaves_the_image_out(images):

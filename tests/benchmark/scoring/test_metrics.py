@@ -17,6 +17,7 @@ from benchmark.scoring.metrics import (
     PSNR_CAP,
     Gallery,
     assign,
+    degenerate,
     fsim,
     iip,
     metric,
@@ -354,6 +355,20 @@ def test_a_failure_is_in_the_range_and_no_better_than_the_mean_color(name):
     assert low <= failed[0] <= high
     pairs = zip(failed, scores[name], strict=True)
     assert all(ours <= its if METRICS[name].higher_is_better else ours >= its for ours, its in pairs)
+
+
+def test_degenerate_images_are_flat_in_every_channel():
+    """A channel that is half a and half b has the standard deviation |a - b| / 2, but for n / (n - 1)."""
+
+    def halves(*differences):
+        image = torch.full((len(differences), 32, 32), 0.25)
+        image[:, :, :16] += torch.tensor(differences)[:, None, None]
+        return image
+
+    flat, nearly = halves(0, 0, 0), halves(3.9 / 255, 3.9 / 255, 0)
+    one_channel_varies, picture = halves(0, 4.1 / 255, 0), random_images(1)[0]
+    assert degenerate(torch.stack([flat, nearly, one_channel_varies, picture])).tolist() == [True, True, False, False]
+    assert degenerate(flat[None, :1]).tolist() == [True]
 
 
 def test_a_failure_has_no_score_where_there_is_none():
