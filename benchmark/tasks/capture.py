@@ -16,7 +16,7 @@ from victims.client import GradientFn, LocalTraining, fed_avg, fed_sgd, known_st
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Knowledge, Observation
-from victims.seeds import seed_of
+from victims.seeds import private_seed, seed_of
 from victims.vanishing_gradients import vanishing
 from victims.victim import Gradient, Victim, gradient_at
 
@@ -42,7 +42,7 @@ class Client:
         give_labels: whether the attacker knows the batch's labels.
         bn: which batch-norm statistics of the batch the attacker knows.
         know_lr: whether the attacker knows the learning rate of local training.
-        seed: of the defense's randomness, together with the name of the task.
+        seed: of the client's randomness, together with its images and the name of the task.
     """
 
     defense: Defense | None = None
@@ -103,8 +103,8 @@ def capture(
     Raises:
         InputError: the victim has no statistics of level `client.bn`, or the clients cannot have equal shares.
     """
+    generator = torch.Generator().manual_seed(private_seed(images, labels, client.seed, task))
     images, labels = images.to(victim.mean), labels.to(victim.mean.device)
-    generator = torch.Generator().manual_seed(seed_of(client.seed, "defense", task))
     update = client_update(victim, images, labels, generator=generator, defense=client.defense, local=client.local)
     if warning := vanishing(victim, images, labels):
         warnings.warn(f"{task}: {warning}", Notice, stacklevel=2)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmark.registry import open_defense
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client, capture, capture_task, client_update, strangers
 from defenses.noise import Noise
@@ -11,6 +12,7 @@ from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
+from victims.seeds import private_seed, seed_of
 from victims.victim import Victim, build
 
 
@@ -118,3 +120,34 @@ def test_the_seed_of_a_client_and_the_name_of_a_task_draw_its_noise(victim, data
     assert same(sent(0, "a"), sent(0, "a"))
     assert not same(sent(0, "a"), sent(1, "a"))
     assert not same(sent(0, "a"), sent(0, "b"))
+
+
+@pytest.mark.parametrize("text", ["noise:0.1", "quantization:4", "dp_sgd:1:0.1", "precode:8"])
+def test_what_a_client_draws_is_unknown_without_its_images(text, data):
+    """Whoever knows all options, the seed, the task and the labels still draws something else."""
+    images, labels = data.batch((90, 3))
+    defense, shape = open_defense(text), data.image_shape
+    net = build(lambda: defense.model(LeNet(image_shape=shape, num_classes=10), shape), seed=0)
+    victim, client = Victim(net, mean=data.mean, std=data.std), Client(defense=defense, seed=3)
+
+    def sent():
+        return capture(victim, images, labels, client, task="t", num_classes=10).update
+
+    def drawn_from(seed):
+        return client_update(victim, images, labels, generator=torch.Generator().manual_seed(seed), defense=defense)
+
+    assert same(sent(), sent())
+    assert same(sent(), drawn_from(private_seed(images, labels, 3, "t")))
+    others = data.batch((91, 4))[0]
+    guesses = [seed_of(3, "defense", "t"), seed_of(3, "t"), private_seed(others, labels, 3, "t")]
+    assert not any(same(sent(), drawn_from(guess)) for guess in guesses)
+
+
+def test_a_private_seed_depends_on_each_image_and_label_alone(data):
+    images, labels = data.batch((90, 3))
+    seed = private_seed(images, labels, 0)
+    assert private_seed(images.double().clone(), labels.int(), 0) == seed
+    changed = images.clone()
+    changed[1, 2, 5, 5] += 1 / 255
+    different = [(changed, labels, 0), (images.flip(0), labels, 0), (images, labels.flip(0), 0), (images, labels, 1)]
+    assert len({seed, *(private_seed(*given) for given in different)}) == 5
