@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from leaderboard.options import abouts, row_keys
 from leaderboard.rows import PROTOCOL, FlatRow
-from leaderboard.statistics import clustered_interval
+from leaderboard.statistics import clustered_interval, joined
 
 Sample = tuple[int, str, str]  # seed, task, image
 
@@ -40,7 +40,8 @@ class Entry:
             restarts. `attack` carries the control's name; `options` are sorted `name=value`. Beside them stands
             `lpips_backbone`.
         axis: where its defense stands, by the name of the axis.
-        n, tasks: images, and batches per seed.
+        n, tasks: images, and batches per seed. An image counts in every batch that it is in, under every seed;
+            intervals take batches that share an image, and the same batch under another seed, as one.
         diverged, degenerate: images of which no start had a finite cost, and images of almost one color.
         scores: by metric, None where no image has a value.
         higher_is_better: by metric.
@@ -142,13 +143,12 @@ def difference(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
     (entry, ours), (other, theirs) = a, b
     if metric == "lpips" and entry["lpips_backbone"] != other["lpips_backbone"]:
         return None
-    return _score(
-        {
-            sample: ours[sample][metric] - theirs[sample][metric]
-            for sample in ours.keys() & theirs.keys()
-            if _known(ours[sample].get(metric)) and _known(theirs[sample].get(metric))
-        }
-    )
+    values = {
+        sample: ours[sample][metric] - theirs[sample][metric]
+        for sample in ours.keys() & theirs.keys()
+        if _known(ours[sample].get(metric)) and _known(theirs[sample].get(metric))
+    }
+    return _score(values, _clusters(values))
 
 
 def comparable(a: Entry, b: Entry) -> bool:
@@ -189,13 +189,15 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
     rows = samples.values()
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
     directions = {name: higher for row in rows for name, higher in row["higher_is_better"].items()}
-    scores = {name: _score({sample: row.get(name) for sample, row in samples.items()}) for name in directions}
+    clusters = _clusters(samples)
+    scores = {name: _score({sample: row.get(name) for sample, row in samples.items()}, clusters) for name in directions}
     # `lpips_backbone` is the reason in a row without LPIPS, so only rows with LPIPS are asked.
     backbone = _agreed([row for row in rows if _known(row.get("lpips"))] or rows, "lpips_backbone")
     if backbone is None and "lpips" in scores:  # distances of different backbones cannot be averaged
         scores["lpips"] = None
     # A mean image takes the setting of the attacks that it was run with, so that it is sorted among them.
     setting = {key: _agreed(group, key) for key in SETTING}
+    others = {sample: row for sample, row in samples.items() if not row["degenerate"]}
     best: dict[Sample, float | None] = {}
     for (seed, task, _), row in samples.items():
         known = [value for value in (best.get((seed, task, "")), row.get("psnr")) if _known(value)]
@@ -209,8 +211,8 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
         degenerate=sum(row["degenerate"] for row in rows),
         scores=scores,
         higher_is_better=directions,
-        best_in_batch=_score(best),
-        psnr_of_others=_score({sample: row.get("psnr") for sample, row in samples.items() if not row["degenerate"]}),
+        best_in_batch=_score(best, clusters),
+        psnr_of_others=_score({sample: row.get("psnr") for sample, row in others.items()}, clusters),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
     )
@@ -223,13 +225,22 @@ def _distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
     return {(row["seed"], row["task"], row["image"]): row for row in ordered}
 
 
-def _score(values: dict[Sample, float | None]) -> Score | None:
+def _score(values: Mapping[Sample, float | None], names: Mapping[str, str]) -> Score | None:
+    """Of values by sample.
+
+    Args:
+        names: of the clusters of all tasks.
+    """
     known = {sample: value for sample, value in sorted(values.items()) if _known(value)}
     if not known:
         return None
-    # A task has the same images under every seed, so another seed is not an independent batch.
-    clusters = [task for _, task, _ in known]
+    clusters = [names[task] for _, task, _ in known]
     return Score(*clustered_interval(list(known.values()), clusters), len(known))
+
+
+def _clusters(samples: Iterable[Sample]) -> dict[str, str]:
+    """The name of the cluster of every task: its images are the same under every seed, and may be in other tasks."""
+    return joined({(task, image) for _, task, image in samples})
 
 
 def _known(value: float | None) -> TypeGuard[float]:

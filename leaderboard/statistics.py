@@ -1,6 +1,6 @@
 """Means with bootstrap intervals over clusters."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import nan
 
 import numpy as np
@@ -14,8 +14,8 @@ def clustered_interval(
 ) -> tuple[float, float, float]:
     """Mean of `values` with its 95 % percentile bootstrap interval, resampling whole clusters.
 
-    The images of one batch are rebuilt together and are not independent. A draw therefore takes whole batches, and its
-    mean is over all images of these batches.
+    The images of one batch are rebuilt together and are not independent; nor are batches that share an image, see
+    `joined`. A draw therefore takes whole batches, and its mean is over all images of these batches.
 
     Args:
         values: (n,) finite numbers, at least one.
@@ -41,3 +41,27 @@ def clustered_interval(
         means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return mean, float(low), float(high)
+
+
+def joined(members: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Which clusters are one, because they share a member, or each shares one with a third.
+
+    Args:
+        members: (cluster, member) pairs.
+
+    Returns:
+        for every cluster the first name, in alphabetical order, of those that it is one with.
+    """
+    parent: dict[str, str] = {}
+    first: dict[str, str] = {}
+
+    def name(cluster: str) -> str:
+        while (above := parent[cluster]) != cluster:
+            parent[cluster] = cluster = parent[above]
+        return cluster
+
+    for cluster, member in sorted(members):
+        parent.setdefault(cluster, cluster)
+        low, high = sorted((name(cluster), name(first.setdefault(member, cluster))))
+        parent[high] = low
+    return {cluster: name(cluster) for cluster in parent}

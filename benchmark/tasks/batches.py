@@ -50,13 +50,12 @@ def draw_batches(
     if rule in RULES:
         counts, rule = (counts, f"{len(counts)}-label") if counts else (class_counts(rule, batch_size), rule)
         drawn = list(itertools.islice(by_rule(data, prefix, rule, batch_size, counts), tasks))
-        used = [index for indices in drawn for index in indices]
-        notice_unlisted(data, prefix, used)
-        notice_repeated(data, prefix, used)
+        notice_unlisted(data, prefix, [index for indices in drawn for index in indices])
     else:
         drawn = from_file(data, prefix, Path(rule), batch_size)[:tasks]
         if len(drawn) < tasks:
             raise InputError(f"tasks is {tasks}, but {rule} lists {len(drawn)}; give at most that many.")
+    notice_repeated(data, prefix, [index for indices in drawn for index in indices])
     # Tasks name files: these must not show where a user's images are.
     stem = re.sub(r"[^\w.-]", "_", f"{Path(prefix).name}-{Path(rule).stem}-b{batch_size}")
     return [
@@ -168,19 +167,19 @@ def notice_unlisted(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
 
 
 def notice_repeated(data: ImageData, prefix: str, drawn: Sequence[int]) -> None:
-    """Give a Notice if images are in several batches, which intervals count as independent; not on `train`."""
+    """Give a Notice if images are in several batches, which are then not independent; not on `train`."""
     different = len(set(drawn))
     if different < len(drawn) and data.split != "train":
         what = f"{len(drawn)} images are needed and {different} are used, some in several batches"
-        warnings.warn(f"{prefix}: {what}, which intervals do not account for.", Notice, stacklevel=3)
+        warnings.warn(f"{prefix}: {what}, which are not independent then.", Notice, stacklevel=3)
 
 
 def from_file(data: ImageData, prefix: str, file: Path, size: int) -> list[tuple[int, ...]]:
     """The batches that a file lists.
 
     Raises:
-        InputError: the file is missing, a task does not have `size` different images, or an image is missing or
-            cannot be read.
+        InputError: the file is missing, a line does not have `size` different images or those of another line, or an
+            image is missing or cannot be read.
     """
     if not file.is_file():
         raise InputError(
@@ -188,13 +187,16 @@ def from_file(data: ImageData, prefix: str, file: Path, size: int) -> list[tuple
         )
     places = {image_id: index for index, image_id in enumerate(data.ids)}
     drawn = []
-    for number, ids in enumerate(lines(file), start=1):
+    seen: dict[frozenset[str], int] = {}
+    for number, ids in lines(file).items():
         if len(ids) != size or len(set(ids)) != size:
             different = f"{len(ids)} images, {len(set(ids))} different ones"
-            raise InputError(f"task {number} of {file} has {different}; fix it, or --batch, which is {size}.")
+            raise InputError(f"line {number} of {file} has {different}; fix it, or --batch, which is {size}.")
         if unknown := [image_id for image_id in ids if image_id not in places]:
             known = f"ids are such as {data.ids[0]}"
-            raise InputError(f"task {number} of {file}: there is no image {unknown[0]} in {prefix}; {known}.")
+            raise InputError(f"line {number} of {file}: there is no image {unknown[0]} in {prefix}; {known}.")
+        if (before := seen.setdefault(frozenset(ids), number)) != number:
+            raise InputError(f"lines {before} and {number} of {file} list the same images; remove one of them.")
         drawn.append(tuple(places[image_id] for image_id in ids))
         data.batch(drawn[-1])  # an image that cannot be read is reported now, not after hours
     return drawn

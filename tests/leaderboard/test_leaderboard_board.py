@@ -113,13 +113,13 @@ def test_controls_stand_among_the_attacks_of_their_setting_by_psnr(row):
 
 
 def test_paired_difference_by_hand(row):
-    ours = [row(attack="a", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 12), ("t0", "y", 16), ("t1", "x", 9)]]
+    ours = [row(attack="a", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 12), ("t0", "y", 16), ("t1", "z", 9)]]
     theirs = [
-        row(attack="b", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 10), ("t1", "x", 5), ("t2", "x", 99)]
+        row(attack="b", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 10), ("t1", "z", 5), ("t2", "w", 99)]
     ]
-    rows = [*ours, *theirs, row(attack="a", task="t2", image="x", seed=1, psnr=0)]
+    rows = [*ours, *theirs, row(attack="a", task="t2", image="w", seed=1, psnr=0)]
     a, b = sorted(entries(rows), key=lambda entry: entry.attack)
-    # Shared: (0, t0, x) with 12 - 10 and (0, t1, x) with 9 - 5; a draw of two batches has mean 2, 3 or 4.
+    # Shared: (0, t0, x) with 12 - 10 and (0, t1, z) with 9 - 5; a draw of two batches has mean 2, 3 or 4.
     assert paired(rows, a, b, "psnr") == (3, 2, 4, 2)
     assert paired(rows, b, a, "psnr") == (-3, -4, -2, 2)
 
@@ -158,3 +158,22 @@ def test_order_of_rows_does_not_matter(row):
     expected = entries(rows)
     source.shuffle(rows)
     assert entries(rows) == expected
+
+
+def test_batches_that_share_an_image_are_no_independent_batches(row):
+    """The same batch three times, by its images, and a fourth batch: two clusters, as if it were there once."""
+    one = [row(task="t0", image=image, psnr=psnr) for image, psnr in (("a", 10), ("b", 12))]
+    again = [each | {"task": task} for task in ("t1", "t2") for each in one]
+    other = row(task="t9", image="c", psnr=30)
+    (lone,) = entries(one)
+    (thrice,) = entries([*one, *again])
+    assert isnan(lone.psnr.low)
+    assert isnan(thrice.psnr.low)
+    assert isnan(thrice.best_in_batch.low)
+    assert (thrice.n, thrice.tasks, thrice.psnr.mean) == (6, 3, 11)
+    (two,) = entries([*one, *again, other])
+    assert two.psnr.low == 11  # a draw of two clusters often holds the first alone
+    assert two.psnr.high == 30
+    gias = [{**each, "attack": "gias", "psnr": each["psnr"] + 1} for each in [*one, *again, other]]
+    board = entries([*one, *again, other, *gias])
+    assert paired([*one, *again, other, *gias], *board, "psnr")[1:3] == (1, 1)

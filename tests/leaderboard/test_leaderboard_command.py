@@ -25,8 +25,8 @@ def write(path, rows, *, end=""):
 @pytest.fixture
 def out(tmp_path, row):
     """A finished run, an unfinished one, and a torn line in it."""
-    write(tmp_path / "one" / "rows.jsonl", [row(task=t, psnr=p) for t, p in (("t0", 10), ("t1", 12))])
-    gias = [row(attack="gias", task=t, psnr=p) for t, p in (("t0", 15), ("t1", 16))]
+    write(tmp_path / "one" / "rows.jsonl", [row(task=t, image=t, psnr=p) for t, p in (("t0", 10), ("t1", 12))])
+    gias = [row(attack="gias", task=t, image=t, psnr=p) for t, p in (("t0", 15), ("t1", 16))]
     write(tmp_path / "two" / "parts" / "t0.jsonl", gias, end='{"attack": "gi')
     return tmp_path
 

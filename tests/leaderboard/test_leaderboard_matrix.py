@@ -25,7 +25,7 @@ PSNR = {  # by attack, defense and whether it adapts: of batches t0 and t1
 @pytest.fixture
 def crossed(row):
     return [
-        row(attack=attack, defense=defense, adapt=adapt, task=task, psnr=psnr, ssim=psnr / 100)
+        row(attack=attack, defense=defense, adapt=adapt, task=task, image=task, psnr=psnr, ssim=psnr / 100)
         for (attack, defense, adapt), values in PSNR.items()
         for task, psnr in zip(("t0", "t1"), values, strict=True)
     ]

@@ -36,12 +36,12 @@ def by_attack(found):
 
 def batches(row, values, **fields):
     """One image in each batch."""
-    return [row(task=f"t{i}", psnr=value, batch_size=1, **fields) for i, value in enumerate(values)]
+    return [row(task=f"t{i}", image=f"i{i}", psnr=value, batch_size=1, **fields) for i, value in enumerate(values)]
 
 
 def test_best_in_batch_by_hand(row):
     rows = [
-        row(task=t, image=i, psnr=p) for t, i, p in [("t0", "a", 10), ("t0", "b", 20), ("t1", "a", 14), ("t1", "b", 4)]
+        row(task=t, image=i, psnr=p) for t, i, p in [("t0", "a", 10), ("t0", "b", 20), ("t1", "c", 14), ("t1", "d", 4)]
     ]
     (entry,) = entries(rows)
     assert entry.scores["psnr"].mean == 12

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from leaderboard import statistics
-from leaderboard.statistics import clustered_interval
+from leaderboard.statistics import clustered_interval, joined
 
 
 @pytest.fixture
@@ -74,3 +74,20 @@ def test_one_cluster_has_a_mean_and_no_interval():
 def test_seed_decides_the_draws(unequal):
     assert clustered_interval(*unequal, seed=3) == clustered_interval(*unequal, seed=3)
     assert clustered_interval(*unequal, seed=3) != clustered_interval(*unequal, seed=4)
+
+
+def test_clusters_that_share_a_member_are_one():
+    """Connected components, by a search from each cluster."""
+    generator = np.random.default_rng(7)
+    members = {f"t{i:02}": set(generator.integers(0, 60, size=2).tolist()) for i in range(40)}
+    found = joined((name, f"image {member}") for name, of in members.items() for member in of)
+    for start in members:
+        reached = {start}
+        while more := {b for a in reached for b in members if members[a] & members[b]} - reached:
+            reached |= more
+        assert found[start] == min(reached)
+    assert 1 < len(set(found.values())) < 40
+
+
+def test_clusters_that_share_nothing_keep_their_names():
+    assert joined([("b", "x"), ("a", "y"), ("a", "z")]) == {"a": "a", "b": "b"}

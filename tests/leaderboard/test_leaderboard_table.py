@@ -20,8 +20,8 @@ def line(text, start):
 @pytest.fixture
 def two_attacks(row):
     return entries(
-        [row(task=t, psnr=p) for t, p in (("t0", 14.864), ("t1", 15.776))]
-        + [row(attack="gias", prior="dcgan", task=t, psnr=p, lpips=None) for t, p in (("t0", 20), ("t1", 24))]
+        [row(task=t, image=t, psnr=p) for t, p in (("t0", 14.864), ("t1", 15.776))]
+        + [row(attack="gias", prior="dcgan", task=t, image=t, psnr=p, lpips=None) for t, p in (("t0", 20), ("t1", 24))]
     )
 
 

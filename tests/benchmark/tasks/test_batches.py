@@ -251,7 +251,9 @@ def test_a_file_with_one_task_on_each_line(tmp_path):
     data.ids[4] = "two words.png"
     file = tmp_path / "mine.txt"
     file.write_text("# what I want to see\n\ntest-5 test-0\n'two words.png' test-5 # again\n")
-    batches = draw_batches(data, "p", rule=str(file), batch_size=2, tasks=2)
+    with pytest.warns(Notice, match="3 are used, some in several batches, which are not independent") as said:
+        batches = draw_batches(data, "p", rule=str(file), batch_size=2, tasks=2)
+    assert len(said) == 1
     assert [batch.indices for batch in batches] == [(5, 0), (4, 5)]
     assert batches[0].task.startswith("p-mine-b2-0000-")
     assert draw_batches(data, "p", rule=str(file), batch_size=2, tasks=1) == batches[:1]
@@ -260,9 +262,10 @@ def test_a_file_with_one_task_on_each_line(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("test-0 test-1\ntest-0 test-9", "task 2 of .* no image test-9 in p; ids are such as test-0"),
-        ("test-0 test-1 test-2", "task 1 of .* has 3 images, 3 different ones; fix it, or --batch, which is 2"),
+        ("test-0 test-1\ntest-0 test-9", "line 2 of .* no image test-9 in p; ids are such as test-0"),
+        ("test-0 test-1 test-2", "line 1 of .* has 3 images, 3 different ones; fix it, or --batch, which is 2"),
         ("test-0 test-0", "2 images, 1 different"),
+        ("# mine\ntest-0 test-1\n\ntest-1 test-0", "lines 2 and 4 of .* list the same images; remove one of them"),
         ("test-0 test-1", "tasks is 2, but .* lists 1"),
         ("test-0 'test-1", "cannot be read as lines of image ids .No closing quotation.; fix it"),
         (b"\xff\xfe", "cannot be read as lines of image ids"),
