@@ -85,7 +85,8 @@ def capture(
     victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=TRAINING[mode])
     victim.to(next(iter(victim.parameters.values())).device)
     with torch.no_grad():
-        logits = victim.logits(victim.parameters, victim.normalize(images[:1].to(victim.mean)))
+        nothing = torch.zeros_like(images[:1], device=victim.mean.device, dtype=victim.mean.dtype)
+        logits = victim.logits(victim.parameters, victim.normalize(nothing))  # replaces the input that a model kept
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise InputError("the model is no classifier; give one that returns logits (B, K).")
     classes = logits.shape[-1]

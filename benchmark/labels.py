@@ -13,7 +13,7 @@ from attacks.labels import methods as known_methods
 from benchmark.config import Config
 from benchmark.run import reproducible
 from benchmark.scoring.label_accuracy import label_accuracies
-from benchmark.tasks.capture import capture_task
+from benchmark.tasks.capture import capturing
 from leaderboard.options import Options
 from leaderboard.statistics import clustered_interval
 from leaderboard.table import NOTHING, Table
@@ -68,14 +68,14 @@ def labels(
     config = Config(data_dir=data_dir, weights_dir=weights_dir, batches=batches, labels="none", **setting)
     images = config.make_data()
     model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
-    client = config.make_client()
+    capture = capturing(model, images, config.make_client())
     sizes = whole_numbers("batch", batch)
     drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
     scores: dict[str, dict[tuple[str, int], list[float]]] = {name: defaultdict(list) for name in HEADINGS}
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
     for B, task in bar:
-        captured = capture_task(model, images, task, client)
+        captured = capture(task)
         for name, method in chosen.items():
             try:
                 accuracies = label_accuracies(method(captured.observation), captured.labels)

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import warnings
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -23,10 +24,12 @@ from benchmark.config import Config, dump
 from benchmark.launch.lock import alone
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
-from benchmark.scoring.judge import Judge, RowMaker, peak_memory
+from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
 from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.picture import draw
-from benchmark.tasks.module import GradientDataModule, mean_image
+from benchmark.scoring.picture import draw, write_truths
+from benchmark.tasks.batches import grouped, share_of
+from benchmark.tasks.capture import Task, capturing, mean_image
+from benchmark.tasks.module import GradientDataModule
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
 from leaderboard.options import abouts
@@ -35,6 +38,7 @@ from leaderboard.run_folder import RunFolder
 from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
 from victims.errors import InputError, Notice
+from victims.observation import Observation
 
 
 def run(config: Config) -> RunFolder:
@@ -62,15 +66,15 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     victim, client = config.make_victim(data), config.make_client()
     attack = config.make_attack()
     batches = config.make_batches(data, config.tasks)
+    groups = grouped(batches, config.group)
     lpips = Lpips.find(config.weights_dir)
     folder = RunFolder(config.folder(lpips.available))
     order = [batch.task for batch in batches]
-    steps = sum(attack.plan.values())
-    module = GradientDataModule(data, victim, batches, client, steps=steps, control=config.control, group=config.group)
     judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
-    trainer = make_trainer(config, len(module.groups), folder.path, judge)
+    trainer = make_trainer(config, len(groups), folder.path, reports(judge))
     victim.to(trainer.strategy.root_device)
-    attack.admit(module.first().observation)  # refused before anything is written or another process is started
+    capture = capturing(victim, data, client, config.control)
+    attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     if first:
         prepare(folder, dump(config, resolved), held)
@@ -79,11 +83,17 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
         warnings.warn(warning, Notice, stacklevel=1)
     if config.control == "mean_image":
         if first:
-            score_mean_image(module, judge, mean_image(config.make_data("train")))
+            score_mean_image(map(capture, batches), judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
-        module.take(trainer.global_rank, trainer.world_size, frozenset(done))
-        trainer.fit_loop.max_epochs = len(module.groups)
-        trainer.limit_train_batches = 1.0 if module.groups else 0  # a rank without work still starts the others
+        mine = share_of(groups, trainer.global_rank, trainer.world_size, done)
+
+        def observe(epoch: int) -> list[Observation]:
+            judge.tasks = [capture(batch) for batch in mine[epoch]]
+            return [task.observation for task in judge.tasks]
+
+        module = GradientDataModule(observe, groups=len(mine), steps=sum(attack.plan.values()))
+        trainer.fit_loop.max_epochs = len(mine)
+        trainer.limit_train_batches = 1.0 if mine else 0  # a rank without work still starts the others
         with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat:
             try:
                 trainer.fit(attack, module)
@@ -97,6 +107,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
         return folder
     rows = folder.merge_rows(order)
     print(as_text(entries(rows)) + "\n", flush=True)
+    write_truths(folder, rows, data)
     pictures = draw(folder, rows, data.classes, order)
     for name, path in {"rows": folder.rows_file, **pictures}.items():
         print(f"{name:8} {path}")
@@ -170,7 +181,7 @@ def code_version() -> str:
     return f"{version}+{commit}" if commit else version
 
 
-def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Trainer:
+def make_trainer(config: Config, groups: int, folder: Path, report: Callback) -> Trainer:
     """A Trainer whose processes share the groups of tasks.
 
     Raises:
@@ -189,7 +200,7 @@ def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Tra
         strategy=ShareTasks(),
         max_epochs=1,
         logger=CSVLogger(folder, name="log"),
-        callbacks=[judge, TaskProgress()],
+        callbacks=[report, TaskProgress()],
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,  # the DataModule distributes the tasks
         enable_checkpointing=False,
@@ -199,10 +210,9 @@ def make_trainer(config: Config, groups: int, folder: Path, judge: Judge) -> Tra
     )
 
 
-def score_mean_image(module: GradientDataModule, judge: Judge, mean: Tensor) -> None:
+def score_mean_image(tasks: Iterable[Task], judge: Judge, mean: Tensor) -> None:
     """The control without an attack: score the mean training image (C, H, W) in place of every reconstruction."""
-    nothing = {"cost": 0.0, "gradient_evaluations": 0, "seconds": 0.0, "memory": peak_memory(module.victim.mean.device)}
-    for group in module.groups:
-        for batch in group:
-            task = module.capture(batch)
-            judge.write(task, mean.expand_as(task.images), nothing)
+    nothing = {"cost": 0.0, "gradient_evaluations": 0, "seconds": 0.0}
+    for task in tasks:
+        nothing["memory"] = peak_memory(task.victim.mean.device)
+        judge.write(task, mean.expand_as(task.images), nothing)

@@ -20,7 +20,7 @@ class TaskProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: Attack) -> None:
         module = data_module(trainer)
-        total = len(module.groups) * module.steps
+        total = module.groups * module.steps
         self.bar = tqdm(total=total, unit="step", disable=not self.shown, dynamic_ncols=True, mininterval=0.5)
         if trainer.world_size > 1:
             self.bar.set_description_str(f"process 1 of {trainer.world_size}")
@@ -35,7 +35,7 @@ class TaskProgress(ProgressBar):
         if batch_idx % EVERY == 0:
             stage, costs = pl_module.session.costs[-1]
             costs = least(costs)
-            task = f"task {trainer.current_epoch + 1}/{len(module.groups)}"
+            task = f"task {trainer.current_epoch + 1}/{module.groups}"
             self.bar.set_postfix_str(f"{task}, stage {stage}, step {step}, cost {costs.min().item():.4g}")
             for observation, cost in zip(batch, costs.tolist(), strict=True):
                 reading: dict[str, Any] = {"task": observation.task, "cost": cost}  # a column per task is quadratic

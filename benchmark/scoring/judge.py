@@ -10,32 +10,35 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
-from attacks.base import Attack, Reconstruction
+from attacks.engine.stage import Reconstruction
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import METRICS, Gallery, degenerate, of_failure, score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
-from benchmark.tasks.module import data_module
 from leaderboard.rows import Row
 from leaderboard.run_folder import RunFolder
 from victims.data.base import ImageData
-from victims.victim import Victim
 
 RowMaker = Callable[..., Row]
 """Row with everything filled in that is the same for the whole run."""
 
 
-class Judge(Callback):
-    """At the end of every group of tasks: score it and write it down while the attack works on the next group.
+class Judge:
+    """Scores a group of tasks and writes it down while the attack works on the next group.
 
     One executor thread does it, task by task. A task's rows are written last, so a task with rows has its pictures and
     its curve.
+
+    Attributes:
+        tasks: the group that is attacked now.
     """
+
+    tasks: Sequence[Task] = ()
 
     def __init__(self, folder: RunFolder, make_row: RowMaker, lpips: Lpips, data: ImageData) -> None:
         self.folder, self.make_row, self.lpips, self.data = folder, make_row, lpips, data
@@ -52,38 +55,39 @@ class Judge(Callback):
         images = torch.stack([(self.data[i][0] * 255).round().byte() for i in readable])
         return [self.data.ids[i] for i in readable], images
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Attack) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pl_module.device)
+    def start(self, device: torch.device) -> None:
+        """The attack begins with the group."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         self.started = time.perf_counter()
 
     @torch.no_grad()
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Attack) -> None:
-        """Submit what the attack returned. What needs the victim happens here: the attack goes on to use it."""
-        result = pl_module.result()
-        module = data_module(trainer)
-        seconds = (time.perf_counter() - self.started) / len(module.tasks)
-        memory = peak_memory(module.victim.mean.device)
+    def submit(self, result: Reconstruction) -> None:
+        """What the attack returned for the group. What needs a victim happens here: the next client will use it."""
+        seconds = (time.perf_counter() - self.started) / len(self.tasks)
+        memory = peak_memory(self.tasks[0].victim.mean.device)
         before, self.pending = self.pending, []
-        for index, task in enumerate(module.tasks):
+        for index, task in enumerate(self.tasks):
             pixels = result.pixels[index].cpu()
-            errors = layer_errors(module.victim, task.images[0], result.layers[index]) if result.layers else None
+            errors = layer_errors(task.victim, task.images[0], result.layers[index]) if result.layers else None
             measured = {
                 "cost": float(result.cost[index]),
                 "gradient_evaluations": result.gradient_evaluations,
                 "gradient_path": result.gradient_path,
                 "seconds": round(seconds, 3),
                 "memory": memory,
-                **label_scores(module.victim, task, result.labels[index]),
+                **label_scores(task, result.labels[index]),
             }
             self.pending.append(self.executor.submit(self.record, task, result, index, errors, pixels, measured))
         wait(before)  # they had the time of an attack; this bounds how many results are held in memory
 
-    def on_train_end(self, trainer: Trainer, pl_module: Attack) -> None:
+    def finish(self) -> None:
+        """Everything that was submitted is written down when this returns."""
         wait(self.pending)
 
-    def on_exception(self, trainer: Trainer, pl_module: Attack, exception: BaseException) -> None:
-        self.executor.shutdown()  # what was measured is written down first
+    def stop(self) -> None:
+        """The run fails. What was submitted is written down first."""
+        self.executor.shutdown()
 
     def record(
         self,
@@ -112,9 +116,8 @@ class Judge(Callback):
         finite = math.isfinite(measured["cost"])
         if not finite:
             scores = of_failure(scores)
-        for sample_id, image, truth in zip(task.sample_ids, aligned, task.images, strict=True):
+        for sample_id, image in zip(task.sample_ids, aligned, strict=True):
             self.folder.write_reconstruction(name, sample_id, png(image))
-            self.folder.write_truth(sample_id, png(truth))  # the board sees nothing but the run's folder
         shared, total = task.observation.victim.parameter_counts()
         rows = [
             self.make_row(
@@ -136,14 +139,25 @@ class Judge(Callback):
         self.folder.add_rows(name, rows)
 
 
+def reports(judge: Judge) -> LambdaCallback:
+    """A callback that tells the judge what happens; no attribute of it leads to the judge, who knows the truth."""
+    return LambdaCallback(
+        on_train_epoch_start=lambda trainer, attack: judge.start(attack.device),
+        on_train_epoch_end=lambda trainer, attack: judge.submit(attack.result()),
+        on_train_end=lambda trainer, attack: judge.finish(),
+        on_exception=lambda trainer, attack, exception: judge.stop(),
+    )
+
+
 def wait(pending: Sequence[Future[None]]) -> None:
     """Wait for submitted work; an error that it met is raised here."""
     for future in pending:
         future.result()
 
 
-def label_scores(victim: Victim, task: Task, labels: Tensor) -> dict[str, float]:
+def label_scores(task: Task, labels: Tensor) -> dict[str, float]:
     """Scores of the labels that an attack used, by their names in a row."""
+    victim = task.victim
     one_logit = victim.logits(victim.parameters, task.images[:1].to(victim.mean)).shape[-1] == 1
     accuracies = label_accuracies(labels, task.labels, parity=one_logit)
     return {f"label_{name}": value for name, value in accuracies.items()}

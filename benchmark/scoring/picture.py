@@ -1,7 +1,7 @@
 """The pictures at the end of a run."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -15,6 +15,7 @@ from torchvision.utils import save_image
 
 from benchmark.scoring.layers import draw_layers, left_out, read_errors
 from leaderboard.run_folder import RunFolder, write_figure
+from victims.data.base import ImageData
 
 COLUMNS, MOST = 8, 32
 
@@ -24,6 +25,17 @@ def png(image: Tensor) -> bytes:
     file = io.BytesIO()
     save_image(image, file, "png")
     return file.getvalue()
+
+
+def write_truths(folder: RunFolder, rows: Iterable[Mapping[str, Any]], data: ImageData) -> None:
+    """The private images of rows, for the board, which sees nothing but the run's folder.
+
+    Once all tasks are attacked, not before: an attack could look at what lies on the disk.
+    """
+    places = {image_id: index for index, image_id in enumerate(data.ids)}
+    for image_id in dict.fromkeys(row["image"] for row in rows):
+        if image_id in places and not folder.truth(image_id).is_file():
+            folder.write_truth(image_id, png(data[places[image_id]][0]))
 
 
 def draw(

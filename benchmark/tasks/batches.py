@@ -4,7 +4,7 @@ import itertools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,28 @@ def draw_batches(
         Batch(f"{stem}-{number:04d}-{digest(repr((prefix, [data.ids[i] for i in indices])))[:8]}", indices)
         for number, indices in enumerate(drawn)
     ]
+
+
+def grouped(batches: Sequence[Batch], size: int) -> list[Sequence[Batch]]:
+    """Batches that are attacked together, in order.
+
+    Raises:
+        InputError: a size below 1.
+    """
+    if size < 1:
+        raise InputError(f"group is {size}; give 1 or more.")
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
+
+
+def share_of(
+    groups: Sequence[Sequence[Batch]], rank: int, world_size: int, done: Collection[str]
+) -> list[Sequence[Batch]]:
+    """A process's groups that are not done yet.
+
+    The groups of each process do not depend on what is done: processes that start at different times find different
+    tasks done, and must still agree on who does what.
+    """
+    return [group for group in groups[rank::world_size] if not {batch.task for batch in group} <= set(done)]
 
 
 def by_rule(data: ImageData, prefix: str, rule: str, size: int, counts: Sequence[int]) -> Iterator[tuple[int, ...]]:

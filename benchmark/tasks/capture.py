@@ -1,8 +1,10 @@
 """What a client sends, and what the attacker gets: the only way from images to an Observation."""
 
 import warnings
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import get_args
 
 import torch
@@ -23,9 +25,14 @@ from victims.victim import Gradient, Victim, gradient_at
 
 @dataclass(frozen=True)
 class Task:
-    """An observation with its private batch: images (B, C, H, W) in [0, 1], labels (B,). For the judge alone."""
+    """An observation with its private batch: images (B, C, H, W) in [0, 1], labels (B,). For the judge alone.
+
+    Attributes:
+        victim: the client's own copy, which may keep what it is given; no observation leads to it.
+    """
 
     observation: Observation
+    victim: Victim
     images: Tensor
     labels: Tensor
     sample_ids: tuple[str, ...]
@@ -89,7 +96,14 @@ def client_update(
 
 
 def capture(
-    victim: Victim, images: Tensor, labels: Tensor, client: Client, *, task: str, num_classes: int
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    client: Client,
+    *,
+    task: str,
+    num_classes: int,
+    own: Victim | None = None,
 ) -> Observation:
     """What the server sees of one client's round. It is computed on the victim's device.
 
@@ -99,14 +113,17 @@ def capture(
         images: (B, C, H, W) in [0, 1].
         labels: (B,).
         task: the stable id of the batch.
+        own: the client's copy of the victim, on which it computes: a model may keep the images that it is given, and
+            the observation leads to the victim. None makes one.
 
     Raises:
         InputError: the victim has no statistics of level `client.bn`, or the clients cannot have equal shares.
     """
+    own = own or deepcopy(victim)
     generator = torch.Generator().manual_seed(private_seed(images, labels, client.seed, task))
     images, labels = images.to(victim.mean), labels.to(victim.mean.device)
-    update = client_update(victim, images, labels, generator=generator, defense=client.defense, local=client.local)
-    if warning := vanishing(victim, images, labels):
+    update = client_update(own, images, labels, generator=generator, defense=client.defense, local=client.local)
+    if warning := vanishing(own, images, labels):
         warnings.warn(f"{task}: {warning}", Notice, stacklevel=2)
     norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
     if not 0 < norm < torch.inf:
@@ -117,26 +134,49 @@ def capture(
     knowledge = Knowledge(
         labels=labels.sort().values if client.give_labels else None,  # a multiset, without order
         estimate=client.defense.surrogate() if client.defense and client.adapt else None,
-        statistics=known_statistics(victim, images, client.bn, client.local),
+        statistics=known_statistics(own, images, client.bn, client.local),
         local=local,
     )
     count, channels, height, width = images.shape
     return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
 
 
-def capture_task(victim: Victim, data: ImageData, batch: Batch, client: Client, control: Control = "none") -> Task:
+def capturing(victim: Victim, data: ImageData, client: Client, control: Control = "none") -> Callable[[Batch], Task]:
+    """A function that is `capture_task` for batches of one data set, with one copy of the victim for all clients.
+
+    It keeps the last task, so the first one can be looked at before it is attacked.
+    """
+    own = deepcopy(victim)
+
+    @lru_cache(1)
+    def captured(batch: Batch) -> Task:
+        return capture_task(victim, data, batch, client, control, own)
+
+    return captured
+
+
+def capture_task(
+    victim: Victim,
+    data: ImageData,
+    batch: Batch,
+    client: Client,
+    control: Control = "none",
+    own: Victim | None = None,
+) -> Task:
     """One client's round on a batch of a data set, with the private batch kept apart.
 
     Args:
         control: under `shuffled_update` the update, and the labels that are given, are those of other images.
+        own: as `capture` takes it.
 
     Raises:
         InputError: as `capture` does, or there are too few other images.
     """
     images, labels = data.batch(batch.indices)
     sent = data.batch(strangers(data, batch)) if control == "shuffled_update" else (images, labels)
-    observation = capture(victim, *sent, client, task=batch.task, num_classes=len(data.classes))
-    return Task(observation, images, labels, tuple(data.ids[i] for i in batch.indices))
+    own = own or deepcopy(victim)
+    observation = capture(victim, *sent, client, task=batch.task, num_classes=len(data.classes), own=own)
+    return Task(observation, own, images, labels, tuple(data.ids[i] for i in batch.indices))
 
 
 def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
@@ -158,3 +198,9 @@ def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
             raise InputError("the shuffled-update control needs more images than a batch holds; lower --batch.")
         chosen.append(stranger)
     return tuple(chosen)
+
+
+def mean_image(data: ImageData) -> Tensor:
+    """(C, H, W): the pixel-wise mean of up to 1024 evenly spaced images."""
+    images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // 1024))))
+    return images.mean(0)

@@ -325,14 +325,13 @@ def holds(tensors, images, victim) -> bool:
 def test_no_private_image_is_reachable(method, make, capture):
     data, victim = Photos(split="tune"), capture().observation.victim
     batch, steps = Batch("t", (3, 50, 90)[: method.made_for.get("batch")]), sum(make(method).plan.values())
-    module = GradientDataModule(
-        data, victim, [batch], Client(bn="exact" if victim.running and "bn" in method.uses else "none"), steps=steps,
-        control="shuffled_update" if method.analytic else "none",  # a closed form does reconstruct the image
-    )  # fmt: skip
+    client = Client(bn="exact" if victim.running and "bn" in method.uses else "none")
+    control = "shuffled_update" if method.analytic else "none"  # a closed form does reconstruct the image
+    task = capture_task(victim, data, batch, client, control)
+    module = GradientDataModule(lambda _: [task.observation], groups=1, steps=steps)
     verdicts = []
 
     def check(trainer: Trainer, attack: LightningModule) -> None:
-        (task,) = module.tasks
         verdicts.append(holds(reachable(attack, task.observation), task.images, victim))
         attack.leak = [{"deep": (lambda images=task.images[:1] * 1: images)}]  # the walk must find this
         verdicts.append(holds(reachable(attack, task.observation), task.images, victim))

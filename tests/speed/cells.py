@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from attacks.base import Attack
 from attacks.engine.session import least
 from benchmark.config import Config
+from benchmark.tasks.capture import Task, capture_task
 from benchmark.tasks.module import GradientDataModule
 from tests.plain.loops import Loop, plain
+from victims.data.base import ImageData
 from victims.observation import Observation
 
 MOST = 25  # repeats
@@ -43,13 +45,21 @@ class Cell:
 
     def module(self, steps: int) -> GradientDataModule:
         """Serves the one task, as a run does."""
-        config, data = self.config, self.config.make_data()
-        victim = config.make_victim(data).to(device())
-        return GradientDataModule(data, victim, config.make_batches(data, 1), config.make_client(), steps=steps)
+        return GradientDataModule(lambda _: [self.observation], groups=1, steps=steps)
 
     @cached_property
+    def data(self) -> ImageData:
+        return self.config.make_data()
+
+    @cached_property
+    def task(self) -> Task:
+        victim = self.config.make_victim(self.data).to(device())
+        (batch,) = self.config.make_batches(self.data, 1)
+        return capture_task(victim, self.data, batch, self.config.make_client())
+
+    @property
     def observation(self) -> Observation:
-        return self.module(1).first().observation
+        return self.task.observation
 
     def attack(self, stage: str | None = None) -> Attack:
         """The attack with its default options; a named stage is reached after one step of each earlier stage."""

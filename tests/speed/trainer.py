@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, Trainer
 from attacks.base import INNER, Attack
 from benchmark.launch.progress import EVERY
 from benchmark.run import make_trainer, row_maker
-from benchmark.scoring.judge import Judge
+from benchmark.scoring.judge import Judge, reports
 from benchmark.scoring.lpips import Lpips
 from leaderboard.run_folder import RunFolder
 from tests.speed.cells import Cell, Times
@@ -65,8 +65,9 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
     lpips = Lpips(None, "none: nothing is scored here")
     beside = Beside(twin)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        judge = Judge(RunFolder(Path(folder)), row_maker(cell.config, attack, lpips), lpips, module.data)
-        trainer = make_trainer(cell.config, 1, Path(folder), judge)
+        judge = Judge(RunFolder(Path(folder)), row_maker(cell.config, attack, lpips), lpips, cell.data)
+        judge.tasks = [cell.task]
+        trainer = make_trainer(cell.config, 1, Path(folder), reports(judge))
         trainer.callbacks.append(beside)
         trainer.fit(attack, module)
     return {"under": asdict(beside.under), "bare": asdict(beside.bare)}

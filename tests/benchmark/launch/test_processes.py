@@ -106,9 +106,11 @@ def test_a_run_killed_in_two_processes_continues_in_one(undisturbed, tmp_path):
     process.communicate(timeout=300)  # returns when both have closed their pipes
     finished = len(list(tmp_path.glob("*/parts/*.jsonl")))
     assert 1 <= finished < 4
+    assert not list(tmp_path.glob("*/truth"))  # an attack that goes on later finds none
     finish(start(tmp_path, "--attack=ig", "--steps=100", "--devices=1"))
     assert rows(tmp_path) == undisturbed
     assert not list(tmp_path.glob("*/parts"))
+    assert len(list(tmp_path.glob("*/truth/*.png"))) == 8
 
 
 @pytest.mark.parametrize("starter", STARTERS)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmark.tasks import manifests
-from benchmark.tasks.batches import Batch, draw_batches
+from benchmark.tasks.batches import Batch, draw_batches, grouped, share_of
 from benchmark.tasks.manifests import listed, manifest
 from benchmark.tasks.manifests.make import LENGTH, OFFICIAL, text
 from victims.data.base import ImageData
@@ -361,3 +361,24 @@ def test_images_that_cannot_be_read_do_not_count(tmp_path):
 def test_a_list_is_not_read_for_a_data_set_without_one():
     assert listed("", "test") == []
     assert manifests.manifest("cifar10", "train").exists() is False
+
+
+# Processes.
+
+
+def test_a_group_below_one_is_refused():
+    with pytest.raises(InputError, match="group is 0; give 1 or more"):
+        grouped([], 0)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_processes_share_out_all_groups_whatever_each_finds_done(world_size):
+    batches = [Batch(f"t{number}", (number,)) for number in range(11)]
+    done_when_it_started = [frozenset(b.task for b in batches[:rank]) for rank in range(world_size)]
+    taken = []
+    for rank, done in enumerate(done_when_it_started):
+        mine = share_of(grouped(batches, 2), rank, world_size, done)
+        taken += [batch.task for group in mine for batch in group]
+    assert len(taken) == len(set(taken))
+    left_out = {batch.task for batch in batches} - set(taken)
+    assert left_out <= frozenset().union(*done_when_it_started)

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from benchmark.registry import open_defense
+from benchmark.tasks import capture as captures
 from benchmark.tasks.batches import Batch, draw_batches
-from benchmark.tasks.capture import Client, capture, capture_task, client_update, strangers
+from benchmark.tasks.capture import Client, capture, capture_task, capturing, client_update, mean_image, strangers
 from defenses.noise import Noise
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
@@ -68,6 +69,11 @@ def test_the_shuffled_update_is_that_of_other_images_and_the_truth_stays(victim,
     for name, sent in shuffled.observation.update.items():
         assert torch.equal(sent, other.observation.update[name])
         assert not torch.equal(sent, plain.observation.update[name])
+
+
+def test_mean_image(data):
+    images, _ = data.batch(range(len(data)))
+    torch.testing.assert_close(mean_image(data), images.mean(0))
 
 
 def test_what_is_not_declared_is_not_there(victim, data):
@@ -151,3 +157,28 @@ def test_a_private_seed_depends_on_each_image_and_label_alone(data):
     changed[1, 2, 5, 5] += 1 / 255
     different = [(changed, labels, 0), (images.flip(0), labels, 0), (images, labels.flip(0), 0), (images, labels, 1)]
     assert len({seed, *(private_seed(*given) for given in different)}) == 5
+
+
+def test_the_first_task_is_captured_once_and_not_held_for_the_rest_of_the_run(victim, data, monkeypatch):
+    seen = []
+
+    def counted(victim, data, batch, *rest, capture_task=capture_task):
+        seen.append(batch.task)
+        return capture_task(victim, data, batch, *rest)
+
+    monkeypatch.setattr(captures, "capture_task", counted)
+    first, second = draw_batches(data, "p", batch_size=2, tasks=2)
+    capture = capturing(victim, data, Client())
+    checked = capture(first)
+    assert capture(first) is checked
+    assert capture(second).sample_ids != checked.sample_ids
+    assert seen == [first.task, second.task]
+    assert capture(first) is not checked
+
+
+def test_all_clients_of_a_run_compute_on_one_copy_that_no_observation_leads_to(victim, data):
+    capture = capturing(victim, data, Client())
+    one, other = (capture(batch) for batch in draw_batches(data, "p", batch_size=2, tasks=2))
+    assert one.victim is other.victim is not victim
+    assert one.observation.victim is other.observation.victim is victim
+    assert same(one.victim.parameters, victim.parameters)
