@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, Common
 from attacks.engine.stage import Reconstruction
 from benchmark.config import options_of
-from benchmark.registry import find, open_defense
+from benchmark.registry import find, open_defense, open_loss
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import of_failure
 from benchmark.scoring.metrics import score as score_images
@@ -25,6 +25,7 @@ from priors.base import Prior
 from victims.choices import TRAINING, Mode
 from victims.client import LocalTraining
 from victims.errors import InputError
+from victims.losses.base import Function, as_loss
 from victims.names import nearest
 from victims.observation import Observation
 from victims.victim import Victim, build, copied
@@ -40,6 +41,7 @@ def capture(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     mode: Mode = "eval",
+    loss: str | Function = "cross_entropy",
     defense: str | Defense | None = None,
     lr: float | None = None,
     epochs: int = 1,
@@ -54,9 +56,10 @@ def capture(
     Args:
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
         images: (B, C, H, W) in [0, 1].
-        labels: (B,) integers.
+        labels: (B,) integers, or (B, K) probabilities, as by Mixup.
         mean, std: per channel, by which the client normalizes; by default images enter the model as they are.
         mode: of the model while the client computes its update; `as_is` leaves every layer in its own.
+        loss: the client's, a name such as `label_smoothing:0.1`, or your own: logits (B, K) and labels -> their mean.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
         lr: learning rate of local training (FedAvg); None shares the gradient of the batch (FedSGD).
         epochs, mini_batch, clients: of local training, see `LocalTraining`.
@@ -82,7 +85,13 @@ def capture(
         channels, height, width = images.shape[1:]
         protect = partial(defense.model, copied(model), (channels, height, width))
         model = build(protect, seed=seed)
-    victim = Victim(model, mean=mean or (0.0,) * channels, std=std or (1.0,) * channels, training=TRAINING[mode])
+    victim = Victim(
+        model,
+        mean=mean or (0.0,) * channels,
+        std=std or (1.0,) * channels,
+        training=TRAINING[mode],
+        loss=open_loss(loss) if isinstance(loss, str) else as_loss(loss),
+    )
     victim.to(next(iter(victim.parameters.values())).device)
     with torch.no_grad():
         nothing = torch.zeros_like(images[:1], device=victim.mean.device, dtype=victim.mean.dtype)
@@ -90,14 +99,17 @@ def capture(
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise InputError("the model is no classifier; give one that returns logits (B, K).")
     classes = logits.shape[-1]
-    lowest, highest = int(labels.min()), int(labels.max())
+    if labels.is_floating_point() and labels.shape[-1] != max(2, classes):
+        raise InputError(f"labels have {labels.shape[-1]} probabilities each; the model has {classes} classes.")
+    lowest, highest = (0, 0) if labels.is_floating_point() else (int(labels.min()), int(labels.max()))
     if lowest < 0 or (classes > 1 and highest >= classes):
         raise InputError(f"labels go from {lowest} to {highest}; the model has {classes} classes, counted from 0.")
     local = None if lr is None else LocalTraining(lr=lr, epochs=epochs, mini_batch=mini_batch, clients=clients)
     if local is None and (epochs, mini_batch, clients) != (1, None, 1):
         raise InputError("local epochs, mini-batches and several clients need a learning rate; give lr=.")
     client = Client(defense=defense, local=local, seed=seed, **knowledge)
-    return capture_images(victim, images, labels.long(), client, task=task, num_classes=max(2, classes))
+    labels = labels if labels.is_floating_point() else labels.long()
+    return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
@@ -113,7 +125,14 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
     low, high = (float(bound) for bound in images.aminmax())
     if not (low >= 0 and high <= 1):
         raise InputError(f"images go from {low:.3g} to {high:.3g}; give them in [0, 1], and their mean= and std=.")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.dtype == torch.bool:
+    if labels.is_floating_point():
+        rows = labels.ndim == 2 and len(labels) == len(images)
+        if not rows or not (labels >= 0).all() or not torch.allclose(labels.sum(1), labels.new_ones(()), atol=1e-3):
+            raise InputError(
+                f"labels are {labels.dtype} {tuple(labels.shape)}; give {len(images)} integers, or {len(images)} rows "
+                "of probabilities, which sum to 1."
+            )
+    elif labels.shape != images.shape[:1] or labels.dtype == torch.bool:
         raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}; give {len(images)} integers.")
 
 

@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
-from benchmark.registry import find, open_data, open_defense, parameters_of, parse
+from benchmark.registry import find, open_data, open_defense, open_loss, parameters_of, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from defenses.base import Defense
@@ -117,7 +117,8 @@ class Config(Options):
         if self.victim_weights == "calibrated":
             calibrate(model, self.make_data("train"))
         model.to(getattr(torch, self.precision))
-        return Victim(model, mean=data.mean, std=data.std, training=TRAINING[self.victim_mode])
+        training = TRAINING[self.victim_mode]
+        return Victim(model, mean=data.mean, std=data.std, training=training, loss=open_loss(self.loss))
 
     def make_models(self, data: ImageData, seed: int) -> list[nn.Module]:
         """The victim's model in every round, for images such as those of `data`."""
@@ -151,7 +152,8 @@ class Config(Options):
             return made
 
         others = self.make_data("train") if self.between else data
-        return models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=seed)
+        loss = open_loss(self.loss)
+        return models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=seed, loss=loss)
 
     def local_training(self) -> LocalTraining | None:
         """What the clients do before they share; None is FedSGD.

@@ -13,13 +13,14 @@ HEADINGS = {
     "data": "DATA=",
     "defense": "DEFENSE=",
     "label method": "LABELS=",
+    "loss": "LOSS=",
     "metric": "metrics",
     "recipe": "make reproduce RECIPE=",
 }
 
 
 def list_names(*, json: bool = False) -> None:
-    """Everything that has a name: methods, priors, victims, data sets, defenses, label methods, metrics, recipes.
+    """Everything that has a name: methods, priors, victims, data, defenses, label methods, losses, metrics, recipes.
 
     Args:
         json: as one JSON object: summary by kind and name.

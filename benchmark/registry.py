@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -20,15 +20,19 @@ from defenses.base import Chain, Defense
 from victims.choices import Resize
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.names import imported, unknown
+from victims.losses.base import Loss, as_loss
+from victims.names import at, imported, unknown
 
-ClassKind = Literal["attack", "data", "victim", "defense"]
+T = TypeVar("T")
+
+ClassKind = Literal["attack", "data", "victim", "defense", "loss"]
 
 KINDS: dict[ClassKind, type] = {
     "attack": Attack,
     "data": ImageData,
     "victim": nn.Module,
     "defense": Defense,
+    "loss": Loss,
 }
 """What classes of a kind derive from."""
 
@@ -89,15 +93,40 @@ def one_defense(text: str) -> Defense:
     Raises:
         InputError: there is none of this name, or the parameters do not fit it.
     """
+    return made("defense", text, find("defense", text.partition(":")[0]))
+
+
+def open_loss(text: str) -> Loss:
+    """The loss of `name` or `name:parameter:...`, or at a dotted path: a function, or a class that makes one.
+
+    Raises:
+        InputError: there is none of this name, it cannot be called, or the parameters do not fit it.
+    """
+    name = text.partition(":")[0]
+    if name in known("loss"):
+        return made("loss", text, find("loss", name))
+    if "." not in name:
+        raise InputError(unknown("loss", name, known("loss")))
+    item = at("loss", name)
+    if not callable(item):
+        raise InputError(f"'{name}' is no function of logits and labels, and no class that makes one.")
+    return as_loss(made("loss", text, item) if isinstance(item, type) else item)
+
+
+def made(kind: ClassKind, text: str, make: Callable[..., T]) -> T:
+    """What `make` builds of the parameters in `name:parameter:...`; those with defaults can be left out from the end.
+
+    Raises:
+        InputError: the parameters do not fit it.
+    """
     name, *values = text.split(":")
-    make = find("defense", name)
-    known = list(parameters_of(make).values())
+    known = [p for p in parameters_of(make).values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     needed = [p for p in known if p.default is p.empty]
     if not len(needed) <= len(values) <= len(known):
         optional = "".join(f"[:{p.name.upper()}]" for p in known if p not in needed)
         names = ":".join([name, *(p.name.upper() for p in needed)])
-        raise InputError(f"defense '{text}' does not fit; write {names}{optional}.")
-    return make(*(parse(p, value, f"defense {name}") for p, value in zip(known, values, strict=False)))
+        raise InputError(f"{kind} '{text}' does not fit; write {names}{optional}.")
+    return make(*(parse(p, value, f"{kind} {name}") for p, value in zip(known, values, strict=False)))
 
 
 def parameters_of(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:

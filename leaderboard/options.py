@@ -130,6 +130,13 @@ class Options:
         "model has it (`as_is`). In train mode, batch norm that the model's own `train()` leaves frozen stays frozen.",
         alias="mode",
     )
+    loss: str = option(
+        "cross_entropy",
+        "setting",
+        "The client's loss, which the attacker knows: `cross_entropy`, `label_smoothing:EPS`, "
+        "`class_weights:W1,W2,...` (one for each class), `bce` (every class by itself), `focal:GAMMA`, or a dotted "
+        "path to a function of logits and labels, or to a class that makes one (`torch.nn.CrossEntropyLoss`).",
+    )
     lr: float | None = option(
         None,
         "setting",

@@ -36,8 +36,8 @@ def run(out, *options):
 
 def test_every_kind_has_its_file():
     kinds = re.findall(r"^## Add an? (.*)$", TEXT, re.MULTILINE)
-    assert kinds == ["attack", "defense", "prior", "victim", "data set", "metric"]
-    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_prior", "my_victim", "my_data", "my_metric"]
+    assert kinds == ["attack", "defense", "prior", "victim", "loss", "data set", "metric"]
+    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_prior", "my_victim", "my_loss", "my_data", "my_metric"]
 
 
 def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
@@ -47,9 +47,10 @@ def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
         "--defense=my_defense.Rounding:3",
         "--victim=my_victim.Patches",
         "--data=my_data.Stripes",
+        "--loss=my_loss.Poly:2",
     )
-    assert [(row["attack"], row["victim"], row["status"]) for row in rows] == [
-        ("my_attack.IGMedian", "my_victim.Patches", "ok")
+    assert [(row["attack"], row["victim"], row["loss"], row["status"]) for row in rows] == [
+        ("my_attack.IGMedian", "my_victim.Patches", "my_loss.Poly:2", "ok")
     ] * 2
     assert all(row["image"].startswith("test-") for row in rows)
     assert "PSNR" in capsys.readouterr().out

@@ -19,6 +19,7 @@ FILES = {  # kind: example, folder, name of the file there, option
     "prior": ("my_prior", "priors", "clouds", "--prior=clouds"),
     "published weights": ("my_prior", "priors", "clouds", "--prior=clouds-sky"),
     "victim": ("my_victim", "victims.models", "patches", "--victim=patches"),
+    "loss": ("my_loss", "victims.losses", "poly", "--loss=poly:2"),
     "data set": ("my_data", "victims.data", "stripes", "--data=stripes"),
 }
 

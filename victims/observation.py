@@ -22,7 +22,7 @@ class Knowledge:
     """What the attacker is declared to know besides victim and update.
 
     Attributes:
-        labels: (B,) the batch's labels as a sorted multiset, or None if they are not given.
+        labels: (B,) the batch's labels as a sorted multiset, (B, K) of probabilities, or None if they are not given.
         estimate: builds the surrogate of the defense for an attacker who knows *which* defense was used, never its
             parameters; None for a non-adaptive attacker.
         statistics: of the batch, for the victim's batch-norm layers, at the attacker's level; None if not given.

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from victims.data.base import ImageData
+from victims.losses.base import Loss
+from victims.losses.cross_entropy import CrossEntropy
 from victims.victim import Gradient, Victim, client_loss, modes_kept, penalties
 
 BATCH = 64
@@ -39,7 +41,7 @@ def by_round(victim: Victim, update: Gradient) -> list[Gradient]:
 
 
 def models_of_rounds(
-    make: Callable[..., nn.Module], data: ImageData, *, rounds: int, between: int, seed: int
+    make: Callable[..., nn.Module], data: ImageData, *, rounds: int, between: int, seed: int, loss: Loss | None = None
 ) -> list[nn.Module]:
     """The global model at every round.
 
@@ -47,6 +49,7 @@ def models_of_rounds(
         make: builds a model from `seed=`.
         data: what the other clients train on.
         between: steps of SGD from one round to the next; with 0 every round has new weights.
+        loss: of all clients; by default cross-entropy.
     """
     models = [make(seed=seed)]
     draws = torch.Generator().manual_seed(seed)
@@ -54,12 +57,12 @@ def models_of_rounds(
         model = make(seed=seed + len(models))
         if between:
             model.load_state_dict(models[-1].state_dict())
-            train(model, data, between, draws)
+            train(model, loss or CrossEntropy(), data, between, draws)
         models.append(model)
     return models
 
 
-def train(model: nn.Module, data: ImageData, steps: int, draws: torch.Generator, lr: float = 0.01) -> None:
+def train(model: nn.Module, loss: Loss, data: ImageData, steps: int, draws: torch.Generator, lr: float = 0.01) -> None:
     """Plain SGD with momentum 0.9 on batches of 64 images."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     with modes_kept(model):
@@ -68,5 +71,5 @@ def train(model: nn.Module, data: ImageData, steps: int, draws: torch.Generator,
             images, labels = data.augmented(BATCH, draws)
             sgd.zero_grad()
             tensors = dict([*model.named_parameters(), *model.named_buffers()])
-            client_loss(model, penalties(model), tensors, (images - mean) / std, labels).backward()
+            client_loss(model, loss, penalties(model), tensors, (images - mean) / std, labels).backward()
             sgd.step()

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from victims.victim import Victim, classification_loss
+from victims.losses.base import Loss, classification_loss
+from victims.victim import Victim
 
 ROUNDINGS = 1000  # above this, three digits are right
 
@@ -11,23 +12,33 @@ ROUNDINGS = 1000  # above this, three digits are right
 def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
     """A message about images whose share of the gradient is near zero; None if there are none.
 
-    That share is linear in p - y, the gradient of the loss in the logits, and a probability p near 1 is known up to one
-    rounding of its number type. If 1 - p of the label is below a thousand roundings (1.2e-4 in float32), the share is
-    smaller by that factor than for an uncertain image, and fewer than three of its digits are right.
+    That share is linear in the slope of the loss in the logits, which is p - y under cross-entropy, and a probability p
+    near 1 is known up to one rounding of its number type. If the slope is below a thousand roundings (1.2e-4 in
+    float32) of that at equal logits, the share is smaller by that factor than for an uncertain image, and fewer than
+    three of its digits are right.
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        labels: (B,).
+        labels: (B,) classes, or (B, K) probabilities.
     """
     with torch.no_grad():
-        logits = victim.logits(victim.parameters, victim.normalize(images)).double()
-    losses = torch.stack([classification_loss(z[None], y[None]) for z, y in zip(logits, labels, strict=True)])
+        logits = victim.logits(victim.parameters, victim.normalize(images))
     least = ROUNDINGS * torch.finfo(images.dtype).eps
-    certain = int((-torch.expm1(-losses) < least).sum())  # 1 - p, for the loss is -log p
+    pairs = zip(logits.split(1), labels.split(1), strict=True)
+    slopes = [(slope(victim.criterion, z, y), slope(victim.criterion, torch.zeros_like(z), y)) for z, y in pairs]
+    certain = sum(own < least * uncertain for own, uncertain in slopes)
     if not certain:
         return None
     kind = str(images.dtype).removeprefix("torch.")
     return (
-        f"the victim is certain of {certain} of {len(labels)} images (1 - p of the label below {least:.0e}): they add "
-        f"almost nothing to the update, with fewer than three right digits in {kind}."
+        f"the victim is certain of {certain} of {len(labels)} images (slope of the loss below {least:.0e} of an "
+        f"uncertain image's): they add almost nothing to the update, with fewer than three right digits in {kind}."
     )
+
+
+def slope(loss: Loss, logits: Tensor, labels: Tensor) -> float:
+    """The largest derivative of one image's loss in its logits."""
+    at = logits.detach().requires_grad_()
+    with torch.enable_grad():
+        (found,) = torch.autograd.grad(classification_loss(loss, at, labels), at)
+    return float(found.abs().max())

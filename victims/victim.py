@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from functools import reduce
-from operator import add
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
 from victims.errors import InputError
+from victims.losses.base import Loss, classification_loss
+from victims.losses.cross_entropy import CrossEntropy
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -39,7 +38,7 @@ class LossTerm(nn.Module):
 
 
 class Victim:
-    """A model with its weights, its mode and its public preprocessing.
+    """A model with its weights, its mode, its loss and its public preprocessing.
 
     The model is copied, and only called through `functional_call`, on copies of its buffers. Its batch-norm layers that
     are in train mode normalize by the batch and keep no running statistics. So a forward pass changes nothing.
@@ -47,18 +46,26 @@ class Victim:
     Attributes:
         trained: names of the parameters that the client trains and shares: those that require gradients in the model.
         parameters: the trained ones by name, detached. The others are frozen: they stay as they are, and leave nothing.
+        criterion: the client's loss on logits and labels.
         mean, std: (C, 1, 1); images in [0, 1] are normalized by them before they enter the model.
         penalties: names of the buffers that layers add to the loss.
         running: the model's own running batch-norm statistics; empty if it keeps none.
     """
 
     def __init__(
-        self, model: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], training: bool | None = False
+        self,
+        model: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        training: bool | None = False,
+        loss: Loss | None = None,
     ) -> None:
         """
         Args:
             training: the mode, set as the model's own `train` sets it, which may keep layers frozen; None leaves every
                 layer in its own.
+            loss: the client's; by default cross-entropy.
 
         Raises:
             InputError: the model trains no parameter.
@@ -78,13 +85,14 @@ class Victim:
         self.penalties = penalties(self.model)
         self.trained = frozenset(trained_parameters(self.model))
         self.model.requires_grad_(False)
+        self.criterion = copied(loss or CrossEntropy()).requires_grad_(False)
         dtype = next(self.model.parameters()).dtype
         self.mean = torch.tensor(mean, dtype=dtype)[:, None, None]
         self.std = torch.tensor(std, dtype=dtype)[:, None, None]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Victim":
         made = copy(self)
-        made.model = copied(self.model)
+        made.model, made.criterion = copied(self.model), copied(self.criterion)
         made.mean, made.std, made.running = deepcopy((self.mean, self.std, self.running), memo)
         return made
 
@@ -105,6 +113,7 @@ class Victim:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Victim":
         self.model.to(device, dtype)
+        self.criterion.to(device, dtype)
         self.mean, self.std = self.mean.to(device, dtype), self.std.to(device, dtype)
         self.running = {name: statistics.to(device, dtype) for name, statistics in self.running.items()}
         return self
@@ -123,7 +132,7 @@ class Victim:
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The client's loss on normalized images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
-        return client_loss(self.model, self.penalties, self._tensors(parameters), images, labels)
+        return client_loss(self.model, self.criterion, self.penalties, self._tensors(parameters), images, labels)
 
     def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}
@@ -234,33 +243,23 @@ def penalties(model: nn.Module) -> list[str]:
 
 
 def client_loss(
-    model: nn.Module, penalties: Iterable[str], tensors: dict[str, Tensor], images: Tensor, labels: Tensor
+    model: nn.Module,
+    criterion: Loss,
+    penalties: Iterable[str],
+    tensors: dict[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
 ) -> Tensor:
-    """`classification_loss` of a model, plus the penalties of its layers.
+    """The loss of a model's logits, plus the penalties of its layers.
 
     Args:
         penalties: the model's.
         tensors: all parameters and buffers by name; buffers that the model sets are set here, not in the model.
         images: (B, C, H, W), normalized.
-        labels: as `classification_loss` takes them.
+        labels: (B,) classes, or (B, K) probabilities.
     """
-    loss = classification_loss(functional_call(model, tensors, (images,)), labels)
+    loss = classification_loss(criterion, functional_call(model, tensors, (images,)), labels)
     return sum((tensors[name] for name in penalties), loss)
-
-
-def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy. A model with one logit separates odd classes from even ones, by the logistic loss.
-
-    Args:
-        logits: (B, num_classes) or (B, 1); (B, T, ...) of T rounds' models, whose losses are added.
-        labels: (B,) classes, or (B, num_classes) probabilities.
-    """
-    if logits.ndim == 3:
-        return reduce(add, (classification_loss(of_round, labels) for of_round in logits.unbind(1)))
-    if logits.shape[-1] > 1:
-        return cross_entropy(logits, labels)
-    odd = labels[..., 1::2].sum(-1) if labels.is_floating_point() else labels % 2
-    return binary_cross_entropy_with_logits(logits.squeeze(-1), odd.to(logits))
 
 
 def gradient(victim: Victim, images: Tensor, labels: Tensor, *, create_graph: bool = False) -> Gradient:

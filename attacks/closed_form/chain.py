@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from victims.errors import InputError
+from victims.losses.base import described
+from victims.losses.bce import BCE
+from victims.losses.cross_entropy import CrossEntropy
 from victims.victim import Victim
 
 
@@ -40,8 +43,14 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
     """The victim's layers, first to last.
 
     Raises:
-        InputError: names the first layer that cannot be inverted, or whose input is not the output before it.
+        InputError: names the first layer that cannot be inverted, or whose input is not the output before it; or the
+            loss is not the logistic one.
     """
+    if not isinstance(victim.criterion, CrossEntropy | BCE):  # the same for one logit
+        raise InputError(
+            f"R-GAP solves the logistic loss of one logit, not {described(victim.criterion)}; run with --loss "
+            "cross_entropy."
+        )
     names = {module: name for name, module in victim.model.named_modules() if not list(module.children())}
     calls: list[tuple[nn.Module, Tensor]] = []
     hooks = [

@@ -9,15 +9,17 @@ the cost of late layers at small batches.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import vmap
 from torch.nn.functional import conv2d, fold, linear, pad
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from attacks.engine.inner_products import Products, is_broadcast
+from victims.losses.base import classification_loss
 from victims.victim import Gradient, Victim, passing
 
 SMALL = 1 << 17  # entries of an instance's patches; measured: below, one product for all beats a convolution for each
@@ -250,7 +252,9 @@ class Layers:
         further = torch.is_grad_enabled()
         with torch.enable_grad(), passing(self.modules) as seen:
             x = images if images.requires_grad else images.detach().requires_grad_()
-            loss = R * self.victim.loss({}, x.flatten(0, 1), labels.flatten(0, 1))
+            logits = self.victim.logits({}, x.flatten(0, 1)).unflatten(0, (R, B))
+            batch_loss = partial(classification_loss, self.victim.criterion)  # which may mix the images of its batch
+            loss = vmap(batch_loss)(logits, labels).sum()
             calls = {name: called for name, (called,) in seen.items()}
             gradients = torch.autograd.grad(loss, [out for _, out in calls.values()], create_graph=further)
         layers = {}

@@ -9,6 +9,7 @@ from priors.base import Prior
 from victims.choices import Match
 from victims.client import LocalTraining
 from victims.errors import InputError
+from victims.losses.base import check_loss
 from victims.observation import Observation
 from victims.rounds import by_round
 from victims.victim import Gradient
@@ -22,7 +23,7 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
 
     Raises:
         InputError: the observation lacks what the attack needs, gives what it cannot use, or is of a kind that the
-            attack is not made for (batch size, defense, local training, image shape of the prior).
+            attack is not made for (batch size, loss, defense, local training, image shape of the prior).
     """
     knowledge = observation.knowledge
     observation.require(attack.needs - {"prior"}, attack.name)
@@ -33,6 +34,8 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
         raise InputError(
             f"{attack.name} works on batches of {only}, not {observation.batch_size}; run with --batch {only}."
         )
+    if attack.labels == "joint":
+        check_soft_labels(observation)
     if knowledge.local:
         check_local_training(attack, observation, knowledge.local)
     if attack.made_for.get("defense") == "none" and knowledge.estimate:
@@ -46,6 +49,14 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
             )
     if attack.prior is not None:
         check_prior(attack.prior, observation)
+
+
+def check_soft_labels(observation: Observation) -> None:
+    """Refuse a loss of classes alone to an attack that searches labels as probabilities."""
+    victim, (B, K) = observation.victim, (observation.batch_size, observation.num_classes)
+    with torch.no_grad():
+        logits = victim.logits(victim.parameters, victim.mean.new_zeros(B, *observation.image_shape))
+    check_loss(victim.criterion, logits, torch.eye(K)[torch.arange(B) % K].to(logits))
 
 
 def check_local_training(attack: "Attack", observation: Observation, local: LocalTraining) -> None:
@@ -86,8 +97,10 @@ def check_prior(prior: Prior, observation: Observation) -> None:
         raise InputError(
             f"the prior makes {prior.image_shape} images, the task has {wanted}; choose another --prior or --size."
         )
-    if prior.classes and (observation.knowledge.labels is None or prior.classes < observation.num_classes):
+    labels = observation.knowledge.labels
+    given = "none" if labels is None else "probabilities" if labels.is_floating_point() else "its own"
+    if prior.classes and (given != "its own" or prior.classes < observation.num_classes):
         raise InputError(
-            f"the prior takes labels of {prior.classes} classes, the task has {observation.num_classes} and "
-            f"{'none' if observation.knowledge.labels is None else 'its own'} given; choose another --prior."
+            f"the prior takes labels of {prior.classes} classes, the task has {observation.num_classes} and {given} "
+            "given; choose another --prior."
         )

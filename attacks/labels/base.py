@@ -10,6 +10,7 @@ from torch import Tensor
 
 from victims.classifier import classifiers
 from victims.errors import InputError
+from victims.losses.base import described
 from victims.observation import Observation
 
 DUMMIES = 32
@@ -17,10 +18,12 @@ DUMMIES = 32
 Method = Callable[[Observation], Tensor]
 """An observation, whose given labels are ignored -> the batch's labels, (B,) long, sorted."""
 
-Need = Literal["one image", "distinct labels", "non-negative features", "bias", "scale"]
+Need = Literal["one image", "distinct labels", "non-negative features", "bias", "scale", "signs", "softmax"]
 """What a method relies on. No attacker can check whether labels are distinct, so this need never refuses.
 
-`scale` is the gradient's length; after local training it is known only together with the learning rate.
+- `scale` is the gradient's length; after local training it is known only together with the learning rate.
+- `signs`: only the label's logit has a negative derivative.
+- `softmax`: the derivative in the logits is p - t with smoothed targets t, see `Loss.smoothing`.
 """
 
 
@@ -66,7 +69,7 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
     """Refuse an observation on which the method cannot work.
 
     Raises:
-        InputError: the classifier lacks a row for some class, or the observation lacks what the method needs.
+        InputError: the classifier lacks a row for some class, or observation or loss lack what the method needs.
     """
     layer = classifier(observation)
     if len(layer.W) != observation.num_classes:
@@ -79,6 +82,13 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
         raise InputError(
             f"{name} counts by the length of the gradient, which an unknown learning rate hides; choose row_sums or "
             "zlr, or run with --know-lr true."
+        )
+    loss = observation.victim.criterion
+    if ("signs" in needs and not loss.signs) or ("softmax" in needs and loss.smoothing is None):
+        others = "idlg, row_sums or zlr" if loss.signs else "alr or ilrg" if loss.smoothing is not None else ""
+        raise InputError(
+            f"{name} does not hold under the client's loss, {described(loss)}; "
+            f"{f'choose {others}, or ' if others else ''}run with --labels given."
         )
     if "one image" in needs and observation.batch_size > 1:
         raise InputError(
@@ -94,6 +104,15 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
             f"{name} needs features that are never negative, as behind ReLU or sigmoid, and this victim's go down "
             f"to {least:.2g}; choose alr or ilrg."
         )
+
+
+def counted(targets: Tensor, observation: Observation) -> Tensor:
+    """How many labels each class has, of the sums over the batch of the loss's targets (N,): without smoothing.
+
+    sum_k t_ik = (1 - eps) n_i + eps B / N.
+    """
+    eps = observation.victim.criterion.smoothing or 0.0
+    return (targets - eps * observation.batch_size / len(targets)) / (1 - eps) if eps else targets
 
 
 def classifier(observation: Observation) -> Classifier:

@@ -6,7 +6,7 @@ from attacks.labels.base import classifier, method
 from victims.observation import Observation
 
 
-@method("one image", "non-negative features")
+@method("one image", "non-negative features", "signs")
 def idlg(observation: Observation) -> Tensor:
     """The label of a single image: the row of the classifier's weight gradient with the smallest sum, (1,) long.
 

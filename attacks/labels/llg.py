@@ -11,7 +11,7 @@ from attacks.labels.base import classifier, dummy_features, method
 from victims.observation import Observation
 
 
-@method("non-negative features", "scale")
+@method("non-negative features", "scale", "signs", "softmax")
 def llg(observation: Observation) -> Tensor:
     """Labels one by one: subtract the impact of an image from the row sums of the weight gradient, and repeat.
 

@@ -6,7 +6,7 @@ from attacks.labels.base import classifier, lowest, method
 from victims.observation import Observation
 
 
-@method("distinct labels", "non-negative features")
+@method("distinct labels", "non-negative features", "signs")
 def zlr(observation: Observation) -> Tensor:
     """The B classes whose rows of the weight gradient have the smallest minimum over the features.
 

@@ -17,6 +17,7 @@ from victims.choices import Level
 from victims.client import GradientFn, LocalTraining, fed_avg, fed_sgd, known_statistics
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
+from victims.losses.base import check_loss
 from victims.observation import Knowledge, Observation
 from victims.seeds import private_seed, seed_of
 from victims.vanishing_gradients import vanishing
@@ -78,13 +79,13 @@ def client_update(
 
     Args:
         images: (B, C, H, W) in [0, 1], any device and float type.
-        labels: (B,).
+        labels: (B,) classes, or (B, K) probabilities.
         generator: of the defense's randomness, on the CPU.
 
     Raises:
         InputError: the clients of `local` cannot have equal shares of the batch.
     """
-    images, labels = images.to(victim.mean), labels.to(victim.mean.device)
+    images, labels = on_device(victim, images, labels)
     gradient_fn: GradientFn = partial(gradient_at, victim)
     if defense:
         gradient_fn = defense.gradient_fn(gradient_fn, victim, generator)
@@ -111,17 +112,21 @@ def capture(
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        labels: (B,).
+        labels: (B,) classes, or (B, K) probabilities.
         task: the stable id of the batch.
         own: the client's copy of the victim, on which it computes: a model may keep the images that it is given, and
             the observation leads to the victim. None makes one.
 
     Raises:
-        InputError: the victim has no statistics of level `client.bn`, or the clients cannot have equal shares.
+        InputError: the victim has no statistics of level `client.bn`, its loss does not work on the batch, or the
+            clients cannot have equal shares.
     """
     own = own or deepcopy(victim)
     generator = torch.Generator().manual_seed(private_seed(images, labels, client.seed, task))
-    images, labels = images.to(victim.mean), labels.to(victim.mean.device)
+    images, labels = on_device(victim, images, labels)
+    with torch.no_grad():
+        logits = own.logits(own.parameters, own.normalize(images))
+    check_loss(own.criterion, logits, labels)
     update = client_update(own, images, labels, generator=generator, defense=client.defense, local=client.local)
     if warning := vanishing(own, images, labels):
         warnings.warn(f"{task}: {warning}", Notice, stacklevel=2)
@@ -132,13 +137,24 @@ def capture(
     if local and not client.know_lr:
         local = replace(local, lr=None)
     knowledge = Knowledge(
-        labels=labels.sort().values if client.give_labels else None,  # a multiset, without order
+        labels=in_order(labels) if client.give_labels else None,  # a multiset, without the batch's order
         estimate=client.defense.surrogate() if client.defense and client.adapt else None,
         statistics=known_statistics(own, images, client.bn, client.local),
         local=local,
     )
     count, channels, height, width = images.shape
     return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
+
+
+def on_device(victim: Victim, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Images and labels where the victim is, and in its float type."""
+    return images.to(victim.mean), labels.to(victim.mean if labels.is_floating_point() else victim.mean.device)
+
+
+def in_order(labels: Tensor) -> Tensor:
+    """Classes (B,) or probabilities (B, K), sorted."""
+    values, counts = labels.unique(sorted=True, return_counts=True, dim=0)
+    return values.repeat_interleave(counts, 0)
 
 
 def capturing(victim: Victim, data: ImageData, client: Client, control: Control = "none") -> Callable[[Batch], Task]:

@@ -79,7 +79,7 @@ def test_the_list_has_every_kind(capsys):
     assert {path.stem for path in (ROOT / "benchmark" / "recipes").glob("*.yaml")} == listed["recipe"].keys()
 
 
-@pytest.mark.parametrize("kind", ["attack", "victim", "data", "defense"])
+@pytest.mark.parametrize("kind", ["attack", "victim", "data", "defense", "loss"])
 def test_names_read_from_source_are_those_of_the_classes(kind):
     """Whatever class of a kind stands in its folder, imported, has its name in the list."""
     from importlib import import_module
@@ -89,7 +89,8 @@ def test_names_read_from_source_are_those_of_the_classes(kind):
 
     found = {name: find(kind, name) for name in known(kind)}
     assert all(issubclass(each, BASES[kind]) for each in found.values())
-    folder = {"attack": "attacks", "victim": "victims/models", "data": "victims/data", "defense": "defenses"}[kind]
+    folders = {"attack": "attacks", "victim": "victims/models", "data": "victims/data", "defense": "defenses"}
+    folder = {**folders, "loss": "victims/losses"}[kind]
     for path in (ROOT / folder).glob("[!_]*.py"):
         module = import_module(f"{folder.replace('/', '.')}.{path.stem}")
         for name, item in vars(module).items():

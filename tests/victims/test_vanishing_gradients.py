@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.registry import open_loss
 from victims.client import fed_sgd
 from victims.models.lenet import LeNet
 from victims.rounds import Rounds
@@ -76,6 +77,15 @@ def test_the_message_is_one_line_and_counts_images():
     assert "2 of 3 images" in said
     assert "float32" in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(("loss", "certain"), [("focal:2", True), ("label_smoothing:0.1", False)])
+def test_what_counts_is_the_slope_of_the_victims_loss(loss, certain):
+    """At 1 - p = 1e-3 focal loss has a slope of 1e-8; under smoothing a certain image still pulls at its logits."""
+    images, labels = one_image()
+    assert doubt(9.0) > 1000 * 2**-23
+    assert not vanishing(Victim(Margin(9.0), **PLAIN), images, labels)
+    assert bool(vanishing(Victim(Margin(9.0), **PLAIN, loss=open_loss(loss)), images, labels)) == certain
 
 
 def test_an_untrained_victim_gives_no_message():

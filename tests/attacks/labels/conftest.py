@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from victims.client import fed_sgd
+from victims.losses.base import Loss
 from victims.observation import Knowledge, Observation
 from victims.victim import Gradient, Victim, build
 
@@ -40,9 +41,11 @@ def observe() -> Callable[..., Observation]:
         update: Gradient | None = None,
         training: bool = False,
         seed: int = 0,
+        loss: Loss | None = None,
     ) -> Observation:
         labels = torch.tensor([3, 3, 5] if labels is None else labels)
-        victim = Victim((net or build(Small, seed=seed)).double(), mean=(0.0,), std=(1.0,), training=training)
+        net = (net or build(Small, seed=seed)).double()
+        victim = Victim(net, mean=(0.0,), std=(1.0,), training=training, loss=loss)
         if images is None:
             images = torch.rand(len(labels), *SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         update = update or fed_sgd(victim, images, labels)

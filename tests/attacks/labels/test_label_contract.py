@@ -15,7 +15,8 @@ from torch.optim import SGD
 from attacks.ig import IG
 from attacks.labels import find, infer, methods, names
 from attacks.labels.base import Need
-from tests.attacks.labels.conftest import SHAPE, N, Normed, Small
+from benchmark.registry import open_loss
+from tests.attacks.labels.conftest import SHAPE, N, Normed, Small, constant
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.models.lenet import LeNet
@@ -173,6 +174,39 @@ def test_an_unsuitable_update_is_refused_in_one_line_with_an_alternative(name, r
     assert str(refusal.value).startswith(f"{name} ")
     assert "\n" not in str(refusal.value)
     assert "choose" in str(refusal.value)
+
+
+LOSSES = {
+    "cross_entropy": set(METHODS),
+    "label_smoothing:0.2": {"alr", "ilrg"},
+    "class_weights:1,2,3,4,5,6,7": {"idlg", "row_sums", "zlr"},
+    "bce": {"idlg", "row_sums", "zlr"},
+    "focal:2": {"idlg", "row_sums", "zlr"},
+    "torch.nn.functional.cross_entropy": set(),
+}
+"""By loss, the methods that hold under it."""
+
+
+@every_method
+@pytest.mark.parametrize("text", LOSSES)
+def test_under_another_loss_the_label_of_a_single_image_is_exact_or_the_method_refused(name, text, observe):
+    holds = name in LOSSES[text]
+    for label in range(N):
+        observation = observe([label], seed=label, loss=open_loss(text))
+        if holds:
+            assert METHODS[name](observation).tolist() == [label]
+            continue
+        with pytest.raises(InputError, match=f"^{name} does not hold under the client's loss") as refusal:
+            METHODS[name](observation)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["alr", "ilrg"])
+def test_counts_under_label_smoothing_are_exact_where_features_do_not_depend_on_the_image(name, observe):
+    labels = [0, 2, 2, 2, 5, 6, 6]
+    net = constant(build(Small, seed=0))
+    observation = observe(labels, net, loss=open_loss("label_smoothing:0.3"))
+    assert METHODS[name](observation).tolist() == labels
 
 
 @every_method

@@ -14,7 +14,8 @@ from victims.classifier import classifiers
 from victims.client import calibrate
 from victims.data.photos import Photos
 from victims.errors import Notice
-from victims.victim import Victim, build, classification_loss
+from victims.losses.cross_entropy import CrossEntropy
+from victims.victim import Victim, build
 
 MODELS = registered("victim")
 NEEDS_32 = ("alexnet", "vgg16")  # other models take 16 px, which is faster
@@ -67,7 +68,7 @@ def test_captured_and_dummy_gradients_are_those_of_plain_autograd(name, training
     task = capture((3, 50), size=size, victim=victim, rate=None)
     plain = deepcopy(model).train(training)
     images = (task.images.double() - victim.mean) / victim.std
-    classification_loss(plain(images), task.labels).backward()
+    CrossEntropy()(plain(images), task.labels).backward()
     dummy = victim_gradients(victim, images[None], task.labels[None])
     near = {"rtol": 1e-7, "atol": 1e-9 * max(p.grad.abs().max().item() for p in plain.parameters())}
     for key, parameter in plain.named_parameters():

@@ -1,0 +1,104 @@
+"""What every loss provides, and the trial of a loss before it is used."""
+
+from collections.abc import Callable
+from functools import reduce
+from operator import add
+from textwrap import shorten
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from victims.errors import InputError
+
+Function = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, K) and targets, classes (B,) or probabilities (B, K) -> the mean loss, ()."""
+
+
+class Loss(nn.Module):
+    """The mean loss of a batch; a subclass defines `forward`, a `Function`.
+
+    Class attributes:
+        examples: uses of it as LOSS= takes them; the contract tests run them.
+        signs: for a class k as target, only the derivative in logit k is negative. Some label methods need that.
+
+    Attributes:
+        smoothing: eps, if the derivative in the logits is softmax - t with t = (1 - eps) one_hot + eps / K; None if it
+            has another form. The label methods that count need that.
+    """
+
+    examples: ClassVar[tuple[str, ...]] = ()
+    signs: ClassVar[bool] = False
+    smoothing: float | None = None
+
+
+class Own(Loss):
+    """A function or module of the user's own, of which nothing else is known."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self.function(logits, targets)
+
+
+def as_loss(function: Function) -> Loss:
+    return function if isinstance(function, Loss) else Own(function)
+
+
+def probabilities(targets: Tensor, logits: Tensor) -> Tensor:
+    """Targets as probabilities (B, K) in the type of the logits (B, K); of one logit, that of an odd class."""
+    if logits.shape[-1] == 1:
+        odd = targets[..., 1::2].sum(-1) if targets.is_floating_point() else targets % 2
+        return odd[:, None].to(logits)
+    if targets.is_floating_point():
+        return targets.to(logits)
+    return (targets[:, None] == torch.arange(logits.shape[-1], device=logits.device)).to(logits)
+
+
+def classification_loss(loss: Function, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of logits (B, K), or of (B, T, K) of T rounds' models, whose losses are added."""
+    if logits.ndim == 3:
+        return reduce(add, (loss(of_round, labels) for of_round in logits.unbind(1)))
+    return loss(logits, labels)
+
+
+def check_loss(loss: Loss, logits: Tensor, targets: Tensor) -> None:
+    """Try a loss on the targets of a batch and drawn logits.
+
+    Args:
+        logits: (B, K), or (B, T, K) of several rounds; those that are drawn have this shape.
+        targets: (B,) classes, or (B, K) probabilities.
+
+    Raises:
+        InputError: it does not work on them, its value is no number, or nothing can be learned from it.
+    """
+    try:
+        trial = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits).requires_grad_()
+        value: Any = classification_loss(loss, trial, targets)
+        if isinstance(value, Tensor) and value.shape == () and value.requires_grad:
+            (slope,) = torch.autograd.grad(value, trial, create_graph=True)
+            if slope.requires_grad:  # raises where it cannot be differentiated twice
+                torch.autograd.grad(slope.square().sum(), trial, allow_unused=True)
+            fault = "" if slope.any() else "it has no slope there"
+        else:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            fault = f"it gives {shape}, no differentiable mean ()"
+    except InputError:
+        raise
+    except Exception as error:  # a loss may refuse by any exception
+        fault = shorten(f"{type(error).__name__}: {error}", 160)
+    if fault:
+        kind = "probabilities" if targets.is_floating_point() else "classes"
+        raise InputError(
+            f"the loss {described(loss)} cannot be used on {logits.shape[-1]} logits with {kind} as labels ({fault}); "
+            "choose another, such as cross_entropy."
+        )
+
+
+def described(loss: Loss) -> str:
+    """The name by which LOSS= knows it, or that of the user's function or module."""
+    if isinstance(loss, Own):
+        return getattr(loss.function, "__name__", type(loss.function).__name__)
+    return type(loss).__module__.rpartition(".")[2]
