@@ -64,7 +64,7 @@ def capture(
         lr: learning rate of local training (FedAvg); None shares the gradient of the batch (FedSGD).
         epochs, mini_batch, clients: of local training, see `LocalTraining`.
         seed: of the defense's randomness.
-        task: the name of the batch; an attack's starting points depend on it.
+        task: the name of the batch; the attacker knows it, and its starting points depend on it.
         knowledge: what the attacker is declared to know: `give_labels`, `adapt`, `bn`, `know_lr`, see `Client`.
 
     Raises:

@@ -55,9 +55,10 @@ def draw_batches(
         drawn = from_file(data, prefix, Path(rule), batch_size)[:tasks]
         if len(drawn) < tasks:
             raise InputError(f"tasks is {tasks}, but {rule} lists {len(drawn)}; give at most that many.")
+        rule = "list"
     notice_repeated(data, prefix, [index for indices in drawn for index in indices])
-    # Tasks name files: these must not show where a user's images are.
-    stem = re.sub(r"[^\w.-]", "_", f"{Path(prefix).name}-{Path(rule).stem}-b{batch_size}")
+    # The attacker knows the name of a task, and files have it: it must not show where a user's images or lists are.
+    stem = re.sub(r"[^\w.-]", "_", f"{Path(prefix).name}-{rule}-b{batch_size}")
     return [
         Batch(f"{stem}-{number:04d}-{digest(repr((prefix, [data.ids[i] for i in indices])))[:8]}", indices)
         for number, indices in enumerate(drawn)

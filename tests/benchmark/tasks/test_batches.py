@@ -224,13 +224,13 @@ def test_the_name_of_a_task_has_the_rule_and_changes_with_the_images(photos):
 
 
 @quiet
-def test_the_name_of_a_task_can_name_a_file(tmp_path):
+def test_the_name_of_a_task_can_name_a_file_and_shows_no_users_files(tmp_path):
     data = Plain([9])
     (tmp_path / "my list.txt").write_text("test-0\n")
     for rule in ("random", str(tmp_path / "my list.txt")):
         (batch,) = draw_batches(data, "folder:/home/me/x-test-32px", rule=rule, batch_size=1, tasks=1)
         (tmp_path / f"{batch.task}.csv").write_text("")
-        assert re.fullmatch(r"x-test-32px-(random|my_list)-b1-0000-[0-9a-f]{8}", batch.task)
+        assert re.fullmatch(r"x-test-32px-(random|list)-b1-0000-[0-9a-f]{8}", batch.task)
 
 
 def test_the_default_tasks_are_pinned():
@@ -255,7 +255,7 @@ def test_a_file_with_one_task_on_each_line(tmp_path):
         batches = draw_batches(data, "p", rule=str(file), batch_size=2, tasks=2)
     assert len(said) == 1
     assert [batch.indices for batch in batches] == [(5, 0), (4, 5)]
-    assert batches[0].task.startswith("p-mine-b2-0000-")
+    assert batches[0].task.startswith("p-list-b2-0000-")
     assert draw_batches(data, "p", rule=str(file), batch_size=2, tasks=1) == batches[:1]
 
 
