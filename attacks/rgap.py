@@ -25,7 +25,7 @@ class Candidate:
     """The image that fits an update under one label.
 
     Attributes:
-        image: (C, H, W), normalized; zeros if it could not be solved.
+        image: (C, H, W), as it enters the model; zeros if it could not be solved.
         label: 0 or 1.
         margins: the one that was taken, then its twin if there is one.
         layers: every layer with a weight, last layer first; none if the update is zero or not finite.
@@ -86,9 +86,10 @@ class RGAP(Attack):
         candidates = [candidate for task in range(len(self.observations)) for candidate in self.candidates(task)]
         self.reports = [candidate.layers for candidate in candidates]
         self.warn_of_rank()
+        entering = torch.stack([candidate.image for candidate in candidates])[:, None].to(self.victim.mean)
         yield Stage(
             name="x",
-            variables={"x": torch.stack([candidate.image for candidate in candidates])[:, None].to(self.victim.mean)},
+            variables={"x": self.victim.leave(entering)},
             fixed={"y": torch.tensor([[candidate.label] for candidate in candidates], device=self.victim.mean.device)},
             labels=lambda v: v["y"],
             decode=lambda v: v["x"],
@@ -122,8 +123,8 @@ class RGAP(Attack):
         return Candidate(x if x.isfinite().all() else nothing, (y + 1) // 2, [m, *twin], reports)
 
     def outside(self, x: Tensor) -> float:
-        """Root mean square of how far the pixels of a normalized image (C, H, W) lie outside [0, 1]."""
-        pixels = self.victim.denormalize(x.to(self.victim.mean))
+        """Root mean square of how far the pixels of what enters the model, (C, H, W), lie outside [0, 1]."""
+        pixels = self.victim.denormalize(self.victim.leave(x.to(self.victim.mean)))
         return float((pixels - pixels.clamp(0, 1)).square().mean().sqrt())
 
     def warn_of_rank(self) -> None:

@@ -77,7 +77,7 @@ class RGAPg(RGAP):
 
         def image(v: Variables) -> Tensor:
             decoded = decode_each(self.prior, {name: v[name] for name in w}, {name: v[name] for name in state})
-            return self.images(decoded)[0, 0].cpu().double()
+            return self.victim.enter(self.images(decoded))[0, 0].cpu().double()
 
         size, g_d = through(layers[:-1], image(v)).norm(), g[layers[-1].parameter].norm()
         m = min(plain.margins, key=lambda m: float((g_d / expit(-m) / size).log().abs()))  # x_d = g_d / k_d

@@ -28,9 +28,11 @@ from victims.errors import InputError
 from victims.losses.base import Function, as_loss
 from victims.names import nearest
 from victims.observation import Observation
+from victims.preprocessing import Preprocessing, declared
 from victims.victim import Victim, build, copied
 
 WEIGHTS_DIR = Path("weights")
+SPACE_MEAN, SPACE_STD = 0.5, 0.25  # of pixels, where no data set says it: attacks search in what these normalize
 
 
 def capture(
@@ -57,7 +59,8 @@ def capture(
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) integers, or (B, K) probabilities, as by Mixup.
-        mean, std: per channel, by which the client normalizes; by default images enter the model as they are.
+        mean, std: per channel, by which the client normalizes; by default those of the model, if it has numbers as
+            attributes `mean` and `std`, else images enter the model as they are.
         mode: of the model while the client computes its update; `as_is` leaves every layer in its own.
         loss: the client's, a name such as `label_smoothing:0.1`, or your own: logits (B, K) and labels -> their mean.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
@@ -78,8 +81,10 @@ def capture(
     for name, values in {"mean": mean, "std": std}.items():
         if values is not None and len(values) != channels:
             raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
-    if std is not None and min(std) <= 0:
-        raise InputError(f"std is {tuple(std)}; give numbers above 0.")
+    if mean is None and std is None:
+        preprocessing = (declared(model) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
+    else:
+        preprocessing = Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
     defense = open_defense(defense) if isinstance(defense, str) else defense
     if defense:
         channels, height, width = images.shape[1:]
@@ -87,8 +92,9 @@ def capture(
         model = build(protect, seed=seed)
     victim = Victim(
         model,
-        mean=mean or (0.0,) * channels,
-        std=std or (1.0,) * channels,
+        mean=(SPACE_MEAN,) * channels,
+        std=(SPACE_STD,) * channels,
+        preprocessing=preprocessing,
         training=TRAINING[mode],
         loss=open_loss(loss) if isinstance(loss, str) else as_loss(loss),
     )

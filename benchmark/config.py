@@ -30,6 +30,7 @@ from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.names import nearest
+from victims.preprocessing import Preprocessing, given, of_model
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
 
@@ -112,16 +113,16 @@ class Config(Options):
         )
 
     def make_victim(self, data: ImageData) -> Victim:
-        models = self.make_models(data, self.seed)
+        models, preprocessing = self.make_models(data, self.seed)
         model = Rounds(models) if self.rounds > 1 else models[0]
         if self.victim_weights == "calibrated":
-            calibrate(model, self.make_data("train"))
+            calibrate(model, self.make_data("train"), preprocessing)
         model.to(getattr(torch, self.precision))
-        training = TRAINING[self.victim_mode]
-        return Victim(model, mean=data.mean, std=data.std, training=training, loss=open_loss(self.loss))
+        options: dict[str, Any] = {"training": TRAINING[self.victim_mode], "loss": open_loss(self.loss)}
+        return Victim(model, mean=data.mean, std=data.std, preprocessing=preprocessing, **options)
 
-    def make_models(self, data: ImageData, seed: int) -> list[nn.Module]:
-        """The victim's model in every round, for images such as those of `data`."""
+    def make_models(self, data: ImageData, seed: int) -> tuple[list[nn.Module], Preprocessing]:
+        """The victim's model in every round, for images such as those of `data`, and what is done to these before."""
         if self.rounds < 1 or self.between < 0:
             raise InputError(f"rounds is {self.rounds} and between {self.between}; give 1 or more, and 0 or more.")
         file = self.weights_file()
@@ -132,10 +133,11 @@ class Config(Options):
 
         defense = self.make_defense()
 
-        def defended(**options: Any) -> nn.Module:
+        def defended(**options: Any) -> tuple[nn.Module, Preprocessing]:
             plain = model(**options)
+            preprocessing = self.preprocessing(plain, data)  # a defense may hide the model's attributes
             if defense is None:
-                return plain
+                return plain, preprocessing
             before = set(plain.state_dict())
             made = defense.model(plain, options["image_shape"])
             if file and set(made.state_dict()) != before:
@@ -143,17 +145,30 @@ class Config(Options):
                     f"{self.defense} adds to the model, and {file.name} has no weights for that; run with "
                     "--victim-weights random."
                 )
-            return made
+            return made, preprocessing
 
-        def make(seed: int) -> nn.Module:
-            made = build(defended, image_shape=data.image_shape, num_classes=len(data.classes), seed=seed)
+        def make(seed: int) -> tuple[nn.Module, Preprocessing]:
+            shape = data.image_shape
+            made, preprocessing = build(defended, image_shape=shape, num_classes=len(data.classes), seed=seed)
             if file:
                 checkpoints.load(made, file, self.victim)
-            return made
+            return made, preprocessing
 
+        first, preprocessing = make(seed)
         others = self.make_data("train") if self.between else data
-        loss = open_loss(self.loss)
-        return models_of_rounds(make, others, rounds=self.rounds, between=self.between, seed=seed, loss=loss)
+        options: dict[str, Any] = {"rounds": self.rounds, "between": self.between, "loss": open_loss(self.loss)}
+        models = models_of_rounds(first, lambda seed: make(seed)[0], others, preprocessing, seed=seed, **options)
+        return models, preprocessing
+
+    def preprocessing(self, model: nn.Module, data: ImageData) -> Preprocessing:
+        """What the client does to images before this model: as given, or the model's own, or that of the data set.
+
+        Raises:
+            InputError: what is given is no such numbers, or does not fit the channels of the images.
+        """
+        trained = self.victim_weights not in ("random", "calibrated")
+        found = given(self.mean, self.std) or of_model(model, self.victim, trained) or data.preprocessing
+        return found.of_channels(data.image_shape[0])
 
     def local_training(self) -> LocalTraining | None:
         """What the clients do before they share; None is FedSGD.

@@ -39,6 +39,7 @@ from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
 from victims.errors import InputError, Notice
 from victims.observation import Observation
+from victims.preprocessing import Preprocessing, text
 
 
 def run(config: Config) -> RunFolder:
@@ -70,7 +71,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     lpips = Lpips.find(config.weights_dir)
     folder = RunFolder(config.folder(lpips.available))
     order = [batch.task for batch in batches]
-    judge = Judge(folder, row_maker(config, attack, lpips), lpips, data)
+    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, lpips), lpips, data)
     trainer = make_trainer(config, len(groups), folder.path, reports(judge))
     victim.to(trainer.strategy.root_device)
     capture = capturing(victim, data, client, config.control)
@@ -141,7 +142,7 @@ def prepare(folder: RunFolder, config: str, held: ExitStack) -> None:
         raise InputError(f"cannot write results to {folder.path} ({error.strerror}); choose another --out.") from None
 
 
-def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
+def row_maker(config: Config, attack: Attack, preprocessing: Preprocessing, lpips: Lpips) -> RowMaker:
     """Makes rows: everything that is the same for the whole run is filled in."""
     idle = config.control == "mean_image"
     defense = config.make_defense()
@@ -152,6 +153,8 @@ def row_maker(config: Config, attack: Attack, lpips: Lpips) -> RowMaker:
         "prior": config.prior if prior else "none",
         "prior_trained_on": prior.trained_on if prior else "none",
         "victim_weights": config.weights_label(),
+        "mean": text(preprocessing.mean),
+        "std": text(preprocessing.std),
         "labels": "inferred" if attack.label_method else attack.labels,
         "label_method": attack.label_method or "",
         "adapt": config.adapt and config.defense != "none",

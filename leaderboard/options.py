@@ -137,6 +137,15 @@ class Options:
         "`class_weights:W1,W2,...` (one for each class), `bce` (every class by itself), `focal:GAMMA`, or a dotted "
         "path to a function of logits and labels, or to a class that makes one (`torch.nn.CrossEntropyLoss`).",
     )
+    mean: str | None = option(
+        None,
+        "setting",
+        "What the client does to images in [0, 1] before the model: (image - mean) / std. One number, or one for each "
+        "channel with commas. Default: the model's own, which are its attributes `mean` and `std` (numbers), or with "
+        "trained weights what timm or torchvision say of theirs; else those of the data set. A model of inputs in "
+        "0..255 has mean 0 and std 0.00392157; one that normalizes by itself has mean 0 and std 1.",
+    )
+    std: str | None = option(None, "setting", "Goes with the mean, see there.")
     lr: float | None = option(
         None,
         "setting",

@@ -13,6 +13,7 @@ from torch.optim.swa_utils import update_bn
 from victims.choices import Level
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.preprocessing import Preprocessing
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at, modes_kept
 
 MOMENTUM = 0.1  # of torch's batch norm
@@ -133,7 +134,9 @@ def mean_gradient(
     return {name: reduce(add, (of_client[name] for of_client in found)) / local.clients for name in theta}
 
 
-def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 64) -> None:
+def calibrate(
+    model: nn.Module, data: ImageData, preprocessing: Preprocessing, batches: int = 8, size: int = 64
+) -> None:
     """Give a model's batch norm the running statistics of evenly spaced images, as if it had trained on them.
 
     Raises:
@@ -144,10 +147,9 @@ def calibrate(model: nn.Module, data: ImageData, batches: int = 8, size: int = 6
             f"{type(model).__name__} keeps no running statistics to calibrate; use --victim-weights random."
         )
     images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // (batches * size)))))
-    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), modes_kept(model):
         torch.manual_seed(0)  # for models with dropout
-        update_bn(((images - mean) / std).split(size), model)
+        update_bn(preprocessing.normalize(images).split(size), model)
 
 
 def known_statistics(

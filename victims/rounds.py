@@ -13,6 +13,7 @@ from torch.optim import SGD
 from victims.data.base import ImageData
 from victims.losses.base import Loss
 from victims.losses.cross_entropy import CrossEntropy
+from victims.preprocessing import Preprocessing
 from victims.victim import Gradient, Victim, client_loss, modes_kept, penalties
 
 BATCH = 64
@@ -41,35 +42,52 @@ def by_round(victim: Victim, update: Gradient) -> list[Gradient]:
 
 
 def models_of_rounds(
-    make: Callable[..., nn.Module], data: ImageData, *, rounds: int, between: int, seed: int, loss: Loss | None = None
+    first: nn.Module,
+    make: Callable[..., nn.Module],
+    data: ImageData,
+    preprocessing: Preprocessing,
+    *,
+    rounds: int,
+    between: int,
+    seed: int,
+    loss: Loss | None = None,
 ) -> list[nn.Module]:
     """The global model at every round.
 
     Args:
+        first: the model of the first round.
         make: builds a model from `seed=`.
         data: what the other clients train on.
         between: steps of SGD from one round to the next; with 0 every round has new weights.
         loss: of all clients; by default cross-entropy.
     """
-    models = [make(seed=seed)]
+    models = [first]
     draws = torch.Generator().manual_seed(seed)
     while len(models) < rounds:
         model = make(seed=seed + len(models))
         if between:
             model.load_state_dict(models[-1].state_dict())
-            train(model, loss or CrossEntropy(), data, between, draws)
+            train(model, loss or CrossEntropy(), data, preprocessing, between, draws)
         models.append(model)
     return models
 
 
-def train(model: nn.Module, loss: Loss, data: ImageData, steps: int, draws: torch.Generator, lr: float = 0.01) -> None:
+def train(
+    model: nn.Module,
+    loss: Loss,
+    data: ImageData,
+    preprocessing: Preprocessing,
+    steps: int,
+    draws: torch.Generator,
+    lr: float = 0.01,
+) -> None:
     """Plain SGD with momentum 0.9 on batches of 64 images."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     with modes_kept(model):
         sgd = SGD(model.train().parameters(), lr=lr, momentum=0.9)
         for _ in range(steps):
             images, labels = data.augmented(BATCH, draws)
             sgd.zero_grad()
             tensors = dict([*model.named_parameters(), *model.named_buffers()])
-            client_loss(model, loss, penalties(model), tensors, (images - mean) / std, labels).backward()
+            inputs = preprocessing.normalize(images)
+            client_loss(model, loss, penalties(model), tensors, inputs, labels).backward()
             sgd.step()

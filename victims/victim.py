@@ -13,7 +13,9 @@ from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
 from victims.errors import InputError
 from victims.losses.base import Loss, classification_loss
 from victims.losses.cross_entropy import CrossEntropy
+from victims.preprocessing import Preprocessing
 
+T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
 
 Gradient = dict[str, Tensor]
@@ -47,7 +49,9 @@ class Victim:
         trained: names of the parameters that the client trains and shares: those that require gradients in the model.
         parameters: the trained ones by name, detached. The others are frozen: they stay as they are, and leave nothing.
         criterion: the client's loss on logits and labels.
-        mean, std: (C, 1, 1); images in [0, 1] are normalized by them before they enter the model.
+        preprocessing: what the client does to images in [0, 1] before they enter the model.
+        mean, std: (C, 1, 1), of the space of *normalized* images, in which attacks search. It does not depend on the
+            preprocessing, so that an attack does the same whatever units the model takes.
         penalties: names of the buffers that layers add to the loss.
         running: the model's own running batch-norm statistics; empty if it keeps none.
     """
@@ -60,9 +64,12 @@ class Victim:
         std: tuple[float, ...],
         training: bool | None = False,
         loss: Loss | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         """
         Args:
+            mean, std: of normalized images.
+            preprocessing: the client's; by default the same mean and std.
             training: the mode, set as the model's own `train` sets it, which may keep layers frozen; None leaves every
                 layer in its own.
             loss: the client's; by default cross-entropy.
@@ -87,13 +94,16 @@ class Victim:
         self.model.requires_grad_(False)
         self.criterion = copied(loss or CrossEntropy()).requires_grad_(False)
         dtype = next(self.model.parameters()).dtype
-        self.mean = torch.tensor(mean, dtype=dtype)[:, None, None]
-        self.std = torch.tensor(std, dtype=dtype)[:, None, None]
+        space = Preprocessing(mean, std)
+        self.preprocessing = preprocessing or space
+        self.mean, self.std = space.tensors(dtype)
+        same = (self.preprocessing.mean, self.preprocessing.std) == (mean, std)
+        self._own = None if same else self.preprocessing.tensors(dtype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Victim":
         made = copy(self)
         made.model, made.criterion = copied(self.model), copied(self.criterion)
-        made.mean, made.std, made.running = deepcopy((self.mean, self.std, self.running), memo)
+        made.mean, made.std, made._own, made.running = deepcopy((self.mean, self.std, self._own, self.running), memo)
         return made
 
     @property
@@ -115,24 +125,40 @@ class Victim:
         self.model.to(device, dtype)
         self.criterion.to(device, dtype)
         self.mean, self.std = self.mean.to(device, dtype), self.std.to(device, dtype)
+        self._own = self._own and (self._own[0].to(device, dtype), self._own[1].to(device, dtype))
         self.running = {name: statistics.to(device, dtype) for name, statistics in self.running.items()}
         return self
 
     def normalize(self, pixels: Tensor | float) -> Tensor:
-        """Images in [0, 1] -> the victim's input space; any leading dimensions."""
+        """Images in [0, 1] -> the space of `mean` and `std`; any leading dimensions."""
         return (pixels - self.mean) / self.std
 
     def denormalize(self, images: Tensor) -> Tensor:
-        """The victim's input space -> pixels, in [0, 1] for real images; not clamped."""
+        """Normalized images -> pixels, in [0, 1] for real images; not clamped."""
         return images * self.std + self.mean
+
+    def enter(self, images: Tensor) -> Tensor:
+        """Normalized images as they enter the model, by the client's own preprocessing."""
+        if self._own is None:
+            return images
+        mean, std = self._own
+        return (self.denormalize(images) - mean) / std
+
+    def leave(self, inputs: Tensor) -> Tensor:
+        """What enters the model -> normalized images, the inverse of `enter`."""
+        if self._own is None:
+            return inputs
+        mean, std = self._own
+        return self.normalize(inputs * std + mean)
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits of normalized images (B, C, H, W). What is among `parameters` replaces the model's own."""
-        return functional_call(self.model, self._tensors(parameters), (images,))
+        return functional_call(self.model, self._tensors(parameters), (self.enter(images),))
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The client's loss on normalized images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
-        return client_loss(self.model, self.criterion, self.penalties, self._tensors(parameters), images, labels)
+        entering = self.enter(images)
+        return client_loss(self.model, self.criterion, self.penalties, self._tensors(parameters), entering, labels)
 
     def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}
@@ -255,7 +281,7 @@ def client_loss(
     Args:
         penalties: the model's.
         tensors: all parameters and buffers by name; buffers that the model sets are set here, not in the model.
-        images: (B, C, H, W), normalized.
+        images: (B, C, H, W), as they enter the model.
         labels: (B,) classes, or (B, K) probabilities.
     """
     loss = classification_loss(criterion, functional_call(model, tensors, (images,)), labels)
@@ -282,7 +308,7 @@ def gradient_at(
     return dict(zip(theta, grads, strict=True))
 
 
-def build(make: Callable[..., M], *, seed: int, **options: Any) -> M:
+def build(make: Callable[..., T], *, seed: int, **options: Any) -> T:
     """A network of `options` with weights drawn from `seed`, independent of earlier draws."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

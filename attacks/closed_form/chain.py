@@ -65,7 +65,7 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
         for hook in hooks:
             hook.remove()
     layers: list[Layer] = []
-    value = image
+    value = victim.enter(image)
     for module, x in calls:
         if fault := obstacle(module, x):
             raise refusal(names[module], module, fault)

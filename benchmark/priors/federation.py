@@ -29,7 +29,8 @@ def simulate(
         raise InputError(
             f"the generator makes {image_shape} images, {config.data} has {shape}; choose another data set."
         )
-    models = config.make_models(data, seed_of(config.seed, "rounds"))  # none is a victim that `run` attacks
+    # None is a victim that `run` attacks.
+    models, preprocessing = config.make_models(data, seed_of(config.seed, "rounds"))
     batches = config.make_batches(data, config.rounds * clients)
-    victims = [Victim(model, mean=data.mean, std=data.std).to(device) for model in models]
+    victims = [Victim(m, mean=data.mean, std=data.std, preprocessing=preprocessing).to(device) for m in models]
     return lambda i: capture_task(victims[i // clients], data, batches[i], client).observation

@@ -65,7 +65,8 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
     lpips = Lpips(None, "none: nothing is scored here")
     beside = Beside(twin)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-        judge = Judge(RunFolder(Path(folder)), row_maker(cell.config, attack, lpips), lpips, cell.data)
+        rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, lpips)
+        judge = Judge(RunFolder(Path(folder)), rows, lpips, cell.data)
         judge.tasks = [cell.task]
         trainer = make_trainer(cell.config, 1, Path(folder), reports(judge))
         trainer.callbacks.append(beside)

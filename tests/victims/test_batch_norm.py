@@ -115,14 +115,14 @@ def test_calibrated_running_statistics_are_near_those_of_the_images():
     data = Photos(split="train", size=16)
     model = build(SigmoidResNet10, **SHAPE, seed=0)
     before = {name: p.clone() for name, p in model.named_parameters()}
-    calibrate(model, data)
+    calibrate(model, data, data.preprocessing)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     victim = Victim(model, mean=data.mean, std=data.std, training=True)
     images, _ = data.batch(range(len(data)))
     exact = batch_statistics(victim, victim.normalize(images))["stem.1"]
     assert (victim.running["stem.1"] - exact).abs().max() < 0.1 * exact.abs().max()
     with pytest.raises(InputError, match="--victim-weights random"):
-        calibrate(build(LeNet, **SHAPE, seed=0), data)
+        calibrate(build(LeNet, **SHAPE, seed=0), data, data.preprocessing)
 
 
 def test_sigmoid_resnet18_has_no_relu_and_the_weights_of_resnet18():

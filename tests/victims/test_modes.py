@@ -103,7 +103,8 @@ def test_only_statistics_that_move_are_recovered(images):
 
 def test_the_trial_and_calibration_keep_the_mode_of_every_layer():
     made = by_name.find("net", lambda _: lambda **_: half_frozen().float(), training=None)(**SHAPE)
-    calibrate(made, Photos(split="tune", size=8), batches=1, size=4)
+    data = Photos(split="tune", size=8)
+    calibrate(made, data, data.preprocessing, batches=1, size=4)
     assert (made.training, made.stem[1].training, made.body[1].training) == (True, False, True)
 
 

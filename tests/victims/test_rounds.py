@@ -18,6 +18,10 @@ def make(seed):
     return build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=seed)
 
 
+def rounds_of(data, *, seed, **options):
+    return models_of_rounds(make(seed), make, data, data.preprocessing, seed=seed, **options)
+
+
 @pytest.fixture
 def data():
     return Photos(split="tune", size=32)
@@ -26,7 +30,7 @@ def data():
 @pytest.fixture
 def victims(data):
     """Three rounds as one, and each by itself."""
-    models = models_of_rounds(make, data, rounds=3, between=0, seed=4)
+    models = rounds_of(data, rounds=3, between=0, seed=4)
     preprocessing = {"mean": data.mean, "std": data.std}
     return Victim(Rounds(models).double(), **preprocessing), [Victim(m.double(), **preprocessing) for m in models]
 
@@ -67,19 +71,19 @@ def test_the_cost_is_the_sum_over_rounds_and_every_round_is_counted(victims, cap
 
 
 def test_rounds_have_new_weights_or_are_trained_further(data):
-    anew, trained = (models_of_rounds(make, data, rounds=2, between=n, seed=4) for n in (0, 3))
+    anew, trained = (rounds_of(data, rounds=2, between=n, seed=4) for n in (0, 3))
     for models in (anew, trained):
         assert torch.equal(models[0].state_dict()["classifier.weight"], make(seed=4).state_dict()["classifier.weight"])
     assert torch.equal(anew[1].state_dict()["classifier.weight"], make(seed=5).state_dict()["classifier.weight"])
     moved = [trained[1].state_dict()[name] - w for name, w in trained[0].state_dict().items()]
     assert all(0 < step.abs().max() < 0.5 for step in moved)
-    again = models_of_rounds(make, data, rounds=2, between=3, seed=4)
+    again = rounds_of(data, rounds=2, between=3, seed=4)
     assert all(torch.equal(w, again[1].state_dict()[name]) for name, w in trained[1].state_dict().items())
 
 
 def test_training_between_rounds_lowers_the_loss(data):
     train = Photos(split="train", size=32)
-    first, last = models_of_rounds(make, train, rounds=2, between=60, seed=4)
+    first, last = rounds_of(train, rounds=2, between=60, seed=4)
     images, labels = train.batch(range(0, len(train), 5))
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     losses = [torch.nn.functional.cross_entropy(m((images - mean) / std), labels).item() for m in (first, last)]

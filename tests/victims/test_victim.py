@@ -9,6 +9,7 @@ from torch.func import grad, vmap
 from torch.nn.functional import cross_entropy
 
 from victims.data.photos import Photos
+from victims.losses.cross_entropy import CrossEntropy
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
@@ -160,7 +161,7 @@ def test_a_loss_term_is_added_to_the_loss(images):
 def test_other_clients_train_with_the_loss_term_too():
     data, model = Photos(split="tune", size=16), build(Decay, seed=0)
     start = deepcopy(model)
-    train(model, data, 1, torch.Generator().manual_seed(0), lr=0.5)
+    train(model, CrossEntropy(), data, data.preprocessing, 1, torch.Generator().manual_seed(0), lr=0.5)
     images, labels = data.augmented(64, torch.Generator().manual_seed(0))
     mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
     gradients = backward(start, (images - mean) / std, labels, training=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from victims.errors import InputError, Notice
+from victims.preprocessing import Preprocessing
 
 
 class ImageData(Dataset[tuple[Tensor, int]], ABC):
@@ -24,7 +25,8 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         name: of the data set on the command line; its lists of tasks use it.
         split: the one that was opened.
         classes: name of every class; a label is an index into it.
-        mean, std: per channel, of the images in [0, 1]; public preprocessing constants.
+        mean, std: per channel, of the images in [0, 1]; public constants. Attacks search in images that are
+            normalized by them, and clients whose model has no preprocessing of its own use them too.
         ids: a stable name for every image of the split, the same in every run and on every machine.
         labels: (N,) integer labels.
     """
@@ -77,6 +79,10 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
                 channels, height, width = self[index][0].shape
                 return channels, height, width
         raise InputError(f"{self.name or type(self).__name__} has no {self.split} image that can be read.")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(tuple(self.mean), tuple(self.std), f"those of the data set {self.name}")
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The images (B, C, H, W) in [0, 1] and labels (B,) of `indices`."""

@@ -98,7 +98,7 @@ def test_calibration_moves_running_statistics_and_nothing_else(name):
         pytest.skip("no batch norm")
     before = {key: p.clone() for key, p in model.named_parameters()}
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    calibrate(model, data)
+    calibrate(model, data, data.preprocessing)
     assert all(torch.equal(p, before[key]) for key, p in model.named_parameters())
     assert all(layer.running_mean.abs().max() > 0 for layer in layers)
     images, _ = data.batch(range(len(data)))
