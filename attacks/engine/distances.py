@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.engine.factored_gradients import FactoredGradient
-from attacks.engine.inner_products import Products, Square, dot, is_broadcast
+from attacks.engine.inner_products import Products, Square, dot, for_each, is_broadcast
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient
@@ -18,16 +18,51 @@ Weights = Mapping[str, Tensor]
 """The weight of every tensor, (R,) each, 0 or more; if a distance is given None, all weights are 1."""
 
 SMALL = 1 << 12  # entries of an instance; measured: joining tensors up to this size is faster than one by one
+ORDINARY = (2**-40, 2**40)  # 1e-12 to 1e12: in float32 the squares of these neither under- nor overflow
 TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN, and so are the gradients there
+
+
+def scale_of(gradient: Gradient) -> Tensor:
+    """(R,) the power of two above the largest magnitude of every instance; 0, NaN or infinite where that is.
+
+    Divided by it, a gradient keeps its digits, and squares of its entries neither under- nor overflow.
+    """
+    flat = [single(g).reshape(len(single(g)), -1) for g in gradient.values() if g.numel()]
+    bounds = [bound.abs() for g in flat for bound in g.aminmax(dim=1)]
+    largest = torch.stack([bound.expand(len(next(iter(gradient.values())))) for bound in bounds]).amax(0)
+    power = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent)
+    return power.where((largest > 0) & largest.isfinite(), largest)
+
+
+def single(g: Tensor) -> Tensor:
+    """(1, *shape) where all instances have the same tensor, else the tensor itself."""
+    return g[:1] if is_broadcast(g) else g
+
+
+def divided(gradient: Gradient, units: Tensor) -> Gradient:
+    return {name: g / for_each(units, g) for name, g in gradient.items()}
 
 
 class Target(dict[str, Tensor]):
     """What dummy gradients are matched against, (R, *shape) each; its norms are computed once."""
 
     @cached_property
+    def scale(self) -> Tensor:
+        """(R,) see `scale_of`; 1 for a gradient of zeros."""
+        scale = scale_of(self)
+        return scale.where(scale != 0, 1)
+
+    @cached_property
     def norm2(self) -> Gradient:
-        """|g*|^2, (R,) each."""
-        return {name: dot(g, g) for name, g in self.items()}
+        """|g* / scale|^2, (R,) each."""
+        alone = {name: single(g) for name, g in self.items()}
+        scaled = {name: g / for_each(self.scale[: len(g)], g) for name, g in alone.items()}
+        return {name: dot(scaled[name].expand_as(g), scaled[name].expand_as(g)) for name, g in self.items()}
+
+    @cached_property
+    def extreme(self) -> bool:
+        """Whether squares of numbers such as these may under- or overflow."""
+        return not bool(((self.scale > ORDINARY[0]) & (self.scale < ORDINARY[1])).all())
 
     @cached_property
     def joined(self) -> "Target":
@@ -47,7 +82,7 @@ def join(gradient: Gradient) -> Gradient:
 
 
 def _products(dummy: Gradient, received: Gradient) -> tuple[Tensor, Tensor, Tensor]:
-    """<g, g*>, |g|^2 and |g*|^2 of the dummy's L tensors, (L, R) each."""
+    """<g, g*>, |g|^2 and |g* / scale|^2 of the dummy's L tensors, (L, R) each."""
     if isinstance(dummy, FactoredGradient):
         products = dummy.products(received)
     else:
@@ -60,15 +95,26 @@ def target_of(received: Gradient) -> Target:
     return received if isinstance(received, Target) else Target(received)
 
 
+def is_extreme(received: Gradient) -> bool:
+    """Asked of a `Target` alone, which knows it after the first step: a compiled step cannot look at numbers."""
+    return isinstance(received, Target) and received.extreme
+
+
 def _squares(dummy: Gradient, received: Gradient) -> Tensor:
     """|g - g*|^2 of the dummy's L tensors, (L, R).
 
     Close to the received gradient this must be the norm of a difference, because a difference of norms loses its
     gradient. Candidates of a gradient-free step are only compared with each other.
+
+    If the received gradient is so large that its square would overflow, both are in units of its scale.
     """
+    target = target_of(received)
+    if is_extreme(received):
+        units = target.scale.where(target.scale >= ORDINARY[1], 1)
+        dummy, received = divided(dummy, units), divided(received, units)
     if isinstance(dummy, FactoredGradient) and not torch.is_grad_enabled():
         along, norm2, target_norm2 = _products(dummy, received)
-        return (norm2 - 2 * along + target_norm2).clamp_min(0)
+        return (norm2 - 2 * along + target_norm2 * target.scale.square()).clamp_min(0)
     return torch.stack([Square.apply(g - received[name]) for name, g in dummy.items()])
 
 
@@ -84,17 +130,20 @@ def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) 
     """
     if weights is None and dummy.keys() == received.keys() and not isinstance(dummy, FactoredGradient):
         dummy, received = join(dummy), target_of(received).joined
-    along, norm2, target_norm2 = (_sum(each, dummy, weights) for each in _products(dummy, received))
-    return 1 - along / norm2.clamp_min(TINY).sqrt() / target_norm2.sqrt()
+    target = target_of(received)
+    if is_extreme(received):  # then the dummy may be as large or small, and has a unit of its own
+        dummy = divided(dummy, Target({name: g.detach() for name, g in dummy.items()}).scale)
+    along, norm2, target_norm2 = (_sum(each, dummy, weights) for each in _products(dummy, target))
+    return 1 - along / norm2.clamp_min(TINY).sqrt() / (target_norm2.sqrt() * target.scale)
 
 
 def squared_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
-    """sum w|g - g*|^2 (Zhu et al., 2019, eq. 3)."""
+    """sum w|g - g*|^2 (Zhu et al., 2019, eq. 3); of a received gradient above 1e12, in units of its scale."""
     return _sum(_squares(dummy, received), dummy, weights)
 
 
 def layer_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
-    """sum w|g - g*|: norms, not squared (Yin et al., 2021, eq. 7)."""
+    """sum w|g - g*|: norms, not squared (Yin et al., 2021, eq. 7); units as in `squared_l2`."""
     return _sum(_squares(dummy, received).clamp_min(TINY).sqrt(), dummy, weights)
 
 
@@ -143,6 +192,8 @@ def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor]:
         InputError: `tensors` is none of these.
     """
     where, K = tensor_choice(tensors)
+    if is_extreme(received):
+        received = divided(received, target_of(received).scale)
     norms = torch.stack([g.flatten(1).norm(dim=1) for g in received.values()], 1)  # (R, L)
     L = norms.shape[1]
     i = torch.arange(L).to(norms).expand_as(norms)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attacks.engine.distances import scale_of
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.inner_products import for_each
 from attacks.engine.objective import Objective
@@ -71,8 +72,8 @@ class Session:
         first = observations[0]
         images = paths.victim.mean.new_zeros(self.instances, first.batch_size, *first.image_shape)
         self._best = Best(images.new_empty(self.instances), {"images": images})  # the mean color until a cost is finite
-        norm2 = torch.stack([torch.stack([g.square().sum() for g in o.update.values()]).sum() for o in observations])
-        self._matchable = ((norm2 > 0) & norm2.isfinite()).repeat_interleave(self.restarts)
+        scale = torch.cat([scale_of({name: g[None] for name, g in o.update.items()}) for o in observations])
+        self._matchable = ((scale > 0) & scale.isfinite()).repeat_interleave(self.restarts)
 
     @property
     def instances(self) -> int:

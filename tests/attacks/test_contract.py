@@ -253,6 +253,20 @@ def test_an_update_that_cannot_be_matched_diverges(method, broken, make, capture
     assert torch.isfinite(result.images).all()
 
 
+@every_attack
+@pytest.mark.parametrize("exponent", [-83, 83])  # 1e-25 and 1e25
+def test_tiny_and_huge_updates_do_not_diverge(method, exponent, make, capture):
+    observation = capture().observation
+    ordinary = make(method).run([observation])
+    for tensor in observation.update.values():
+        tensor.mul_(2.0**exponent)
+    attack = make(method)
+    result = attack.run([observation])
+    assert result.cost.isfinite().all()
+    if attack.distance is cosine:
+        torch.testing.assert_close(result.images, ordinary.images)
+
+
 def test_every_attack_declares_its_own_name():
     assert {name: method.name for name, method in ATTACKS.items()} == {name: name for name in ATTACKS}
 

@@ -182,3 +182,37 @@ def test_an_invalid_choice_is_refused_in_one_line(text):
     assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="firstK"):
         chosen_tensors({"a": torch.ones(1, 1)}, text)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_tiny_and_huge_gradients_keep_a_finite_distance(distance, scale, gradients, weights):
+    """The dummy is of ordinary size, as at a wrong guess of the scale, or as tiny or huge as the received one."""
+    dummy, received = gradients
+    extreme = Target({name: g * scale for name, g in received.items()})
+    alike = {name: g * scale for name, g in dummy.items()}
+    for given in (None, weights):
+        for ours in (dummy, alike):
+            leaf = {name: g.clone().requires_grad_() for name, g in ours.items()}
+            cost = distance(leaf, extreme, given)
+            grads = torch.autograd.grad(cost.sum(), list(leaf.values()))
+            assert cost.isfinite().all()
+            assert all(g.isfinite().all() for g in grads)
+            if distance is cosine:
+                torch.testing.assert_close(cost.detach(), distance(dummy, received, given))
+                assert any(g.abs().max() > 0 for g in grads)
+
+
+def test_a_power_of_two_changes_no_digit_of_a_cosine(gradients):
+    dummy, received = gradients
+    expected = cosine(dummy, received)
+    for exponent in (-80, -20, 20, 80):
+        assert torch.equal(cosine(dummy, {n: g * 2.0**exponent for n, g in received.items()}), expected)
+
+
+def test_the_largest_tensors_are_chosen_at_every_scale(gradients):
+    received = gradients[1]
+    expected = chosen_tensors(received, "top1")
+    for scale in (1e-30, 1e30):
+        found = chosen_tensors(Target({name: g * scale for name, g in received.items()}), "top1")
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
