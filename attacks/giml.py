@@ -15,6 +15,7 @@ from attacks.engine.gradients import GradientPaths
 from attacks.engine.objective import Objective
 from attacks.engine.optimizers import minimize
 from attacks.gias import VARIATION
+from priors import checkpoint
 from priors.base import decode
 from priors.dcgan import DCGAN
 from victims.errors import InputError
@@ -136,9 +137,9 @@ class GIML:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, besides the options."""
-        return {"G": self.G.state_dict(), "meta": self.meta.state_dict(), "t": self.t}
+        return {"G": self.G.state_dict(), "meta": checkpoint.moments(self.meta), "t": self.t}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.G.load_state_dict(state["G"])
-        self.meta.load_state_dict(state["meta"])
+        checkpoint.restore(self.meta, state["meta"])
         self.t = state["t"]

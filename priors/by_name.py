@@ -6,6 +6,7 @@ from pathlib import Path
 
 from priors import names, weights
 from priors.base import Prior
+from victims.checkpoints import require_finite
 from victims.errors import InputError, Notice
 from victims.names import imported, unknown
 from victims.victim import build
@@ -71,10 +72,13 @@ def load_published(name: str, weights_dir: Path) -> Prior:
 
 
 def load_public(make: type[Prior], path: Path, sha256: str | None = None, **options: object) -> Prior:
-    """A file in the layout of the architecture's authors, its SHA-256 checked where one is known."""
+    """A file in the layout of the architecture's authors, its SHA-256 checked where one is known, and its numbers."""
     if path.is_file():
         weights.verify(path, sha256)
-    return make.load_public(path, **options)
+    prior = make.load_public(path, **options)
+    for key, tensor in prior.state_dict().items():
+        require_finite(tensor, key, path)
+    return prior
 
 
 def untrained(make: type[Prior], architecture: str, size: int | None, seed: int) -> Prior:

@@ -1,11 +1,16 @@
 """The state of a training, beside the file that it will write, so that the same command resumes it."""
 
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
-from victims.checkpoints import tensors
+from victims.checkpoints import sides, tensors
 from victims.errors import InputError
 
 
@@ -16,17 +21,69 @@ def save(path: Path, identity: str, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
-def load(path: Path, identity: str) -> dict[str, Any]:
-    """The saved state; empty if there is none.
+def resume(path: Path, identity: str, start: Mapping[str, Any], restore: Callable[[Any], None]) -> None:
+    """Restore the saved state, if there is one.
+
+    Args:
+        start: the state before the first step, whose keys, shapes and types every later one has.
+        restore: takes the saved state.
 
     Raises:
         InputError: the file is the state of another training, or no state.
     """
     if not path.is_file():
-        return {}
+        return
     state = tensors(path)
-    if state.get("identity") != identity:
+    if isinstance(state, Mapping) and state.get("identity", identity) != identity:
         raise InputError(
-            f"{path} is the state of another training ({state.get('identity')}); remove it, or choose another output."
+            f"{path} is the state of another training ({state['identity']}); remove it, or choose another output."
         )
-    return state
+    try:
+        wrong = difference(state, {"identity": identity, **start})
+        if not wrong:
+            restore(state)
+    except Exception as error:  # torch's own checks, such as that of a random generator's state
+        wrong = shorten(f"{type(error).__name__}: {error}", 160)
+    if wrong:
+        raise InputError(f"{path} is not the state of this training: {wrong}; remove it, and the training starts anew.")
+
+
+def difference(given: Any, start: Any, where: str = "it") -> str:
+    """In what a state differs from the one before the first step, besides its numbers; empty if in nothing."""
+    if isinstance(start, Mapping):
+        if not isinstance(given, Mapping):
+            return f"{where} is a {type(given).__name__}, not a dict"
+        if given.keys() != start.keys():
+            odd = ", ".join(sorted(map(repr, given.keys() ^ start.keys()))[:3])
+            return f"{where} has other keys ({odd})"
+        within = "" if where == "it" else f"{where}."
+        return next(filter(None, (difference(given[key], start[key], f"{within}{key}") for key in start)), "")
+    if type(given) is not type(start):
+        return f"{where} is a {type(given).__name__}, not a {type(start).__name__}"
+    if isinstance(start, Tensor):
+        if (given.shape, given.dtype) != (start.shape, start.dtype):
+            return f"{where} is {sides(given)} ({given.dtype}), not {sides(start)} ({start.dtype})"
+        if not given.isfinite().all():
+            return f"{where} has NaN or infinite numbers"
+    elif isinstance(start, int) and given < 0:
+        return f"{where} is {given}"
+    return ""
+
+
+def moments(optimizer: Optimizer) -> dict[int, dict[str, Tensor]]:
+    """What an optimizer keeps of its steps, by parameter. Before the first one that is zeros, from which it starts."""
+    if not optimizer.state:
+        optimizer = deepcopy(optimizer)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        for kept in optimizer.state.values():
+            for tensor in kept.values():
+                tensor.zero_()
+    return optimizer.state_dict()["state"]
+
+
+def restore(optimizer: Optimizer, kept: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Give it its `moments` back; its options are those it was made with."""
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": kept})

@@ -61,22 +61,27 @@ class Game:
         return prior.eval()
 
     @property
-    def parts(self) -> dict[str, nn.Module | Adam]:
+    def networks(self) -> dict[str, nn.Module]:
         return {
             "generator": self.generator,
             "discriminator": self.discriminator,
             "average": self.average,
-            "adam_g": self.adam_g,
-            "adam_d": self.adam_d,
         }
 
+    @property
+    def optimizers(self) -> dict[str, Adam]:
+        return {"adam_g": self.adam_g, "adam_d": self.adam_d}
+
     def state_dict(self) -> dict[str, Any]:
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        return {**state, "done": self.done, "draws": self.draws.get_state()}
+        networks = {name: network.state_dict() for name, network in self.networks.items()}
+        optimizers = {name: checkpoint.moments(optimizer) for name, optimizer in self.optimizers.items()}
+        return {**networks, **optimizers, "done": self.done, "draws": self.draws.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+        for name, network in self.networks.items():
+            network.load_state_dict(state[name])
+        for name, optimizer in self.optimizers.items():
+            checkpoint.restore(optimizer, state[name])
         self.done = state["done"]
         self.draws.set_state(state["draws"])
 
@@ -106,8 +111,7 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     state, identity = out.with_suffix(".state"), f"{trained_on}, {options}, seed {seed}"
     game = Game(seed, **options)
-    if saved := checkpoint.load(state, identity):
-        game.load_state_dict(saved)
+    checkpoint.resume(state, identity, game.state_dict(), game.load_state_dict)
     if game.done > steps:
         raise InputError(f"{state} has {game.done} steps already; give as many or more, or remove it.")
     with tqdm(total=steps, initial=game.done, desc=f"prior {out.stem}", mininterval=1) as bar:

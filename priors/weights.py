@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 
 from priors.base import Prior
 from priors.names import architectures, shipped
-from victims.checkpoints import require_numbers, sha256
+from victims.checkpoints import expected, require_numbers, sha256
 from victims.errors import InputError
 
 
@@ -56,19 +57,21 @@ def load(path: Path) -> Prior:
             f"known are {', '.join(known)}."
         )
     verify(path)
+    make = known[about["prior"]].load()
+    with expected(f"a file whose metadata fit '{about['prior']}'", path):
+        options, trained_on = json.loads(about["options"]), about["trained_on"]
+        with torch.device("meta"):  # no memory is taken for a size that the file does not have
+            outline = make(**options).requires_grad_(False)
     try:
-        prior = known[about["prior"]].load()(**json.loads(about["options"]))
-        prior.trained_on = about["trained_on"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} has metadata that do not fit '{about['prior']}' ({error}); get it again.") from None
-    for key, own in prior.state_dict().items():
-        if key in tensors:
-            require_numbers(tensors[key], own, key, path, about["prior"])
-    try:
-        prior.load_state_dict(tensors)
+        outline.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise InputError(f"{path} does not fit the architecture '{about['prior']}': {first}") from None
+    prior = make(**options)
+    for key, own in prior.state_dict().items():
+        require_numbers(tensors[key], own, key, path, about["prior"])
+    prior.load_state_dict(tensors)
+    prior.trained_on = trained_on
     return prior.eval().requires_grad_(False)
 
 

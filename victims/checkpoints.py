@@ -160,7 +160,17 @@ def require_numbers(given: Tensor, own: Tensor, key: str, path: Path, name: str)
     if not given.is_floating_point():
         kind = str(given.dtype).removeprefix("torch.")
         raise InputError(f"{path} does not fit {name}: its {key} is {kind}, not floating point; give trained weights.")
-    if not given.to(own.dtype).isfinite().all() and own.isfinite().all():
+    if own.isfinite().all():
+        require_finite(given.to(own.dtype), key, path)
+
+
+def require_finite(given: Tensor, key: str, path: Path) -> None:
+    """Refuse NaN and infinite numbers.
+
+    Raises:
+        InputError: there are some.
+    """
+    if not given.isfinite().all():
         raise InputError(f"{path} has NaN or infinite numbers in {key}; give weights of a training that went well.")
 
 

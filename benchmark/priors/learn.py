@@ -86,18 +86,23 @@ def learn(
     command += "".join(f" --set+={text}" for text in config.set)
 
     z = G.draw(SHOWN, torch.Generator().manual_seed(1))["z"].to(device)
-    snapshots = {0: look(G, z)}
+    snapshots = dict.fromkeys((round(k * steps / (COLUMNS - 1)) for k in range(COLUMNS)), look(G, z))
     state = out.with_suffix(".state")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if saved := checkpoint.load(state, command):
+
+    def restore(saved: Mapping[str, Any]) -> None:
         giml.load_state_dict(saved["giml"])
-        snapshots = saved["snapshots"]
+        snapshots.update(saved["snapshots"])
+
+    checkpoint.resume(state, command, {"giml": giml.state_dict(), "snapshots": snapshots}, restore)
+    if giml.t > steps:
+        raise InputError(f"{state} has {giml.t} steps, more than the {steps} of this command; remove it.")
     with tqdm(total=steps, initial=giml.t, desc=f"prior {out.stem}", mininterval=1) as bar:
         while giml.t < steps:
             cost = giml.step([update(i) for i in giml.sample(rounds * clients)])
             bar.set_postfix(cost=f"{cost:.4f}", refresh=False)
             bar.update()
-            if giml.t in {round(k * steps / (COLUMNS - 1)) for k in range(COLUMNS)}:
+            if giml.t in snapshots:
                 snapshots[giml.t] = look(G, z)
             checkpoint.save(state, command, {"giml": giml.state_dict(), "snapshots": snapshots})
     weights.save(G, out, architecture="dcgan", options={"size": size}, command=command)

@@ -18,6 +18,7 @@ from priors.by_name import find
 from priors.dcgan import DCGAN
 from priors.dcgan_faces import DCGANFaces
 from tests.conftest import SHARED
+from victims.checkpoints import tensors
 from victims.errors import InputError, Notice
 from victims.victim import build
 
@@ -137,9 +138,21 @@ def test_a_file_in_its_authors_layout(faces, file, tmp_path):
 
 
 @pytest.mark.parametrize("architecture", WITH_LAYOUT)
-def test_each_architecture_has_its_own_loader(architecture, tmp_path, monkeypatch):
-    monkeypatch.setattr(ARCHITECTURES[architecture].load(), "load_public", lambda path: path)
-    assert get(f"{architecture}:{tmp_path / 'x.bin'}", tmp_path) == tmp_path / "x.bin"
+def test_each_architecture_has_its_own_loader(architecture, tmp_path, monkeypatch, faces):
+    loaded = {tmp_path / "x.bin": faces}
+    monkeypatch.setattr(ARCHITECTURES[architecture].load(), "load_public", lambda path: loaded[path])
+    assert get(f"{architecture}:{tmp_path / 'x.bin'}", tmp_path) is faces
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+@pytest.mark.parametrize("spec", [NAME, "dcgan_faces:{file}"])
+def test_numbers_that_are_no_weights_are_refused(spec, number, file, known_as, tmp_path):
+    known_as(None)
+    stored = tensors(file)
+    name = next(name for name in stored if name.endswith("running_var"))
+    torch.save({**stored, name: stored[name].index_fill(0, torch.tensor(3), number)}, file)
+    assert "NaN or infinite numbers in" in (message := refusal(spec.format(file=file), tmp_path))
+    assert str(file) in message
 
 
 @pytest.mark.parametrize("architecture", WITH_LAYOUT)

@@ -152,10 +152,18 @@ def test_a_safetensors_file_of_somebody_else(tmp_path, about):
 
 @pytest.mark.parametrize(
     "about",
-    [{"options": None}, {"trained_on": None}, {"options": "{"}, {"options": "[]"}, {"options": '{"colors": 4}'}],
-    ids=str,
+    [
+        {"options": None},
+        {"trained_on": None},
+        *({"options": text} for text in ("", "{", "[]", "null", "3", '"nz"', "NaN", "[" * 9**5, '{"colors": 4}')),
+        *({"options": f'{{"classes": {value}}}'} for value in ("-1", "NaN", "1e999", '"ten"', "[3]", "9" * 30, "2.0")),
+        *({"options": f'{{"nz": {value}}}'} for value in ("null", "-5", "5.5", "{}", 10**9, 10**15, "9" * 5000)),
+        *({"options": f'{{"nz": 5, "size": {value}}}'} for value in ("0", "33", "32.0", "NaN", '"32"', 10**12)),
+    ],
+    ids=lambda about: str(about)[:60],
 )
 def test_metadata_that_does_not_fit_the_architecture(path, about):
+    """Also sizes that no memory holds."""
     refusal(rewrite(path, **about))
 
 
