@@ -18,7 +18,8 @@ from benchmark.scoring.metrics import of_failure
 from benchmark.scoring.metrics import score as score_images
 from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
-from defenses.base import Defense
+from benchmark.tasks.effect import check_effect
+from defenses.base import Defense, parts
 from leaderboard.options import Options
 from priors import by_name as priors_by_name
 from priors.base import Prior
@@ -85,19 +86,22 @@ def capture(
         preprocessing = (declared(model) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
     else:
         preprocessing = Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
+    named = defense if isinstance(defense, str) else "+".join(type(part).__name__ for part in parts(defense))
     defense = open_defense(defense) if isinstance(defense, str) else defense
-    if defense:
-        channels, height, width = images.shape[1:]
-        protect = partial(defense.model, copied(model), (channels, height, width))
-        model = build(protect, seed=seed)
-    victim = Victim(
-        model,
+    make = partial(
+        Victim,
         mean=(SPACE_MEAN,) * channels,
         std=(SPACE_STD,) * channels,
         preprocessing=preprocessing,
         training=TRAINING[mode],
         loss=open_loss(loss) if isinstance(loss, str) else as_loss(loss),
     )
+    plain = partial(make, model)
+    if defense:
+        channels, height, width = images.shape[1:]
+        protect = partial(defense.model, copied(model), (channels, height, width))
+        model = build(protect, seed=seed)
+    victim = make(model)
     victim.to(next(iter(victim.parameters.values())).device)
     with torch.no_grad():
         nothing = torch.zeros_like(images[:1], device=victim.mean.device, dtype=victim.mean.dtype)
@@ -115,6 +119,7 @@ def capture(
         raise InputError("local epochs, mini-batches and several clients need a learning rate; give lr=.")
     client = Client(defense=defense, local=local, seed=seed, **knowledge)
     labels = labels if labels.is_floating_point() else labels.long()
+    check_effect(client, named, victim, plain, images, labels)
     return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
 
 

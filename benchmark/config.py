@@ -5,7 +5,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -18,6 +18,7 @@ from attacks.base import Attack, Common
 from benchmark.registry import find, open_data, open_defense, open_loss, parameters_of, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
+from benchmark.tasks.effect import check_effect
 from defenses.base import Defense
 from leaderboard.options import Options, abouts
 from leaderboard.rows import PROTOCOL
@@ -202,6 +203,14 @@ class Config(Options):
             know_lr=self.know_lr,
             seed=self.seed,
         )
+
+    def check_defense(self, victim: Victim, data: ImageData, batch: Batch) -> None:
+        """
+        Raises:
+            InputError: the defense changes neither this batch nor the model nor the update.
+        """
+        plain = partial(replace(self, defense="none").make_victim, data)
+        check_effect(self.make_client(), self.defense, victim, plain, *data.batch(batch.indices))
 
     def make_prior(self) -> Prior:
         return priors_by_name.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)

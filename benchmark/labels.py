@@ -71,6 +71,8 @@ def labels(
     capture = capturing(model, images, config.make_client())
     sizes = whole_numbers("batch", batch)
     drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
+    for B, tasks in drawn.items():
+        replace(config, batch=B).check_defense(model, images, tasks[0])
     scores: dict[str, dict[tuple[str, int], list[float]]] = {name: defaultdict(list) for name in HEADINGS}
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)

@@ -76,6 +76,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     victim.to(trainer.strategy.root_device)
     capture = capturing(victim, data, client, config.control)
     attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
+    config.check_defense(victim, data, batches[0])
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     if first:
         prepare(folder, dump(config, resolved), held)

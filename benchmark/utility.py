@@ -17,7 +17,7 @@ from benchmark.labels import cell
 from benchmark.run import reproducible
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import client_update
-from defenses.base import Defense
+from defenses.base import Defense, parts
 from leaderboard.options import Options
 from leaderboard.table import NOTHING, Table
 from victims.choices import Mode
@@ -78,6 +78,7 @@ def utility(
             model = config(defense=text, seed=seed).make_victim(train)
             model.to("cuda" if torch.cuda.is_available() else "cpu")
             if seed == 0:
+                config(defense=text, batch=batch).check_defense(model, train, batches[0])
                 errors = [update_error(model, client, train, of_trial) for of_trial in batches[:trials]]
             theta = train_defended(model, client, train, batches[:steps], lr, seed)
             accuracies.append(accuracy(model, theta, test, tested))
@@ -139,6 +140,5 @@ def accuracy(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence
 
 def budget(defense: Defense | None) -> Callable[[int, float, float], float] | None:
     """The `epsilon` of a defense that has one; of a chain, that of its last part that sees the images."""
-    parts = getattr(defense, "parts", (defense,))
-    seeing = [part for part in parts if part is not None and type(part).gradient_fn is not Defense.gradient_fn]
+    seeing = [part for part in parts(defense) if type(part).gradient_fn is not Defense.gradient_fn]
     return getattr(seeing[-1], "epsilon", None) if seeing else None

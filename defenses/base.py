@@ -68,6 +68,13 @@ class Defense(ABC):
         return type(self).estimate
 
 
+def parts(defense: Defense | None) -> tuple[Defense, ...]:
+    """The defenses of a chain in their order; any other is the only one."""
+    if defense is None:
+        return ()
+    return defense.parts if isinstance(defense, Chain) else (defense,)
+
+
 class Chain(Defense):
     """Defenses one after another, in the order of `DEFENSE=clipping:4+noise:0.01`."""
 

@@ -15,7 +15,7 @@ def private_seed(images: Tensor, labels: Tensor, *parts: object) -> int:
 
     Args:
         images: (B, C, H, W) in [0, 1]; their device and float type do not matter.
-        labels: (B,).
+        labels: (B,) classes, or (B, K) probabilities; their type does not matter.
     """
-    content = (x.detach().cpu().contiguous().numpy().tobytes() for x in (images.float(), labels.long()))
+    content = (x.detach().cpu().contiguous().numpy().tobytes() for x in (images.float(), labels.double()))
     return seed_of(*(hashlib.sha256(each).hexdigest() for each in content), *parts)

@@ -119,7 +119,9 @@ def audit(
     defenses = defense.split(",")
     cells, left_out = [], {}
     for one in defenses:
-        replace(config, defense=one).make_victim(data)  # an error here is one for every attack
+        defended = replace(config, defense=one)
+        victim, (first,) = defended.make_victim(data), defended.make_batches(data, 1)
+        defended.check_defense(victim, data, first)  # an error here is one for every attack
         for name, options in ATTACKS.items():
             asked = replace(config, defense=one, **options)
             try:

@@ -1,6 +1,7 @@
 """Rounds of federated learning, as the server sees them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from benchmark.config import Config
 from benchmark.tasks.capture import capture_task
@@ -32,5 +33,7 @@ def simulate(
     # None is a victim that `run` attacks.
     models, preprocessing = config.make_models(data, seed_of(config.seed, "rounds"))
     batches = config.make_batches(data, config.rounds * clients)
+    one = replace(config, rounds=1, between=0)
+    one.check_defense(one.make_victim(data), data, batches[0])
     victims = [Victim(m, mean=data.mean, std=data.std, preprocessing=preprocessing).to(device) for m in models]
     return lambda i: capture_task(victims[i // clients], data, batches[i], client).observation

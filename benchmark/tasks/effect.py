@@ -1,0 +1,98 @@
+"""Whether a defense changes anything: tried on a batch, before anything is written."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from benchmark.tasks.capture import Client, client_update
+from defenses.base import Chain, Defense, parts
+from victims.errors import InputError
+from victims.victim import Gradient, Victim
+
+ROUNDING = 10  # times the type's precision: as much differs if the same is summed up in another order
+
+
+def check_effect(
+    client: Client, named: str, victim: Victim, plain: Callable[[], Victim], images: Tensor, labels: Tensor
+) -> None:
+    """Refuse a defense, or a part of one, that leaves the update of a batch, the model and the choice of images alone.
+
+    A defense at 0 on its axis says by itself that it changes nothing, and is not refused.
+
+    Args:
+        named: the defense, or its parts with + between them.
+        victim: with the defense's model.
+        plain: makes the victim without the defense.
+        images: (B, C, H, W) in [0, 1].
+        labels: (B,) classes, or (B, K) probabilities.
+
+    Raises:
+        InputError: says which part, and what was seen.
+    """
+    if client.defense is None:
+        return
+    chain = sorted(zip(parts(client.defense), named.split("+"), strict=True), key=later)  # in the client's order
+    own, draws = deepcopy(victim), torch.Generator()  # a model may keep the images that it is given
+
+    def sent(first: Iterable[Defense]) -> Gradient:
+        draws.manual_seed(0)
+        defense = Chain(list(first))
+        return client_update(own, images, labels, generator=draws, defense=defense, local=client.local)
+
+    update = sent([])
+    norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
+    if not 0 < norm < torch.inf:
+        return  # such an update can stay the same under any defense
+    for count, (part, name) in enumerate(chain, start=1):
+        before, update = update, part(update, draws) if later((part, name)) else sent(p for p, _ in chain[:count])
+        if differ(before, update) or forms(part, name, labels) or (part.axis and not any(part.axis.values())):
+            continue
+        if type(part).model is not Defense.model and not same_logits(own, plain(), images):
+            continue
+        raise InputError(
+            f"the defense {name} changes nothing: the update of the first {len(images)} images, of norm {norm:.3g}, is "
+            "the same without it; choose stronger parameters, or leave it out."
+        )
+
+
+def later(named: tuple[Defense, str]) -> bool:
+    """Whether a client comes to a defense after its gradients are computed."""
+    return type(named[0]).gradient_fn is Defense.gradient_fn
+
+
+def differ(one: Gradient, other: Gradient) -> bool:
+    """Whether some tensor differs by more than rounding; one that is not finite does."""
+    if one.keys() != other.keys():
+        return True
+    bounds = {name: ROUNDING * torch.finfo(g.dtype).eps * g.norm() for name, g in one.items()}
+    return any(not (other[name] - g).norm() <= bounds[name] for name, g in one.items())
+
+
+def forms(part: Defense, name: str, labels: Tensor) -> bool:
+    """Whether a defense decides which images are in a batch of more than one.
+
+    Raises:
+        InputError: it does, but not in this batch.
+    """
+    classes = labels if labels.ndim == 1 else labels.argmax(1)
+    counts, found = part.class_counts(len(labels)), sorted(Counter(classes.tolist()).values(), reverse=True)
+    if counts and counts != found:
+        raise InputError(
+            f"the defense {name} forms batches with {listed(counts)} images of a class, and this batch has "
+            f"{listed(found)}; give such images, or leave it out."
+        )
+    return len(counts) > 0 and len(labels) > 1
+
+
+def listed(counts: list[int]) -> str:
+    return ", ".join(map(str, counts))
+
+
+@torch.no_grad()
+def same_logits(one: Victim, other: Victim, images: Tensor) -> bool:
+    """Whether two victims give the same logits for images (B, C, H, W) in [0, 1]."""
+    x = one.normalize(images.to(one.mean))
+    return torch.equal(*(victim.to(x.device).logits(victim.parameters, x) for victim in (one, other)))

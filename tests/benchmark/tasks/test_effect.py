@@ -1,0 +1,179 @@
+"""A defense that changes nothing is refused before anything is written."""
+
+import pytest
+import torch
+from torch import nn
+
+import gibench
+from benchmark.config import Config
+from benchmark.registry import registered
+from benchmark.run import run
+from benchmark.tasks.effect import differ
+from defenses.base import Chain, Defense
+from defenses.label_confusion import LabelConfusion
+from defenses.sparsification import Sparsification
+from victims.errors import InputError
+from victims.models.lenet import LeNet
+from victims.victim import build
+
+SHAPE, B = (3, 32, 32), 4
+LABELS = torch.tensor([3, 1, 3, 1])
+
+
+class Plain(Defense):
+    """Overrides nothing."""
+
+    @staticmethod
+    def estimate(received, victim):
+        return lambda gradient: gradient
+
+
+class Same(Plain):
+    """Overrides every place, and changes nothing at any."""
+
+    def model(self, model, image_shape):
+        return nn.Sequential(model, nn.Identity())
+
+    def gradient_fn(self, gradient_fn, victim, generator):
+        return lambda *given: dict(gradient_fn(*given))
+
+    def __call__(self, update, generator):
+        torch.rand(3, generator=generator)
+        return {name: g / 3 * 3 for name, g in update.items()}
+
+
+class Softer(Plain):
+    """Acts on the model alone."""
+
+    def model(self, model, image_shape):
+        return nn.Sequential(model, Halved())
+
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+class Unused(Plain):
+    """Puts noise into a layer that no forward uses."""
+
+    def model(self, model, image_shape):
+        model.spare = nn.Linear(2, 2)
+        return model
+
+    def gradient_fn(self, gradient_fn, victim, generator):
+        def noisy(theta, images, labels):
+            moved = theta["spare.weight"] + torch.randn(2, 2, generator=generator)
+            return gradient_fn({**theta, "spare.weight": moved.detach()}, images, labels)
+
+        return noisy
+
+
+@pytest.fixture
+def images():
+    return torch.rand(B, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def model():
+    return build(LeNet, image_shape=SHAPE, num_classes=10, seed=0)
+
+
+def checked(defense, **options):
+    config = Config(victim="lenet", batch=B, defense=defense, **options)
+    data = config.make_data()
+    config.check_defense(config.make_victim(data), data, *config.make_batches(data, 1))
+
+
+@pytest.mark.parametrize("text", [use for defense in registered("defense").values() for use in defense.examples])
+def test_every_defense_changes_something(text):
+    checked(text)
+
+
+@pytest.mark.parametrize("text", ["none", "noise:0", "sparsification:0", "soteria:0", "sparsification:0+noise:0.1"])
+def test_none_and_zero_on_an_axis_say_so_themselves(text):
+    checked(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("clipping:1000", "clipping:1000"),
+        ("dp_sgd:1000:0", "dp_sgd:1000:0"),
+        ("noise:1e-12", "noise:1e-12"),
+        ("quantization:1000000000", "quantization:1000000000"),
+        ("soteria:0.0001", "soteria:0.0001"),
+        ("sparsification:0.5+clipping:1000:global", "clipping:1000:global"),
+        ("clipping:1000+noise:0.1", "clipping:1000"),
+        ("noise:0.1+noise:0.1+dp_sgd:1000:0", "dp_sgd:1000:0"),
+        ("sign+sign", "sign"),
+    ],
+)
+def test_a_part_that_leaves_the_update_alone_is_refused(text, part):
+    with pytest.raises(InputError, match=f"the defense {part} changes nothing: the update .* of norm 1") as refused:
+        checked(text)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_part_counts_after_the_parts_before_it():
+    """The noise makes the update longer than the bound; without it, nothing is clipped."""
+    checked("noise:1+clipping:30:global")
+    with pytest.raises(InputError, match="clipping:30:global changes nothing"):
+        checked("clipping:30:global+noise:1")
+
+
+def test_one_image_has_one_label_anyway():
+    with pytest.raises(InputError, match="label_confusion:1 changes nothing"):
+        Config(victim="lenet", batch=1, defense="label_confusion:1").check_defense(*one_image())
+
+
+def one_image():
+    config = Config(victim="lenet", batch=1, defense="none")
+    data = config.make_data()
+    return config.make_victim(data), data, *config.make_batches(data, 1)
+
+
+def test_the_images_of_a_capture_are_those_of_the_defense(model, images):
+    gibench.capture(model, images, LABELS, defense="label_confusion:2")
+    with pytest.raises(InputError, match=r"LabelConfusion forms batches with 4 images of a class, .* has 2, 2;"):
+        gibench.capture(model, images, LABELS, defense=LabelConfusion(1))
+
+
+@pytest.mark.parametrize("defense", [Plain, Same, Unused])
+def test_an_own_defense_is_tried_too(defense, model, images):
+    with pytest.raises(InputError, match=f"the defense {defense.__name__} changes nothing"):
+        gibench.capture(model, images, LABELS, defense=defense())
+    with pytest.raises(InputError, match=f"the defense {defense.__name__} changes nothing"):
+        gibench.capture(model, images, LABELS, defense=Chain([Sparsification(0.5), defense()]))
+    with pytest.raises(InputError, match=rf"the defense {__name__}.{defense.__name__} changes nothing"):
+        checked(f"{__name__}.{defense.__name__}")
+
+
+def test_an_own_defense_may_act_on_the_model_alone(model, images):
+    gibench.capture(model, images, LABELS, defense=Softer())
+    checked(f"{__name__}.Softer")
+
+
+def test_nothing_is_written(tmp_path):
+    config = Config(
+        attack="ig",
+        victim="lenet",
+        batch=B,
+        tasks=1,
+        steps=1,
+        devices=1,
+        wandb="off",
+        out=tmp_path / "out",
+        defense="clipping:1000",
+    )
+    with pytest.raises(InputError, match="clipping:1000 changes nothing"):
+        run(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_finite_differs():
+    one = {"w": torch.ones(3)}
+    assert not differ(one, {"w": torch.ones(3) + 1e-7})
+    assert differ(one, {"w": torch.ones(3) + 1e-5})
+    assert differ(one, {"w": torch.full((3,), torch.nan)})
+    assert differ(one, {**one, "v": torch.ones(1)})
