@@ -16,7 +16,7 @@ from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.regularizers import statistics_distance
-from attacks.engine.requirements import check_requirements
+from attacks.engine.requirements import check_requirements, warn_of_average
 from attacks.engine.session import Session
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
 from attacks.labels import find, infer
@@ -227,7 +227,10 @@ class Attack(LightningModule):
         observations = [self.admit(observation) for observation in observations]
         first = observations[0]
         if self.paths is None or self.paths.victim is not first.victim:
-            local = first.knowledge.local if self.match == "fa" else None
+            local = first.knowledge.local
+            if self.match == "aga":
+                warn_of_average(local)
+                local = None
             weights = [*first.victim.model.parameters(), *first.victim.model.buffers()]
             weights += self.prior.parameters() if self.prior else []
             self.paths = GradientPaths.probe(first, local, Compiler(self.compiling, weights))

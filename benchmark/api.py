@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, Common
 from attacks.engine.stage import Reconstruction
 from benchmark.config import options_of
-from benchmark.registry import find, open_defense, open_loss
+from benchmark.registry import find, open_defense, open_loss, open_optimizer
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import of_failure
 from benchmark.scoring.metrics import score as score_images
@@ -50,6 +50,7 @@ def capture(
     epochs: int = 1,
     mini_batch: int | None = None,
     clients: int = 1,
+    optimizer: str = "sgd",
     seed: int = 0,
     task: str = "task",
     **knowledge: Any,
@@ -66,7 +67,8 @@ def capture(
         loss: the client's, a name such as `label_smoothing:0.1`, or your own: logits (B, K) and labels -> their mean.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
         lr: learning rate of local training (FedAvg); None shares the gradient of the batch (FedSGD).
-        epochs, mini_batch, clients: of local training, see `LocalTraining`.
+        epochs, mini_batch, clients, optimizer: of local training, see `LocalTraining`; `sgd:0.9:1e-4` has momentum 0.9
+            and weight decay 1e-4, `adam` and `adamw` are there too.
         seed: of the defense's randomness.
         task: the name of the batch; the attacker knows it, and its starting points depend on it.
         knowledge: what the attacker is declared to know: `give_labels`, `adapt`, `bn`, `know_lr`, see `Client`.
@@ -114,9 +116,11 @@ def capture(
     lowest, highest = (0, 0) if labels.is_floating_point() else (int(labels.min()), int(labels.max()))
     if lowest < 0 or (classes > 1 and highest >= classes):
         raise InputError(f"labels go from {lowest} to {highest}; the model has {classes} classes, counted from 0.")
-    local = None if lr is None else LocalTraining(lr=lr, epochs=epochs, mini_batch=mini_batch, clients=clients)
-    if local is None and (epochs, mini_batch, clients) != (1, None, 1):
-        raise InputError("local epochs, mini-batches and several clients need a learning rate; give lr=.")
+    if lr is None and (epochs, mini_batch, clients, optimizer) != (1, None, 1, "sgd"):
+        raise InputError("local epochs, mini-batches, optimizers and several clients need a learning rate; give lr=.")
+    how: dict[str, Any] = {"epochs": epochs, "mini_batch": mini_batch, "clients": clients}
+    how["optimizer"] = open_optimizer(optimizer)
+    local = None if lr is None else LocalTraining(lr=lr, **how)
     client = Client(defense=defense, local=local, seed=seed, **knowledge)
     labels = labels if labels.is_floating_point() else labels.long()
     check_effect(client, named, victim, plain, images, labels)

@@ -68,6 +68,7 @@ def require_names(options: dict[str, Any]) -> None:
     for part in options["defense"].split("+") if options["defense"] != "none" else ():
         require("defense", part.partition(":")[0])
     require("loss", options["loss"].partition(":")[0])
+    require("local optimizer", options["local_optimizer"].partition(":")[0])
     if ":" not in options["prior"]:
         require("prior", options["prior"])
     if options["labels"] not in ("given", "none"):

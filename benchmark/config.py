@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
-from benchmark.registry import find, open_data, open_defense, open_loss, parameters_of, parse
+from benchmark.registry import find, open_data, open_defense, open_loss, open_optimizer, parameters_of, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
@@ -178,10 +178,18 @@ class Config(Options):
             InputError: a count below 1, no learning rate for what needs one, or no equal shares of the batch.
         """
         if self.lr is None:
-            if (self.epochs, self.mini_batch, self.clients) != (1, None, 1):
-                raise InputError("local epochs, mini-batches and several clients need a learning rate; add --lr.")
+            if (self.epochs, self.mini_batch, self.clients, self.local_optimizer) != (1, None, 1, "sgd"):
+                raise InputError(
+                    "local epochs, mini-batches, optimizers and several clients need a learning rate; add --lr."
+                )
             return None
-        local = LocalTraining(lr=self.lr, epochs=self.epochs, mini_batch=self.mini_batch, clients=self.clients)
+        local = LocalTraining(
+            lr=self.lr,
+            epochs=self.epochs,
+            mini_batch=self.mini_batch,
+            clients=self.clients,
+            optimizer=open_optimizer(self.local_optimizer),
+        )
         local.schedule(self.batch)
         return local
 

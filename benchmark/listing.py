@@ -14,13 +14,14 @@ HEADINGS = {
     "defense": "DEFENSE=",
     "label method": "LABELS=",
     "loss": "LOSS=",
+    "local optimizer": "LOCAL_OPTIMIZER=",
     "metric": "metrics",
     "recipe": "make reproduce RECIPE=",
 }
 
 
 def list_names(*, json: bool = False) -> None:
-    """Everything that has a name: methods, priors, victims, data, defenses, label methods, losses, metrics, recipes.
+    """Everything that has a name: methods, priors, victims, data, defenses, losses, optimizers, metrics, recipes.
 
     Args:
         json: as one JSON object: summary by kind and name.

@@ -22,7 +22,9 @@ from victims.names import unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 
-Kind = Literal["attack", "prior", "victim", "data", "defense", "label method", "loss", "metric", "recipe"]
+Kind = Literal[
+    "attack", "prior", "victim", "data", "defense", "label method", "loss", "local optimizer", "metric", "recipe"
+]
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ KINDS: Mapping[Kind, Callable[[], Pairs]] = {
     "defense": partial(of_files, "defenses", "*.py", partial(by_file, ast.ClassDef)),
     "label method": partial(of_files, "attacks.labels", "*.py", partial(by_file, ast.FunctionDef)),
     "loss": partial(of_files, "victims.losses", "*.py", partial(by_file, ast.ClassDef)),
+    "local optimizer": partial(of_files, "victims.optimizers", "*.py", partial(by_file, ast.ClassDef)),
     "metric": partial(of_files, "benchmark.scoring", "metrics.py", by_decorator),
     "recipe": partial(of_files, "benchmark.recipes", "*.yaml", by_comment),
 }

@@ -22,10 +22,11 @@ from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.losses.base import Loss, as_loss
 from victims.names import at, imported, unknown
+from victims.optimizers.base import Optimizer
 
 T = TypeVar("T")
 
-ClassKind = Literal["attack", "data", "victim", "defense", "loss"]
+ClassKind = Literal["attack", "data", "victim", "defense", "loss", "local optimizer"]
 
 KINDS: dict[ClassKind, type] = {
     "attack": Attack,
@@ -33,6 +34,7 @@ KINDS: dict[ClassKind, type] = {
     "victim": nn.Module,
     "defense": Defense,
     "loss": Loss,
+    "local optimizer": Optimizer,
 }
 """What classes of a kind derive from."""
 
@@ -111,6 +113,15 @@ def open_loss(text: str) -> Loss:
     if not callable(item):
         raise InputError(f"'{name}' is no function of logits and labels, and no class that makes one.")
     return as_loss(made("loss", text, item) if isinstance(item, type) else item)
+
+
+def open_optimizer(text: str) -> Optimizer:
+    """The local optimizer of `name` or `name:parameter:...`.
+
+    Raises:
+        InputError: there is none of this name, or the parameters do not fit it.
+    """
+    return made("local optimizer", text, find("local optimizer", text.partition(":")[0]))
 
 
 def made(kind: ClassKind, text: str, make: Callable[..., T]) -> T:

@@ -153,6 +153,13 @@ class Options:
     )
     epochs: int = option(1, "setting", "Passes of local training over a client's images.")
     mini_batch: int | None = option(None, "setting", "Images in a local step. Default: all of a client's.")
+    local_optimizer: str = option(
+        "sgd",
+        "setting",
+        "Of the local steps, as torch has it: `sgd[:MOMENTUM[:DECAY]]`, `adam[:DECAY]`, `adamw[:DECAY]`, where DECAY "
+        "is that of the weights; the attacker knows it. A server's own momentum comes after the updates that an "
+        "attacker sees, and changes nothing.",
+    )
     clients: int = option(
         1,
         "setting",

@@ -31,7 +31,7 @@ def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
         key for key in varying if setting.get(key) is not None and key not in (*ALWAYS_NAMED, "adapt", "protocol")
     ]
     if setting["lr"] is None:  # FedSGD has no local training
-        others = [key for key in others if key not in ("epochs", "clients")]
+        others = [key for key in others if key not in ("epochs", "clients", "local_optimizer")]
     stale = [f"{old} protocol"] if (old := age(setting["protocol"])) else []
     return ", ".join([*texts, *(f"{key.replace('_', ' ')} {setting[key]}" for key in others), *stale])
 

@@ -13,10 +13,13 @@ from torch.optim.swa_utils import update_bn
 from victims.choices import Level
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.optimizers.base import Optimizer, State
+from victims.optimizers.sgd import SGD
 from victims.preprocessing import Preprocessing
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at, modes_kept
 
 MOMENTUM = 0.1  # of torch's batch norm
+PLAIN = SGD()
 
 GradientFn = Callable[[Gradient, Tensor, Tensor], Gradient]
 """Weights, normalized images (b, C, H, W) and their labels -> d loss / d theta."""
@@ -24,7 +27,7 @@ GradientFn = Callable[[Gradient, Tensor, Tensor], Gradient]
 
 @dataclass(frozen=True, kw_only=True)
 class LocalTraining:
-    """Plain SGD of every client on its own images, before the server averages their weights (FedAvg).
+    """Training of every client on its own images, before the server averages their weights (FedAvg).
 
     McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS 2017,
     algorithm 1. A client cuts its images into mini-batches in the order of the batch. They are the same in every epoch,
@@ -36,6 +39,8 @@ class LocalTraining:
         mini_batch: images per step; the last step of an epoch takes the rest. None: all images of the client.
         clients: each has an equal share of the batch, and the server sees only the mean of what they send.
         lr: the learning rate; None if an attacker does not know it.
+        optimizer: of the local steps. The server's own, such as its momentum, comes after the updates that the attacker
+            sees, for the attacker is the server; so it has no place here.
 
     Raises:
         InputError: a count below 1, or a learning rate that is not above 0.
@@ -45,6 +50,7 @@ class LocalTraining:
     mini_batch: int | None = None
     clients: int = 1
     lr: float | None = None
+    optimizer: Optimizer = PLAIN
 
     def __post_init__(self) -> None:
         for name, count in {"epochs": self.epochs, "mini_batch": self.mini_batch, "clients": self.clients}.items():
@@ -80,6 +86,17 @@ class LocalTraining:
         """T, the steps of one client."""
         return len(self.schedule(batch_size)[0])
 
+    def as_gradient(self, moved: Gradient, theta: Gradient, batch_size: int) -> Gradient:
+        """(theta_0 - theta_T) / (lr T) in units of a gradient, without weight decay: to first order in lr.
+
+        Under plain SGD it is that already. Entries that are zero were not sent, and stay zero.
+        """
+        steps = self.steps(batch_size)
+        often, decay = self.optimizer.counts(steps), self.optimizer.decay
+        if often == steps and not decay:
+            return moved
+        return {name: (steps / often * d - decay * theta[name]).where(d != 0, 0) for name, d in moved.items()}
+
 
 def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, gradient_fn: GradientFn | None = None) -> Gradient:
     """FedSGD: the gradient of the mean loss over the batch.
@@ -96,9 +113,10 @@ def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, gradient_fn: Gradien
 def fed_avg(
     victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining, gradient_fn: GradientFn | None = None
 ) -> Gradient:
-    """FedAvg: theta_0 - theta_T, where theta_T is the mean over the clients. It has the direction of a gradient.
+    """FedAvg: theta_0 - theta_T, where theta_T is the mean over the clients.
 
-    It is lr times the sum of T gradients. What is lost when the weights are rounded never reaches the server.
+    It is lr times the sum of T directions of the local optimizer, which are gradients under plain SGD. What is lost
+    when the weights are rounded never reaches the server.
 
     Args:
         images: (B, C, H, W) in [0, 1].
@@ -109,15 +127,15 @@ def fed_avg(
         InputError: the clients cannot have equal shares.
     """
     theta = victim.parameters
-    mean = mean_gradient(gradient_fn or partial(gradient_at, victim), theta, victim.normalize(images), labels, local)
+    mean = mean_direction(gradient_fn or partial(gradient_at, victim), theta, victim.normalize(images), labels, local)
     moved = local.known_lr() * local.steps(len(images))
     return {name: p - (p - moved * mean[name]) for name, p in theta.items()}
 
 
-def mean_gradient(
+def mean_direction(
     gradient_fn: GradientFn, theta: Gradient, images: Tensor, labels: Tensor, local: LocalTraining
 ) -> Gradient:
-    """(theta_0 - theta_T) / (lr T), the mean over the clients: the mean of the gradients of all steps.
+    """(theta_0 - theta_T) / (lr T), the mean over the clients: under plain SGD the mean of the gradients of all steps.
 
     Args:
         theta: theta_0.
@@ -127,9 +145,11 @@ def mean_gradient(
     lr, found = local.known_lr(), []
     for steps in local.schedule(len(images)):
         total = {name: torch.zeros_like(p) for name, p in theta.items()}
-        for part in steps:
-            g = gradient_fn({name: p - lr * total[name] for name, p in theta.items()}, images[part], labels[part])
-            total = {name: so_far + g[name] for name, so_far in total.items()}
+        state: State = {}
+        for step, part in enumerate(steps, start=1):
+            now = {name: p - lr * total[name] for name, p in theta.items()}
+            d = local.optimizer.direction(now, gradient_fn(now, images[part], labels[part]), state, step)
+            total = {name: so_far + d[name] for name, so_far in total.items()}
         found.append({name: of_steps / len(steps) for name, of_steps in total.items()})
     return {name: reduce(add, (of_client[name] for of_client in found)) / local.clients for name in theta}
 

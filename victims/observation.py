@@ -59,14 +59,16 @@ class Observation:
     def gradient(self) -> Gradient:
         """The update in units of a gradient: the update itself, or after local training (theta_0 - theta_T) / (lr T).
 
-        This is the average gradient approximation (IGIMS, eq. 12). If the attacker does not know lr, it is the update
-        itself, correct up to a factor.
+        This is the average gradient approximation (IGIMS, eq. 12). Local momentum and weight decay are known, and taken
+        out (see `LocalTraining.as_gradient`); Adam's steps are no gradients, and stay what they are. If the attacker
+        does not know lr, it is the update itself, correct up to a factor.
         """
         local = self.knowledge.local
         if local is None or local.lr is None:
             return self.update
         moved = local.lr * local.steps(self.batch_size)
-        return {name: difference / moved for name, difference in self.update.items()}
+        mean = {name: difference / moved for name, difference in self.update.items()}
+        return local.as_gradient(mean, self.victim.parameters, self.batch_size)
 
     def require(self, needs: frozenset[str], who: str) -> None:
         """Refuse an attack that needs to know more than is declared.

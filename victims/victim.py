@@ -299,10 +299,10 @@ def gradient_at(
     """d loss / d theta on normalized images (B, C, H, W), by plain autograd: works for every victim.
 
     Args:
-        theta: weights that belong to the caller: they are changed to require gradients. With `create_graph` they may
-            be functions of the images, and the result is differentiable through them.
+        theta: the weights. With `create_graph` they may be functions of the images, and the result is differentiable
+            through them.
     """
-    theta = {name: p.requires_grad_() for name, p in theta.items()}
+    theta = {name: p.view_as(p).requires_grad_() for name, p in theta.items()}  # the caller's stay as they are
     loss = victim.loss(theta, images, labels)
     grads = torch.autograd.grad(loss, list(theta.values()), create_graph=create_graph, materialize_grads=True)
     return dict(zip(theta, grads, strict=True))

@@ -19,7 +19,7 @@ from torch.func import grad, vmap
 from attacks.engine.compiled import Compiler, Function
 from attacks.engine.distances import cosine, squared_l2
 from attacks.engine.factored_gradients import Layers, plain_layers
-from victims.client import GradientFn, LocalTraining, mean_gradient
+from victims.client import GradientFn, LocalTraining, mean_direction
 from victims.errors import Notice
 from victims.observation import Observation
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
@@ -38,7 +38,7 @@ PathFn = Callable[[Tensor, Tensor], Gradient]
 def victim_gradients(
     victim: Victim, images: Tensor, labels: Tensor, *, local: LocalTraining | None = None, vectorized: bool = True
 ) -> Gradient:
-    """d loss / d theta for every instance, or after local training (theta_0 - theta_T) / (lr T).
+    """d loss / d theta for every instance, or after local training `Observation.gradient`.
 
     Args:
         images: (R, B, C, H, W), normalized.
@@ -54,7 +54,9 @@ def victim_gradients(
 
     def of_instance(gradient_fn: GradientFn, x: Tensor, y: Tensor) -> Gradient:
         theta = victim.parameters
-        return mean_gradient(gradient_fn, theta, x, y, local) if local else gradient_fn(theta, x, y)
+        if local is None:
+            return gradient_fn(theta, x, y)
+        return local.as_gradient(mean_direction(gradient_fn, theta, x, y, local), theta, len(x))
 
     if vectorized:
         return vmap(partial(of_instance, grad(victim.loss)))(images, labels)

@@ -1,5 +1,6 @@
 """What an attack must be told, and the refusal of observations that it cannot work on."""
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,7 +9,7 @@ from attacks.engine.objective import Distance
 from priors.base import Prior
 from victims.choices import Match
 from victims.client import LocalTraining
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
 from victims.observation import Observation
 from victims.rounds import by_round
@@ -63,8 +64,21 @@ def check_local_training(attack: "Attack", observation: Observation, local: Loca
     """Refuse more than one local step for a closed form, and an unknown learning rate where the attack needs it."""
     if attack.analytic and local.steps(observation.batch_size) * local.clients > 1:
         raise InputError(f"{attack.name} solves for one gradient; run with one local step, or without --lr.")
+    if attack.analytic and not local.optimizer.averages:
+        raise InputError(f"{attack.name} solves for one gradient, and this optimizer's steps are none; run with sgd.")
     if local.lr is None:
         refuse_unknown_scale(attack.distance, by_round(observation.victim, observation.update)[0], attack.match)
+
+
+def warn_of_average(local: LocalTraining | None) -> None:
+    """A Notice where local steps are matched as if they were gradients, and are not."""
+    if local and not local.optimizer.averages:
+        warnings.warn(
+            "the client's local optimizer takes no steps along gradients, and aga matches their sum as if it were one "
+            "gradient; --match fa repeats the steps.",
+            Notice,
+            stacklevel=3,
+        )
 
 
 def refuse_unknown_scale(distance: Distance, update: Gradient, match: Match) -> None:

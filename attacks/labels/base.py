@@ -78,10 +78,16 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
             f"{name} reads one row of the classifier per class, and this victim has {rows} for "
             f"{observation.num_classes} classes; choose another --victim."
         )
-    if "scale" in needs and (local := observation.knowledge.local) and local.lr is None:
+    local = observation.knowledge.local
+    if "scale" in needs and local and local.lr is None:
         raise InputError(
             f"{name} counts by the length of the gradient, which an unknown learning rate hides; choose row_sums or "
             "zlr, or run with --know-lr true."
+        )
+    if "scale" in needs and local and not local.optimizer.averages:
+        raise InputError(
+            f"{name} counts by the length of the gradient, which the steps of the client's optimizer do not have; "
+            "choose row_sums or zlr, or run with --labels given."
         )
     loss = observation.victim.criterion
     if ("signs" in needs and not loss.signs) or ("softmax" in needs and loss.smoothing is None):
