@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
-from benchmark.launch.lock import alone
+from benchmark.contents import contents
+from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
@@ -34,7 +35,7 @@ from benchmark.wandb_log import log_run
 from leaderboard.board import entries
 from leaderboard.options import abouts
 from leaderboard.rows import PROTOCOL, Row
-from leaderboard.run_folder import RunFolder
+from leaderboard.run_folder import Contents, RunFolder
 from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
 from victims.errors import InputError, Notice
@@ -69,17 +70,19 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     batches = config.make_batches(data, config.tasks)
     groups = grouped(batches, config.group)
     lpips = Lpips.find(config.weights_dir)
-    folder = RunFolder(config.folder(lpips.available))
     order = [batch.task for batch in batches]
-    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, lpips), lpips, data)
-    trainer = make_trainer(config, len(groups), folder.path, reports(judge))
+    trainer = make_trainer(config, len(groups))
     victim.to(trainer.strategy.root_device)
     capture = capturing(victim, data, client, config.control)
     attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
     config.check_defense(victim, data, batches[0])
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
-    if first:
-        prepare(folder, dump(config, resolved), held)
+    found = contents(config, data, victim, attack, batches)
+    base = config.folder(lpips.available)
+    folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
+    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, lpips), lpips, data)
+    trainer.callbacks.insert(0, reports(judge))  # type: ignore[attr-defined]
+    trainer.logger = CSVLogger(folder.path, name="log")
     done, torn = folder.read_tasks()
     for warning in torn:
         warnings.warn(warning, Notice, stacklevel=1)
@@ -130,17 +133,18 @@ def reproducible() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
-def prepare(folder: RunFolder, config: str, held: ExitStack) -> None:
+def prepare(base: Path, found: Contents, config: str, held: ExitStack) -> RunFolder:
     """Make the folder and hold its lock, and write the configuration.
 
     Raises:
         InputError: it cannot be written, or another start of the run is at work.
     """
     try:
-        held.enter_context(alone(folder.path))
+        folder = claim(base, found, held)
         folder.write_config(config)
+        return folder
     except OSError as error:
-        raise InputError(f"cannot write results to {folder.path} ({error.strerror}); choose another --out.") from None
+        raise InputError(f"cannot write results to {base} ({error.strerror}); choose another --out.") from None
 
 
 def row_maker(config: Config, attack: Attack, preprocessing: Preprocessing, lpips: Lpips) -> RowMaker:
@@ -185,7 +189,7 @@ def code_version() -> str:
     return f"{version}+{commit}" if commit else version
 
 
-def make_trainer(config: Config, groups: int, folder: Path, report: Callback) -> Trainer:
+def make_trainer(config: Config, groups: int) -> Trainer:
     """A Trainer whose processes share the groups of tasks.
 
     Raises:
@@ -203,14 +207,14 @@ def make_trainer(config: Config, groups: int, folder: Path, report: Callback) ->
         plugins=[environment],
         strategy=ShareTasks(),
         max_epochs=1,
-        logger=CSVLogger(folder, name="log"),
-        callbacks=[report, TaskProgress()],
+        logger=False,
+        callbacks=[TaskProgress()],
         reload_dataloaders_every_n_epochs=1,
         use_distributed_sampler=False,  # the DataModule distributes the tasks
         enable_checkpointing=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        default_root_dir=folder,
+        default_root_dir=config.out,
     )
 
 

@@ -1,6 +1,7 @@
 """The folder of one run: this module alone reads and writes the files in it.
 
     config.yaml                             the options of the run
+    contents.json                           digests of the code, weights and images that its rows are of
     rows.jsonl                              one row per image, in the order of the tasks, once the run is complete
     parts/TASK.jsonl                        the rows of one task until then
     curves/TASK.csv                         the attacker's cost by step
@@ -21,6 +22,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,8 +34,13 @@ import yaml
 from leaderboard.foreign import checked, contents
 from leaderboard.rows import FlatRow, Row, read_rows, renamed
 
-ROWS, PARTS, CONFIG = "rows.jsonl", "parts", "config.yaml"
+ROWS, PARTS, CONFIG, CONTENTS = "rows.jsonl", "parts", "config.yaml", "contents.json"
 LONGEST = 255  # bytes of a file's name, in all common file systems
+
+
+Contents = dict[str, dict[str, str]]
+"""The beginning of the SHA-256 of every file, state dict or batch of images that went into a run, by what messages call
+it, for each of `attack`, `prior`, `victim`, `defense`, `data` and `tasks`."""
 
 
 class Curve(NamedTuple):
@@ -70,7 +77,24 @@ class RunFolder:
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return None
 
+    # Contents
+
+    def write_contents(self, found: Contents) -> None:
+        """Keep what the rows of this folder are of."""
+        self._write(self.path / CONTENTS, json.dumps(found, indent=1))
+
+    def read_contents(self) -> Contents | None:
+        """What the rows of this folder are of; None where that is not known."""
+        try:
+            found = checked(json.loads(contents(self.path / CONTENTS)), levels=3)
+            return {kind: {what: str(digest) for what, digest in parts.items()} for kind, parts in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return None
+
     # Rows
+
+    def has_rows(self) -> bool:
+        return self.rows_file.exists() or bool(self._parts())
 
     def add_rows(self, task: str, rows: Iterable[Row]) -> None:
         """Keep the rows of one finished task."""
@@ -211,6 +235,30 @@ class RunFolder:
     @staticmethod
     def _read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(io.StringIO(contents(path).decode(), newline="")))
+
+
+def versions(base: Path) -> dict[int, RunFolder]:
+    """The folders of runs with the same options and other contents, by their number: `base` is 1, `base-2` is 2, ..."""
+    found = (re.fullmatch(rf"{re.escape(base.name)}(?:-(\d+))?", name) for name in _names_in(base.parent))
+    numbers = sorted(int(match[1] or 1) for match in found if match)
+    return {number: version(base, number) for number in numbers}
+
+
+def version(base: Path, number: int) -> RunFolder:
+    return RunFolder(base if number == 1 else base.with_name(f"{base.name}-{number}"))
+
+
+def latest(base: Path) -> RunFolder:
+    """Of these folders the one in which a run was started last."""
+    found = [folder for folder in versions(base).values() if folder.config_file.is_file()]
+    return max(found, key=lambda folder: folder.config_file.stat().st_mtime_ns, default=RunFolder(base))
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
 
 
 def find_runs(out: Path) -> list[RunFolder]:

@@ -166,7 +166,7 @@ def calibrate(
         raise InputError(
             f"{type(model).__name__} keeps no running statistics to calibrate; use --victim-weights random."
         )
-    images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // (batches * size)))))
+    images, _ = data.batch(data.sample(batches * size))
     with torch.no_grad(), torch.random.fork_rng(devices=[]), modes_kept(model):
         torch.manual_seed(0)  # for models with dropout
         update_bn(preprocessing.normalize(images).split(size), model)

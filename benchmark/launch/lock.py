@@ -13,6 +13,10 @@ from victims.errors import InputError
 LOCK = "lock"
 
 
+class Busy(InputError):
+    """Another start is at work in the folder."""
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, which is made where it is missing.
@@ -21,7 +25,7 @@ def alone(folder: Path) -> Iterator[None]:
     Where the file system has no locks the run goes on without.
 
     Raises:
-        InputError: another start is at work; one line says on which host, and in which process.
+        Busy: another start is at work; one line says on which host, and in which process.
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,7 +37,7 @@ def alone(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise InputError(
+                raise Busy(
                     f"{folder} is being worked on by {holder}; wait for it, or stop it: the same command then goes on."
                 ) from None
             except OSError:

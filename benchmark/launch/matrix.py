@@ -16,7 +16,7 @@ from benchmark.registry import find
 from benchmark.scoring.lpips import Lpips
 from leaderboard.board import entries
 from leaderboard.matrix import matrices, write
-from leaderboard.run_folder import RunFolder
+from leaderboard.run_folder import latest
 from leaderboard.table import as_text
 
 Cell = tuple[list[str], Config]
@@ -96,8 +96,8 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
 
 
 def rows_of(config: Config) -> list[dict[str, Any]]:
-    """Of a run that has ended; without those that a longer one left, which stand behind."""
-    rows, _ = RunFolder(config.folder(has_lpips(config.weights_dir))).read_rows()
+    """Of a run that was just started and has ended; without those that a longer one left, which stand behind."""
+    rows, _ = latest(config.folder(has_lpips(config.weights_dir))).read_rows()
     return rows[: config.tasks * config.batch]
 
 

@@ -218,5 +218,5 @@ def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
 
 def mean_image(data: ImageData) -> Tensor:
     """(C, H, W): the pixel-wise mean of up to 1024 evenly spaced images."""
-    images, _ = data.batch(data.readable(range(0, len(data), max(1, len(data) // 1024))))
+    images, _ = data.batch(data.sample(1024))
     return images.mean(0)

@@ -20,7 +20,7 @@ from attacks.base import Attack
 from benchmark.__main__ import main
 from benchmark.priors import quality
 from benchmark.run import reproducible
-from benchmark.tasks.module import mean_image
+from benchmark.tasks.capture import mean_image
 from leaderboard.options import row_keys
 from leaderboard.rows import Row
 from priors import names

@@ -67,6 +67,10 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
             warnings.warn(f"left out: {errors[first]}{also}", Notice, stacklevel=2)
         return kept
 
+    def sample(self, count: int) -> list[int]:
+        """About `count` evenly spaced images that can be read, or all where they are fewer."""
+        return self.readable(range(0, len(self), max(1, len(self) // count)))
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the first image that can be read.
@@ -105,6 +109,12 @@ def some(items: Iterable[str]) -> str:
 def digest(text: str) -> str:
     """SHA-256 in hexadecimal digits. It orders and draws images independently of which others are present."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def image_digest(image: Tensor, label: int) -> str:
+    """The beginning of the SHA-256 of an image (C, H, W) in [0, 1], as bytes, with its label."""
+    pixels = (image * 255).round().byte().contiguous()
+    return digest(f"{label} {tuple(pixels.shape)} {hashlib.sha256(pixels.numpy().data).hexdigest()}")[:16]
 
 
 def split_of(key: str, splits: Sequence[str]) -> str:
