@@ -130,7 +130,9 @@ class Objective:
         while True:
             try:
                 parts = [self._of_chunk(k, function, stage, variables) for k in range(len(self.chunks))]
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not memory_ran_out(error):
+                    raise
                 if self.size == 1:
                     raise InputError("one dummy batch is too large for the memory; lower --batch or --size.") from None
                 smaller = self.size // 2
@@ -190,3 +192,10 @@ class Objective:
             {f"bn {layer}": gather([statistics[layer] for statistics in given]) for layer in given[0]},
             first.estimate(received, self.victim) if first.estimate else lambda dummy: dummy,
         )
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Of a GPU torch says so by a class of its own, of a CPU only in words."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

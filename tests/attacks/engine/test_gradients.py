@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -123,8 +127,17 @@ def test_a_search_that_differs_from_its_plan_is_a_clear_error(plan, names, captu
         Stages(dict.fromkeys(plan, 1), names).run([capture(size=16).observation])
 
 
+OUT_OF_MEMORY = {
+    "gpu": torch.OutOfMemoryError(),
+    "cpu": RuntimeError("[enforce fail] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+    "cpu's library": RuntimeError("std::bad_alloc"),
+    "python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
 @pytest.mark.parametrize("method", ["ig", "ggl"])
-def test_chunks_are_halved_when_memory_runs_out(method, capture, monkeypatch):
+def test_chunks_are_halved_when_memory_runs_out(method, error, capture, monkeypatch):
     """Also within a step: the results of its first chunks are discarded."""
     attack = registered("attack")[method]
     options = {"prior": build(DCGAN, size=32, ngf=4, seed=0).eval(), "population": 6} if "prior" in attack.needs else {}
@@ -136,7 +149,7 @@ def test_chunks_are_halved_when_memory_runs_out(method, capture, monkeypatch):
     def evaluate(self, chunk, *given):
         asked.append(chunk.rows.stop - chunk.rows.start)
         if asked[-1] > 1:
-            raise torch.OutOfMemoryError
+            raise error
         return real(self, chunk, *given)
 
     monkeypatch.setattr(Objective, "_evaluate", evaluate)
@@ -154,3 +167,44 @@ def test_too_little_memory_for_one_batch_is_one_clear_line(capture, monkeypatch)
     monkeypatch.setattr(Objective, "_evaluate", evaluate)
     with pytest.warns(Notice), pytest.raises(InputError, match="lower --batch or --size"):
         IG(steps=2, restarts=2, chunk=2).run([capture().observation])
+
+
+def test_another_error_is_no_lack_of_memory(capture, monkeypatch):
+    def evaluate(*_):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(Objective, "_evaluate", evaluate)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        IG(steps=2, restarts=2, chunk=2).run([capture().observation])
+
+
+SHORT_OF_MEMORY = """
+import resource, warnings
+from pathlib import Path
+import torch
+from torch import nn
+import gibench
+from victims.errors import Notice
+
+torch.set_num_threads(1)
+wide = [nn.Conv2d(3, 64, 3, padding=1), nn.Tanh(), nn.Conv2d(64, 64, 3, padding=1), nn.Tanh()]
+model = nn.Sequential(*wide, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(256, 10))
+images, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 5])
+observation = gibench.capture(model, images, labels)
+gibench.attack("ig", observation, steps=1, restarts=1)  # what is loaded and allocated once
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + 200 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always", Notice)
+    gibench.attack("ig", observation, steps=1, restarts=64, chunk=64)
+print(*(warning.message for warning in caught), sep="\\n")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's limits of memory")
+def test_chunks_are_halved_where_a_cpus_memory_runs_out():
+    """200 MB are left, and 64 restarts at once need several times as much."""
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_MEMORY], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "memory ran out; continuing with chunks of 32." in done.stdout
