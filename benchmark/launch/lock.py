@@ -3,12 +3,13 @@
 import fcntl
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 
 LOCK = "lock"
 
@@ -22,7 +23,7 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, which is made where it is missing.
 
     The system drops the lock of a process that has ended however it ended, so a file that was left behind is no lock.
-    Where the file system has no locks the run goes on without.
+    Where the file system has no locks, as some of clusters, a notice says so and the run goes on without.
 
     Raises:
         Busy: another start is at work; one line says on which host, and in which process.
@@ -40,9 +41,11 @@ def alone(folder: Path) -> Iterator[None]:
                 raise Busy(
                     f"{folder} is being worked on by {holder}; wait for it, or stop it: the same command then goes on."
                 ) from None
-            except OSError:
-                yield
-                return
+            except OSError as error:
+                lacks = (
+                    f"{folder} lies on a file system without locks ({error.strerror}); run one start at a time there."
+                )
+                warnings.warn(lacks, Notice, stacklevel=1)
             if not still_there(file, path):
                 continue  # its holder has just removed it
             file.truncate(0)

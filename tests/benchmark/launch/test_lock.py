@@ -1,5 +1,7 @@
 """Two starts of one run at the same time."""
 
+import errno
+import fcntl
 import os
 import signal
 import socket
@@ -66,6 +68,22 @@ def test_of_ten_starts_at_once_one_works_at_a_time(tmp_path):
     )
     starts = [subprocess.Popen([sys.executable, "-c", code, tmp_path]) for _ in range(10)]
     assert [start.wait(timeout=120) for start in starts] == [0] * 10
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_a_notice(number, tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert main(["run", *COMMAND, "--wandb=off", f"--out={tmp_path}"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "without locks" in line]
+    assert line.startswith("benchmark: ")
+    assert os.strerror(number) in line
+    (folder,) = tmp_path.iterdir()
+    names = {path.name for path in folder.iterdir()}
+    assert "rows.jsonl" in names
+    assert "lock" not in names
 
 
 def test_a_file_that_was_removed_or_replaced_is_not_there(tmp_path):
