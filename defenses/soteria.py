@@ -58,13 +58,13 @@ class Soteria(Defense):
         if isinstance(victim.model, Rounds):
             raise InputError("soteria defends a layer of one model; leave --rounds at 1.")
         if self.layer:
-            check_trained(victim, self.layer)
+            weight_of(victim, self.layer)  # refuses what is none
 
         def defended(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
             gradient = gradient_fn(theta, images, labels)
             for layer in self.layers(victim, images):
-                weight = f"{layer}.weight".lstrip(".")
-                kept = ~pruned(*sensitivities(victim, theta, weight, images), self.rate)
+                weight = weight_of(victim, layer)
+                kept = ~pruned(*sensitivities(victim, theta, layer, images), self.rate)
                 gradient = {**gradient, weight: gradient[weight].where(kept, 0)}
             return gradient
 
@@ -73,10 +73,7 @@ class Soteria(Defense):
     def layers(self, victim: Victim, images: Tensor) -> list[str]:
         """The defended layers: the one that was chosen, or those that give the logits of images (B, C, H, W)."""
         _, channels, height, width = images.shape
-        found = [self.layer] if self.layer else list(classifiers(victim.model, (channels, height, width)))
-        for layer in found:
-            check_trained(victim, layer)
-        return found
+        return [self.layer] if self.layer else list(classifiers(victim.model, (channels, height, width)))
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
@@ -88,15 +85,23 @@ class Soteria(Defense):
         return lambda gradient: {name: g.where(kept[name], 0) if name in kept else g for name, g in gradient.items()}
 
 
-def check_trained(victim: Victim, layer: str) -> None:
-    """
+def weight_of(victim: Victim, layer: str) -> str:
+    """The name of a linear layer's trained weight; one that several layers have goes by its first name.
+
     Raises:
-        InputError: this is no linear layer whose weight the victim trains.
+        InputError: this is no linear layer, or its weight is computed from others, or frozen.
     """
     known = [name.removesuffix("weight").removesuffix(".") for name in linear_weights(victim)]
-    if layer not in known:
-        hint = f"choose one of {', '.join(known)}" if known else "it has none; choose another --defense"
-        raise InputError(f"soteria: '{layer}' is no linear layer with a weight that this victim trains; {hint}.")
+    hint = f"choose one of {', '.join(known)}" if known else "choose another --defense, as it trains none"
+    module = dict(victim.model.named_modules(remove_duplicate=False)).get(layer)
+    if not isinstance(module, nn.Linear):
+        raise InputError(f"soteria: '{layer}' is no linear layer of this victim; {hint}.")
+    found = [name for name, parameter in victim.model.named_parameters() if parameter is module.weight]
+    if not found:
+        raise InputError(f"soteria: '{layer}' computes its weight from others, as under weight norm; {hint}.")
+    if found[0] not in victim.trained:
+        raise InputError(f"soteria: '{layer}' is frozen, so nothing of it is sent; {hint}.")
+    return found[0]
 
 
 def linear_weights(victim: Victim) -> Iterator[str]:
@@ -113,12 +118,12 @@ def pruned(ratios: Tensor, live: Tensor, rate: float) -> Tensor:
     return torch.zeros_like(live).index_fill(0, smallest, True)
 
 
-def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) -> tuple[Tensor, Tensor]:
+def sensitivities(victim: Victim, theta: Gradient, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
     """How strongly the input features of a linear layer depend on the images, relative to their size.
 
     Args:
         theta: the weights.
-        weight: the name of the layer's weight.
+        layer: its name.
         images: (B, C, H, W), normalized.
 
     Returns:
@@ -126,20 +131,21 @@ def sensitivities(victim: Victim, theta: Gradient, weight: str, images: Tensor) 
         such as tokens; (F,) bool: whether r_f is nonzero anywhere.
 
     Raises:
-        InputError: the model uses the weight without calling the layer.
+        InputError: the model does not call the layer, or not on what depends on the images.
     """
-    layer = victim.model.get_submodule(weight.removesuffix("weight").removesuffix("."))
+    module = victim.model.get_submodule(layer)
     images = images.detach().requires_grad_()
     with torch.enable_grad():
-        seen = victim.entering({weight: layer}, {name: p.detach() for name, p in theta.items()}, images)
+        seen = victim.entering({layer: module}, {name: p.detach() for name, p in theta.items()}, images)
     if not seen:
-        name = weight.removesuffix(".weight")
-        raise InputError(f"soteria: the victim never calls '{name}' as a layer, as inside attention; choose another.")
-    r = seen[weight].reshape(len(images), -1)  # (B, P F): the inputs at every position
+        raise InputError(f"soteria: the victim never calls '{layer}' as a layer, as inside attention; choose another.")
+    if not seen[layer].requires_grad:
+        raise InputError(f"soteria: what enters '{layer}' does not depend on the images; choose another.")
+    r = seen[layer].reshape(len(images), -1)  # (B, P F): the inputs at every position
     gradients = gradient_norms(r, images)
     r = r.detach()
     ratios = gradients / (r.abs() + EPS)
-    F = seen[weight].shape[-1]
+    F = seen[layer].shape[-1]
     return ratios.view(-1, F).sum(0), (r != 0).view(-1, F).any(0)
 
 

@@ -144,7 +144,7 @@ def test_a_parametrized_classifier_has_no_plain_weight_to_read():
     images = torch.rand(B, *SHAPE)
     with pytest.raises(
         InputError,
-        match="'classifier' is no linear layer with a weight that this victim trains; choose one of projector",
+        match="'classifier' computes its weight from others, as under weight norm; choose one of projector",
     ):
         gibench.capture(Parametrized(), images, LABELS, defense="soteria:0.3")
 
@@ -152,6 +152,46 @@ def test_a_parametrized_classifier_has_no_plain_weight_to_read():
 def test_soteria_prunes_the_layer_that_makes_the_logits():
     update = gibench.capture(build(Net, seed=0), torch.rand(B, *SHAPE), LABELS, defense="soteria:0.5").update
     assert (update["classifier.weight"] == 0).all(0).sum() >= 16
+
+
+@pytest.mark.parametrize(("make", "weight"), [(Tied, "projector.weight"), (Named, "classifier.weight")])
+def test_soteria_prunes_a_weight_that_goes_by_another_name(make, weight):
+    images = torch.rand(B, *SHAPE, generator=torch.Generator().manual_seed(1))
+    plain, pruned = (gibench.capture(build(make, seed=0), images, LABELS, defense=d) for d in (None, "soteria:0.5"))
+    zeros = [(observation.update[weight] == 0).all(0) for observation in (plain, pruned)]
+    live = int((~zeros[0]).sum())
+    assert int(zeros[1].sum() - zeros[0].sum()) == live // 2
+
+
+class Positions(Net):
+    """A layer of which only the size of the images matters."""
+
+    def __init__(self):
+        super().__init__()
+        self.place = nn.Linear(2, 64)
+
+    def forward(self, x):
+        return self.classifier(self.body(x) + self.place(x.new_ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("make", "layer", "seen"),
+    [
+        (Net, "projector", "the victim never calls 'projector' as a layer"),
+        (Net, "body.0", "'body.0' is no linear layer of this victim; choose one of classifier, projector"),
+        (Positions, "place", "what enters 'place' does not depend on the images"),
+    ],
+)
+def test_soteria_at_a_layer_without_images_is_refused_by_its_own_line(make, layer, seen):
+    with pytest.raises(InputError, match=seen) as refused:
+        gibench.capture(make(), torch.rand(B, *SHAPE), LABELS, defense=f"soteria:0.3:{layer}")
+    assert "\n" not in str(refused.value)
+
+
+def test_soteria_at_a_layer_that_leaves_nothing_is_refused():
+    """The projector is called, but nothing comes of it."""
+    with pytest.raises(InputError, match=r"soteria:0\.3:projector changes nothing"):
+        gibench.capture(Projected(), torch.rand(B, *SHAPE), LABELS, defense="soteria:0.3:projector")
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,9 @@ def test_labels_are_read_from_a_trained_classifier_or_refused(name, images):
 
 
 def test_soteria_needs_a_trained_layer(images):
-    with pytest.raises(InputError, match="is no linear layer with a weight that this victim trains; it has none"):
+    with pytest.raises(
+        InputError, match="'head' is frozen, so nothing of it is sent; choose another --defense, as it trains none"
+    ):
         sent(frozen(all_but_the_biases), images, defense=open_defense("soteria:0.3"))
 
 
