@@ -210,12 +210,22 @@ class Attack(LightningModule):
     def admit(self, observation: Observation) -> Observation:
         """The observation as the attack uses it: checked, with the labels that its label method reads.
 
+        The first one of a victim finds its gradient paths, and takes them once.
+
         Raises:
-            InputError: as `check` and the label method.
+            InputError: as `check`, the label method and `GradientPaths.probe`.
         """
         if self.label_method is not None:
             observation = infer(observation, self.label_method)
         self.check(observation)
+        if self.paths is None or self.paths.victim is not observation.victim:
+            local = observation.knowledge.local
+            if self.match == "aga":
+                warn_of_average(local)
+                local = None
+            weights = [*observation.victim.model.parameters(), *observation.victim.model.buffers()]
+            weights += self.prior.parameters() if self.prior else []
+            self.paths = GradientPaths.probe(observation, local, Compiler(self.compiling, weights))
         return observation
 
     def begin(self, observations: Sequence[Observation]) -> None:
@@ -225,15 +235,7 @@ class Attack(LightningModule):
             InputError: as `admit`.
         """
         observations = [self.admit(observation) for observation in observations]
-        first = observations[0]
-        if self.paths is None or self.paths.victim is not first.victim:
-            local = first.knowledge.local
-            if self.match == "aga":
-                warn_of_average(local)
-                local = None
-            weights = [*first.victim.model.parameters(), *first.victim.model.buffers()]
-            weights += self.prior.parameters() if self.prior else []
-            self.paths = GradientPaths.probe(first, local, Compiler(self.compiling, weights))
+        assert self.paths is not None, "admitted observations have paths"
         self.session = Session(self, observations, self.paths)
         self.session.start()
 

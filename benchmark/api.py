@@ -30,7 +30,9 @@ from victims.losses.base import Function, as_loss
 from victims.names import nearest
 from victims.observation import Observation
 from victims.preprocessing import Preprocessing, declared
-from victims.victim import Victim, build, copied
+from victims.trial import trial
+from victims.victim import Victim, build
+from victims.wrappers import inside, unwrapped
 
 WEIGHTS_DIR = Path("weights")
 SPACE_MEAN, SPACE_STD = 0.5, 0.25  # of pixels, where no data set says it: attacks search in what these normalize
@@ -85,7 +87,7 @@ def capture(
         if values is not None and len(values) != channels:
             raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
     if mean is None and std is None:
-        preprocessing = (declared(model) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
+        preprocessing = (declared(inside(model)) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
     else:
         preprocessing = Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
     named = defense if isinstance(defense, str) else "+".join(type(part).__name__ for part in parts(defense))
@@ -101,16 +103,13 @@ def capture(
     plain = partial(make, model)
     if defense:
         channels, height, width = images.shape[1:]
-        protect = partial(defense.model, copied(model), (channels, height, width))
+        protect = partial(defense.model, unwrapped(model), (channels, height, width))
         model = build(protect, seed=seed)
     victim = make(model)
     victim.to(next(iter(victim.parameters.values())).device)
-    with torch.no_grad():
-        nothing = torch.zeros_like(images[:1], device=victim.mean.device, dtype=victim.mean.dtype)
-        logits = victim.logits(victim.parameters, victim.normalize(nothing))  # replaces the input that a model kept
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise InputError("the model is no classifier; give one that returns logits (B, K).")
-    classes = logits.shape[-1]
+    fix = "give mode='eval'" if mode != "eval" else "give another model"
+    name = f"{type(inside(model)).__name__} in {mode} mode"
+    _, classes = trial(victim, images.shape[1:], name, "give images or a model that fit", fix)
     if labels.is_floating_point() and labels.shape[-1] != max(2, classes):
         raise InputError(f"labels have {labels.shape[-1]} probabilities each; the model has {classes} classes.")
     lowest, highest = (0, 0) if labels.is_floating_point() else (int(labels.min()), int(labels.max()))

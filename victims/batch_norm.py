@@ -1,5 +1,7 @@
 """Batch norm in train mode, differentiable twice under `vmap`."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,11 +25,12 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...)."""
         over, channels = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
-        centered = x - x.mean(over, keepdim=True)
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch's layer under autocast
+        centered = wide - wide.mean(over, keepdim=True)
         y = centered * (centered.square().mean(over, keepdim=True) + self.eps).rsqrt()
         if self.weight is not None:
             y = torch.addcmul(self.bias.view(channels), y, self.weight.view(channels))
-        return self.after(y)
+        return self.after(y.to(x.dtype))
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm | BatchNorm]:
@@ -36,8 +39,22 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm | BatchNorm]:
 
 
 def use_batch_statistics(model: nn.Module) -> None:
-    """Replace every batch-norm layer that is in train mode, in place; parameters keep their names."""
+    """Replace batch-norm layers that are in train mode, in place; parameters keep their names."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, _BatchNorm) and child.training:
+            if isinstance(child, _BatchNorm) and child.training and is_plain(child):
                 setattr(module, name, BatchNorm(child))
+
+
+@torch.no_grad()
+def is_plain(layer: _BatchNorm) -> bool:
+    """Whether `BatchNorm` computes the same: not where a subclass, a hook or a parametrization does something else."""
+    if set(layer._parameters) != {"weight", "bias"} or layer._forward_hooks or layer._forward_pre_hooks:
+        return False
+    if type(layer).forward is _BatchNorm.forward or isinstance(layer, nn.SyncBatchNorm):
+        return True
+    try:
+        x = torch.rand(4, layer.num_features, 3, 3).to(layer.running_mean)
+        return torch.allclose(deepcopy(layer)(x.clone()), BatchNorm(layer)(x), rtol=1e-3, atol=1e-5)
+    except Exception:  # of the subclass's own forward
+        return False

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
+from victims.elementary import use_elementary_layers
 from victims.errors import InputError
 from victims.losses.base import Loss, classification_loss
 from victims.losses.cross_entropy import CrossEntropy
 from victims.preprocessing import Preprocessing
+from victims.wrappers import copied, unwrapped
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
@@ -42,8 +44,9 @@ class LossTerm(nn.Module):
 class Victim:
     """A model with its weights, its mode, its loss and its public preprocessing.
 
-    The model is copied, and only called through `functional_call`, on copies of its buffers. Its batch-norm layers that
-    are in train mode normalize by the batch and keep no running statistics. So a forward pass changes nothing.
+    The model is copied, out of its wrappers, and only called through `functional_call`, on copies of its buffers. Its
+    batch-norm layers that are in train mode normalize by the batch and keep no running statistics. So a forward pass
+    changes nothing.
 
     Attributes:
         trained: names of the parameters that the client trains and shares: those that require gradients in the model.
@@ -75,14 +78,11 @@ class Victim:
             loss: the client's; by default cross-entropy.
 
         Raises:
-            InputError: the model trains no parameter.
+            InputError: the model trains no parameter, or cannot be copied, see `check_model`.
         """
-        self.model = copied(model)
+        self.model = unwrapped(model)
         set_mode(self.model, training)
-        module: Any
-        for module in self.model.modules():
-            if getattr(module, "inplace", False) is True:
-                module.inplace = False  # the output of the layer before may be recorded, so it must not change
+        use_elementary_layers(self.model)
         self.running: Statistics = {
             name: torch.stack([layer.running_mean, layer.running_var])
             for name, layer in batch_norms(self.model).items()
@@ -93,7 +93,7 @@ class Victim:
         self.trained = frozenset(trained_parameters(self.model))
         self.model.requires_grad_(False)
         self.criterion = copied(loss or CrossEntropy()).requires_grad_(False)
-        dtype = next(self.model.parameters()).dtype
+        dtype = main_type(self.model)
         space = Preprocessing(mean, std)
         self.preprocessing = preprocessing or space
         self.mean, self.std = space.tensors(dtype)
@@ -153,11 +153,11 @@ class Victim:
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits of normalized images (B, C, H, W). What is among `parameters` replaces the model's own."""
-        return functional_call(self.model, self._tensors(parameters), (self.enter(images),))
+        return functional_call(self.model, self._tensors(parameters), (self.enter(images).clone(),))
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The client's loss on normalized images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
-        entering = self.enter(images)
+        entering = self.enter(images).clone()  # a model may write into them
         return client_loss(self.model, self.criterion, self.penalties, self._tensors(parameters), entering, labels)
 
     def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -204,30 +204,6 @@ def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Sta
     return {name: torch.stack([x.mean(1), x.var(1, correction=correction)]) for name, x in inputs.items()}
 
 
-def copied(model: M) -> M:
-    """A deep copy; of what a forward pass left in its layers only the values, for torch copies no tensor's history."""
-    values: dict[int, Any] = {}
-    seen: set[int] = set()
-    left: list[Any] = [vars(module) for module in model.modules()]
-    while left:
-        kept = left.pop()
-        if id(kept) in seen:
-            continue
-        seen.add(id(kept))
-        if isinstance(kept, Mapping):
-            left += kept.values()
-        elif isinstance(kept, list | tuple):
-            left += kept
-        elif isinstance(kept, Tensor):
-            try:
-                value = kept.detach()
-            except RuntimeError:  # it belongs to a `vmap` that has ended, and has no value any more
-                values[id(kept)] = torch.empty(0)
-            else:
-                values |= {} if kept.is_leaf else {id(kept): value}
-    return deepcopy(model, values)
-
-
 def set_mode(model: nn.Module, training: bool | None) -> None:
     """Put a model into train or eval mode; None leaves every layer in its own."""
     if training is not None:
@@ -261,6 +237,14 @@ def trained_parameters(model: nn.Module) -> list[str]:
             "call requires_grad_() on those that the client trains."
         )
     return trained
+
+
+def main_type(model: nn.Module) -> torch.dtype:
+    """The floating point type of most of a model's numbers, which its images have; single layers may have others."""
+    counts: dict[torch.dtype, int] = {}
+    for p in model.parameters():
+        counts[p.dtype] = counts.get(p.dtype, 0) + p.numel()
+    return max(counts, key=lambda dtype: counts[dtype])
 
 
 def penalties(model: nn.Module) -> list[str]:

@@ -20,8 +20,9 @@ from attacks.engine.compiled import Compiler, Function
 from attacks.engine.distances import cosine, squared_l2
 from attacks.engine.factored_gradients import Layers, plain_layers
 from victims.client import GradientFn, LocalTraining, mean_direction
-from victims.errors import Notice
+from victims.errors import InputError, Notice
 from victims.observation import Observation
+from victims.trial import said
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
 AGREE = 1e-6  # relative, in float64
@@ -106,11 +107,17 @@ class GradientPaths:
 
     @classmethod
     def probe(cls, observation: Observation, local: LocalTraining | None, compiler: Compiler) -> "GradientPaths":
-        """Find the paths for the victim of an observation, on random images of its shape."""
+        """Find the paths for the victim of an observation, on random images of its shape.
+
+        Raises:
+            InputError: see `admit`.
+        """
         case = observation.victim, observation.image_shape, observation.batch_size
         layers = None if local else find_layers(*case)
         needed = layers is None or bool(observation.knowledge.statistics)
-        return cls(observation.victim, local, layers, needed and vectorizes(*case, local), compiler)
+        found = cls(observation.victim, local, layers, needed and vectorizes(*case, local), compiler)
+        found.admit(*case[1:])
+        return found
 
     def choose(self, n: int, evaluations: int) -> GradientPath:
         """The fastest path for n dummy batches at once, as measured.
@@ -125,6 +132,28 @@ class GradientPaths:
         vectorized = self.vectorized and n > 1  # one batch is faster without
         gradient = partial(victim_gradients, self.victim, local=self.local, vectorized=vectorized)
         return GradientPath("vectorized" if vectorized else "plain", gradient, compiler)
+
+    def admit(self, image_shape: tuple[int, int, int], batch_size: int) -> None:
+        """Take every path that a run may choose, with its batch size and in its precision.
+
+        Raises:
+            InputError: the costs have no gradients in the images.
+        """
+        most = self.at_once(batch_size, 1) or 2
+        for n in {1, min(2, most)}:
+            path = self.choose(n, 1)
+            x = torch.rand(n, batch_size, *image_shape, generator=torch.Generator().manual_seed(0))
+            images = self.victim.normalize(x.to(self.victim.mean)).requires_grad_()
+            labels = torch.zeros(n, batch_size, dtype=torch.long, device=images.device)
+            try:
+                cost_gradient(path.gradient, self.victim, images, labels)
+            except torch.OutOfMemoryError:  # a stage takes smaller chunks then
+                continue
+            except Exception as error:  # of the model's own operations too
+                raise InputError(
+                    f"the {path.name} gradient of {type(self.victim.model).__name__} for batches of {batch_size} "
+                    f"cannot be matched ({said(error)}); choose another --victim or --batch."
+                ) from None
 
     def at_once(self, batch_size: int, population: int) -> int | None:
         """How many dummy batches to evaluate at once on this device; None for all."""
@@ -158,16 +187,19 @@ class Probe:
         when they are differentiated twice.
 
         Raises:
-            RuntimeError, ValueError: the path cannot run this victim.
+            Exception: the path cannot run this victim.
         """
         plain = partial(victim_gradients, self.victim, local=local, vectorized=False)
-        fast, exact = (self._cost_gradient(gradient) for gradient in (path, plain))
+        case = self.victim, self.images, self.labels
+        fast, exact = (cost_gradient(gradient, *case) for gradient in (path, plain))
         return bool((fast - exact).norm() <= AGREE * exact.norm())
 
-    def _cost_gradient(self, path: PathFn) -> Tensor:
-        target = {name: p.expand(2, *p.shape) for name, p in self.victim.parameters.items()}
-        dummy = path(self.images, self.labels)
-        return torch.autograd.grad((cosine(dummy, target) + squared_l2(dummy, target)).sum(), self.images)[0]
+
+def cost_gradient(path: PathFn, victim: Victim, images: Tensor, labels: Tensor) -> Tensor:
+    """The gradient in n dummy batches of costs, against the victim's weights as if they had been received."""
+    target = {name: p.expand(len(images), *p.shape) for name, p in victim.parameters.items()}
+    dummy = path(images, labels)
+    return torch.autograd.grad((cosine(dummy, target) + squared_l2(dummy, target)).sum(), images)[0]
 
 
 def vectorizes(
@@ -183,8 +215,8 @@ def vectorizes(
         if probe.agrees(partial(victim_gradients, probe.victim, local=local), local):
             return True
         reason = "torch.func and plain autograd disagree on this victim's second derivative"
-    except RuntimeError as error:
-        reason = f"torch.func cannot run this victim ({str(error).strip().splitlines()[0]})"
+    except Exception as error:  # of torch, or of the model, which may look at values
+        reason = f"torch.func cannot run this victim ({said(error)})"
     warnings.warn(f"{reason}; continuing with one instance after another.", Notice, stacklevel=2)
     return False
 
@@ -204,6 +236,6 @@ def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: i
         if not probe.agrees(cast(PathFn, layers.gradient)):
             return None
         spared = layers.gradient(probe.images, probe.labels).spared(batch_size)
-    except (RuntimeError, ValueError):  # a layer that is called twice or not at all
+    except Exception:  # a layer that is called twice or not at all, or what a model raises
         return None
     return Layers(victim, modules, spared)

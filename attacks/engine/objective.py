@@ -116,7 +116,8 @@ class Objective:
 
     def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor) -> Tensor:
         dummy = by_round(self.victim, chunk.transform(chunk.path.gradient(images, labels)))
-        return reduce(torch.add, map(self.distance, dummy, chunk.targets))
+        cost = reduce(torch.add, map(self.distance, dummy, chunk.targets))
+        return cost.to(images.dtype)  # single layers may have another type than the images
 
     def _of_chunks(self, function: Function, stage: Stage, variables: Variables) -> list[Tensor]:
         """The concatenated results of a function of every chunk; chunks are halved whenever memory runs out.

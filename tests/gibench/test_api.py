@@ -209,7 +209,7 @@ def test_what_is_no_batch_is_refused(model, batch):
     for wrong in ((images.numpy(), labels), (images, labels.tolist()), (images[:0], labels[:0]), (images, labels > 1)):
         with pytest.raises(gibench.InputError, match="give"):
             gibench.capture(model, *wrong)
-    with pytest.raises(gibench.InputError, match="no classifier"):
+    with pytest.raises(gibench.InputError, match="no logits"):
         gibench.capture(nn.Conv2d(3, 3, 1), images, labels)
 
 

@@ -17,6 +17,7 @@ from attacks.engine.gradients import vectorizes, victim_gradients
 from benchmark.registry import find as registered
 from victims import by_name
 from victims.classifier import classifiers
+from victims.elementary import Hardsigmoid
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
 from victims.victim import Victim, build
@@ -156,10 +157,15 @@ class Deep(Flat):
 
 
 class Once(Flat):
-    """torch has no second derivative of this."""
+    """torch has no second derivative of this, which the update's derivative needs behind a trained layer."""
 
     def forward(self, x):
-        return super().forward(hardsigmoid(x))
+        return hardsigmoid(super().forward(x))
+
+
+class Eleven(Flat):
+    def __init__(self, *, image_shape, num_classes):
+        super().__init__(image_shape=image_shape, num_classes=num_classes + 1)
 
 
 class Always(Flat):
@@ -181,11 +187,12 @@ class NoDropout(Flat):
     [
         (Broken, False, "KeyError"),
         (Once, False, "hardsigmoid_backward is not implemented"),
-        (Pair, False, "no logits for 10 classes"),
-        (Pixels, True, "no logits for 10 classes"),
+        (Pair, False, "returns a tuple of 2, no logits"),
+        (Pixels, True, "returns a tensor (2, 3, 8, 8), no logits"),
         (Functional, True, "--victim-mode eval"),
         (Deep, True, "--victim-mode eval"),
         (Always, False, "another --victim"),
+        (Eleven, False, "logits for 11 classes, not 10"),
     ],
 )
 def test_what_cannot_be_a_victim_is_refused(model, training, expected):
@@ -286,9 +293,9 @@ def test_attention_is_differentiated_twice(make, fused_attention):
 
 def test_hard_sigmoids_are_replaced_by_equal_ones_with_a_second_derivative():
     x = torch.linspace(-5, 5, 201, dtype=torch.float64)
-    torch.testing.assert_close(by_name.Hardsigmoid()(x), nn.Hardsigmoid()(x))
+    torch.testing.assert_close(Hardsigmoid()(x), nn.Hardsigmoid()(x))
     plain = build(torchvision.models.mobilenet_v3_small, num_classes=10, seed=0).eval()
-    taken = make_one("torchvision:mobilenet_v3_small")
+    taken = Victim(make_one("torchvision:mobilenet_v3_small"), mean=(0.0,) * 3, std=(1.0,) * 3).model
     assert any(isinstance(m, nn.Hardsigmoid) for m in plain.modules())
     assert not any(isinstance(m, nn.Hardsigmoid) for m in taken.modules())
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

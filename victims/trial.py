@@ -1,0 +1,172 @@
+"""A victim is tried once, on two images of noise, before anything is computed from private ones."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+
+from victims.errors import InputError, Notice
+from victims.victim import Victim, gradient
+
+STEP, CLOSE, TRIES = 1e-7, 1e-2, 3  # of finite differences; in one try a kink, as of ReLU, may lie between the two
+
+
+def trial(victim: Victim, image_shape: Sequence[int], name: str, other: str, fix: str) -> tuple[int, ...]:
+    """The shape of the victim's output for two images, empty if it is no tensor; the victim is not changed.
+
+    What is tried is what an attack does by plain autograd: the update's derivative in the pixels. A Notice says if the
+    victim does not see all pixels.
+
+    Args:
+        name: of the model, for messages.
+        other: what to do about a model that cannot take the images.
+        fix: what to do about one that can, but not in this mode.
+
+    Raises:
+        InputError: it cannot take the images, is not the same in every pass, or has no update that an attack can match.
+    """
+    noise = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    images = victim.normalize(noise.to(victim.mean)).requires_grad_()
+    size = " x ".join(str(side) for side in image_shape)
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        try:
+            logits = victim.logits(victim.parameters, images)
+        except NotImplementedError as error:
+            held = next((f", such as its {key}" for key, _ in victim.model.named_children()), "")
+            raise InputError(f"{name} has no forward ({said(error)}); give the network that it trains{held}.") from None
+        except Exception as error:  # a model may refuse images by any exception
+            raise InputError(f"{name} cannot take {size} images ({said(error)}); {other}.") from None
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+            raise InputError(
+                f"{name} returns {described(logits)}, no logits (2, K) of two images; {fix}, or write a module whose "
+                "forward returns them alone."
+            )
+        drew = not torch.equal(before, torch.get_rng_state())
+        again = victim.logits(victim.parameters, images)
+    if drew:
+        raise InputError(f"{name} draws random numbers, as dropout does; its gradient cannot be repeated; {fix}.")
+    if not torch.allclose(logits, again, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise InputError(
+            f"{name} gives other logits for the same images in a second pass: it draws random numbers, or changes what "
+            f"is no buffer; {fix}."
+        )
+    check_derivative(victim, images, name)
+    if (functions := own_functions(logits)) and not is_derivative(victim, images):
+        warnings.warn(
+            f"{name} has operations with their own backward ({', '.join(functions)}), of which the derivative that an "
+            "attack follows is not the true one; their derivative is missing, or meant to be another.",
+            Notice,
+            stacklevel=2,
+        )
+    (of_logits,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
+    seen = torch.zeros_like(images[0, 0]) if of_logits is None else of_logits.abs().sum((0, 1))
+    rows, columns = int((seen > 0).any(1).sum()), int((seen > 0).any(0).sum())
+    if (rows, columns) not in (
+        (0, 0),
+        tuple(image_shape[1:]),
+    ):  # with a classifier that starts at zero none can be measured
+        warnings.warn(
+            f"{name} sees {rows} of {image_shape[1]} rows and {columns} of {image_shape[2]} columns of the images; "
+            "its update holds nothing of the others.",
+            Notice,
+            stacklevel=2,
+        )
+    return tuple(logits.shape)
+
+
+def check_derivative(victim: Victim, images: Tensor, name: str) -> None:
+    """Refuse a victim whose update cannot be computed, or has no derivative in the pixels.
+
+    Raises:
+        InputError: says which, and what torch says.
+    """
+    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    try:
+        update = gradient(victim, images, labels, create_graph=True)
+    except Exception as error:  # of the model's own operations too
+        if "torch.utils.checkpoint" in str(error):
+            raise InputError(
+                f"{name} recomputes layers in its backward pass (torch.utils.checkpoint), where the client's weights "
+                "are gone; switch checkpointing off, the gradient is the same."
+            ) from None
+        raise InputError(
+            f"the gradient of {name} cannot be computed ({said(error)}); check that its own training step runs."
+        ) from None
+    if not any(g.any() for g in update.values()):
+        raise InputError(f"the gradient of {name} is zero: none of its trained parameters changes the loss.")
+    matched = torch.stack([g.square().sum() for g in update.values()]).sum()
+    try:
+        reached = matched.requires_grad and torch.autograd.grad(matched, images, allow_unused=True)[0] is not None
+    except Exception as error:
+        raise InputError(
+            f"the gradient of {name} cannot be differentiated ({said(error)}); replace that operation by one that "
+            "torch differentiates twice."
+        ) from None
+    if not reached:
+        raise InputError(
+            f"the gradient of {name} has no derivative in the pixels: detach(), no_grad() or a choice such as argmax "
+            "cuts it off; remove that."
+        )
+
+
+def own_functions(logits: Tensor) -> list[str]:
+    """The names of the operations, of those that made the logits, whose backward is written in Python."""
+    found: dict[str, None] = {}
+    left, seen = [logits.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction):
+            found[type(node).__name__.removesuffix("Backward")] = None
+        left += [before for before, _ in node.next_functions]
+    return list(found)
+
+
+def is_derivative(victim: Victim, images: Tensor) -> bool:
+    """Whether what torch gives as derivative of the update's norm is that of finite differences, in float64.
+
+    Torch does not see that a backward has none. True where the victim cannot be computed in float64.
+    """
+    exact = deepcopy(victim).to(images.device, torch.float64)
+    x, labels = images.detach().double(), torch.zeros(len(images), dtype=torch.long, device=images.device)
+
+    def norm2(x: Tensor, create_graph: bool = False) -> Tensor:
+        update = gradient(exact, x, labels, create_graph=create_graph)
+        return torch.stack([g.square().sum() for g in update.values()]).sum()
+
+    draws = torch.Generator().manual_seed(0)
+    try:
+        (slope,) = torch.autograd.grad(norm2(x.requires_grad_(), create_graph=True), x)
+        x = x.detach()
+        for _ in range(TRIES):
+            step = STEP * torch.randn(x.shape, generator=draws, dtype=x.dtype).to(x.device)
+            difference = (norm2(x + step) - norm2(x - step)) / 2
+            if (difference - (slope * step).sum()).abs() <= CLOSE * STEP * slope.norm():
+                return True
+    except RuntimeError:
+        return True
+    return False
+
+
+def said(error: Exception) -> str:
+    """What an exception says, in one line."""
+    return shorten(f"{type(error).__name__}: {error}", 160)
+
+
+def described(output: Any) -> str:
+    """What a model returned instead of logits."""
+    if isinstance(output, Tensor):
+        return f"a tensor {tuple(output.shape)}"
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} of {', '.join(map(str, output))}"
+    if isinstance(output, tuple | list):
+        return f"a {type(output).__name__} of {len(output)}"
+    return f"a {type(output).__name__}"
