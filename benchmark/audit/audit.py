@@ -96,6 +96,7 @@ def audit(
         raise InputError(f"minutes is {minutes}; give a finite number above 0.")
     reproducible()
     warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # and none is expected here
+    warnings.filterwarnings("once", ".*there under several names", Notice)  # not by every attack
     began = time.monotonic()
     arrange(images, labels, out / "images" / "test", classes)
     module, colon, name = model.partition(":")

@@ -1,9 +1,12 @@
 """The judge: scores what an attack returned against the private batch, and keeps rows, pictures and curves."""
 
+import hashlib
 import math
 import resource
 import sys
 import time
+import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -22,7 +25,8 @@ from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
 from leaderboard.rows import Row
 from leaderboard.run_folder import RunFolder
-from victims.data.base import ImageData
+from victims.data.base import ImageData, some
+from victims.errors import Notice
 
 RowMaker = Callable[..., Row]
 """Row with everything filled in that is the same for the whole run."""
@@ -53,7 +57,16 @@ class Judge:
         """Ids and images (N, C, H, W) of all readable images of the attacked split, as uint8; see `Gallery`."""
         readable = self.data.readable(range(len(self.data)))
         images = torch.stack([(self.data[i][0] * 255).round().byte() for i in readable])
-        return [self.data.ids[i] for i in readable], images
+        ids = [self.data.ids[i] for i in readable]
+        if several := copies(ids, images):
+            count = "a picture is" if len(several) == 1 else f"{len(several)} pictures are"
+            warnings.warn(
+                f"in {self.data.name} {count} there under several names, such as {some(several[0])}: IIP takes one for "
+                "the other, and intervals take them for different images.",
+                Notice,
+                stacklevel=2,
+            )
+        return ids, images
 
     def start(self, device: torch.device) -> None:
         """The attack begins with the group."""
@@ -147,6 +160,14 @@ def reports(judge: Judge) -> LambdaCallback:
         on_train_end=lambda trainer, attack: judge.finish(),
         on_exception=lambda trainer, attack, exception: judge.stop(),
     )
+
+
+def copies(ids: Sequence[str], images: Tensor) -> list[list[str]]:
+    """The names of every picture that is there under several: ids and images (N, C, H, W), uint8."""
+    named = defaultdict(list)
+    for sample_id, image in zip(ids, images, strict=True):
+        named[hashlib.sha256(image.numpy()).digest()].append(sample_id)
+    return [names for names in named.values() if len(names) > 1]
 
 
 def wait(pending: Sequence[Future[None]]) -> None:

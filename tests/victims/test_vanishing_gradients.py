@@ -103,3 +103,11 @@ def test_one_logit_and_several_rounds():
         assert not vanishing(single, images, torch.tensor([8]))
         rounds = Victim(Rounds([Margin(30.0), Margin(margin)]), **PLAIN)
         assert bool(vanishing(rounds, images, labels)) == certain
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_nothing_is_said(dtype):
+    """A thousand roundings are more than any probability there: every image would be called certain."""
+    images, labels = one_image()
+    for margin in (0.0, 20.0):
+        assert vanishing(Victim(Margin(margin).to(dtype), **PLAIN), images.to(dtype), labels) is None

@@ -3,7 +3,9 @@
 import json
 from threading import Event
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from attacks.ig import IG
 from benchmark.__main__ import main
@@ -79,3 +81,15 @@ def test_rows_say_how_gradients_were_computed(restarts, path, run, tmp_path):
     assert run(f"--restarts={restarts}", "--tasks=1") == 0
     (file,) = tmp_path.glob("*/rows.jsonl")
     assert {json.loads(line)["gradient_path"] for line in file.read_text().splitlines()} == {path}
+
+
+def test_copies_of_a_picture_are_named_once(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    pictures = {name: Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)) for name in "abc"}
+    (tmp_path / "mine" / "test" / "k").mkdir(parents=True)
+    for name, picture in {**pictures, "copy of a": pictures["a"]}.items():
+        picture.save(tmp_path / "mine" / "test" / "k" / f"{name}.png")
+    options = ["--attack=ig", "--victim=lenet", "--size=16", "--batch=1", "--steps=2", "--devices=1", "--wandb=off"]
+    assert main(["run", *options, "--tasks=2", f"--data=folder:{tmp_path / 'mine'}", f"--out={tmp_path}"]) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "several names" in line]
+    assert "in folder a picture is there under several names, such as test-k-a.png, test-k-copy of a.png" in said
