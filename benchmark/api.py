@@ -23,7 +23,7 @@ from defenses.base import Defense, parts
 from leaderboard.options import Options
 from priors import by_name as priors_by_name
 from priors.base import Prior
-from victims.choices import TRAINING, Mode
+from victims.choices import TRAINING, Amp, Mode
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.losses.base import Function, as_loss
@@ -53,6 +53,7 @@ def capture(
     mini_batch: int | None = None,
     clients: int = 1,
     optimizer: str = "sgd",
+    amp: Amp = "none",
     seed: int = 0,
     task: str = "task",
     **knowledge: Any,
@@ -71,6 +72,7 @@ def capture(
         lr: learning rate of local training (FedAvg); None shares the gradient of the batch (FedSGD).
         epochs, mini_batch, clients, optimizer: of local training, see `LocalTraining`; `sgd:0.9:1e-4` has momentum 0.9
             and weight decay 1e-4, `adam` and `adamw` are there too.
+        amp: mixed precision of the client, `bf16` or `fp16`.
         seed: of the defense's randomness.
         task: the name of the batch; the attacker knows it, and its starting points depend on it.
         knowledge: what the attacker is declared to know: `give_labels`, `adapt`, `bn`, `know_lr`, see `Client`.
@@ -120,7 +122,7 @@ def capture(
     how: dict[str, Any] = {"epochs": epochs, "mini_batch": mini_batch, "clients": clients}
     how["optimizer"] = open_optimizer(optimizer)
     local = None if lr is None else LocalTraining(lr=lr, **how)
-    client = Client(defense=defense, local=local, seed=seed, **knowledge)
+    client = Client(defense=defense, local=local, amp=amp, seed=seed, **knowledge)
     labels = labels if labels.is_floating_point() else labels.long()
     check_effect(client, named, victim, plain, images, labels)
     return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))

@@ -209,6 +209,7 @@ class Config(Options):
             give_labels=self.labels == "given",
             bn=self.bn,
             know_lr=self.know_lr,
+            amp=self.amp,
             seed=self.seed,
         )
 

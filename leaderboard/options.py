@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from victims.choices import Compile, Level, Match, Mode, Resize
+from victims.choices import Amp, Compile, Level, Match, Mode, Resize
 
 Role = Literal["method", "setting", "knowledge", "execution"]
 """What an option decides: how the attack works, what it is run against, what the attacker knows, how it is computed."""
@@ -146,6 +146,12 @@ class Options:
         "0..255 has mean 0 and std 0.00392157; one that normalizes by itself has mean 0 and std 1.",
     )
     std: str | None = option(None, "setting", "Goes with the mean, see there.")
+    amp: Amp = option(
+        "none",
+        "setting",
+        "Mixed precision of the client: its forward pass under `torch.autocast` in `bf16`, or in `fp16` with a scaled "
+        "loss. Weights stay in float32, and the attacker computes in full precision.",
+    )
     lr: float | None = option(
         None,
         "setting",

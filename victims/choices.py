@@ -32,5 +32,8 @@ Match = Literal["aga", "fa"]
   is their sorted order and not the clients' order, which the attacker does not know.
 """
 
+Amp = Literal["none", "bf16", "fp16"]
+"""Mixed precision of a client, see `victims.amp`."""
+
 Compile = Literal["auto", "on", "off"]
 """Whether stages are compiled: on a CPU those long enough to save time (auto), all (on), or none (off)."""

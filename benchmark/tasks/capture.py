@@ -5,7 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from benchmark.tasks.batches import Batch
 from defenses.base import Defense
 from leaderboard.options import Control
-from victims.choices import Level
+from victims.amp import amp_gradient
+from victims.choices import Amp, Level
 from victims.client import GradientFn, LocalTraining, fed_avg, fed_sgd, known_statistics
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
@@ -50,6 +51,7 @@ class Client:
         give_labels: whether the attacker knows the batch's labels.
         bn: which batch-norm statistics of the batch the attacker knows.
         know_lr: whether the attacker knows the learning rate of local training.
+        amp: mixed precision of the client; the attacker computes in full precision.
         seed: of the client's randomness, together with its images and the name of the task.
     """
 
@@ -59,11 +61,13 @@ class Client:
     give_labels: bool = True
     bn: Level = "none"
     know_lr: bool = True
+    amp: Amp = "none"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.bn not in get_args(Level):
-            raise InputError(f"bn is '{self.bn}'; give one of {', '.join(get_args(Level))}.")
+        for name, value, values in (("bn", self.bn, get_args(Level)), ("amp", self.amp, get_args(Amp))):
+            if value not in values:
+                raise InputError(f"{name} is '{value}'; give one of {', '.join(values)}.")
 
 
 def client_update(
@@ -74,6 +78,7 @@ def client_update(
     generator: torch.Generator,
     defense: Defense | None = None,
     local: LocalTraining | None = None,
+    amp: Amp = "none",
 ) -> Gradient:
     """What a client sends: a gradient (FedSGD) or a weight difference (FedAvg), after its defense.
 
@@ -86,7 +91,7 @@ def client_update(
         InputError: the clients of `local` cannot have equal shares of the batch.
     """
     images, labels = on_device(victim, images, labels)
-    gradient_fn: GradientFn = partial(gradient_at, victim)
+    gradient_fn: GradientFn = partial(gradient_at, victim) if amp == "none" else amp_gradient(victim, amp)
     if defense:
         gradient_fn = defense.gradient_fn(gradient_fn, victim, generator)
     if local:
@@ -124,10 +129,9 @@ def capture(
     own = own or deepcopy(victim)
     generator = torch.Generator().manual_seed(private_seed(images, labels, client.seed, task))
     images, labels = on_device(victim, images, labels)
-    with torch.no_grad():
-        logits = own.logits(own.parameters, own.normalize(images))
-    check_loss(own.criterion, logits, labels)
-    update = client_update(own, images, labels, generator=generator, defense=client.defense, local=client.local)
+    check_victims_loss(own, images, labels)
+    how: dict[str, Any] = {"defense": client.defense, "local": client.local, "amp": client.amp}
+    update = client_update(own, images, labels, generator=generator, **how)
     if warning := vanishing(own, images, labels):
         warnings.warn(f"{task}: {warning}", Notice, stacklevel=2)
     norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
@@ -144,6 +148,14 @@ def capture(
     )
     count, channels, height, width = images.shape
     return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
+
+
+def check_victims_loss(victim: Victim, images: Tensor, labels: Tensor) -> None:
+    """As `check_loss`, on the victim's logits of images (B, C, H, W) in [0, 1]."""
+    images, labels = on_device(victim, images, labels)
+    with torch.no_grad():
+        logits = victim.logits(victim.parameters, victim.normalize(images))
+    check_loss(victim.criterion, logits, labels)
 
 
 def on_device(victim: Victim, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

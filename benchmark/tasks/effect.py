@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from benchmark.tasks.capture import Client, client_update
+from benchmark.tasks.capture import Client, check_victims_loss, client_update
 from defenses.base import Chain, Defense, parts
 from victims.errors import InputError
 from victims.victim import Gradient, Victim
@@ -37,10 +37,12 @@ def check_effect(
     chain = sorted(zip(parts(client.defense), named.split("+"), strict=True), key=later)  # in the client's order
     own, draws = deepcopy(victim), torch.Generator()  # a model may keep the images that it is given
 
+    check_victims_loss(own, images, labels)
+
     def sent(first: Iterable[Defense]) -> Gradient:
         draws.manual_seed(0)
         defense = Chain(list(first))
-        return client_update(own, images, labels, generator=draws, defense=defense, local=client.local)
+        return client_update(own, images, labels, generator=draws, defense=defense, local=client.local, amp=client.amp)
 
     update = sent([])
     norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
