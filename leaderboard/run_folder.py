@@ -7,7 +7,7 @@
     curves/TASK.csv                         the attacker's cost by step
     layers/TASK.csv                         equations, rank and error of each layer, by a layer-by-layer attack
     reconstructions/TASK--IMAGE.png         the rebuilt image
-    truth/IMAGE.png                         the private image
+    truth/IMAGE.png                         the private image, once the run is complete
     picture.png, curves.png, layers.png     drawings of the above
     lock                                    host and process that work in the folder, during the run
     processes/RANK                          heartbeat of each process, during the run
