@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.config import Config, dump
-from benchmark.contents import contents
+from benchmark.contents import contents, digests
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
@@ -80,7 +80,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     found = contents(config, data, victim, attack, batches)
     base = config.folder(lpips.available)
     folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
-    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, lpips), lpips, data)
+    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, lpips, digests(found)), lpips, data)
     trainer.callbacks.insert(0, reports(judge))  # type: ignore[attr-defined]
     trainer.logger = CSVLogger(folder.path, name="log")
     done, torn = folder.read_tasks()
@@ -147,7 +147,9 @@ def prepare(base: Path, found: Contents, config: str, held: ExitStack) -> RunFol
         raise InputError(f"cannot write results to {base} ({error.strerror}); choose another --out.") from None
 
 
-def row_maker(config: Config, attack: Attack, preprocessing: Preprocessing, lpips: Lpips) -> RowMaker:
+def row_maker(
+    config: Config, attack: Attack, preprocessing: Preprocessing, lpips: Lpips, digests: dict[str, str]
+) -> RowMaker:
     """Makes rows: everything that is the same for the whole run is filled in."""
     idle = config.control == "mean_image"
     defense = config.make_defense()
@@ -170,7 +172,7 @@ def row_maker(config: Config, attack: Attack, preprocessing: Preprocessing, lpip
     return partial(
         Row,
         protocol=PROTOCOL,
-        settings=asked | used,
+        settings=asked | used | digests,
         axis=defense.axis if defense else {},
         lpips_backbone=lpips.backbone,
         device=device,

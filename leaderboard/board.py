@@ -15,8 +15,11 @@ Sample = tuple[int, str, str]  # seed, task, image
 SETTING = row_keys("setting")
 ATTACKER = row_keys("method", "knowledge")
 IDENTITY = (*SETTING, *ATTACKER, "protocol")
+DIGESTS = tuple(key for key in IDENTITY if key.endswith("_digest"))  # of what can change under one name
 # What the score of a mean image depends on. It does not depend on the attack whose run wrote it.
-MEAN_IMAGE = (*(key for about in abouts().values() if about.of_images for key in about.rows), "control", "protocol")
+# Its `attack_digest` is that of the training images.
+OF_IMAGES = (*(key for about in abouts().values() if about.of_images for key in about.rows), "protocol")
+MEAN_IMAGE = (*OF_IMAGES, "control", "attack_digest")
 
 COUNTS = ("n", "tasks", "diverged", "degenerate", "seconds", "gradient_evaluations")
 OF_PSNR = ("best_in_batch", "psnr_of_others")  # scores of an entry beside those of its metrics
@@ -105,6 +108,14 @@ def metrics(board: Iterable[Entry]) -> dict[str, bool]:
         for name, higher in entry.higher_is_better.items():
             found.setdefault(name, higher)
     return found
+
+
+def telling(alike: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The digests that tell fields of entries apart which are the same otherwise: those that a reader needs to see."""
+    groups = defaultdict(list)
+    for fields in alike:
+        groups[tuple((key, value) for key, value in fields.items() if key not in DIGESTS)].append(fields)
+    return {key for group in groups.values() for key in DIGESTS if len({fields.get(key) for fields in group}) > 1}
 
 
 def identity(row: FlatRow) -> dict[str, Any]:

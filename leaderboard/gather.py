@@ -1,6 +1,7 @@
 """The rows of every run below a folder, and what is missing there."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ def gather(out: Path) -> Gathered:
         found.folders.extend([run.path] * len(whole))
         found.warnings.extend(warnings)
     found.warnings.extend(_unfinished(runs, found))
+    found.rows[:] = _told_apart(found.rows, found.folders)
     if not found.rows:
         raise InputError(f"no rows under {out}: found no whole line in any rows.jsonl or parts/*.jsonl.")
     return found
@@ -54,6 +56,28 @@ def _unfinished(runs: Iterable[RunFolder], found: Gathered) -> list[str]:
         if isinstance(asked, int) and len(done) < asked:
             warnings.append(f"{folder} has rows of {len(done)} of its {asked} tasks; run it again to complete it.")
     return warnings
+
+
+def _told_apart(rows: Sequence[FlatRow], folders: Sequence[Path]) -> list[FlatRow]:
+    """The rows, where runs that disagree about an image of the same name have different data: another `data_digest`."""
+    runs: dict[Path, dict[tuple[str, str], str]] = defaultdict(dict)
+    for row, folder in zip(rows, folders, strict=True):
+        if row["image_digest"]:
+            runs[folder][row["task"], row["image"]] = row["image_digest"]
+    contents: list[dict[tuple[str, str], str]] = []
+    place = dict.fromkeys(folders, 0)
+    for folder in sorted(runs, key=lambda folder: sorted(runs[folder].items())):
+        images = runs[folder]
+        fits = [
+            i for i, known in enumerate(contents) if all(known.get(key, images[key]) == images[key] for key in images)
+        ]
+        place[folder] = fits[0] if fits else len(contents)
+        contents += [] if fits else [{}]
+        contents[place[folder]] |= images
+    return [
+        row | {"data_digest": f"{row['data_digest']}-{place[folder] + 1}"} if place[folder] else row
+        for row, folder in zip(rows, folders, strict=True)
+    ]
 
 
 def _has_numbers(row: FlatRow) -> bool:

@@ -8,12 +8,12 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import ATTACKER, MEAN_IMAGE, SETTING, Entry, Score, entries, metrics, paired
+from leaderboard.board import ATTACKER, DIGESTS, OF_IMAGES, SETTING, Entry, Score, entries, metrics, paired, telling
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically, write_figure
 from leaderboard.table import NOTHING, Table, common, interval, verdict
 
-SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "adapt"))
+SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "defense_digest", "adapt"))
 KINDS = {True: "adaptive", False: "non-adaptive"}
 
 Scores = dict[str, dict[str, Score]]
@@ -152,7 +152,7 @@ def _setting(entry: Entry) -> tuple[Any, ...]:
 
 def _of_images(mean_image: Entry, attack: Entry) -> bool:
     """Whether a mean image was scored on the images of an attack."""
-    return all(mean_image[key] == attack[key] for key in MEAN_IMAGE if key != "control")
+    return all(mean_image[key] == attack[key] for key in OF_IMAGES)
 
 
 def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
@@ -161,7 +161,8 @@ def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
     names = []
     for own in fields:
         alike = [other for other in fields if other["attack"] == own["attack"]]
-        differing = [key for key in ATTACKER if len({other[key] for other in alike}) > 1]
+        hidden = {*DIGESTS} - telling(alike)
+        differing = [key for key in ATTACKER if key not in hidden and len({other[key] for other in alike}) > 1]
         if "prior" in differing and "prior_trained_on" in differing:
             differing.remove("prior_trained_on")  # follows from the prior
         common = set.intersection(*(set(other["options"]) for other in alike))

@@ -69,6 +69,7 @@ class Options:
         "gias",
         "method",
         "The method. Several, with commas between them, are run one after another.",
+        rows=("attack", "attack_digest"),
         alias="method",
     )
     preset: str = option(
@@ -91,6 +92,7 @@ class Options:
         "photograph. From files: `cifar10`, `cifar100`, `tiny_imagenet`, `imagenet`, `ffhq` (class = decade of the "
         "age), `pacs` or `pacs:DOMAIN`, `pacs_imagenet:DOMAIN` (with labels of ImageNet), `folder:PATH` "
         "(`PATH/<class>/*` or `PATH/<split>/<class>/*`).",
+        rows=("data", "data_digest"),
         of_images=True,
     )
     split: str = option(
@@ -114,6 +116,7 @@ class Options:
         "The model: a name from `make list`, any classifier as `torchvision:NAME` (7x7 stem) or `timm:NAME`. "
         "The residual nets and `densenet121` have forms for small images (3x3 stem). R-GAP's `fcn3`, `cnn6`, `cnn6_d` "
         "and `cnn10` have one logit, which tells odd classes from even ones.",
+        rows=("victim", "victim_digest"),
         of_images=True,  # a mean image stands on the board beside the attacks on a victim
     )
     victim_weights: str = option(
@@ -197,6 +200,7 @@ class Options:
         "`noise:STD[:laplacian]`, `clipping:BOUND[:global]`, `sparsification:RATE`, `quantization:LEVELS` (QSGD), "
         "`sign`, `soteria:RATE[:LAYER]`, `dp_sgd:BOUND:NOISE`, `precode[:SIZE[:BETA]]`, `label_confusion:LABELS`. "
         "Several runs: commas between them.",
+        rows=("defense", "defense_digest"),
     )
     adapt: bool = option(
         True,
@@ -214,7 +218,7 @@ class Options:
         "The generator of attacks that need one: a name from `make priors` (shipped, or published weights that lie in "
         "`WEIGHTS/priors/`); `ARCHITECTURE:FILE` in the layout of its authors (`stylegan2:my.pt`); a `.safetensors` "
         "file written by `prior train`; or untrained: `ARCHITECTURE` or `ARCHITECTURE:SIZE` (`dcgan:64`).",
-        rows=("prior", "prior_trained_on"),
+        rows=("prior", "prior_trained_on", "prior_digest"),
     )
     labels: str = option(
         "given",

@@ -30,7 +30,7 @@ from leaderboard.curves import joined
 from leaderboard.matrix import Matrix, matrices, names
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
-from leaderboard.settings import knowledge, label, setting_of, stands_in
+from leaderboard.settings import knowledge, label, setting_of, stands_in, varying_in
 from leaderboard.sweeps import Sweep, sweeps
 from leaderboard.table import verdict
 
@@ -66,7 +66,7 @@ def results(
     settings = list(dict.fromkeys(setting_of(entry) for entry in alone if entry.control != "mean_image")) or [
         setting_of(entry) for entry in alone
     ]
-    varying = [key for key in (*SETTING, "protocol") if len({setting[key] for setting in map(dict, settings)}) > 1]
+    varying = varying_in(map(dict, settings), (*SETTING, "protocol"))
     variants = _variants(alone)
     published = [asdict(number) for number in reported]
     warnings: list[str] = []

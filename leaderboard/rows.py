@@ -27,13 +27,15 @@ class Row:
     Attributes:
         settings: the values of the options of the run, by the keys that `Options` gives them in a row. They are what
             was used: `restarts` and `steps` are numbers, `labels` is `given`, `inferred` or `joint`, `label_method` is
-            empty where the labels were not inferred, `options` holds the plan and what differs from the preset.
+            empty where the labels were not inferred, `options` holds the plan and what differs from the preset. Digests
+            are of code, weights and classes, see `benchmark.contents`; empty in older rows.
         scores: by metric, None where there is none.
         higher_is_better: by metric.
         lpips_backbone: the network of the metric `lpips`, or the reason why there is none.
         status: `diverged` where no start ever had a finite cost: the scores are those of a failure.
         cost: the attacker's own, None where it diverged.
         degenerate: whether the private image is of almost one color, so that its scores say little of a leak.
+        image_digest: the beginning of a SHA-256 of the private image and its label; empty in older rows.
         label_counts, label_existence: scores of the labels that the attack used, None where nothing was attacked.
         shared_parameters, total_parameters: numbers in the model that the client trains and shares, and all of them;
             None in older rows, of which all were shared.
@@ -61,6 +63,7 @@ class Row:
     code: str
     protocol: int
     degenerate: bool = False
+    image_digest: str = ""
     label_counts: float | None = None
     label_existence: float | None = None
     shared_parameters: int | None = None
@@ -143,7 +146,8 @@ OPTIONAL = {
     for name, about in abouts().items()
     if about.rows and name not in ("attack", "set")  # every row has these
 }
-OPTIONAL |= {each.name: each.default for each in fields(Row) if each.default is not MISSING} | {"label_method": ""}
+OPTIONAL |= {each.name: each.default for each in fields(Row) if each.default is not MISSING}
+OPTIONAL |= {key: "" for about in abouts().values() for key in about.rows[1:] if key != "prior_trained_on"}
 REQUIRED = {*row_keys(), *(each.name for each in fields(Row))} - OPTIONAL.keys() - {"settings", "scores"}
 ALWAYS_SCORED = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from leaderboard.board import MEAN_IMAGE, SETTING, Entry, age
+from leaderboard.board import DIGESTS, MEAN_IMAGE, SETTING, Entry, age, telling
 
 Setting = tuple[tuple[str, Any], ...]
 """Names and values of the fields that the entries of one setting share."""
@@ -19,6 +19,13 @@ def stands_in(entry: Entry, setting: Setting) -> bool:
     """Whether an entry belongs to a setting. A mean image belongs to every setting with the same images."""
     keys = MEAN_IMAGE if entry.control == "mean_image" else (*SETTING, "protocol")
     return all(entry[key] == value for key, value in setting if key in keys)
+
+
+def varying_in(settings: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> list[str]:
+    """The keys in which settings differ; of digests only those that tell settings apart which are alike otherwise."""
+    alike = list(settings)
+    hidden = {*DIGESTS} - telling(alike)
+    return [key for key in keys if key not in hidden and len({setting[key] for setting in alike}) > 1]
 
 
 def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from leaderboard.board import IDENTITY, SETTING, Entry
-from leaderboard.settings import label
+from leaderboard.settings import label, varying_in
 
 IMAGES = "images in a batch"
 
@@ -25,7 +25,7 @@ def sweeps(board: Iterable[Entry]) -> list[Sweep]:
     """
     board = [entry for entry in board if entry.control != "mean_image" and entry.psnr]
     settings = [{key: entry[key] for key in (*SETTING, "protocol")} for entry in board]
-    varying = [key for key in SETTING if len({setting[key] for setting in settings}) > 1]
+    varying = varying_in(settings, SETTING)
     found = []
     for axis in dict.fromkeys([IMAGES, *(name for entry in board for name in entry.axis)]):
         charts = defaultdict(list)
@@ -46,7 +46,7 @@ def _alike(board: Iterable[Entry], axis: str) -> dict[tuple[Fixed, bool | None],
 
     Without a defense there is nothing to adapt to: that entry begins the lines of adaptive and non-adaptive attackers.
     """
-    varies = ("batch_size",) if axis == IMAGES else ("defense", "adapt")
+    varies = ("batch_size",) if axis == IMAGES else ("defense", "defense_digest", "adapt")
     alike = defaultdict(list)
     for entry in board:
         undefended = entry["defense"] == "none"

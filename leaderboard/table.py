@@ -12,7 +12,7 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from leaderboard.board import COUNTS, IDENTITY, OF_PSNR, Entry, Score, metrics, places
+from leaderboard.board import COUNTS, DIGESTS, IDENTITY, OF_PSNR, Entry, Score, metrics, places, telling
 
 NOTHING = "-"
 # Without the attack, which is always shown with its control and a mark for an older protocol.
@@ -136,8 +136,13 @@ def verdict(difference: Score | None, higher_is_better: bool) -> str:
 def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """The columns that tell entries apart."""
     columns = {"attack": [e.attack + ("*" if e.stale else "") for e in entries]}
+    hidden = {*DIGESTS} - telling(entry.fields for entry in entries)
     for key in SETTING_COLUMNS:
-        if len(_values(entries, key)) > 1 and not (key == "prior_trained_on" and "prior" in columns):
+        if (
+            key not in hidden
+            and len(_values(entries, key)) > 1
+            and not (key == "prior_trained_on" and "prior" in columns)
+        ):
             columns[key] = [_cell(entry[key]) for entry in entries]
     alike = defaultdict(list)
     for entry in entries:
@@ -151,7 +156,7 @@ def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
 
 
 def common(entries: Sequence[Entry]) -> str:
-    common = {key: _values(entries, key) for key in SETTING_COLUMNS}
+    common = {key: _values(entries, key) for key in SETTING_COLUMNS if key not in DIGESTS}
     return ", ".join(f"{key} {_cell(values.pop())}" for key, values in common.items() if len(values) == 1)
 
 

@@ -25,7 +25,7 @@ from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
 from leaderboard.rows import Row
 from leaderboard.run_folder import RunFolder
-from victims.data.base import ImageData, some
+from victims.data.base import ImageData, image_digest, some
 from victims.errors import Notice
 
 RowMaker = Callable[..., Row]
@@ -137,6 +137,7 @@ class Judge:
                 task=name,
                 image=sample_id,
                 label=int(label),
+                image_digest=image_digest(truth, int(label)),
                 status="ok" if finite else "diverged",
                 degenerate=flat,
                 **{**measured, "cost": measured["cost"] if finite else None},
@@ -145,8 +146,8 @@ class Judge:
                 scores={metric: values[k] for metric, values in scores.items()},
                 higher_is_better={metric: METRICS[metric].higher_is_better for metric in scores},
             )
-            for k, (sample_id, label, flat) in enumerate(
-                zip(task.sample_ids, task.labels, degenerate(task.images).tolist(), strict=True)
+            for k, (sample_id, truth, label, flat) in enumerate(
+                zip(task.sample_ids, task.images, task.labels, degenerate(task.images).tolist(), strict=True)
             )
         ]
         self.folder.add_rows(name, rows)

@@ -1,6 +1,7 @@
 """A run is identified by its contents: what changed under the same name is attacked anew."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -104,7 +105,10 @@ def test_a_changed_model_is_attacked_anew_and_the_old_one_finds_its_rows(run, wr
     assert line.startswith("benchmark: my_parts.py, the weights of my_model.Net changed since the rows in ")
     assert second == f"{folder}-2/rows.jsonl"
     assert line.endswith(f"{folder}; they stay, and this run goes into {folder}-2.")
-    assert Path(second).read_text() != before
+    old, new = (json.loads(Path(rows).read_text()) for rows in (first, second))
+    assert old["psnr"] != new["psnr"]
+    assert {key for key in old if key.endswith("_digest") and old[key] != new[key]} == {"victim_digest"}
+    assert all(old[f"{kind}_digest"] for kind in ("attack", "victim", "data", "image"))
     write("my_parts.py", "WIDTH = 16\n")
     assert run("--victim=my_model.Net") == (first, [])
     assert Path(first).read_text() == before

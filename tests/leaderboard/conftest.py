@@ -30,6 +30,7 @@ SETTINGS = {
     "precision": "fp32",
 }
 UNSAID = {about.rows[0]: defaults()[name] for name, about in abouts().items() if about.rows}
+UNSAID |= {key: "" for about in abouts().values() for key in about.rows[1:]}
 PLAIN = Row(
     protocol=PROTOCOL,
     settings=UNSAID | SETTINGS,

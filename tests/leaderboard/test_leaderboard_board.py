@@ -3,7 +3,7 @@ from math import isnan, nan
 
 import pytest
 
-from leaderboard.board import comparable, entries, paired
+from leaderboard.board import comparable, entries, paired, telling
 
 
 def test_two_runs_of_the_same_command_count_once(row):
@@ -177,3 +177,36 @@ def test_batches_that_share_an_image_are_no_independent_batches(row):
     gias = [{**each, "attack": "gias", "psnr": each["psnr"] + 1} for each in [*one, *again, other]]
     board = entries([*one, *again, other, *gias])
     assert paired([*one, *again, other, *gias], *board, "psnr")[1:3] == (1, 1)
+
+
+def test_other_contents_of_the_same_name_are_a_line_of_their_own_that_nothing_is_compared_with(row):
+    old, new = (
+        [row(victim_digest=digest, image=image, psnr=psnr) for image in "ab"]
+        for digest, psnr in (("1", 20.0), ("2", 30.0))
+    )
+    gias = row(attack="gias", victim_digest="2", attack_digest="x")
+    board = entries([*old, *new, gias])
+    assert sorted((entry.attack, entry["victim_digest"], entry.n) for entry in board) == [
+        ("gias", "2", 1),
+        ("ig", "1", 2),
+        ("ig", "2", 2),
+    ]
+    alike = {a["victim_digest"] for a in board for b in board if a.attack != b.attack and comparable(a, b)}
+    assert alike == {"2"}
+
+
+def test_digests_are_shown_where_nothing_else_tells_entries_apart(row):
+    def told(*changes):
+        return telling(entry.fields for entry in entries([row(**change) for change in changes]))
+
+    assert told({"attack_digest": "1"}, {"attack_digest": "2"}) == {"attack_digest"}
+    assert told({"attack_digest": "1"}, {"attack_digest": "2", "attack": "gias"}) == set()
+    assert told({"victim_digest": "1", "attack_digest": "1"}, {"attack_digest": "1", "victim_digest": "2"}) == {
+        "victim_digest"
+    }
+
+
+def test_a_mean_image_of_other_training_images_is_another_one(row):
+    mean = {"control": "mean_image", "victim": "convnet"}
+    rows = [row(**mean, attack_digest=digest, attack=attack) for digest in "12" for attack in ("ig", "gias")]
+    assert [entry["attack_digest"] for entry in entries(rows)] == ["1", "2"]

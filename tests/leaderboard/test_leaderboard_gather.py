@@ -65,3 +65,27 @@ def test_a_row_file_that_is_a_folder_is_reported(tmp_path, row):
 def test_nothing_is_one_line(tmp_path):
     with pytest.raises(InputError, match="no rows under"):
         gather(tmp_path)
+
+
+def test_runs_on_other_pictures_of_the_same_names_are_on_other_data(tmp_path, row):
+    def run(name, attack, pictures):
+        rows = [row(attack=attack, task=f"t{place}", image_digest=digest) for place, digest in enumerate(pictures)]
+        write(tmp_path / name, rows)
+
+    run("old", "ig", ["1", "1", "1"])
+    run("old-longer", "gias", ["1", "1", "1", "1"])
+    run("new", "ig", ["1", "1", "2", "2"])  # one picture was replaced
+    run("new-longer", "gias", ["1", "1", "2", "2", "2"])
+    run("unknown", "dlg", ["", ""])
+    rows, folders, _ = gather(tmp_path)
+    data = {
+        folder.name: {r["data_digest"] for r, f in zip(rows, folders, strict=True) if f == folder} for folder in folders
+    }
+    assert data["old"] == data["old-longer"] == data["unknown"] == {""}
+    assert data["new"] == data["new-longer"] == {"-2"}
+
+
+def test_runs_on_the_same_pictures_are_on_the_same_data(tmp_path, row):
+    for seed in range(2):
+        write(tmp_path / str(seed), [row(seed=seed, image_digest="1"), row(seed=seed, image="b", image_digest="2")])
+    assert {r["data_digest"] for r in gather(tmp_path).rows} == {""}

@@ -180,3 +180,12 @@ def test_markdown_of_what_others_wrote_is_text(row):
 
 def test_a_terminal_is_not_steered_by_what_others_wrote(row):
     assert "\x1b" not in as_text(entries([row(attack="\x1b[2Jx"), row(defense="\x1b]0;x\x07")]))
+
+
+def test_a_digest_is_a_column_only_where_it_tells_entries_apart(row):
+    rows = [row(attack_digest="one", victim_digest="old"), row(attack="gias", attack_digest="two", victim_digest="old")]
+    assert "digest" not in as_text(entries(rows))
+    shown = as_text(entries([*rows, row(attack_digest="one", victim_digest="new")]))
+    assert "victim_digest" in shown
+    assert "attack_digest" not in shown
+    assert "attack_digest" in as_csv(entries(rows))
