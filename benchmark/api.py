@@ -58,7 +58,10 @@ def capture(
     task: str = "task",
     **knowledge: Any,
 ) -> Observation:
-    """What the server sees of a client that computes its update from these images. The model is copied.
+    """What the server sees of a client that computes its update from these images.
+
+    The model is copied, and the client computes on another copy, for a model may keep what it is given. One that has
+    collected its inputs in a list before brings them along.
 
     Args:
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
