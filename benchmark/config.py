@@ -29,6 +29,7 @@ from victims import checkpoints
 from victims.choices import TRAINING
 from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData
+from victims.data.channels import in_channels
 from victims.errors import InputError
 from victims.names import nearest
 from victims.preprocessing import Preprocessing, given, of_model
@@ -99,7 +100,8 @@ class Config(Options):
 
     def make_data(self, split: str | None = None) -> ImageData:
         """The attacked split, or another one."""
-        return open_data(self.data, split or self.split, self.size, self.data_dir, self.resize)
+        data = open_data(self.data, split or self.split, self.size, self.data_dir, self.resize)
+        return in_channels(data, self.channels)
 
     def make_batches(self, data: ImageData, tasks: int) -> list[Batch]:
         """The first `tasks` batches of a split."""

@@ -110,6 +110,13 @@ class Options:
         "out; or as in the code of a paper: `gias` (9/8 of it, then the center), `gifd`, `ggl`.",
         of_images=True,
     )
+    channels: int | None = option(
+        None,
+        "setting",
+        "`1`: images in shades of gray, for models with one input channel; `3`: gray images as color. Default: as the "
+        "data set has them; those from files, and `photos`, are color. Generators must have as many.",
+        of_images=True,
+    )
     victim: str = option(
         "convnet",
         "setting",

@@ -81,7 +81,7 @@ def tried(
         InputError: it cannot take the images, trains no parameter, has no second derivative, gives no logits, or draws
             random numbers, as dropout does, so that nobody can repeat its gradient.
     """
-    other = "choose another --size or --victim"
+    other = "choose another --size, --channels or --victim"
     try:
         model = make(image_shape=image_shape, num_classes=num_classes)
         materialize(model, image_shape)

@@ -62,6 +62,7 @@ def audit(
     victim_mode: Mode = Options.victim_mode,
     prior: str = Options.prior,
     size: int = Options.size,
+    channels: int | None = Options.channels,
     batch: int = 1,
     most: int = 8,
     seed: int = Options.seed,
@@ -84,6 +85,7 @@ def audit(
         defense: what the client does: none, noise:0.01, ...; several with commas between them.
         minutes: time for all attacks on all images under all defenses.
         victim_weights: `random`, or a file of trained weights.
+        channels: 1 for a model of gray images; by default images are in color.
         batch: images per update.
         most: images that are attacked; fewer if the time is too short.
         seed: of weights and starts.
@@ -107,6 +109,7 @@ def audit(
         victim_mode=victim_mode,
         prior=prior,
         size=size,
+        channels=channels,
         batch=batch,
         seed=seed,
         devices=1,

@@ -134,7 +134,8 @@ def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
 def lpips(reconstruction: Tensor, truth: Tensor, *, backbone: Lpips) -> Tensor | None:
     """Learned perceptual distance (LPIPS v0.1), of features of SqueezeNet.
 
-    (B, C, H, W) twice -> (B,); None if the backbone's weights are missing or the images are too small for it.
+    (B, C, H, W) twice -> (B,); None if the backbone's weights are missing or the images are too small for it. One
+    channel counts as gray: it is repeated.
 
     Zhang et al. 2018. There is no greatest value; a failure has 1, more than noise or gray in place of a photograph
     (0.4 to 0.8).
