@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,36 +11,31 @@ from attacks.labels import find
 from attacks.labels import methods as known_methods
 from benchmark.config import Config
 from benchmark.run import reproducible
+from benchmark.run_options import in_words, with_options
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.tasks.capture import capturing
 from leaderboard.options import Options
 from leaderboard.statistics import clustered_interval
 from leaderboard.table import NOTHING, Table
-from victims.choices import Mode
 from victims.errors import InputError
 
+NAMED = ("data", "split", "size", "victim", "victim_weights", "victim_mode", "defense", "seed")
 HEADINGS = {
     "counts": "Labels recovered, sum_i min(n_i, found n_i) / B: the label reconstruction accuracy of IGIMS, table 2",
     "existence": "Classes recovered: share of the classes in the batch that were found at least once",
 }
 
 
+@with_options("setting", also=("data_dir", "weights_dir"), but=("adapt",))
 def labels(
     *,
-    data: str = Options.data,
     split: str = Options.split,
-    size: int = Options.size,
-    data_dir: Path = Options.data_dir,
-    victim: str = Options.victim,
-    victim_weights: str = Options.victim_weights,
-    victim_mode: Mode = Options.victim_mode,
-    weights_dir: Path = Options.weights_dir,
     methods: str = ",".join(sorted(known_methods())),
     batch: str = "1,4,16,64",
-    batches: str = Options.batches,
     trials: int = 20,
     defense: str = "none",
     seed: int = Options.seed,
+    **options: Any,
 ) -> None:
     """How many of a batch's labels its update reveals, by method and batch size.
 
@@ -52,20 +46,13 @@ def labels(
         trials: batches per size.
         defense: what the client does to its update: none, or name:parameter.
         seed: of the victim's weights and of the defense.
+        options: of a run, see `Options`.
     """
     if trials < 1:
         raise InputError(f"trials is {trials}; give 1 or more.")
     reproducible()
     chosen = {name: find(name) for name in methods.split(",")}
-    setting: dict[str, Any] = {
-        "data": data,
-        "split": split,
-        "size": size,
-        "victim": victim,
-        "victim_weights": victim_weights,
-    }
-    setting |= {"victim_mode": victim_mode, "defense": defense, "seed": seed}
-    config = Config(data_dir=data_dir, weights_dir=weights_dir, batches=batches, labels="none", **setting)
+    config = Config(split=split, defense=defense, seed=seed, labels="none", **options)
     images = config.make_data()
     model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
     capture = capturing(model, images, config.make_client())
@@ -87,8 +74,9 @@ def labels(
                 for score, value in accuracies.items():
                     scores[score][name, B].append(value)
     needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]
-    where = ", ".join(f"{key} {value}" for key, value in setting.items())
-    where += f", {len(images.classes)} classes; {trials} {batches} batches of each size, 95 % intervals over them."
+    where = in_words(config, NAMED)
+    where += f", {len(images.classes)} classes; {trials} {config.batches} batches of each size, 95 % intervals "
+    where += "over them."
     for score, heading in HEADINGS.items():
         columns = {f"B = {B}": [cell(scores[score][name, B]) for name in chosen] for B in drawn}
         print(Table(f"{heading}.", {"method": list(chosen), **columns, "needs": needs}).text())

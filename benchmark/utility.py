@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -15,36 +14,34 @@ from tqdm import tqdm
 from benchmark.config import Config
 from benchmark.labels import cell
 from benchmark.run import reproducible
+from benchmark.run_options import in_words, with_options
+from benchmark.scoring.accuracy import classified_right
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
 from leaderboard.options import Options
 from leaderboard.table import NOTHING, Table
-from victims.choices import Mode
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.seeds import seed_of
 from victims.victim import Gradient, Victim
 
 DELTA = 1e-5
-AT_ONCE = 256  # test images
+FIXED = ("split", "batches", "adapt", "epochs", "mini_batch", "clients", "rounds", "between")
+NAMED = ("data", "size", "victim", "victim_weights", "victim_mode")
 
 
+@with_options("setting", also=("data_dir", "weights_dir"), but=FIXED)
 def utility(
     *,
     defense: str = "none,sparsification:0.5,sparsification:0.9",
     data: str = Options.data,
-    size: int = Options.size,
-    data_dir: Path = Options.data_dir,
-    victim: str = Options.victim,
-    victim_weights: str = Options.victim_weights,
-    victim_mode: Mode = Options.victim_mode,
-    weights_dir: Path = Options.weights_dir,
     batch: int = 16,
     trials: int = 20,
     lr: float = 0.05,
     steps: int = 200,
     seeds: int = 3,
+    **options: Any,
 ) -> None:
     """What defenses cost: the error of the update, the accuracy after training, and the privacy budget.
 
@@ -56,6 +53,7 @@ def utility(
         lr: learning rate of the training by plain SGD, in which every step is one client's update.
         steps: steps of the training.
         seeds: trainings, each from other initial weights.
+        options: of a run, see `Options`.
     """
     for name, count in {"trials": trials, "steps": steps, "seeds": seeds}.items():
         if count < 1:
@@ -63,9 +61,7 @@ def utility(
     if not 0 < lr < math.inf:
         raise InputError(f"lr is {lr}; give a learning rate above 0.")
     reproducible()
-    setting: dict[str, Any] = {"data": data, "size": size, "victim": victim, "victim_weights": victim_weights}
-    setting |= {"victim_mode": victim_mode}
-    config = partial(Config, data_dir=data_dir, weights_dir=weights_dir, **setting)
+    config = partial(Config, data=data, **options)
     chosen = {text: config(defense=text).make_defense() for text in defense.split(",")}
     train, test = config().make_data("train"), config().make_data("test")
     tested = test.readable(range(len(test)))
@@ -90,7 +86,7 @@ def utility(
         lines.append([text, cell(list(norms)), cell(list(cosines)), f"{mean(accuracies):.3f}{spread}", epsilon])
     bar.close()
     headings = ("defense", "norm", "cosine", "accuracy", "epsilon")
-    where = ", ".join(f"{key} {value}" for key, value in setting.items())
+    where = in_words(config(), NAMED)
     above = (
         f"{where}. Norm over that of the undefended update, and cosine to it: {trials} batches of {batch} at the "
         f"initial weights, 95 % intervals over them. Accuracy on the {len(tested)} test images after {steps} steps of "
@@ -125,17 +121,9 @@ def train_defended(
     return moving.parameters
 
 
-@torch.no_grad()
 def accuracy(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence[int]) -> float:
-    """Share of these images that are classified correctly; with one logit as odd or even."""
-    right = 0
-    for start in range(0, len(indices), AT_ONCE):
-        images, labels = data.batch(indices[start : start + AT_ONCE])
-        logits = victim.logits(theta, victim.normalize(images.to(victim.mean))).cpu()
-        parity = logits.shape[1] == 1
-        found, truth = (logits[:, 0] > 0, labels % 2) if parity else (logits.argmax(1), labels)
-        right += int((found == truth).sum())
-    return right / len(indices)
+    """Share of these images that are classified right."""
+    return sum(classified_right(victim, theta, data, indices)) / len(indices)
 
 
 def budget(defense: Defense | None) -> Callable[[int, float, float], float] | None:

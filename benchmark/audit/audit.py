@@ -12,17 +12,19 @@ from typing import Any
 
 import torch
 
+from benchmark.audit.assumed import assumed
+from benchmark.audit.check import attacked, check
 from benchmark.audit.page import Shown, page
 from benchmark.audit.tables import arrange
 from benchmark.config import Config
 from benchmark.run import reproducible, run
+from benchmark.run_options import with_options
 from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import capture_task
 from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
-from victims.choices import Mode
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 
@@ -33,6 +35,9 @@ ATTACKS: Mapping[str, dict[str, Any]] = {
     "rgap": {"attack": "rgap", "precision": "float64"},
 }
 """Different kinds of attacks: searches over pixels, over a generator, and a closed form."""
+
+DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt")
+"""Options of a run that an audit does not leave open."""
 
 LEAST, MOST = 100, 4800  # steps of a search: fewer say little, and IG's authors take no more
 TRIED = 3  # steps that are timed
@@ -50,6 +55,7 @@ class Cell:
     analytic: bool
 
 
+@with_options("setting", "knowledge", also=("weights_dir", "chunk", "compile"), but=DECIDED)
 def audit(
     *,
     model: str,
@@ -59,15 +65,11 @@ def audit(
     defense: str = "none",
     minutes: float = 30,
     victim_weights: str = Options.victim_weights,
-    victim_mode: Mode = Options.victim_mode,
-    prior: str = Options.prior,
-    size: int = Options.size,
-    channels: int | None = Options.channels,
     batch: int = 1,
     most: int = 8,
     seed: int = Options.seed,
     out: Path = Path("audit"),
-    weights_dir: Path = Options.weights_dir,
+    **options: Any,
 ) -> None:
     """What leaks of your own images through the updates of your own model, as one page.
 
@@ -85,11 +87,11 @@ def audit(
         defense: what the client does: none, noise:0.01, ...; several with commas between them.
         minutes: time for all attacks on all images under all defenses.
         victim_weights: `random`, or a file of trained weights.
-        channels: 1 for a model of gray images; by default images are in color.
         batch: images per update.
         most: images that are attacked; fewer if the time is too short.
         seed: of weights and starts.
         out: folder of results; the page is its audit.html.
+        options: of a run, see `Options`; those of client and attacker are listed on the page.
 
     Raises:
         InputError: there are no such images, too few of them, or too little time.
@@ -106,20 +108,21 @@ def audit(
         data=f"folder:{out / 'images'}",
         victim=f"{module}.{name}" if colon and module not in LIBRARIES else model,
         victim_weights=victim_weights,
-        victim_mode=victim_mode,
-        prior=prior,
-        size=size,
-        channels=channels,
         batch=batch,
         seed=seed,
         devices=1,
         wandb="off",
         out=out / "runs",
-        weights_dir=weights_dir,
+        **options,
     )
     data = config.make_data()
     if len(data) < 2 * batch:
         raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
+    client = replace(config, defense="none", victim_mode="eval").make_victim(data)
+    own = "." in config.victim and ":" not in config.victim
+    right, warning = check(client, data, trained=own or config.weights_file() is not None)
+    if warning:
+        warnings.warn(warning, Notice, stacklevel=1)
     defenses = defense.split(",")
     cells, left_out = [], {}
     for one in defenses:
@@ -156,15 +159,17 @@ def audit(
         truths={image: png(data[data.ids.index(image)][0]) for image in ids},
         classes=data.classes,
         left_out=left_out,
+        warning=warning,
         facts={
-            "model": f"{model}, weights {config.weights_label()}, {victim_mode} mode",
+            "model": f"{model}, weights {config.weights_label()}, {len(data.classes)} classes",
+            "classified right": f"{right} images of the folder; {attacked(client, data, ids)} of those attacked",
+            **assumed(config, client.preprocessing),
             "shared": f"{rows[0]['shared_parameters']} of {rows[0]['total_parameters']} parameters",
-            "images": f"{len(ids)} of {len(data)} attacked, {size} x {size} pixels, in batches of {batch}",
+            "attacked": f"{len(ids)} of {len(data)} images",
             "effort": f"{steps} steps each, the best of {shown[defenses[0], ids[0]][0].row['restarts']} starts by the "
             "attacker's own cost",
             "budget": f"{minutes:g} minutes",
-            "generators": "; ".join(sorted(f"{name}, trained on {what}" for name, what in priors)) or "none",
-            "attacker knows": "the model, the labels of the batch, and which defense is used; no batch-norm statistics",
+            "generator": "; ".join(sorted(f"{name}, trained on {what}" for name, what in priors)) or "none",
         },
     )
     write_atomically(out / "audit.html", text)

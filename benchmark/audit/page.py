@@ -82,6 +82,7 @@ def page(
     classes: Sequence[str],
     left_out: Mapping[str, str],
     facts: Mapping[str, str],
+    warning: str = "",
 ) -> str:
     """The page.
 
@@ -92,6 +93,7 @@ def page(
         classes: names of labels.
         left_out: attacks that could not be run, and why.
         facts: about the model, the images and the attacker.
+        warning: what makes the whole page doubtful.
     """
     found = {key: worst(results, idle[key[1]]) for key, results in shown.items()}
     defenses = list(dict.fromkeys(defense for defense, _ in found))
@@ -120,6 +122,7 @@ def page(
 <h1>What leaks from the update</h1>
 <p><strong>This is a lower bound.</strong> The attacks below found what is shown here. Others, with more time, a better
 generator or more knowledge, may find more: “{NOT_SHOWN}” is not “safe”.</p>
+{f'<p class="recognizable">{escape(warning)}</p>' if warning else ""}
 <div class="wide"><table><tr><th>defense</th>{"".join(f"<th>{v}</th>" for v in columns)}</tr>{summary}</table></div>
 {"".join(sections)}
 <h2>How a verdict is made</h2>

@@ -68,8 +68,8 @@ def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys, mon
     labels(**SMALL, batch="1,3", methods="alr,idlg,zlr")
     printed = capsys.readouterr().out
     exact = r"1\.000 \[1\.000, 1\.000\]"
-    assert len(re.findall(rf"alr +{exact} +{exact} +bias, scale\n", printed)) == 2  # counts, existence
-    assert len(re.findall(rf"idlg +{exact} +- +non-negative features, one image\n", printed)) == 2
+    assert len(re.findall(rf"alr +{exact} +{exact} +bias, scale, softmax\n", printed)) == 2  # counts, existence
+    assert len(re.findall(rf"idlg +{exact} +- +non-negative features, one image, signs\n", printed)) == 2
     assert "B = 1" in printed
     assert "B = 3" in printed
     assert "- idlg reads the label of a single image" in printed

@@ -1,9 +1,11 @@
 """An audit of a user's model and images; verdicts and the budget are also tested alone."""
 
 import base64
+import inspect
 import io
 import re
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,19 @@ from torch import nn
 
 from benchmark.__main__ import main
 from benchmark.audit import audit as module
+from benchmark.audit.assumed import assumed, local_training
 from benchmark.audit.audit import Cell, controls, share
+from benchmark.audit.check import attacked, check
 from benchmark.audit.page import CONSTANT, DIVERGED, NOT_SHOWN, PARTLY, RECOGNIZABLE, Shown, page, verdict, worst
 from benchmark.audit.tables import arrange
 from benchmark.config import Config
+from benchmark.scoring.accuracy import like_guessing
+from leaderboard.options import Options, abouts, option
 from leaderboard.rows import read_rows
 from victims.data.folder import Folder
 from victims.errors import InputError
+from victims.preprocessing import Preprocessing
+from victims.victim import Victim
 
 
 class Tiny(nn.Module):
@@ -198,6 +206,7 @@ def test_a_users_model_and_images(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "LEAST", 20)
     monkeypatch.setattr(module, "MOST", 60)
     options = [f"--images={images}", "--size=16", "--defense=none,sign", "--most=2", f"--out={tmp_path / 'out'}"]
+    options += ["--mean=0.25", "--std=0.5"]
     assert main(["audit", f"--model={__name__}:Tiny", *options]) == 0
     text = (tmp_path / "out" / "audit.html").read_text()
     assert "http" not in text  # opens from disk and loads nothing
@@ -205,6 +214,9 @@ def test_a_users_model_and_images(images, tmp_path, monkeypatch, capsys):
     assert "d &amp; &lt;gs" in text
     assert "d & <gs" not in text
     assert "rgap, none" in text  # refused, and listed as such
+    assert "<li>preprocessing: (pixel - mean) / std, of pixels in [0, 1]: mean 0.25, std 0.5, as given</li>" in text
+    assert re.search(r"<li>classified right: \d of 6 \(\d\.\d{3}\) images of the folder; \d of 2", text)
+    assert "<li>loss: cross_entropy</li>" in text
     pictures = re.findall(r"data:image/png;base64,([\w+/=]+)", text)
     assert len(pictures) == 2 * 2 * 2  # truth and the best, by defense and image
     assert all(Image.open(io.BytesIO(base64.b64decode(picture))).size == (16, 16) for picture in pictures)
@@ -252,3 +264,95 @@ def test_the_page_is_the_same_for_the_same_results():
     assert '<td class="recognizable">recognizable</td>' in made[0]
     assert "What could not be run" not in made[0]
     assert Path(__file__).name not in made[0]
+
+
+# What was assumed.
+
+
+@dataclass(frozen=True, kw_only=True)
+class More(Options):
+    moon: int = option(3, "setting", "Phase of the moon.")
+    tide: str = option("low", "knowledge", "What the attacker knows of the sea.")
+
+
+def test_no_option_of_client_or_attacker_is_forgotten():
+    said = assumed(More(), Preprocessing((0.5, 0.4, 0.3), (0.25,) * 3, "those of the moon"))
+    assert (said["moon"], said["tide"]) == ("3", "low")
+    assert said["preprocessing"].endswith("mean 0.5,0.4,0.3, std 0.25, those of the moon")
+    changed = {
+        "size": 8,
+        "channels": 1,
+        "resize": "ggl",
+        "victim_mode": "train",
+        "lr": 0.1,
+        "batch": 3,
+        "bn": "exact",
+        "loss": "bce",
+    }
+    changed |= {"precision": "float64", "prior": "dcgan"}
+    for name, value in changed.items():
+        assert assumed(replace(Options(), **{name: value}), Preprocessing((0,), (1,))) != assumed(
+            Options(), Preprocessing((0,), (1,))
+        ), name
+    fed_avg = Options(lr=0.1)
+    other = {"epochs": 2, "mini_batch": 1, "clients": 2, "local_optimizer": "adam", "know_lr": False, "match": "fa"}
+    for name, value in other.items():
+        assert local_training(replace(fed_avg, **{name: value})) != local_training(fed_avg), name
+
+
+def test_an_audit_takes_the_options_of_client_and_attacker_but_not_what_it_decides():
+    taken = set(inspect.signature(module.audit).parameters)
+    named = {name for name, about in abouts().items() if about.role in ("setting", "knowledge")}
+    assert named - taken == set(module.DECIDED) - {"labels"}
+    assert taken.isdisjoint({"attack", "steps", "set", "control"})
+
+
+# Whether the model knows the images.
+
+
+class Knowing(nn.Module):
+    """Finds whether a picture is bright, if it gets pixels in [0, 1]."""
+
+    def __init__(self, *, image_shape, num_classes):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        bright = self.scale * (x.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-bright, bright], 1)
+
+
+@pytest.fixture
+def bright(tmp_path):
+    """Twenty pictures in the classes a, dark, and b, bright."""
+    random = np.random.default_rng(0)
+    for place in range(20):
+        folder = tmp_path / "images" / "test" / "ab"[place % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 60, (8, 8, 3), dtype=np.uint8) + 180 * (place % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{place}.png")
+    return Folder(tmp_path / "images", size=8)
+
+
+def test_a_trained_model_in_the_wrong_preprocessing_is_warned_of(bright):
+    model = Knowing(image_shape=(3, 8, 8), num_classes=2)
+    units = {"mean": bright.mean, "std": bright.std}
+    right = Victim(model, **units, preprocessing=Preprocessing((0.0,) * 3, (1.0,) * 3))
+    assert check(right, bright, trained=True) == ("20 of 20 (1.000)", "")
+    wrong = Victim(model, **units, preprocessing=Preprocessing((-9.0,) * 3, (1.0,) * 3))
+    said, warning = check(wrong, bright, trained=True)
+    assert said == "10 of 20 (0.500)"
+    assert "no better than guessing one of 2 classes" in warning
+    assert "\n" not in warning
+    assert check(wrong, bright, trained=False)[1] == ""
+    dark, light = (next(i for i, label in zip(bright.ids, bright.labels, strict=True) if label == k) for k in (0, 1))
+    assert attacked(wrong, bright, [dark, light]) == "1 of 2 (0.500)"
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "classes", "expected"),
+    [(734, 800, 10, False), (80, 800, 10, True), (99, 800, 10, True), (101, 800, 10, False), (0, 2, 2, False)],
+)
+def test_the_binomial_test(right, n, classes, expected):
+    """99 of 800 has p = 0.017, 101 has p = 0.0094; of two images in two classes even two right say nothing."""
+    assert like_guessing(right, n, classes) is expected
