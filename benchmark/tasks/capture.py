@@ -101,6 +101,11 @@ def client_update(
     return defense(update, generator) if defense else update
 
 
+def norm(update: Gradient) -> float:
+    """The l2 norm over all parameters; float64 holds that of any float32 update."""
+    return float(sum(g.double().square().sum() for g in update.values())) ** 0.5
+
+
 def capture(
     victim: Victim,
     images: Tensor,
@@ -134,9 +139,10 @@ def capture(
     update = client_update(own, images, labels, generator=generator, **how)
     if warning := vanishing(own, images, labels):
         warnings.warn(f"{task}: {warning}", Notice, stacklevel=2)
-    norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
-    if not 0 < norm < torch.inf:
-        warnings.warn(f"{task}: the update's norm is {norm}; nothing can be matched to it.", Notice, stacklevel=2)
+    if not 0 < norm(update) < torch.inf:
+        warnings.warn(
+            f"{task}: the update's norm is {norm(update)}; nothing can be matched to it.", Notice, stacklevel=2
+        )
     local = client.local
     if local and not client.know_lr:
         local = replace(local, lr=None)

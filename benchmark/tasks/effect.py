@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from benchmark.tasks.capture import Client, check_victims_loss, client_update
+from benchmark.tasks.capture import Client, check_victims_loss, client_update, norm
 from defenses.base import Chain, Defense, parts
 from victims.errors import InputError
 from victims.victim import Gradient, Victim
@@ -45,8 +45,7 @@ def check_effect(
         return client_update(own, images, labels, generator=draws, defense=defense, local=client.local, amp=client.amp)
 
     update = sent([])
-    norm = float(sum(g.double().square().sum() for g in update.values())) ** 0.5
-    if not 0 < norm < torch.inf:
+    if not 0 < norm(update) < torch.inf:
         return  # such an update can stay the same under any defense
     for count, (part, name) in enumerate(chain, start=1):
         before, update = update, part(update, draws) if later((part, name)) else sent(p for p, _ in chain[:count])
@@ -55,8 +54,8 @@ def check_effect(
         if type(part).model is not Defense.model and not same_logits(own, plain(), images):
             continue
         raise InputError(
-            f"the defense {name} changes nothing: the update of the first {len(images)} images, of norm {norm:.3g}, is "
-            "the same without it; choose stronger parameters, or leave it out."
+            f"the defense {name} changes nothing: the update of the first {len(images)} images, of norm "
+            f"{norm(before):.3g}, is the same without it; choose stronger parameters, or leave it out."
         )
 
 
