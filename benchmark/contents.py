@@ -77,6 +77,12 @@ def digests(found: Contents) -> dict[str, str]:
     return {f"{kind}_digest": of_text(sorted(parts.items())) if parts else "" for kind, parts in kinds.items()}
 
 
+def of_training(config: Config, method: type) -> str:
+    """Of what a generator is learned from: the code of method, victim and defense, and the training images."""
+    code = sources(loaded(), words(config, "victim", "defense"), *named_victim(config), method)
+    return of_text((config.make_data("train").digest(), code))
+
+
 # Code
 
 

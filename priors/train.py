@@ -109,7 +109,7 @@ def train(
         raise InputError(f"dcgan makes 3x32x32 and 3x64x64 images, the data has {shape}; use --size 32 or 64.")
     options: dict[str, Any] = {"size": shape[-1], "classes": len(data.classes) if conditional else None}
     out.parent.mkdir(parents=True, exist_ok=True)
-    state, identity = out.with_suffix(".state"), f"{trained_on}, {options}, seed {seed}"
+    state, identity = out.with_suffix(".state"), f"{trained_on}, {options}, seed {seed}, images {data.digest()}"
     game = Game(seed, **options)
     checkpoint.resume(state, identity, game.state_dict(), game.load_state_dict)
     if game.done > steps:

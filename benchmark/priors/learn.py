@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from attacks.giml import GIML
 from benchmark.config import Config
+from benchmark.contents import of_training
 from benchmark.priors.federation import simulate
 from benchmark.run import reproducible
 from leaderboard.options import Options
@@ -87,14 +88,14 @@ def learn(
 
     z = G.draw(SHOWN, torch.Generator().manual_seed(1))["z"].to(device)
     snapshots = dict.fromkeys((round(k * steps / (COLUMNS - 1)) for k in range(COLUMNS)), look(G, z))
-    state = out.with_suffix(".state")
+    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, GIML)}"
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def restore(saved: Mapping[str, Any]) -> None:
         giml.load_state_dict(saved["giml"])
         snapshots.update(saved["snapshots"])
 
-    checkpoint.resume(state, command, {"giml": giml.state_dict(), "snapshots": snapshots}, restore)
+    checkpoint.resume(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots}, restore)
     if giml.t > steps:
         raise InputError(f"{state} has {giml.t} steps, more than the {steps} of this command; remove it.")
     with tqdm(total=steps, initial=giml.t, desc=f"prior {out.stem}", mininterval=1) as bar:
@@ -104,7 +105,7 @@ def learn(
             bar.update()
             if giml.t in snapshots:
                 snapshots[giml.t] = look(G, z)
-            checkpoint.save(state, command, {"giml": giml.state_dict(), "snapshots": snapshots})
+            checkpoint.save(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots})
     weights.save(G, out, architecture="dcgan", options={"size": size}, command=command)
     draw(snapshots, out.with_suffix(".png"))
     state.unlink(missing_ok=True)

@@ -160,14 +160,15 @@ def parser_of(command: str) -> ArgumentParser:
 
 
 def generator(name: str, options: Mapping[str, Any], everywhere: Mapping[str, Any], out: Path) -> Cell:
-    """What learns a generator; the file's name has a digest of the options, so that other ones learn another."""
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
+    """What learns a generator; the file's name has a digest of options and images, so that other ones learn another."""
     chosen = {"data_dir": everywhere["data_dir"], **options}
-    arguments = [str(out / "priors" / f"{name}-{digest}.safetensors"), *(f"--{k}={v}" for k, v in chosen.items())]
     seen = {key: chosen[key] for key in ("data", "size", "data_dir", "batch") if key in chosen}
-    return Cell(
-        method="", name=f"prior {name}", arguments=["prior", "learn", *arguments], config=Config(split="train", **seen)
-    )
+    config = Config(split="train", **seen)
+    data = loaded(config)
+    identity = json.dumps([options, "" if isinstance(data, str) else data.digest()], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    arguments = [str(out / "priors" / f"{name}-{digest}.safetensors"), *(f"--{k}={v}" for k, v in chosen.items())]
+    return Cell(method="", name=f"prior {name}", arguments=["prior", "learn", *arguments], config=config)
 
 
 def learned(cell: Cell) -> Path:

@@ -109,6 +109,17 @@ def test_the_state_of_another_training_is_refused_in_one_line(tmp_path, changes)
     assert names(out) == ["prior.state"]
 
 
+def test_the_state_of_a_training_on_other_images_of_the_same_names_is_refused(tmp_path, monkeypatch):
+    out = tmp_path / "killed" / "prior.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(Counted(limit=2), out)
+    plain = Photos.__getitem__
+    monkeypatch.setattr(Counted, "__getitem__", lambda data, i: (plain(data, i)[0].flip(-1), plain(data, i)[1]))
+    with pytest.raises(InputError, match=r"another training .*images"):
+        train(Counted(), out)
+    assert names(out) == ["prior.state"]
+
+
 def test_a_broken_state_is_refused_in_one_line(tmp_path):
     (tmp_path / "prior.state").write_bytes(b"half of a")
     with pytest.raises(InputError, match=r"prior\.state is not a file") as error:

@@ -1,6 +1,7 @@
 """`prior learn`: the rounds that it simulates, what it writes, and a killed run compared with an undisturbed one."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -121,6 +122,19 @@ def test_the_state_of_another_command_is_refused_in_one_line(killed, changes):
     with pytest.raises(InputError, match="another training") as error:
         learn(killed, **{**SMALL, **changes})
     assert "\n" not in str(error.value)
+    assert names(killed) == ["prior.state"]
+
+
+def test_the_state_of_other_images_or_another_model_of_the_same_name_is_refused(killed, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Photos, "digest", lambda data: "others")
+        with pytest.raises(InputError, match="another training"):
+            learn(killed, **SMALL)
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path, read=Path.read_bytes: read(path) + b"#" * (path.name == "lenet.py")
+    )
+    with pytest.raises(InputError, match="another training"):
+        learn(killed, **SMALL)
     assert names(killed) == ["prior.state"]
 
 

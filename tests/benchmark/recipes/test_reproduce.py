@@ -11,11 +11,12 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.launch import matrix
 from benchmark.recipes import reproduce
-from benchmark.recipes.recipe import RECIPES, SIZES, combinations, expand, read
+from benchmark.recipes.recipe import RECIPES, SIZES, combinations, expand, learned, read
 from benchmark.registry import find, registered
 from leaderboard.reported import reported
 from priors import names
 from victims import by_name as victims
+from victims.data.base import ImageData
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 TINY = """
@@ -139,6 +140,17 @@ def test_weights_that_are_missing_leave_out_only_what_needs_them(tmp_path, tiny)
     ((line, names),) = lines.items()
     assert "stylegan2-ffhq-256 needs 550000.pt" in line
     assert names == ["GIFD, batch 1"]
+
+
+def test_a_generator_of_other_images_is_learned_into_another_file(tmp_path, monkeypatch):
+    def file():
+        (cell,) = [cell for cell in cells_of("giml-figure4", "small", tmp_path) if not cell.method]
+        return learned(cell)
+
+    before = file()
+    assert file() == before
+    monkeypatch.setattr(ImageData, "digest", lambda data: "others")
+    assert file() != before
 
 
 def test_a_generator_that_cannot_be_learned_takes_its_cells_along(tmp_path):
