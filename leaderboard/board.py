@@ -16,6 +16,7 @@ SETTING = row_keys("setting")
 ATTACKER = row_keys("method", "knowledge")
 IDENTITY = (*SETTING, *ATTACKER, "protocol")
 DIGESTS = tuple(key for key in IDENTITY if key.endswith("_digest"))  # of what can change under one name
+FOLLOWING = (*DIGESTS, "mean", "std")  # mostly from the other fields: shown where nothing else tells entries apart
 # What the score of a mean image depends on. It does not depend on the attack whose run wrote it.
 # Its `attack_digest` is that of the training images.
 OF_IMAGES = (*(key for about in abouts().values() if about.of_images for key in about.rows), "protocol")
@@ -111,11 +112,11 @@ def metrics(board: Iterable[Entry]) -> dict[str, bool]:
 
 
 def telling(alike: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The digests that tell fields of entries apart which are the same otherwise: those that a reader needs to see."""
+    """Those of `FOLLOWING` that tell fields of entries apart that are alike otherwise: a reader needs them."""
     groups = defaultdict(list)
     for fields in alike:
-        groups[tuple((key, value) for key, value in fields.items() if key not in DIGESTS)].append(fields)
-    return {key for group in groups.values() for key in DIGESTS if len({fields.get(key) for fields in group}) > 1}
+        groups[tuple((key, value) for key, value in fields.items() if key not in FOLLOWING)].append(fields)
+    return {key for group in groups.values() for key in FOLLOWING if len({fields.get(key) for fields in group}) > 1}
 
 
 def identity(row: FlatRow) -> dict[str, Any]:

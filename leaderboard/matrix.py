@@ -8,7 +8,7 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import ATTACKER, DIGESTS, OF_IMAGES, SETTING, Entry, Score, entries, metrics, paired, telling
+from leaderboard.board import ATTACKER, FOLLOWING, OF_IMAGES, SETTING, Entry, Score, entries, metrics, paired, telling
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically, write_figure
 from leaderboard.table import NOTHING, Table, common, interval, verdict
@@ -161,7 +161,7 @@ def names(attackers: Sequence[tuple[Any, ...]]) -> list[str]:
     names = []
     for own in fields:
         alike = [other for other in fields if other["attack"] == own["attack"]]
-        hidden = {*DIGESTS} - telling(alike)
+        hidden = {*FOLLOWING} - telling(alike)
         differing = [key for key in ATTACKER if key not in hidden and len({other[key] for other in alike}) > 1]
         if "prior" in differing and "prior_trained_on" in differing:
             differing.remove("prior_trained_on")  # follows from the prior

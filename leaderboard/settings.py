@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from leaderboard.board import DIGESTS, MEAN_IMAGE, SETTING, Entry, age, telling
+from leaderboard.board import FOLLOWING, MEAN_IMAGE, SETTING, Entry, age, telling
 
 Setting = tuple[tuple[str, Any], ...]
 """Names and values of the fields that the entries of one setting share."""
@@ -22,9 +22,9 @@ def stands_in(entry: Entry, setting: Setting) -> bool:
 
 
 def varying_in(settings: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> list[str]:
-    """The keys in which settings differ; of digests only those that tell settings apart which are alike otherwise."""
+    """The keys in which settings differ; those that follow from others only where nothing else tells settings apart."""
     alike = list(settings)
-    hidden = {*DIGESTS} - telling(alike)
+    hidden = {*FOLLOWING} - telling(alike)
     return [key for key in keys if key not in hidden and len({setting[key] for setting in alike}) > 1]
 
 

@@ -12,7 +12,7 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from leaderboard.board import COUNTS, DIGESTS, IDENTITY, OF_PSNR, Entry, Score, metrics, places, telling
+from leaderboard.board import COUNTS, DIGESTS, FOLLOWING, IDENTITY, OF_PSNR, Entry, Score, metrics, places, telling
 
 NOTHING = "-"
 # Without the attack, which is always shown with its control and a mark for an older protocol.
@@ -136,7 +136,7 @@ def verdict(difference: Score | None, higher_is_better: bool) -> str:
 def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
     """The columns that tell entries apart."""
     columns = {"attack": [e.attack + ("*" if e.stale else "") for e in entries]}
-    hidden = {*DIGESTS} - telling(entry.fields for entry in entries)
+    hidden = {*FOLLOWING} - telling(entry.fields for entry in entries)
     for key in SETTING_COLUMNS:
         if (
             key not in hidden

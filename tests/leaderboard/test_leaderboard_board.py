@@ -201,6 +201,8 @@ def test_digests_are_shown_where_nothing_else_tells_entries_apart(row):
 
     assert told({"attack_digest": "1"}, {"attack_digest": "2"}) == {"attack_digest"}
     assert told({"attack_digest": "1"}, {"attack_digest": "2", "attack": "gias"}) == set()
+    assert told({"mean": "0", "std": "1"}, {"mean": "0.5", "std": "1"}) == {"mean"}
+    assert told({"mean": "0"}, {"mean": "0.5", "data": "cifar10"}) == set()  # every data set has its own
     assert told({"victim_digest": "1", "attack_digest": "1"}, {"attack_digest": "1", "victim_digest": "2"}) == {
         "victim_digest"
     }
