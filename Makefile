@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python -m
 READY  := $(VENV)/.ready
+LOWEST := .venv-lowest
 
 CORES  := -n auto --maxprocesses 4 --dist worksteal
 
@@ -23,7 +24,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit leaderboard speed list priors prior docs test test-all lint format clean
+.PHONY: help bench submit reproduce audit leaderboard speed list priors prior docs test test-all test-lowest lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -37,6 +38,14 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+$(LOWEST)/.ready: pyproject.toml
+	@echo 'Preparing $(LOWEST): the lowest versions that pyproject.toml allows, 5 GB, a few minutes.'
+	@$(PYTHON) -m venv $(LOWEST)
+	@sed -nE 's/^  "([a-z-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p' pyproject.toml > $(LOWEST)/lowest.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
+	@$(LOWEST)/bin/python -m pip install --quiet -c $(LOWEST)/lowest.txt -e '.[dev]'
 	@touch $@
 
 bench: $(READY)  ## attack private batches and score the reconstructions: make bench METHOD=gias
@@ -72,6 +81,9 @@ test: $(READY)  ## the tests that run in minutes
 test-all: $(READY)  ## all tests, the long ones too
 	$(RUN) pytest $(CORES) -m 'slow or not slow'
 
+test-lowest: $(LOWEST)/.ready  ## the tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	$(LOWEST)/bin/python -m pytest $(CORES)
+
 lint: $(READY)  ## ruff, lint and format; mypy, types
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
@@ -85,4 +97,4 @@ format: $(READY)  ## fix what ruff can fix
 	$(RUN) ruff format .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
