@@ -39,27 +39,22 @@ def stoppable() -> Iterator[None]:
     if parent != os.getpid():
         threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
 
+    stops: list[Stopped] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
+        stops.append(Stopped(number))
+        raise stops[-1]
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except Exception as error:
-        if stopped := stop_behind(error):
-            raise stopped from None
+    except Exception:
+        if stops:  # an error of what was left half done: a module's import, Lightning's clean-up
+            raise stops[0] from None
         raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def stop_behind(error: BaseException) -> Stopped | None:
-    """The `Stopped` during whose handling an error was raised, as Lightning's own clean-up may do; else None."""
-    behind = error.__context__
-    while behind is not None and not isinstance(behind, Stopped):
-        behind = behind.__context__
-    return behind
 
 
 def end_with_parent(parent: int) -> None:

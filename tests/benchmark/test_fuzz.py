@@ -7,7 +7,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from benchmark import run
-from benchmark.__main__ import COMMANDS, main
+from benchmark.__main__ import main
+from benchmark.commands import COMMANDS
 from benchmark.names import known
 from leaderboard.options import Options, abouts, defaults
 from victims.errors import InputError

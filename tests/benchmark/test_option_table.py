@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import command_line
-from benchmark.__main__ import COMMANDS, imported
+from benchmark.commands import COMMANDS, imported
 from benchmark.option_table import table
 from leaderboard.options import Options, abouts, defaults, option
 

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: one line and the exit code that a shell expects; nothing goes on in the background."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -70,6 +71,25 @@ def test_an_error_while_a_stop_is_handled_is_the_stop():
     with pytest.raises(Stopped) as stopped:
         failing_to_handle(lambda: signal.raise_signal(signal.SIGTERM))
     assert stopped.value.code == 128 + signal.SIGTERM
+
+
+def test_an_error_after_a_stop_that_was_swallowed_is_the_stop():
+    """As of a library that tries an import and uses what it finds half loaded."""
+
+    @stoppable()
+    def load():
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        raise AttributeError("half loaded")
+
+    with pytest.raises(Stopped):
+        load()
+
+
+def test_signals_are_handled_before_anything_heavy_is_imported():
+    code = "import sys, benchmark.__main__; print(*({'jsonargparse', 'yaml', 'typing', 'torch'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_any_other_error_is_itself():
