@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from leaderboard.options import Options, abouts
-from victims.choices import Level, Mode, Resize
+from victims.choices import Amp, Level, Mode, Resize
 from victims.preprocessing import Preprocessing, text
 
 Words = Callable[[Options], str]
@@ -19,6 +19,11 @@ MODES: dict[Mode, str] = {
     "eval": "eval: batch norm uses its running statistics, and there is no dropout",
     "train": "train: batch norm normalizes by the batch",
     "as_is": "every layer in the mode in which the model has it",
+}
+AMPS: dict[Amp, str] = {
+    "none": "none",
+    "bf16": "the client's forward pass is in bf16; the attacker computes in full precision",
+    "fp16": "the client's forward pass is in fp16, its loss scaled; the attacker computes in full precision",
 }
 LEVELS: dict[Level, str] = {
     "none": "unknown to the attacker",
@@ -43,6 +48,8 @@ def local_training(options: Options) -> str:
 
 SAID: Mapping[str, tuple[str, Words]] = {
     "size": ("images", lambda o: f"{o.size} x {o.size} pixels{SHADES[o.channels]}; {RESIZED[o.resize]}"),
+    "loss": ("loss", lambda o: f"{o.loss}; the attacker knows it"),
+    "amp": ("mixed precision", lambda o: AMPS[o.amp]),
     "victim_mode": ("mode of the model", lambda o: MODES[o.victim_mode]),
     "lr": ("local training", local_training),
     "batch": ("images in an update", lambda o: str(o.batch)),

@@ -288,12 +288,16 @@ def test_no_option_of_client_or_attacker_is_forgotten():
         "batch": 3,
         "bn": "exact",
         "loss": "bce",
+        "amp": "bf16",
     }
     changed |= {"precision": "float64", "prior": "dcgan"}
     for name, value in changed.items():
         assert assumed(replace(Options(), **{name: value}), Preprocessing((0,), (1,))) != assumed(
             Options(), Preprocessing((0,), (1,))
         ), name
+    said = assumed(Options(loss="bce", amp="fp16"), Preprocessing((0,), (1,)))
+    assert said["loss"] == "bce; the attacker knows it"
+    assert said["mixed precision"].endswith("in fp16, its loss scaled; the attacker computes in full precision")
     fed_avg = Options(lr=0.1)
     other = {"epochs": 2, "mini_batch": 1, "clients": 2, "local_optimizer": "adam", "know_lr": False, "match": "fa"}
     for name, value in other.items():
