@@ -119,6 +119,7 @@ def audit(
     if len(data) < 2 * batch:
         raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
     client = replace(config, defense="none", victim_mode="eval").make_victim(data)
+    warnings.filterwarnings("ignore", ".* has tensors mean and std", Notice)  # said once is enough
     own = "." in config.victim and ":" not in config.victim
     right, warning = check(client, data, trained=own or config.weights_file() is not None)
     if warning:

@@ -360,3 +360,18 @@ def test_a_trained_model_in_the_wrong_preprocessing_is_warned_of(bright):
 def test_the_binomial_test(right, n, classes, expected):
     """99 of 800 has p = 0.017, 101 has p = 0.0094; of two images in two classes even two right say nothing."""
     assert like_guessing(right, n, classes) is expected
+
+
+class Buffered(Tiny):
+    """A user's model that has tensors `mean` and `std`, most likely of its own forward."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("std", torch.ones(3))
+
+
+def test_what_is_noticed_of_the_model_is_said_once(images, tmp_path, capsys):
+    options = [f"--images={images}", "--size=16", "--minutes=0.0001", f"--out={tmp_path / 'out'}"]
+    assert main(["audit", f"--model={__name__}:Buffered", *options]) == 2
+    assert capsys.readouterr().err.count("has tensors mean and std") == 1
