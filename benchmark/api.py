@@ -19,7 +19,7 @@ from benchmark.scoring.metrics import score as score_images
 from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
 from benchmark.tasks.effect import check_effect
-from defenses.base import Defense, parts
+from defenses.base import Chain, Defense, parts
 from leaderboard.options import Options
 from priors import by_name as priors_by_name
 from priors.base import Prior
@@ -95,7 +95,7 @@ def capture(
         preprocessing = (declared(inside(model)) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
     else:
         preprocessing = Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
-    named = defense if isinstance(defense, str) else "+".join(type(part).__name__ for part in parts(defense))
+    names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]
     defense = open_defense(defense) if isinstance(defense, str) else defense
     make = partial(
         Victim,
@@ -105,12 +105,14 @@ def capture(
         training=TRAINING[mode],
         loss=open_loss(loss) if isinstance(loss, str) else as_loss(loss),
     )
-    plain = partial(make, model)
-    if defense:
+
+    def defended(*chain: Defense) -> Victim:
         channels, height, width = images.shape[1:]
-        protect = partial(defense.model, unwrapped(model), (channels, height, width))
-        model = build(protect, seed=seed)
-    victim = make(model)
+        protect = partial(Chain(chain).model, unwrapped(model), (channels, height, width))
+        return make(build(protect, seed=seed) if chain else model)
+
+    chain = parts(defense)
+    victim = defended(*chain)
     victim.to(next(iter(victim.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
     name = f"{type(inside(model)).__name__} in {mode} mode"
@@ -127,7 +129,7 @@ def capture(
     local = None if lr is None else LocalTraining(lr=lr, **how)
     client = Client(defense=defense, local=local, amp=amp, seed=seed, **knowledge)
     labels = labels if labels.is_floating_point() else labels.long()
-    check_effect(client, named, victim, plain, images, labels)
+    check_effect(client, names, victim, lambda i: defended(*chain[:i], *chain[i + 1 :]), images, labels)
     return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
 
 

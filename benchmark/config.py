@@ -220,8 +220,13 @@ class Config(Options):
         Raises:
             InputError: the defense changes neither this batch nor the model nor the update.
         """
-        plain = partial(replace(self, defense="none").make_victim, data)
-        check_effect(self.make_client(), self.defense, victim, plain, *data.batch(batch.indices))
+        names = self.defense.split("+")
+
+        def without(number: int) -> Victim:
+            rest = "+".join(names[:number] + names[number + 1 :]) or "none"
+            return replace(self, defense=rest).make_victim(data)
+
+        check_effect(self.make_client(), names, victim, without, *data.batch(batch.indices))
 
     def make_prior(self) -> Prior:
         return priors_by_name.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)

@@ -1,7 +1,7 @@
 """Whether a defense changes anything: tried on a batch, before anything is written."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -16,16 +16,21 @@ ROUNDING = 10  # times the type's precision: as much differs if the same is summ
 
 
 def check_effect(
-    client: Client, named: str, victim: Victim, plain: Callable[[], Victim], images: Tensor, labels: Tensor
+    client: Client,
+    names: Sequence[str],
+    victim: Victim,
+    without: Callable[[int], Victim],
+    images: Tensor,
+    labels: Tensor,
 ) -> None:
     """Refuse a defense, or a part of one, that leaves the update of a batch, the model and the choice of images alone.
 
     A defense at 0 on its axis says by itself that it changes nothing, and is not refused.
 
     Args:
-        named: the defense, or its parts with + between them.
+        names: of the defense's parts; it is one itself if it is no chain.
         victim: with the defense's model.
-        plain: makes the victim without the defense.
+        without: makes the victim without the part of this number.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) classes, or (B, K) probabilities.
 
@@ -34,34 +39,34 @@ def check_effect(
     """
     if client.defense is None:
         return
-    chain = sorted(zip(parts(client.defense), named.split("+"), strict=True), key=later)  # in the client's order
+    numbered = sorted(enumerate(parts(client.defense)), key=lambda pair: later(pair[1]))  # in the client's order
+    chain = [part for _, part in numbered]
     own, draws = deepcopy(victim), torch.Generator()  # a model may keep the images that it is given
-
     check_victims_loss(own, images, labels)
 
-    def sent(first: Iterable[Defense]) -> Gradient:
+    def sent(first: Sequence[Defense]) -> Gradient:
         draws.manual_seed(0)
-        defense = Chain(list(first))
+        defense = Chain(first)
         return client_update(own, images, labels, generator=draws, defense=defense, local=client.local, amp=client.amp)
 
     update = sent([])
     if not 0 < norm(update) < torch.inf:
         return  # such an update can stay the same under any defense
-    for count, (part, name) in enumerate(chain, start=1):
-        before, update = update, part(update, draws) if later((part, name)) else sent(p for p, _ in chain[:count])
-        if differ(before, update) or forms(part, name, labels) or (part.axis and not any(part.axis.values())):
+    for count, (number, part) in enumerate(numbered, start=1):
+        before, update = update, part(update, draws) if later(part) else sent(chain[:count])
+        if differ(before, update) or forms(part, names[number], labels) or (part.axis and not any(part.axis.values())):
             continue
-        if type(part).model is not Defense.model and not same_logits(own, plain(), images):
+        if type(part).model is not Defense.model and not same_logits(own, without(number), images):
             continue
         raise InputError(
-            f"the defense {name} changes nothing: the update of the first {len(images)} images, of norm "
+            f"the defense {names[number]} changes nothing: the update of the first {len(images)} images, of norm "
             f"{norm(before):.3g}, is the same without it; choose stronger parameters, or leave it out."
         )
 
 
-def later(named: tuple[Defense, str]) -> bool:
+def later(part: Defense) -> bool:
     """Whether a client comes to a defense after its gradients are computed."""
-    return type(named[0]).gradient_fn is Defense.gradient_fn
+    return type(part).gradient_fn is Defense.gradient_fn
 
 
 def differ(one: Gradient, other: Gradient) -> bool:

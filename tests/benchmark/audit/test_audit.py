@@ -238,6 +238,7 @@ def test_a_users_model_and_images(images, tmp_path, monkeypatch, capsys):
         (["--minutes=.inf"], "minutes is inf; give a finite number above 0"),
         (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
         (["--defense=nois:1"], "did you mean 'noise'"),
+        (["--defense=none,clipping:1e6"], "the defense clipping:1e6 changes nothing"),
         (["--batch=4"], "the controls need 8, twice a batch"),
         (["--images=nowhere"], "there are no pictures in nowhere"),
     ],

@@ -6,9 +6,12 @@ from torch import nn
 
 import gibench
 from benchmark.config import Config
+from benchmark.labels import labels
+from benchmark.priors.federation import simulate
 from benchmark.registry import registered
 from benchmark.run import run
 from benchmark.tasks.effect import differ
+from benchmark.utility import utility
 from defenses.base import Chain, Defense
 from defenses.label_confusion import LabelConfusion
 from defenses.sparsification import Sparsification
@@ -80,7 +83,7 @@ def model():
 
 
 def checked(defense, **options):
-    config = Config(victim="lenet", batch=B, defense=defense, **options)
+    config = Config(**{"victim": "lenet", "batch": B, "defense": defense, **options})
     data = config.make_data()
     config.check_defense(config.make_victim(data), data, *config.make_batches(data, 1))
 
@@ -169,6 +172,41 @@ def test_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match="clipping:1000 changes nothing"):
         run(config)
     assert not (tmp_path / "out").exists()
+
+
+SMALL = {"victim": "lenet", "size": 8, "trials": 1}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda defense: labels(**SMALL, methods="alr", batch="2", defense=defense),
+        lambda defense: utility(**SMALL, steps=1, seeds=1, batch=2, defense=defense),
+        lambda defense: simulate(Config(victim="lenet", batch=2, rounds=2, defense=defense), SHAPE, 2, "cpu"),
+    ],
+    ids=["labels", "utility", "the clients of GIML"],
+)
+@pytest.mark.parametrize("defense", ["clipping:1000", f"{__name__}.Same"])
+def test_every_command_tries_the_defense(command, defense):
+    with pytest.raises(InputError, match=f"the defense {defense} changes nothing"):
+        command(defense)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rounds": 2},
+        {"lr": 0.001, "epochs": 2, "mini_batch": 2},
+        {"lr": 0.001, "clients": 2},
+        {"precision": "float64"},
+        {"victim": "cnn6"},
+    ],
+    ids=str,
+)
+def test_whatever_the_client_computes(options):
+    checked("precode:8+noise:0.1+sign", **options)
+    with pytest.raises(InputError, match=rf"{__name__}.Same changes nothing"):
+        checked(f"precode:8+{__name__}.Same+noise:0.1", **options)
 
 
 def test_what_is_not_finite_differs():
