@@ -126,7 +126,7 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
 def explain(error: ArgumentError) -> str:
     """The parser's message as one line."""
     text = " ".join(str(error).split())
-    if unknown := re.match(r"unrecognized arguments: --(\w+)", text):
+    if unknown := re.match(r"[Uu]nrecognized arguments: --(\w+)", text):
         return f"unknown option --{unknown[1]}; {nearest(unknown[1], [*abouts(), *ALIASES])}see --help."
     wrong = re.match(r'Parser key "(\w+)": (.*)(?:Given|Got) value: ?(.*)', text)
     if wrong is None:
