@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def submit(arguments: Sequence[str]) -> int:
-    from benchmark.launch.submit import Cluster, split_arguments
+    from benchmark.launch.cluster import Cluster, split_arguments
 
     own, others = split_arguments(arguments)
     parser = ArgumentParser(

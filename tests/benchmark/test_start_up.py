@@ -32,6 +32,7 @@ print("imported", [name for name in %r if name in sys.modules], "code", code)
     [
         ("--help", 0, "audit"),
         ("run --help", 0, "--victim_weights"),
+        ("submit --help", 0, "--at_once"),
         ("prior --help", 0, "prior quality"),
         ("list", 0, "gias"),
         ("list --json", 0, "gias"),

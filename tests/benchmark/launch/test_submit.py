@@ -11,7 +11,8 @@ import pytest
 from benchmark.__main__ import main
 from benchmark.config import Config
 from benchmark.launch import submit as module
-from benchmark.launch.submit import Cluster, Job, distinct, split_arguments
+from benchmark.launch.cluster import Cluster, split_arguments
+from benchmark.launch.submit import Job, distinct
 
 ROOT = Path(__file__).resolve().parents[3]
 TINY = ["--victim=lenet", "--batch=1", "--tasks=1", "--size=16", "--steps=2", "--restarts=1", "--devices=1"]
