@@ -9,11 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.config import Config
 from benchmark.launch import matrix
 from benchmark.recipes import reproduce
-from benchmark.recipes.recipe import RECIPES, SIZES, combinations, expand, learned, read
+from benchmark.recipes.recipe import RECIPES, SIZES, Cell, combinations, expand, learned, read
 from benchmark.registry import find, registered
+from leaderboard.board import IDENTITY, Entry
 from leaderboard.reported import reported
+from leaderboard.rows import PROTOCOL
+from leaderboard.table import NOTHING
 from priors import names
 from victims import by_name as victims
 from victims.data.base import ImageData
@@ -178,6 +182,17 @@ def test_a_small_recipe_runs_on_embedded_data_and_ends_beside_the_paper(run, tin
     again = run(tiny)
     assert again.out.splitlines()[-1] == printed.out.splitlines()[-1]
     assert (tmp_path / "out/reproduce-tiny-small.md").read_text() == document
+
+
+def test_images_on_which_a_method_diverged_are_counted():
+    fields = {**dict.fromkeys([*IDENTITY, "lpips_backbone"]), "protocol": PROTOCOL}
+    counts = {"n": 4, "tasks": 2, "degenerate": 0, "seconds": 1.0, "gradient_evaluations": 5.0}
+    scores = {"axis": {}, "scores": {}, "higher_is_better": {}, "best_in_batch": None, "psnr_of_others": None}
+    cells = [Cell(method=name, name=name, arguments=[], config=Config()) for name in ("ig", "gias")]
+    for diverged, column in ((0, None), (3, ["3", NOTHING])):
+        done = {"ig": Entry(fields=fields, diverged=diverged, **counts, **scores)}
+        table = reproduce.beside("a table", ["data"], cells, done, reported()[:1])
+        assert table.columns.get("diverged") == column
 
 
 @pytest.mark.parametrize(
