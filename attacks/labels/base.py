@@ -94,7 +94,7 @@ def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
         others = "idlg, row_sums or zlr" if loss.signs else "alr or ilrg" if loss.smoothing is not None else ""
         raise InputError(
             f"{name} does not hold under the client's loss, {described(loss)}; "
-            f"{f'choose {others}, or ' if others else ''}run with --labels given."
+            f"{f'choose {others}, ' if others else ''}run with --labels given, or with --loss cross_entropy."
         )
     if "one image" in needs and observation.batch_size > 1:
         raise InputError(

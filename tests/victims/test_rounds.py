@@ -9,6 +9,7 @@ from benchmark.config import Config
 from victims.client import fed_sgd
 from victims.data.photos import Photos
 from victims.errors import InputError
+from victims.losses.base import Own
 from victims.models.lenet import LeNet
 from victims.rounds import Rounds, by_round, models_of_rounds
 from victims.victim import Victim, build
@@ -79,6 +80,15 @@ def test_rounds_have_new_weights_or_are_trained_further(data):
     assert all(0 < step.abs().max() < 0.5 for step in moved)
     again = rounds_of(data, rounds=2, between=3, seed=4)
     assert all(torch.equal(w, again[1].state_dict()[name]) for name, w in trained[1].state_dict().items())
+
+
+def test_other_clients_train_by_the_loss_of_the_run(data):
+    """The first step of SGD is twice as long under twice the loss."""
+    doubled = Own(lambda logits, labels: 2 * torch.nn.functional.cross_entropy(logits, labels))
+    (start, plain), (_, twice) = (rounds_of(data, rounds=2, between=1, seed=0, loss=loss) for loss in (None, doubled))
+    for name, p in start.named_parameters():
+        moved = 2 * (plain.get_parameter(name) - p)
+        torch.testing.assert_close(twice.get_parameter(name) - p, moved, rtol=1e-2, atol=1e-6)
 
 
 def test_training_between_rounds_lowers_the_loss(data):
