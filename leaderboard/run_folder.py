@@ -248,10 +248,10 @@ def version(base: Path, number: int) -> RunFolder:
     return RunFolder(base if number == 1 else base.with_name(f"{base.name}-{number}"))
 
 
-def latest(base: Path) -> RunFolder:
-    """Of these folders the one in which a run was started last."""
-    found = [folder for folder in versions(base).values() if folder.config_file.is_file()]
-    return max(found, key=lambda folder: folder.config_file.stat().st_mtime_ns, default=RunFolder(base))
+def latest(base: Path) -> RunFolder | None:
+    """Of these folders the one with rows in which a run was started last."""
+    found = [folder for folder in versions(base).values() if folder.has_rows() and folder.config_file.is_file()]
+    return max(found, key=lambda folder: folder.config_file.stat().st_mtime_ns, default=None)
 
 
 def _names_in(folder: Path) -> list[str]:

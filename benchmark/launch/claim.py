@@ -42,7 +42,7 @@ def claim(base: Path, found: Contents, held: ExitStack) -> RunFolder:
             record = folder.read_contents()
             if folder.has_rows() and not agree(record, found):  # of another start, since the candidates were listed
                 continue
-            if before.has_rows() and not folder.has_rows():
+            if before and not folder.has_rows():
                 rows = before.read_contents()
                 why = f"{some(changed(rows, found))} changed since" if rows else "it is not known what went into"
                 line = f"{why} the rows in {before.path}; they stay, and this run goes into {folder.path}."

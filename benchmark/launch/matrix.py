@@ -97,8 +97,8 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
 
 def rows_of(config: Config) -> list[dict[str, Any]]:
     """Of a run that was just started and has ended; without those that a longer one left, which stand behind."""
-    rows, _ = latest(config.folder(has_lpips(config.weights_dir))).read_rows()
-    return rows[: config.tasks * config.batch]
+    folder = latest(config.folder(has_lpips(config.weights_dir)))
+    return folder.read_rows()[0][: config.tasks * config.batch] if folder else []
 
 
 @cache

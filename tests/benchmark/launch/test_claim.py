@@ -20,7 +20,9 @@ OLD, NEW = ({"attack": {"ig.py": digest}, "tasks": {"task 0": "x"}} for digest i
 def base(tmp_path):
     """A run with rows of the old contents."""
     with ExitStack() as held:
-        claim(tmp_path / "run", OLD, held).rows_file.touch()
+        folder = claim(tmp_path / "run", OLD, held)
+        folder.write_config("attack: ig")
+        folder.rows_file.touch()
     return tmp_path / "run"
 
 
@@ -36,6 +38,7 @@ def test_other_contents_go_into_the_next_folder_and_the_old_ones_find_theirs(bas
     line = f"ig.py changed since the rows in {base}; they stay, and this run goes into {base}-2."
     assert claimed(base, NEW) == ("run-2", [line])
     version(base, 2).rows_file.touch()
+    version(base, 2).write_config("attack: ig")
     assert claimed(base, NEW) == ("run-2", [])
     assert claimed(base, OLD) == ("run", [])
     assert before == {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
@@ -51,7 +54,9 @@ def test_more_tasks_extend_a_run_unless_an_earlier_one_changed(base):
 
 def test_a_folder_without_rows_takes_other_contents(base):
     assert claimed(base, NEW)[0] == "run-2"
-    assert claimed(base, {**NEW, "attack": {"ig.py": "newer"}})[0] == "run-2"
+    name, (line,) = claimed(base, {**NEW, "attack": {"ig.py": "newer"}})
+    assert name == "run-2"
+    assert line.startswith(f"ig.py changed since the rows in {base};")
     assert claimed(base, OLD) == ("run", [])
 
 
@@ -66,8 +71,11 @@ def test_rows_of_unknown_contents_stay_alone(base, text):
 
 
 def test_the_folder_of_the_last_start_is_the_latest(base):
-    version(base, 2).write_config("attack: ig")
-    version(base, 10).write_config("attack: ig")
+    assert latest(base.with_name("other")) is None
+    for number in (2, 10):
+        version(base, number).write_config("attack: ig")
+        version(base, number).rows_file.touch()
+    version(base, 11).write_config("attack: ig")  # stopped before its first row
     assert latest(base).path.name == "run-10"
     RunFolder(base).write_config("attack: ig")
     assert latest(base).path.name == "run"
