@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import CSVLogger
 
 from attacks.base import INNER, Attack
 from benchmark.launch.progress import EVERY
@@ -70,7 +71,8 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
         rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, lpips, nothing)
         judge = Judge(RunFolder(Path(folder)), rows, lpips, cell.data)
         judge.tasks = [cell.task]
-        trainer = make_trainer(cell.config, 1, Path(folder), reports(judge))
-        trainer.callbacks.append(beside)
+        trainer = make_trainer(cell.config, 1)
+        trainer.callbacks = [reports(judge), *trainer.callbacks, beside]
+        trainer.logger = CSVLogger(folder, name="log")
         trainer.fit(attack, module)
     return {"under": asdict(beside.under), "bare": asdict(beside.bare)}
