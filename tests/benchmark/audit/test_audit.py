@@ -216,7 +216,7 @@ def test_a_users_model_and_images(images, tmp_path, monkeypatch, capsys):
     assert "rgap, none" in text  # refused, and listed as such
     assert "<li>preprocessing: (pixel - mean) / std, of pixels in [0, 1]: mean 0.25, std 0.5, as given</li>" in text
     assert re.search(r"<li>classified right: \d of 6 \(\d\.\d{3}\) images of the folder; \d of 2", text)
-    assert "<li>loss: cross_entropy</li>" in text
+    assert "<li>loss: cross_entropy; the attacker knows it</li>" in text
     pictures = re.findall(r"data:image/png;base64,([\w+/=]+)", text)
     assert len(pictures) == 2 * 2 * 2  # truth and the best, by defense and image
     assert all(Image.open(io.BytesIO(base64.b64decode(picture))).size == (16, 16) for picture in pictures)
