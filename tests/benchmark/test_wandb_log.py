@@ -109,7 +109,8 @@ def test_the_artifact_has_all_files_that_a_board_reads(result):
     assert len(read_rows(before["rows.jsonl"])[0]) == 2  # as it was then, for a sync that comes late
     assert entries(read_rows(files["rows.jsonl"])[0]) == entries(rows_of(folder))
     assert {name.split("/")[0] for name in files} == {
-        *("config.yaml", "rows.jsonl", "curves", "reconstructions", "truth", "picture.png", "curves.png"),
+        *("config.yaml", "contents.json", "rows.jsonl", "curves", "reconstructions", "truth"),
+        *("picture.png", "curves.png"),
     }
     assert sum(name.startswith("reconstructions/") for name in files) == 4
 
