@@ -24,7 +24,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit leaderboard speed list priors prior docs test test-all test-lowest lint format clean
+.PHONY: help bench submit reproduce audit leaderboard speed list priors prior docs models test test-all test-lowest lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -91,6 +91,9 @@ lint: $(READY)  ## ruff, lint and format; mypy, types
 
 docs: $(READY)  ## write docs/options.md anew, from the options themselves
 	$(RUN) benchmark.option_table docs/options.md
+
+models: $(READY)  ## write docs/models.md anew: which models run, which are refused and why (some minutes)
+	$(RUN) tests.zoo docs/models.md
 
 format: $(READY)  ## fix what ruff can fix
 	$(RUN) ruff check --fix .

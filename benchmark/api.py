@@ -116,7 +116,7 @@ def capture(
     victim.to(next(iter(victim.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
     name = f"{type(inside(model)).__name__} in {mode} mode"
-    _, classes = trial(victim, images.shape[1:], name, "give images or a model that fit", fix)
+    classes = trial(victim, images.shape, name, "give images or a model that fit", fix)
     if labels.is_floating_point() and labels.shape[-1] != max(2, classes):
         raise InputError(f"labels have {labels.shape[-1]} probabilities each; the model has {classes} classes.")
     lowest, highest = (0, 0) if labels.is_floating_point() else (int(labels.min()), int(labels.max()))

@@ -96,9 +96,9 @@ def tried(
     victim = Victim(model, mean=(0.0,) * channels, std=(1.0,) * channels, training=training)
     mode = next(mode for mode, flag in TRAINING.items() if flag is training)
     fix = "choose another --victim" if mode == "eval" else "use --victim-mode eval"
-    given = trial(victim, image_shape, f"{spec} in {mode} mode", other, fix)
-    if given not in ((2, num_classes), (2, 1)):
-        raise InputError(f"{spec} gives logits for {given[1]} classes, not {num_classes}; choose another --victim.")
+    given = trial(victim, (2, *image_shape), f"{spec} in {mode} mode", other, fix)
+    if given not in (num_classes, 1):
+        raise InputError(f"{spec} gives logits for {given} classes, not {num_classes}; choose another --victim.")
     return model
 
 

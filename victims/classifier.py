@@ -7,6 +7,7 @@ from torch.func import functional_call
 from victims.errors import InputError
 from victims.rounds import Rounds
 from victims.victim import modes_kept, passing
+from victims.wrappers import attributes_kept
 
 
 @torch.no_grad()
@@ -31,7 +32,7 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
             drawn[name] = (scale * torch.randn(p.shape, generator=draws)).to(p)
     like = next(model.parameters())
     images = torch.randn(2, *image_shape, generator=draws).to(like)
-    with modes_kept(model), torch.random.fork_rng(devices=[]), passing(layers) as seen:
+    with modes_kept(model), attributes_kept(model), torch.random.fork_rng(devices=[]), passing(layers) as seen:
         logits = functional_call(model.eval(), drawn, (images,))
     logits = logits[:, -1] if isinstance(model, Rounds) else logits
     found = {n: calls[-1][1] for n, calls in seen.items() if calls and calls[-1][1].shape == logits.shape}
@@ -62,7 +63,7 @@ def last_called(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) ->
         if not any(module.children())
     ]
     try:
-        with modes_kept(model), torch.random.fork_rng(devices=[]):
+        with modes_kept(model), attributes_kept(model), torch.random.fork_rng(devices=[]):
             functional_call(model.eval(), tensors, (images,))
     finally:
         for hook in hooks:

@@ -1,5 +1,6 @@
-"""A victim is tried once, on two images of noise, before anything is computed from private ones."""
+"""A victim is tried once, on images of noise, before anything is computed from private ones."""
 
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -16,13 +17,14 @@ from victims.victim import Victim, gradient
 STEP, CLOSE, TRIES = 1e-7, 1e-2, 3  # of finite differences; in one try a kink, as of ReLU, may lie between the two
 
 
-def trial(victim: Victim, image_shape: Sequence[int], name: str, other: str, fix: str) -> tuple[int, ...]:
-    """The shape of the victim's output for two images, empty if it is no tensor; the victim is not changed.
+def trial(victim: Victim, shape: Sequence[int], name: str, other: str, fix: str) -> int:
+    """The number of the victim's logits for an image; the victim is not changed.
 
     What is tried is what an attack does by plain autograd: the update's derivative in the pixels. A Notice says if the
     victim does not see all pixels.
 
     Args:
+        shape: (B, C, H, W) of the images to try it on.
         name: of the model, for messages.
         other: what to do about a model that cannot take the images.
         fix: what to do about one that can, but not in this mode.
@@ -30,32 +32,9 @@ def trial(victim: Victim, image_shape: Sequence[int], name: str, other: str, fix
     Raises:
         InputError: it cannot take the images, is not the same in every pass, or has no update that an attack can match.
     """
-    noise = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
     images = victim.normalize(noise.to(victim.mean)).requires_grad_()
-    size = " x ".join(str(side) for side in image_shape)
-    with torch.random.fork_rng(devices=[]):
-        before = torch.get_rng_state()
-        try:
-            logits = victim.logits(victim.parameters, images)
-        except NotImplementedError as error:
-            held = next((f", such as its {key}" for key, _ in victim.model.named_children()), "")
-            raise InputError(f"{name} has no forward ({said(error)}); give the network that it trains{held}.") from None
-        except Exception as error:  # a model may refuse images by any exception
-            raise InputError(f"{name} cannot take {size} images ({said(error)}); {other}.") from None
-        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
-            raise InputError(
-                f"{name} returns {described(logits)}, no logits (2, K) of two images; {fix}, or write a module whose "
-                "forward returns them alone."
-            )
-        drew = not torch.equal(before, torch.get_rng_state())
-        again = victim.logits(victim.parameters, images)
-    if drew:
-        raise InputError(f"{name} draws random numbers, as dropout does; its gradient cannot be repeated; {fix}.")
-    if not torch.allclose(logits, again, rtol=1e-3, atol=1e-5, equal_nan=True):
-        raise InputError(
-            f"{name} gives other logits for the same images in a second pass: it draws random numbers, or changes what "
-            f"is no buffer; {fix}."
-        )
+    logits = logits_of(victim, images, name, other, fix)
     check_derivative(victim, images, name)
     if (functions := own_functions(logits)) and not is_derivative(victim, images):
         warnings.warn(
@@ -64,20 +43,50 @@ def trial(victim: Victim, image_shape: Sequence[int], name: str, other: str, fix
             Notice,
             stacklevel=2,
         )
-    (of_logits,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
-    seen = torch.zeros_like(images[0, 0]) if of_logits is None else of_logits.abs().sum((0, 1))
-    rows, columns = int((seen > 0).any(1).sum()), int((seen > 0).any(0).sum())
-    if (rows, columns) not in (
-        (0, 0),
-        tuple(image_shape[1:]),
-    ):  # with a classifier that starts at zero none can be measured
+    (of_logits,) = torch.autograd.grad(logits.sum(), images, materialize_grads=True)
+    seen = of_logits.abs().sum((0, 1)) > 0
+    rows, columns = int(seen.any(1).sum()), int(seen.any(0).sum())
+    if rows and (rows, columns) != seen.shape:  # with a classifier that starts at zero there are none
         warnings.warn(
-            f"{name} sees {rows} of {image_shape[1]} rows and {columns} of {image_shape[2]} columns of the images; "
+            f"{name} sees {rows} of {shape[2]} rows and {columns} of {shape[3]} columns of the images; "
             "its update holds nothing of the others.",
             Notice,
             stacklevel=2,
         )
-    return tuple(logits.shape)
+    return logits.shape[1]
+
+
+def logits_of(victim: Victim, images: Tensor, name: str, other: str, fix: str) -> Tensor:
+    """The victim's logits (B, K), the same in a second pass.
+
+    Raises:
+        InputError: see `trial`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        try:
+            logits = victim.logits(victim.parameters, images)
+        except Exception as error:  # a model may refuse images by any exception
+            if 'missing the required "forward"' in str(error):
+                held = next((f", such as its {key}" for key, _ in victim.model.named_children()), "")
+                raise InputError(f"{name} has no forward; give the network that it trains{held}.") from None
+            size = " x ".join(str(side) for side in images.shape[1:])
+            raise InputError(f"{name} cannot take {size} images ({said(error)}); {other}.") from None
+        drew = not torch.equal(before, torch.get_rng_state())
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+            raise InputError(
+                f"{name} returns {described(logits)}, no logits ({len(images)}, K); {fix}, or write a module whose "
+                "forward returns them alone."
+            )
+        again = victim.logits(victim.parameters, images)
+    if drew:
+        raise InputError(f"{name} draws random numbers, as dropout does; its gradient cannot be repeated; {fix}.")
+    if not torch.allclose(logits, again, rtol=1e-3, atol=1e-5, equal_nan=True):
+        raise InputError(
+            f"{name} gives other logits for the same images in a second pass: it draws random numbers, or keeps "
+            f"something outside of the model; {fix}."
+        )
+    return logits
 
 
 def check_derivative(victim: Victim, images: Tensor, name: str) -> None:
@@ -157,8 +166,9 @@ def is_derivative(victim: Victim, images: Tensor) -> bool:
 
 
 def said(error: Exception) -> str:
-    """What an exception says, in one line."""
-    return shorten(f"{type(error).__name__}: {error}", 160)
+    """What an exception says, in one line; if it says nothing, the line of code that raised it."""
+    text = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+    return shorten(f"{type(error).__name__}: {text}", 160)
 
 
 def described(output: Any) -> str:

@@ -15,7 +15,7 @@ from victims.errors import InputError
 from victims.losses.base import Loss, classification_loss
 from victims.losses.cross_entropy import CrossEntropy
 from victims.preprocessing import Preprocessing
-from victims.wrappers import copied, unwrapped
+from victims.wrappers import attributes_kept, copied, unwrapped
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
@@ -153,12 +153,14 @@ class Victim:
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits of normalized images (B, C, H, W). What is among `parameters` replaces the model's own."""
-        return functional_call(self.model, self._tensors(parameters), (self.enter(images).clone(),))
+        with attributes_kept(self.model):
+            return functional_call(self.model, self._tensors(parameters), (self.enter(images).clone(),))
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The client's loss on normalized images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""
         entering = self.enter(images).clone()  # a model may write into them
-        return client_loss(self.model, self.criterion, self.penalties, self._tensors(parameters), entering, labels)
+        with attributes_kept(self.model):
+            return client_loss(self.model, self.criterion, self.penalties, self._tensors(parameters), entering, labels)
 
     def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}

@@ -1,7 +1,8 @@
 """The model that a client trains, out of what people put around it; and what is no model that can be copied."""
 
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy, deepcopy
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -20,6 +21,9 @@ WRAPPERS = {
     "AbstractGradSampleModule": "_module",  # of Opacus
 }
 """Classes of torch and Opacus, and where they keep the model."""
+
+OF_TORCH = frozenset(vars(nn.Module()))
+"""Attributes of a layer that are torch's own, parameters and buffers among them."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -109,3 +113,26 @@ def copied(model: M) -> M:
             else:
                 values |= {} if kept.is_leaf else {id(kept): value}
     return deepcopy(model, values)
+
+
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """What a forward pass leaves in the layers besides parameters and buffers is gone when the context ends.
+
+    Else a layer may keep something that it computed from other weights, or from weights without their history.
+    """
+    kept = []
+    for module in model.modules():
+        own = {name: value for name, value in vars(module).items() if name not in OF_TORCH}
+        held = {name: copy(value) for name, value in own.items() if type(value) in (dict, list)}
+        kept.append((vars(module), own, held))
+    try:
+        yield
+    finally:
+        for now, own, held in kept:
+            for name in [name for name in now if name not in OF_TORCH and name not in own]:
+                del now[name]
+            now.update(own)
+            for name, value in held.items():
+                own[name].clear()
+                (own[name].extend if isinstance(value, list) else own[name].update)(value)

@@ -213,6 +213,22 @@ def test_what_is_no_batch_is_refused(model, batch):
         gibench.capture(nn.Conv2d(3, 3, 1), images, labels)
 
 
+class ThreeImages(LeNet):
+    def forward(self, x):
+        return super().forward(x.view(3, 3, 16, 16))
+
+
+def test_a_model_is_tried_on_batches_such_as_the_given_one(batch):
+    """torch's batch norm refuses a single image of one pixel; another model takes three images alone."""
+    observation = gibench.capture(build(ThreeImages, image_shape=(3, 16, 16), num_classes=10, seed=0), *batch)
+    assert gibench.attack("ig", observation, steps=1, restarts=2).cost.isfinite().all()
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 10))
+    pooled[2].register_forward_hook(lambda layer, given, out: None)  # so that it stays torch's
+    gibench.capture(pooled, *batch, mode="train")
+    with pytest.raises(gibench.InputError, match="Expected more than 1 value per channel"):
+        gibench.capture(pooled, batch[0][:1], batch[1][:1], mode="train")
+
+
 def test_the_prior_of_the_caller_stays_as_it_is(batch):
     from priors.dcgan import DCGAN
 

@@ -132,6 +132,11 @@ class Broken(Flat):
         raise KeyError("first line\nsecond line")
 
 
+class Silent(Flat):
+    def forward(self, x):
+        raise ValueError
+
+
 class Pair(Flat):
     def forward(self, x):
         return super().forward(x), x
@@ -186,6 +191,7 @@ class NoDropout(Flat):
     ("model", "training", "expected"),
     [
         (Broken, False, "KeyError"),
+        (Silent, False, "ValueError: raise ValueError"),
         (Once, False, "hardsigmoid_backward is not implemented"),
         (Pair, False, "returns a tuple of 2, no logits"),
         (Pixels, True, "returns a tensor (2, 3, 8, 8), no logits"),

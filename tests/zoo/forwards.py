@@ -81,13 +81,36 @@ class Counts(Net):
 
 
 class Remembers(Net):
-    """The same with an attribute that is no buffer: every forward is another."""
+    """The same with an attribute that is no buffer."""
 
     calls = 0
 
     def forward(self, x):
         self.calls += 1
-        return super().forward(x) * (1 + self.calls)
+        return super().forward(x) * self.calls
+
+
+class RemembersOutside(Net):
+    """The same with what all objects of the class have: every forward is another."""
+
+    calls = [0]
+
+    def forward(self, x):
+        self.calls[0] += 1
+        return super().forward(x) * self.calls[0]
+
+
+class Caches(Net):
+    """As timm's LeViT in eval mode: what it makes of a weight, it makes once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias, self.cache = nn.Parameter(torch.zeros(8)), {}
+
+    def forward(self, x):
+        if x.device not in self.cache:
+            self.cache[x.device] = self.bias[[0, 1] * 8]
+        return self.head(self.neck(self.body(x)) + self.cache[x.device])
 
 
 @net_with
