@@ -29,7 +29,8 @@ from victims.errors import InputError
 from victims.losses.base import Function, as_loss
 from victims.names import nearest
 from victims.observation import Observation
-from victims.preprocessing import Preprocessing, declared
+from victims.own_preprocessing import declared
+from victims.preprocessing import Preprocessing
 from victims.trial import trial
 from victims.victim import Victim, build
 from victims.wrappers import inside, unwrapped
@@ -67,8 +68,8 @@ def capture(
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) integers, or (B, K) probabilities, as by Mixup.
-        mean, std: per channel, by which the client normalizes; by default those of the model, if it has numbers as
-            attributes `mean` and `std`, else images enter the model as they are.
+        mean, std: per channel, by which the client normalizes; by default those of the model's attributes `mean` and
+            `std`, unless its forward uses them itself, else images enter the model as they are.
         mode: of the model while the client computes its update; `as_is` leaves every layer in its own.
         loss: the client's, a name such as `label_smoothing:0.1`, or your own: logits (B, K) and labels -> their mean.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
@@ -92,7 +93,8 @@ def capture(
         if values is not None and len(values) != channels:
             raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
     if mean is None and std is None:
-        preprocessing = (declared(inside(model)) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
+        shape = (channels, images.shape[2], images.shape[3])
+        preprocessing = (declared(inside(model), shape) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
     else:
         preprocessing = Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
     names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]

@@ -32,7 +32,8 @@ from victims.data.base import ImageData
 from victims.data.channels import in_channels
 from victims.errors import InputError
 from victims.names import nearest
-from victims.preprocessing import Preprocessing, given, of_model
+from victims.own_preprocessing import of_model
+from victims.preprocessing import Preprocessing, given
 from victims.rounds import Rounds, models_of_rounds
 from victims.victim import Victim, build
 
@@ -170,7 +171,8 @@ class Config(Options):
             InputError: what is given is no such numbers, or does not fit the channels of the images.
         """
         trained = self.victim_weights not in ("random", "calibrated")
-        found = given(self.mean, self.std) or of_model(model, self.victim, trained) or data.preprocessing
+        own = partial(of_model, model, self.victim, data.image_shape, trained=trained)
+        found = given(self.mean, self.std) or own() or data.preprocessing
         return found.of_channels(data.image_shape[0])
 
     def local_training(self) -> LocalTraining | None:

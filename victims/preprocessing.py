@@ -1,17 +1,12 @@
-"""What a client does to pixels before its model, and who decides it."""
+"""What a client does to pixels before its model."""
 
 import math
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
 
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
-from victims.errors import InputError, Notice
+from victims.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -87,60 +82,3 @@ def numbers(name: str, option: str) -> tuple[float, ...]:
         return tuple(float(part) for part in option.split(","))
     except ValueError:
         raise InputError(f"{name} is '{option}'; give one number, or one for each channel with commas.") from None
-
-
-def declared(model: nn.Module) -> Preprocessing | None:
-    """What a model says by its attributes `mean` and `std`, numbers for all or for each channel; None if nothing.
-
-    A Notice where they are tensors: these are most likely a part of the model's own forward.
-    """
-    found = {name: getattr(model, name, None) for name in ("mean", "std")}
-    name = type(model).__name__
-    if all(isinstance(value, Tensor) for value in found.values()):
-        warnings.warn(
-            f"{name} has tensors mean and std; if it normalizes by them itself, give --mean 0 --std 1, else give them "
-            "as --mean and --std.",
-            Notice,
-            stacklevel=2,
-        )
-    mean, std = (plain_numbers(value) for value in found.values())
-    return Preprocessing(mean, std, f"the attributes of {name}") if mean and std else None
-
-
-def plain_numbers(value: Any) -> tuple[float, ...] | None:
-    """A number, or a tuple or list of some, as floats; None for anything else."""
-    values = value if isinstance(value, tuple | list) else (value,)
-    return tuple(map(float, values)) if values and all(isinstance(v, Real) for v in values) else None
-
-
-def of_timm(model: nn.Module) -> Preprocessing | None:
-    """That of timm's weights of a model; None if it is not timm's."""
-    config: Any = getattr(model, "pretrained_cfg", None)
-    mean, std = (plain_numbers(config.get(key)) if isinstance(config, Mapping) else None for key in ("mean", "std"))
-    return Preprocessing(mean, std, f"timm's configuration of {type(model).__name__}") if mean and std else None
-
-
-def of_torchvision(name: str) -> Preprocessing | None:
-    """That of torchvision's weights of a model; None if it has none. Nothing is downloaded."""
-    try:
-        transforms: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    except (ValueError, AttributeError):
-        return None
-    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), f"torchvision's weights of {name}")
-
-
-def of_model(model: nn.Module, spec: str, trained: bool) -> Preprocessing | None:
-    """A model's own preprocessing; None if it has none.
-
-    That of its attributes; else of timm or torchvision, if the model is theirs and does not have random weights.
-
-    Args:
-        spec: the name of the victim.
-        trained: whether weights are loaded into it. Those of a user's own model are its own anyway.
-    """
-    library, colon, name = spec.partition(":")
-    if found := declared(model):
-        return found
-    if library == "torchvision" and trained:
-        return of_torchvision(name)
-    return of_timm(model) if trained or ("." in spec and not colon) else None

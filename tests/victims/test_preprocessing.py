@@ -12,10 +12,11 @@ from benchmark.run import run
 from benchmark.tasks.capture import Client, capture, capture_task
 from victims.client import calibrate
 from victims.data.photos import Photos
-from victims.errors import InputError, Notice
+from victims.errors import InputError
 from victims.models.fcn3 import FCN3
 from victims.models.lenet import LeNet
-from victims.preprocessing import Preprocessing, declared, given, of_model, text
+from victims.own_preprocessing import declared, of_model
+from victims.preprocessing import Preprocessing, given, text
 from victims.victim import Victim, build, gradient
 
 MEAN, STD = (0.45, 0.5, 0.4), (0.1, 0.2, 0.3)
@@ -45,13 +46,48 @@ class Bytes(Itself):
         return super().forward(images * BYTES)
 
 
-class Hidden(LeNet):
-    """Normalizes by buffers, as wrappers of trained models do."""
+class Uses(Saying):
+    """Says them, and uses them itself."""
+
+    def forward(self, images):
+        mean, std = Preprocessing(tuple(self.mean), tuple(self.std)).tensors(images.dtype)
+        return super().forward((images - mean) / std)
+
+
+class Normalize(nn.Module):
+    """As wrappers of trained models have it."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, images):
+        return (images - self.mean) / self.std
+
+
+class Wrapped(nn.Sequential):
+    def __init__(self, **options):
+        super().__init__(Normalize(MEAN, STD), LeNet(**options))
+
+
+class Tensors(LeNet):
+    """Has buffers that its forward does not use."""
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.register_buffer("mean", torch.zeros(3, 1, 1))
-        self.register_buffer("std", torch.ones(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[None, :, None, None])
+
+
+class Later(LeNet):
+    """Normalizes something else: what its first layer gives."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        first = next(name for name, m in self.named_modules() if isinstance(m, nn.Conv2d))
+        conv = self.get_submodule(first)
+        self.set_submodule(first, nn.Sequential(conv, Normalize([0.1] * conv.out_channels, [2.0] * conv.out_channels)))
 
 
 def config(model=Plain, **options):
@@ -84,14 +120,17 @@ def test_a_defense_does_not_hide_what_the_model_says():
 
 
 def test_trained_weights_of_a_library_come_with_its_preprocessing(data):
+    shape = (3, 32, 32)
     vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=32)
-    assert of_model(vit, "timm:vit_tiny_patch16_224", trained=True).mean == (0.5,) * 3
-    assert of_model(vit, "timm:vit_tiny_patch16_224", trained=False) is None  # rows of random weights stay comparable
-    assert of_model(vit, "my.models.net", trained=False).std == (0.5,) * 3  # its own function loads its weights
+    assert of_model(vit, "timm:vit_tiny_patch16_224", shape, trained=True).mean == (0.5,) * 3
+    assert (
+        of_model(vit, "timm:vit_tiny_patch16_224", shape, trained=False) is None
+    )  # rows of random weights stay comparable
+    assert of_model(vit, "my.models.net", shape, trained=False).std == (0.5,) * 3  # its own function loads its weights
     net = nn.Identity()
-    assert of_model(net, "torchvision:resnet18", trained=True).mean == (0.485, 0.456, 0.406)
-    assert of_model(net, "torchvision:resnet18", trained=False) is None
-    assert of_model(net, "resnet20", trained=True) is None
+    assert of_model(net, "torchvision:resnet18", shape, trained=True).mean == (0.485, 0.456, 0.406)
+    assert of_model(net, "torchvision:resnet18", shape, trained=False) is None
+    assert of_model(net, "resnet20", shape, trained=True) is None
 
 
 def test_weights_from_a_file_are_trained(tmp_path):
@@ -103,9 +142,36 @@ def test_weights_from_a_file_are_trained(tmp_path):
     assert (trained.mean, trained.source) == (model.pretrained_cfg["mean"], "timm's configuration of ResNet")
 
 
-def test_tensors_are_no_declaration_and_one_line_says_so():
-    with pytest.warns(Notice, match="Hidden has tensors mean and std; if it normalizes by them itself"):
-        assert declared(build(Hidden, image_shape=(3, 32, 32), num_classes=10, seed=0)) is None
+def says(model):
+    found = declared(build(model, image_shape=(3, 32, 32), num_classes=10, seed=0), (3, 32, 32))
+    return found and (found.mean, found.std, found.source)
+
+
+@pytest.mark.parametrize(("model", "who"), [(Uses, "Uses"), (Wrapped, "Normalize")])
+def test_a_model_that_normalizes_by_itself_gets_images_as_they_are(model, who):
+    """Normalized twice, its update would be that of other images."""
+    assert says(model) == ((0.0,), (1.0,), f"as {who} normalizes by itself")
+
+
+def test_what_a_forward_does_not_use_is_a_declaration():
+    assert says(Saying) == (MEAN, STD, "the attributes of Saying")
+    mean, std, source = says(Tensors)
+    assert (mean, std) == (pytest.approx(MEAN), pytest.approx(STD))
+    assert source == "the attributes of Tensors"
+
+
+def test_a_layer_that_normalizes_something_else_says_nothing_of_the_images():
+    assert says(Later) is None
+    assert says(LeNet) is None
+
+
+def test_a_model_is_not_changed_by_looking():
+    model = build(Uses, image_shape=(3, 32, 32), num_classes=10, seed=0).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    declared(model, (3, 32, 32))
+    assert (model.mean, model.std) == (MEAN, [*STD])
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
