@@ -99,8 +99,8 @@ def audit(
     if not 0 < minutes < math.inf:
         raise InputError(f"minutes is {minutes}; give a finite number above 0.")
     reproducible()
+    warnings.simplefilter("once", Notice)  # not by every attack
     warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # and none is expected here
-    warnings.filterwarnings("once", ".*there under several names", Notice)  # not by every attack
     began = time.monotonic()
     arrange(images, labels, out / "images" / "test", classes)
     module, colon, name = model.partition(":")
@@ -119,7 +119,6 @@ def audit(
     if len(data) < 2 * batch:
         raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
     client = replace(config, defense="none", victim_mode="eval").make_victim(data)
-    warnings.filterwarnings("ignore", ".* has tensors mean and std", Notice)  # said once is enough
     own = "." in config.victim and ":" not in config.victim
     right, warning = check(client, data, trained=own or config.weights_file() is not None)
     if warning:
