@@ -147,9 +147,9 @@ class GradientPaths:
             labels = torch.zeros(n, batch_size, dtype=torch.long, device=images.device)
             try:
                 cost_gradient(path.gradient, self.victim, images, labels)
-            except torch.OutOfMemoryError:  # a stage takes smaller chunks then
-                continue
             except Exception as error:  # of the model's own operations too
+                if memory_ran_out(error):  # a stage takes smaller chunks then
+                    continue
                 raise InputError(
                     f"the {path.name} gradient of {type(self.victim.model).__name__} for batches of {batch_size} "
                     f"cannot be matched ({said(error)}); choose another --victim or --batch."
@@ -239,3 +239,10 @@ def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: i
     except Exception:  # a layer that is called twice or not at all, or what a model raises
         return None
     return Layers(victim, modules, spared)
+
+
+def memory_ran_out(error: Exception) -> bool:
+    """Of a GPU torch says so by a class of its own, of a CPU only in words, which are also its library's (oneDNN)."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "bad_alloc", "could not create a primitive"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.engine.compiled import Function
 from attacks.engine.distances import Target
-from attacks.engine.gradients import GradientPath, GradientPaths
+from attacks.engine.gradients import GradientPath, GradientPaths, memory_ran_out
 from attacks.engine.stage import Stage, Variables
 from victims.errors import InputError, Notice
 from victims.observation import Observation, Transform
@@ -193,10 +193,3 @@ class Objective:
             {f"bn {layer}": gather([statistics[layer] for statistics in given]) for layer in given[0]},
             first.estimate(received, self.victim) if first.estimate else lambda dummy: dummy,
         )
-
-
-def memory_ran_out(error: Exception) -> bool:
-    """Of a GPU torch says so by a class of its own, of a CPU only in words."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return any(words in str(error) for words in ("can't allocate memory", "bad_alloc"))

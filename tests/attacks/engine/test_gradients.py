@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from attacks.base import Attack
-from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine import gradients
+from attacks.engine.gradients import GradientPaths, vectorizes, victim_gradients
 from attacks.engine.objective import Objective
 from attacks.engine.stage import Stage
 from attacks.ig import IG
@@ -131,6 +132,7 @@ OUT_OF_MEMORY = {
     "gpu": torch.OutOfMemoryError(),
     "cpu": RuntimeError("[enforce fail] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
     "cpu's library": RuntimeError("std::bad_alloc"),
+    "oneDNN": RuntimeError("could not create a primitive"),
     "python": MemoryError(),
 }
 
@@ -158,6 +160,17 @@ def test_chunks_are_halved_when_memory_runs_out(method, error, capture, monkeypa
     assert asked[:2] == [3, 1]
     assert max(asked[1:]) == 1
     torch.testing.assert_close(halved.cost, whole.cost, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_the_trial_of_a_path_leaves_a_lack_of_memory_to_the_run(error, capture, monkeypatch):
+    """A run takes smaller chunks; the model can be attacked."""
+
+    def short(*_):
+        raise error
+
+    monkeypatch.setattr(gradients, "cost_gradient", short)
+    GradientPaths(capture().observation.victim).admit((3, 32, 32), 3)
 
 
 def test_too_little_memory_for_one_batch_is_one_clear_line(capture, monkeypatch):
