@@ -27,7 +27,7 @@ from victims.seeds import seed_of
 from victims.victim import Gradient, Victim
 
 DELTA = 1e-5
-FIXED = ("split", "batches", "adapt", "epochs", "mini_batch", "clients", "rounds", "between")
+FIXED = ("split", "batches", "adapt", "amp", "epochs", "mini_batch", "clients", "local_optimizer", "rounds", "between")
 NAMED = ("data", "size", "victim", "victim_weights", "victim_mode")
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from benchmark.__main__ import main
 from benchmark.tasks.batches import Batch
 from benchmark.utility import accuracy, budget, train_defended, update_error, utility
 from defenses.base import Chain, Defense
@@ -157,3 +158,9 @@ def test_bad_input_is_one_line(options, expected):
     with pytest.raises(InputError, match=expected) as refusal:
         utility(**{**SMALL, **options})
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("option", ["--amp=bf16", "--local_optimizer=adam"])
+def test_what_its_training_does_not_do_is_no_option(option, capsys):
+    assert main(["utility", option]) == 2
+    assert option.partition("=")[0].strip("-") in capsys.readouterr().err
