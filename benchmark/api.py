@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, Common
 from attacks.engine.stage import Reconstruction
 from benchmark.config import options_of
-from benchmark.registry import find, open_defense, open_loss, open_optimizer
+from benchmark.registry import find, open_defense, open_loss, open_training
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import of_failure
 from benchmark.scoring.metrics import score as score_images
@@ -24,7 +24,6 @@ from leaderboard.options import Options
 from priors import by_name as priors_by_name
 from priors.base import Prior
 from victims.choices import TRAINING, Amp, Mode
-from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.losses.base import Function, as_loss
 from victims.names import nearest
@@ -124,11 +123,7 @@ def capture(
     lowest, highest = (0, 0) if labels.is_floating_point() else (int(labels.min()), int(labels.max()))
     if lowest < 0 or (classes > 1 and highest >= classes):
         raise InputError(f"labels go from {lowest} to {highest}; the model has {classes} classes, counted from 0.")
-    if lr is None and (epochs, mini_batch, clients, optimizer) != (1, None, 1, "sgd"):
-        raise InputError("local epochs, mini-batches, optimizers and several clients need a learning rate; give lr=.")
-    how: dict[str, Any] = {"epochs": epochs, "mini_batch": mini_batch, "clients": clients}
-    how["optimizer"] = open_optimizer(optimizer)
-    local = None if lr is None else LocalTraining(lr=lr, **how)
+    local = open_training(lr, epochs, mini_batch, clients, optimizer, fix="give lr=")
     client = Client(defense=defense, local=local, amp=amp, seed=seed, **knowledge)
     labels = labels if labels.is_floating_point() else labels.long()
     check_effect(client, names, victim, lambda i: defended(*chain[:i], *chain[i + 1 :]), images, labels)

@@ -15,7 +15,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
-from benchmark.registry import find, open_data, open_defense, open_loss, open_optimizer, parameters_of, parse
+from benchmark.registry import find, open_data, open_defense, open_loss, open_training, parameters_of, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
@@ -170,31 +170,20 @@ class Config(Options):
         Raises:
             InputError: what is given is no such numbers, or does not fit the channels of the images.
         """
-        trained = self.victim_weights not in ("random", "calibrated")
-        own = partial(of_model, model, self.victim, data.image_shape, trained=trained)
-        found = given(self.mean, self.std) or own() or data.preprocessing
-        return found.of_channels(data.image_shape[0])
+        found = given(self.mean, self.std)
+        found = found or of_model(model, self.victim, data.image_shape, trained=self.weights_file() is not None)
+        return (found or data.preprocessing).of_channels(data.image_shape[0])
 
     def local_training(self) -> LocalTraining | None:
         """What the clients do before they share; None is FedSGD.
 
         Raises:
-            InputError: a count below 1, no learning rate for what needs one, or no equal shares of the batch.
+            InputError: as `open_training` does, or the clients have no equal shares of the batch.
         """
-        if self.lr is None:
-            if (self.epochs, self.mini_batch, self.clients, self.local_optimizer) != (1, None, 1, "sgd"):
-                raise InputError(
-                    "local epochs, mini-batches, optimizers and several clients need a learning rate; add --lr."
-                )
-            return None
-        local = LocalTraining(
-            lr=self.lr,
-            epochs=self.epochs,
-            mini_batch=self.mini_batch,
-            clients=self.clients,
-            optimizer=open_optimizer(self.local_optimizer),
-        )
-        local.schedule(self.batch)
+        steps = (self.epochs, self.mini_batch, self.clients)
+        local = open_training(self.lr, *steps, self.local_optimizer, fix="add --lr")
+        if local:
+            local.schedule(self.batch)
         return local
 
     def make_defense(self) -> Defense | None:

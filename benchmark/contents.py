@@ -25,6 +25,7 @@ from leaderboard.options import abouts
 from leaderboard.run_folder import Contents
 from priors.base import Prior
 from victims.data.base import ImageData, image_digest
+from victims.names import is_own
 from victims.victim import Victim, build
 
 PROJECT = frozenset(("attacks", "benchmark", "defenses", "gibench", "leaderboard", "priors", "tests", "victims"))
@@ -57,7 +58,7 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
     if mean_image:  # no attack is run
         found["attack"] = {}
     found["victim"]["the preprocessing"] = of_text((victim.preprocessing, data.mean, data.std))
-    if "." in config.victim and ":" not in config.victim:  # its constructor may load weights
+    if is_own(config.victim):  # its constructor may load weights
         shape, classes = data.image_shape, len(data.classes)
         model = build(find("victim", config.victim), seed=0, image_shape=shape, num_classes=classes)
         found["victim"][f"the weights of {config.victim}"] = of_tensors(model.state_dict())

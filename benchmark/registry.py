@@ -18,6 +18,7 @@ from attacks.base import Attack
 from benchmark.names import known
 from defenses.base import Chain, Defense
 from victims.choices import Resize
+from victims.client import LocalTraining
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.losses.base import Loss, as_loss
@@ -122,6 +123,26 @@ def open_optimizer(text: str) -> Optimizer:
         InputError: there is none of this name, or the parameters do not fit it.
     """
     return made("local optimizer", text, find("local optimizer", text.partition(":")[0]))
+
+
+def open_training(
+    lr: float | None, epochs: int, mini_batch: int | None, clients: int, optimizer: str, *, fix: str
+) -> LocalTraining | None:
+    """What clients do before they share, see `LocalTraining`; without a learning rate nothing, which is FedSGD: None.
+
+    Args:
+        optimizer: as `open_optimizer` takes it.
+        fix: how to give a learning rate.
+
+    Raises:
+        InputError: a count below 1, no learning rate for what needs one, or no such optimizer.
+    """
+    if lr is not None:
+        rule = open_optimizer(optimizer)
+        return LocalTraining(lr=lr, epochs=epochs, mini_batch=mini_batch, clients=clients, optimizer=rule)
+    if (epochs, mini_batch, clients, optimizer) != (1, None, 1, "sgd"):
+        raise InputError(f"local epochs, mini-batches, optimizers and several clients need a learning rate; {fix}.")
+    return None
 
 
 def made(kind: ClassKind, text: str, make: Callable[..., T]) -> T:

@@ -23,6 +23,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'? " if near else ""
 
 
+def is_own(victim: str) -> bool:
+    """Whether the name of a victim is a dotted path to the user's own, and not that of a library's, `timm:NAME`."""
+    return "." in victim and ":" not in victim
+
+
 def imported(kind: str, path: str, base: type[T]) -> type[T]:
     """The class at a dotted path, a subclass of `base`; for a victim also a function that builds one.
 

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from victims.names import is_own
 from victims.preprocessing import Preprocessing
 from victims.victim import copied, passing
 
@@ -100,9 +101,9 @@ def of_model(model: nn.Module, spec: str, image_shape: tuple[int, int, int], *, 
         image_shape: (C, H, W).
         trained: whether weights are loaded into it. Those of a user's own model are its own anyway.
     """
-    library, colon, name = spec.partition(":")
+    library, _, name = spec.partition(":")
     if found := declared(model, image_shape):
         return found
     if library == "torchvision" and trained:
         return of_torchvision(name)
-    return of_timm(model) if trained or ("." in spec and not colon) else None
+    return of_timm(model) if trained or is_own(spec) else None

@@ -153,12 +153,12 @@ def is_derivative(victim: Victim, images: Tensor) -> bool:
 
     draws = torch.Generator().manual_seed(0)
     try:
-        (slope,) = torch.autograd.grad(norm2(x.requires_grad_(), create_graph=True), x)
+        (followed,) = torch.autograd.grad(norm2(x.requires_grad_(), create_graph=True), x)
         x = x.detach()
         for _ in range(TRIES):
             step = STEP * torch.randn(x.shape, generator=draws, dtype=x.dtype).to(x.device)
             difference = (norm2(x + step) - norm2(x - step)) / 2
-            if (difference - (slope * step).sum()).abs() <= CLOSE * STEP * slope.norm():
+            if (difference - (followed * step).sum()).abs() <= CLOSE * STEP * followed.norm():
                 return True
     except RuntimeError:
         return True

@@ -13,9 +13,9 @@ HALF = 0.5  # a thousand roundings of float16 and bfloat16 are more
 def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
     """A message about images whose share of the gradient is near zero; None if there are none.
 
-    That share is linear in the slope of the loss in the logits, which is p - y under cross-entropy, and a probability p
-    near 1 is known up to one rounding of its number type. If the slope is below a thousand roundings (1.2e-4 in
-    float32) of that at equal logits, the share is smaller by that factor than for an uncertain image, and fewer than
+    That share is linear in the loss's gradient in the logits, p - y under cross-entropy, and a probability p near 1 is
+    known up to one rounding of its number type. If that gradient is below a thousand roundings (1.2e-4 in float32) of
+    the one at equal logits, the share is smaller by that factor than for an uncertain image, and fewer than
     three of its digits are right. In half precision no number has three, so nothing is said.
 
     Args:
@@ -28,18 +28,19 @@ def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
     with torch.no_grad():
         logits = victim.logits(victim.parameters, victim.normalize(images))
     pairs = zip(logits.split(1), labels.split(1), strict=True)
-    slopes = [(slope(victim.criterion, z, y), slope(victim.criterion, torch.zeros_like(z), y)) for z, y in pairs]
-    certain = sum(own < least * uncertain for own, uncertain in slopes)
+    loss = victim.criterion
+    largest = [(in_logits(loss, z, y), in_logits(loss, torch.zeros_like(z), y)) for z, y in pairs]
+    certain = sum(own < least * uncertain for own, uncertain in largest)
     if not certain:
         return None
     kind = str(images.dtype).removeprefix("torch.")
     return (
-        f"the victim is certain of {certain} of {len(labels)} images (slope of the loss below {least:.0e} of an "
+        f"the victim is certain of {certain} of {len(labels)} images (gradient in the logits below {least:.0e} of an "
         f"uncertain image's): they add almost nothing to the update, with fewer than three right digits in {kind}."
     )
 
 
-def slope(loss: Loss, logits: Tensor, labels: Tensor) -> float:
+def in_logits(loss: Loss, logits: Tensor, labels: Tensor) -> float:
     """The largest derivative of one image's loss in its logits."""
     at = logits.detach().requires_grad_()
     with torch.enable_grad():

@@ -27,6 +27,7 @@ from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
+from victims.names import is_own
 
 ATTACKS: Mapping[str, dict[str, Any]] = {
     "ig, little smoothing": {"attack": "ig", "set": ["tv=1e-4"]},
@@ -119,8 +120,8 @@ def audit(
     if len(data) < 2 * batch:
         raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
     client = replace(config, defense="none", victim_mode="eval").make_victim(data)
-    own = "." in config.victim and ":" not in config.victim
-    right, warning = check(client, data, trained=own or config.weights_file() is not None)
+    trained = is_own(config.victim) or config.weights_file() is not None
+    right, warning = check(client, data, trained)
     if warning:
         warnings.warn(warning, Notice, stacklevel=1)
     defenses = defense.split(",")

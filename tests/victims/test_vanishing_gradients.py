@@ -80,8 +80,8 @@ def test_the_message_is_one_line_and_counts_images():
 
 
 @pytest.mark.parametrize(("loss", "certain"), [("focal:2", True), ("label_smoothing:0.1", False)])
-def test_what_counts_is_the_slope_of_the_victims_loss(loss, certain):
-    """At 1 - p = 1e-3 focal loss has a slope of 1e-8; under smoothing a certain image still pulls at its logits."""
+def test_what_counts_is_the_gradient_of_the_victims_loss(loss, certain):
+    """At 1 - p = 1e-3 focal loss has derivative 1e-8; under smoothing a certain image still pulls at its logits."""
     images, labels = one_image()
     assert doubt(9.0) > 1000 * 2**-23
     assert not vanishing(Victim(Margin(9.0), **PLAIN), images, labels)

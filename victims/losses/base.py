@@ -78,10 +78,10 @@ def check_loss(loss: Loss, logits: Tensor, targets: Tensor) -> None:
         trial = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits).requires_grad_()
         value: Any = classification_loss(loss, trial, targets)
         if isinstance(value, Tensor) and value.shape == () and value.requires_grad:
-            (slope,) = torch.autograd.grad(value, trial, create_graph=True)
-            if slope.requires_grad:  # raises where it cannot be differentiated twice
-                torch.autograd.grad(slope.square().sum(), trial, allow_unused=True)
-            fault = "" if slope.any() else "it has no slope there"
+            (gradient,) = torch.autograd.grad(value, trial, create_graph=True)
+            if gradient.requires_grad:  # raises where it cannot be differentiated twice
+                torch.autograd.grad(gradient.square().sum(), trial, allow_unused=True)
+            fault = "" if gradient.any() else "its gradient is zero"
         else:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             fault = f"it gives {shape}, no differentiable mean ()"

@@ -30,5 +30,5 @@ class Focal(Loss):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         log_p = logits.log_softmax(-1)
-        doubt = -log_p.expm1().clamp_max(-torch.finfo(log_p.dtype).eps)  # 1 - p; a root has no slope at 0
+        doubt = -log_p.expm1().clamp_max(-torch.finfo(log_p.dtype).eps)  # 1 - p; a root has no derivative at 0
         return -(probabilities(targets, logits) * doubt.pow(self.gamma) * log_p).sum(-1).mean()

@@ -4,7 +4,7 @@ from victims.optimizers.base import Optimizer, State, require_decay
 from victims.victim import Gradient
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # torch's
-TINY = 1e-30  # a root has no slope at 0
+TINY = 1e-30  # a root has no derivative at 0
 
 
 class Adam(Optimizer):
