@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -28,16 +29,17 @@ from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.picture import draw, write_truths
-from benchmark.tasks.batches import grouped, share_of
+from benchmark.tasks.batches import Batch, grouped, share_of
 from benchmark.tasks.capture import Task, capturing, mean_image
 from benchmark.tasks.module import GradientDataModule
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
 from leaderboard.options import abouts
-from leaderboard.rows import PROTOCOL, Row
+from leaderboard.rows import PROTOCOL, FlatRow, Row
 from leaderboard.run_folder import Contents, RunFolder
 from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
+from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Observation
 from victims.preprocessing import Preprocessing, text
@@ -68,21 +70,19 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     victim, client = config.make_victim(data), config.make_client()
     attack = config.make_attack()
     batches = config.make_batches(data, config.tasks)
+    order = [batch.task for batch in batches]
     groups = grouped(batches, config.group)
     lpips = Lpips.find(config.weights_dir)
-    order = [batch.task for batch in batches]
     trainer = make_trainer(config, len(groups))
     victim.to(trainer.strategy.root_device)
     capture = capturing(victim, data, client, config.control)
     attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
     config.check_defense(victim, data, batches[0])
-    resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     found = contents(config, data, victim, attack, batches)
     base = config.folder(lpips.available)
+    resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
     judge = Judge(folder, row_maker(config, attack, victim.preprocessing, lpips, digests(found)), lpips, data)
-    trainer.callbacks.insert(0, reports(judge))  # type: ignore[attr-defined]
-    trainer.logger = CSVLogger(folder.path, name="log")
     done, torn = folder.read_tasks()
     for warning in torn:
         warnings.warn(warning, Notice, stacklevel=1)
@@ -91,35 +91,63 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
             score_mean_image(map(capture, batches), judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
         mine = share_of(groups, trainer.global_rank, trainer.world_size, done)
+        attack_groups(attack, mine, trainer, capture, judge, order)
+    if first:
+        rows = folder.merge_rows(order)
+        settings = {**(folder.read_config() or {}), **config.identity(), **resolved}
+        show_results(folder, rows, data, wandb=config.wandb, settings=settings)
+    return folder
 
-        def observe(epoch: int) -> list[Observation]:
-            judge.tasks = [capture(batch) for batch in mine[epoch]]
-            return [task.observation for task in judge.tasks]
 
-        module = GradientDataModule(observe, groups=len(mine), steps=sum(attack.plan.values()))
-        trainer.fit_loop.max_epochs = len(mine)
-        trainer.limit_train_batches = 1.0 if mine else 0  # a rank without work still starts the others
-        with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat:
-            try:
-                trainer.fit(attack, module)
-            except SIGTERMException:  # Lightning's; by itself it ends with 0, as if all tasks were done
-                raise SystemExit(128 + signal.SIGTERM) from None
-            assert isinstance(trainer.strategy, ShareTasks)
-            launched = trainer.strategy.wait_for_launched()
-            if first:
-                heartbeat.wait_for(lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched)
-    if not first:
-        return folder
-    rows = folder.merge_rows(order)
+def attack_groups(
+    attack: Attack,
+    groups: Sequence[Sequence[Batch]],
+    trainer: Trainer,
+    capture: Callable[[Batch], Task],
+    judge: Judge,
+    order: Sequence[str],
+) -> None:
+    """Attack one group of tasks per epoch; the first process then waits until all tasks in `order` have rows.
+
+    Args:
+        groups: those of this process.
+
+    Raises:
+        Unfinished: other processes ended before their tasks were done.
+    """
+
+    def observe(epoch: int) -> list[Observation]:
+        judge.tasks = [capture(batch) for batch in groups[epoch]]
+        return [task.observation for task in judge.tasks]
+
+    folder = judge.folder
+    module = GradientDataModule(observe, groups=len(groups), steps=sum(attack.plan.values()))
+    trainer.callbacks.insert(0, reports(judge))  # type: ignore[attr-defined]
+    trainer.logger = CSVLogger(folder.path, name="log")
+    trainer.fit_loop.max_epochs = len(groups)
+    trainer.limit_train_batches = 1.0 if groups else 0  # a rank without work still starts the others
+    with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat:
+        try:
+            trainer.fit(attack, module)
+        except SIGTERMException:  # Lightning's; by itself it ends with 0, as if all tasks were done
+            raise SystemExit(128 + signal.SIGTERM) from None
+        assert isinstance(trainer.strategy, ShareTasks)
+        launched = trainer.strategy.wait_for_launched()
+        if is_first():
+            heartbeat.wait_for(lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched)
+
+
+def show_results(
+    folder: RunFolder, rows: list[FlatRow], data: ImageData, *, wandb: str, settings: Mapping[str, Any]
+) -> None:
+    """Print the table of a run's rows, write its pictures, and log both to W&B."""
     print(as_text(entries(rows)) + "\n", flush=True)
     write_truths(folder, rows, data)
-    pictures = draw(folder, rows, data.classes, order)
+    pictures = draw(folder, rows, data.classes)
     for name, path in {"rows": folder.rows_file, **pictures}.items():
         print(f"{name:8} {path}")
-    if config.wandb != "off":
-        settings = {**(folder.read_config() or {}), **config.identity(), **resolved}
-        log_run(folder, rows, pictures, config=settings, mode=config.wandb)
-    return folder
+    if wandb != "off":
+        log_run(folder, rows, pictures, config=settings, mode=wandb)
 
 
 def reproducible() -> None:

@@ -38,11 +38,10 @@ def write_truths(folder: RunFolder, rows: Iterable[Mapping[str, Any]], data: Ima
             folder.write_truth(image_id, png(data[places[image_id]][0]))
 
 
-def draw(
-    folder: RunFolder, rows: list[dict[str, Any]], classes: Sequence[str], tasks: Sequence[str]
-) -> dict[str, Path]:
+def draw(folder: RunFolder, rows: list[dict[str, Any]], classes: Sequence[str]) -> dict[str, Path]:
     """All pictures of a run, by name: images, cost curves, and errors by layer where there are any."""
     matplotlib.use("Agg")
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
     drawn = {"picture": draw_images(folder, rows, classes)}
     if curves := read_curves(folder, tasks):
         drawn["curves"] = draw_curves(folder.drawing("curves"), curves, folder.path.name)
