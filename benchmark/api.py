@@ -32,7 +32,7 @@ from victims.own_preprocessing import declared
 from victims.preprocessing import Preprocessing
 from victims.trial import trial
 from victims.victim import Victim, build
-from victims.wrappers import inside, unwrapped
+from victims.wrappers import copied, unwrapped
 
 WEIGHTS_DIR = Path("weights")
 SPACE_MEAN, SPACE_STD = 0.5, 0.25  # of pixels, where no data set says it: attacks search in what these normalize
@@ -60,8 +60,8 @@ def capture(
 ) -> Observation:
     """What the server sees of a client that computes its update from these images.
 
-    The model is copied, and the client computes on another copy, for a model may keep what it is given. One that has
-    collected its inputs in a list before brings them along.
+    The model is copied, and the client computes on another copy, for a model may keep what it is given. What it kept of
+    earlier passes is forgotten, unless its logits depend on it.
 
     Args:
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
@@ -84,6 +84,7 @@ def capture(
         InputError: images, labels or options do not fit.
     """
     check_batch(images, labels)
+    model = unwrapped(model)
     check_names("option of capture", knowledge, ("give_labels", "adapt", "bn", "know_lr"))
     if mode not in TRAINING:
         raise InputError(f"mode is '{mode}'; give one of {', '.join(TRAINING)}.")
@@ -93,7 +94,7 @@ def capture(
             raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
     if mean is None and std is None:
         shape = (channels, images.shape[2], images.shape[3])
-        preprocessing = (declared(inside(model), shape) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
+        preprocessing = (declared(model, shape) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
     else:
         preprocessing = Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
     names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]
@@ -109,14 +110,14 @@ def capture(
 
     def defended(*chain: Defense) -> Victim:
         channels, height, width = images.shape[1:]
-        protect = partial(Chain(chain).model, unwrapped(model), (channels, height, width))
+        protect = partial(Chain(chain).model, copied(model), (channels, height, width))
         return make(build(protect, seed=seed) if chain else model)
 
     chain = parts(defense)
     victim = defended(*chain)
     victim.to(next(iter(victim.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
-    name = f"{type(inside(model)).__name__} in {mode} mode"
+    name = f"{type(model).__name__} in {mode} mode"
     classes = trial(victim, images.shape, name, "give images or a model that fit", fix)
     if labels.is_floating_point() and labels.shape[-1] != max(2, classes):
         raise InputError(f"labels have {labels.shape[-1]} probabilities each; the model has {classes} classes.")

@@ -8,17 +8,18 @@ from textwrap import shorten
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
 from victims.errors import InputError, Notice
 from victims.victim import Victim, gradient
+from victims.wrappers import OF_TORCH
 
 STEP, CLOSE, TRIES = 1e-7, 1e-2, 3  # of finite differences; in one try a kink, as of ReLU, may lie between the two
 
 
 def trial(victim: Victim, shape: Sequence[int], name: str, other: str, fix: str) -> int:
-    """The number of the victim's logits for an image; the victim is not changed.
+    """The number of the victim's logits for an image; the victim forgets earlier passes, see `forget`.
 
     What is tried is what an attack does by plain autograd: the update's derivative in the pixels. A Notice says if the
     victim does not see all pixels.
@@ -35,6 +36,7 @@ def trial(victim: Victim, shape: Sequence[int], name: str, other: str, fix: str)
     noise = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
     images = victim.normalize(noise.to(victim.mean)).requires_grad_()
     logits = logits_of(victim, images, name, other, fix)
+    forget(victim, images.detach())
     check_derivative(victim, images, name)
     if (functions := own_functions(logits)) and not is_derivative(victim, images):
         warnings.warn(
@@ -87,6 +89,40 @@ def logits_of(victim: Victim, images: Tensor, name: str, other: str, fix: str) -
             f"something outside of the model; {fix}."
         )
     return logits
+
+
+@torch.no_grad()
+def forget(victim: Victim, images: Tensor) -> None:
+    """Take out of the layers what earlier passes left there, where the logits of normalized images stay the same.
+
+    Tensors that each pass replaces become those of `images`; lists and dictionaries of tensors become empty. They may
+    hold private images, or what was made of weights, which would have no gradient then.
+    """
+    layers = list(map(vars, victim.model.modules()))
+    kept = [(own, name, value) for own in layers for name, value in own.items() if name not in OF_TORCH]
+    new: list[Any] = []
+    hook = victim.model.register_forward_hook(lambda *_: new.extend(own.get(name) for own, name, _ in kept))
+    before = victim.logits(victim.parameters, images)
+    hook.remove()
+    for (own, name, value), left in zip(kept, new, strict=True):
+        if isinstance(value, Tensor) and isinstance(left, Tensor) and left is not value:
+            own[name] = left.detach()
+        elif type(value) in (list, dict) and holds_tensors(value):
+            own[name] = type(value)()
+        else:
+            continue
+        try:
+            same = torch.equal(victim.logits(victim.parameters, images), before)
+        except Exception:  # as a layer raises that needs it
+            same = False
+        if not same:
+            own[name] = value
+
+
+def holds_tensors(value: list[Any] | dict[Any, Any]) -> bool:
+    """Whether there are tensors in a list or dictionary, and none of them is a parameter."""
+    kinds = list(map(type, value.values() if isinstance(value, dict) else value))
+    return Tensor in kinds and nn.Parameter not in kinds
 
 
 def check_derivative(victim: Victim, images: Tensor, name: str) -> None:

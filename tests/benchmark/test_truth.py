@@ -149,9 +149,10 @@ def test_nothing_that_a_model_keeps_is_in_an_observation(net):
     assert not [found for image in images for found in shown(reachable(observation), image, (0.5,) * 3, (0.2,) * 3)]
 
 
-def test_what_a_model_kept_before_it_was_captured_is_replaced():
+@pytest.mark.parametrize("net", [Last, All])
+def test_what_a_model_kept_before_it_was_captured_is_forgotten(net):
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    model = Last()
+    model = net()
     model(images)
     observation = gibench.capture(model, images, LABELS)
     assert not [found for image in images for found in shown(reachable(observation), image, (0.0,) * 3, (1.0,) * 3)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import gibench
 from attacks.ig import IG
@@ -237,3 +238,27 @@ def test_the_prior_of_the_caller_stays_as_it_is(batch):
     observation = gibench.capture(model, batch[0].double(), batch[1])
     gibench.attack("gi_z", observation, prior=prior, steps=1, restarts=1)
     assert {p.dtype for p in prior.parameters()} == {torch.float32}
+
+
+class Cached(nn.Module):
+    """Keeps what it makes of a weight in its first pass, and has a number that it needs in a list."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.ones(3, 1, 1)), nn.Linear(192, 5)
+        self.cache, self.factors = {}, [torch.tensor(2.0)]
+
+    def forward(self, x):
+        if "scale" not in self.cache:
+            self.cache["scale"] = self.weight * self.factors[0]
+        return self.head((x * self.cache["scale"]).flatten(1))
+
+
+def test_what_a_model_keeps_of_an_earlier_pass_hides_no_gradient():
+    x, y = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 4])
+    model = Cached()
+    loss = cross_entropy(model(x), y)
+    expected = torch.autograd.grad(loss, model.weight)[0]
+    update = gibench.capture(model, x, y).update
+    torch.testing.assert_close(update["weight"], expected)
+    assert expected.any()
