@@ -84,51 +84,77 @@ def capture(
         InputError: images, labels or options do not fit.
     """
     check_batch(images, labels)
-    model = unwrapped(model)
     check_names("option of capture", knowledge, ("give_labels", "adapt", "bn", "know_lr"))
     if mode not in TRAINING:
         raise InputError(f"mode is '{mode}'; give one of {', '.join(TRAINING)}.")
-    channels = images.shape[1]
-    for name, values in {"mean": mean, "std": std}.items():
-        if values is not None and len(values) != channels:
-            raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
-    if mean is None and std is None:
-        shape = (channels, images.shape[2], images.shape[3])
-        preprocessing = (declared(model, shape) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
-    else:
-        preprocessing = Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
-    names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]
-    defense = open_defense(defense) if isinstance(defense, str) else defense
+    model = unwrapped(model)
+    shape = (images.shape[1], images.shape[2], images.shape[3])
     make = partial(
         Victim,
-        mean=(SPACE_MEAN,) * channels,
-        std=(SPACE_STD,) * channels,
-        preprocessing=preprocessing,
+        mean=(SPACE_MEAN,) * shape[0],
+        std=(SPACE_STD,) * shape[0],
+        preprocessing=preprocessing_of(model, shape, mean, std),
         training=TRAINING[mode],
         loss=open_loss(loss) if isinstance(loss, str) else as_loss(loss),
     )
 
     def defended(*chain: Defense) -> Victim:
-        channels, height, width = images.shape[1:]
-        protect = partial(Chain(chain).model, copied(model), (channels, height, width))
-        return make(build(protect, seed=seed) if chain else model)
+        if not chain:
+            return make(model)
+        return make(build(partial(Chain(chain).model, copied(model), shape), seed=seed))
 
+    names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]
+    defense = open_defense(defense) if isinstance(defense, str) else defense
     chain = parts(defense)
     victim = defended(*chain)
     victim.to(next(iter(victim.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
     name = f"{type(model).__name__} in {mode} mode"
     classes = trial(victim, images.shape, name, "give images or a model that fit", fix)
-    if labels.is_floating_point() and labels.shape[-1] != max(2, classes):
-        raise InputError(f"labels have {labels.shape[-1]} probabilities each; the model has {classes} classes.")
-    lowest, highest = (0, 0) if labels.is_floating_point() else (int(labels.min()), int(labels.max()))
-    if lowest < 0 or (classes > 1 and highest >= classes):
-        raise InputError(f"labels go from {lowest} to {highest}; the model has {classes} classes, counted from 0.")
+    labels = checked_labels(labels, classes)
     local = open_training(lr, epochs, mini_batch, clients, optimizer, fix="give lr=")
     client = Client(defense=defense, local=local, amp=amp, seed=seed, **knowledge)
-    labels = labels if labels.is_floating_point() else labels.long()
     check_effect(client, names, victim, lambda i: defended(*chain[:i], *chain[i + 1 :]), images, labels)
     return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
+
+
+def preprocessing_of(
+    model: nn.Module, shape: tuple[int, int, int], mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> Preprocessing:
+    """As given, or what the model declares; else images enter the model as they are.
+
+    Args:
+        shape: (C, H, W) of the images.
+
+    Raises:
+        InputError: there are not as many numbers as channels, or they cannot be used.
+    """
+    channels = shape[0]
+    for name, values in {"mean": mean, "std": std}.items():
+        if values is not None and len(values) != channels:
+            raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
+    if mean is None and std is None:
+        return (declared(model, shape) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
+    return Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
+
+
+def checked_labels(labels: Tensor, classes: int) -> Tensor:
+    """Labels (B,) as int64, or probabilities (B, K) as they are.
+
+    Args:
+        classes: the model's; 1 if its one logit tells odd classes from even.
+
+    Raises:
+        InputError: they are not of these classes.
+    """
+    if labels.is_floating_point():
+        if labels.shape[-1] != max(2, classes):
+            raise InputError(f"labels have {labels.shape[-1]} probabilities each; the model has {classes} classes.")
+        return labels
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or (classes > 1 and highest >= classes):
+        raise InputError(f"labels go from {lowest} to {highest}; the model has {classes} classes, counted from 0.")
+    return labels.long()
 
 
 def check_batch(images: Tensor, labels: Tensor) -> None:
