@@ -66,7 +66,7 @@ leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and 
 speed: $(READY)  ## what a step costs here beside the plain loop: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=off,on QUICK=yes
 	@$(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(if $(filter yes true,$(QUICK)),--quick) $(call OPTIONS,QUICK OUT)
 
-list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, metrics, recipes
+list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, losses, local optimizers, metrics, recipes
 	@$(RUN) benchmark list $(OPTIONS)
 
 priors: $(READY)  ## the generators: what they were trained on, and where to get the missing ones

@@ -32,8 +32,8 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
             drawn[name] = (scale * torch.randn(p.shape, generator=draws)).to(p)
     like = next(model.parameters())
     images = torch.randn(2, *image_shape, generator=draws).to(like)
-    with modes_kept(model), attributes_kept(model), torch.random.fork_rng(devices=[]), passing(layers) as seen:
-        logits = functional_call(model.eval(), drawn, (images,))
+    with passing(layers) as seen:
+        logits = in_eval_mode(model, drawn, images)
     logits = logits[:, -1] if isinstance(model, Rounds) else logits
     found = {n: calls[-1][1] for n, calls in seen.items() if calls and calls[-1][1].shape == logits.shape}
     for name, out in found.items():
@@ -54,6 +54,12 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
     )
 
 
+def in_eval_mode(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
+    """What a model gives in eval mode for images (B, C, H, W); the model is not changed."""
+    with modes_kept(model), attributes_kept(model), torch.random.fork_rng(devices=[]):
+        return functional_call(model.eval(), tensors, (images,))
+
+
 def last_called(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> str:
     """What a forward calls last of the layers without parts of their own: its name and class."""
     called: list[str] = []
@@ -63,8 +69,7 @@ def last_called(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) ->
         if not any(module.children())
     ]
     try:
-        with modes_kept(model), attributes_kept(model), torch.random.fork_rng(devices=[]):
-            functional_call(model.eval(), tensors, (images,))
+        in_eval_mode(model, tensors, images)
     finally:
         for hook in hooks:
             hook.remove()

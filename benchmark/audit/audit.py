@@ -125,32 +125,10 @@ def audit(
     if warning:
         warnings.warn(warning, Notice, stacklevel=1)
     defenses = defense.split(",")
-    cells, left_out = [], {}
-    for one in defenses:
-        defended = replace(config, defense=one)
-        victim, (first,) = defended.make_victim(data), defended.make_batches(data, 1)
-        defended.check_defense(victim, data, first)  # an error here is one for every attack
-        for name, options in ATTACKS.items():
-            asked = replace(config, defense=one, **options)
-            try:
-                timed = measure(asked, data)
-            except InputError as error:
-                left_out[f"{name}, {one}"] = str(error)
-                continue
-            cells += [Cell(name, replace(asked, control=control), *timed) for control in ("none", "shuffled_update")]
-    if not cells:
-        raise InputError(f"no attack can be run on this model: {next(iter(left_out.values()))}")
+    cells, left_out = timed(config, defenses, data)
     seconds = 60 * minutes - (time.monotonic() - began)
     tasks, steps = share(seconds * FOR_STEPS, cells, max(1, min(most, len(data)) // batch))
-    shown: dict[tuple[str, str], list[Shown]] = {}
-    for cell in cells:
-        chosen = replace(cell.config, tasks=tasks, steps=None if cell.analytic else steps)
-        print(f"audit    {cell.name} on {tasks} x {batch} images, {chosen.defense}, {chosen.control}", flush=True)
-        with contextlib.redirect_stdout(io.StringIO()):  # the page replaces its table
-            folder = run(chosen)
-        for row in folder.read_rows()[0][: tasks * batch]:
-            picture = folder.reconstruction(row["task"], row["image"]).read_bytes()
-            shown.setdefault((chosen.defense, row["image"]), []).append(Shown(cell.name, row, picture))
+    shown = attack_all(cells, tasks, steps)
     ids = sorted({image for _, image in shown})
     rows = [result.row for results in shown.values() for result in results]
     priors = {(row["prior"], row["prior_trained_on"]) for row in rows if row["prior"] != "none"}
@@ -175,6 +153,47 @@ def audit(
     )
     write_atomically(out / "audit.html", text)
     print(f"page     {out / 'audit.html'}")
+
+
+def timed(config: Config, defenses: Sequence[str], data: ImageData) -> tuple[list[Cell], dict[str, str]]:
+    """Every attack under every defense with its time, and its control; and why some are left out.
+
+    Raises:
+        InputError: a defense changes nothing, or no attack can be run.
+    """
+    cells: list[Cell] = []
+    left_out: dict[str, str] = {}
+    for defense in defenses:
+        defended = replace(config, defense=defense)
+        victim, (first,) = defended.make_victim(data), defended.make_batches(data, 1)
+        defended.check_defense(victim, data, first)  # an error here is one for every attack
+        for name, options in ATTACKS.items():
+            asked = replace(defended, **options)
+            try:
+                measured = measure(asked, data)
+            except InputError as error:
+                left_out[f"{name}, {defense}"] = str(error)
+                continue
+            cells += [Cell(name, replace(asked, control=control), *measured) for control in ("none", "shuffled_update")]
+    if not cells:
+        raise InputError(f"no attack can be run on this model: {next(iter(left_out.values()))}")
+    return cells, left_out
+
+
+def attack_all(cells: Sequence[Cell], tasks: int, steps: int) -> dict[tuple[str, str], list[Shown]]:
+    """Run every cell; its results by defense and image."""
+    shown: dict[tuple[str, str], list[Shown]] = {}
+    for cell in cells:
+        chosen = replace(cell.config, tasks=tasks, steps=None if cell.analytic else steps)
+        print(
+            f"audit    {cell.name} on {tasks} x {chosen.batch} images, {chosen.defense}, {chosen.control}", flush=True
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # the page replaces its table
+            folder = run(chosen)
+        for row in folder.read_rows()[0][: tasks * chosen.batch]:
+            picture = folder.reconstruction(row["task"], row["image"]).read_bytes()
+            shown.setdefault((chosen.defense, row["image"]), []).append(Shown(cell.name, row, picture))
+    return shown
 
 
 def measure(config: Config, data: ImageData) -> tuple[float, bool]:

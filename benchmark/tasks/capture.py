@@ -5,7 +5,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -135,8 +135,9 @@ def capture(
     generator = torch.Generator().manual_seed(private_seed(images, labels, client.seed, task))
     images, labels = on_device(victim, images, labels)
     check_victims_loss(own, images, labels)
-    how: dict[str, Any] = {"defense": client.defense, "local": client.local, "amp": client.amp}
-    update = client_update(own, images, labels, generator=generator, **how)
+    update = client_update(
+        own, images, labels, generator=generator, defense=client.defense, local=client.local, amp=client.amp
+    )
     if warning := vanishing(own, images, labels):
         warnings.warn(f"{task}: {warning}", Notice, stacklevel=2)
     if not 0 < norm(update) < torch.inf:
