@@ -126,16 +126,31 @@ class Config(Options):
         return Victim(model, mean=data.mean, std=data.std, preprocessing=preprocessing, **options)
 
     def make_models(self, data: ImageData, seed: int) -> tuple[list[nn.Module], Preprocessing]:
-        """The victim's model in every round, for images such as those of `data`, and what is done to these before."""
+        """The victim's model in every round, for images such as those of `data`, and what is done to these before.
+
+        Raises:
+            InputError: as `make_model` does, or there are no such rounds.
+        """
         if self.rounds < 1 or self.between < 0:
             raise InputError(f"rounds is {self.rounds} and between {self.between}; give 1 or more, and 0 or more.")
-        file = self.weights_file()
-        if file and self.rounds > 1 and not self.between:
+        if self.rounds > 1 and not self.between and self.weights_file():
             raise InputError("trained weights are the same in every round; add --between, or run with --rounds 1.")
-        own = partial(find, "victim")
-        model = victims_by_name.find(self.victim, own, training=TRAINING[self.victim_mode])
+        first, preprocessing = self.make_model(data, seed)
+        others = self.make_data("train") if self.between else data
+        options: dict[str, Any] = {"rounds": self.rounds, "between": self.between, "loss": open_loss(self.loss)}
+        models = models_of_rounds(
+            first, lambda seed: self.make_model(data, seed)[0], others, preprocessing, seed=seed, **options
+        )
+        return models, preprocessing
 
-        defense = self.make_defense()
+    def make_model(self, data: ImageData, seed: int) -> tuple[nn.Module, Preprocessing]:
+        """The victim's model with its defense and its weights, and what is done to images before it.
+
+        Raises:
+            InputError: there is no such model or defense, or the weights do not fit.
+        """
+        file, defense = self.weights_file(), self.make_defense()
+        model = victims_by_name.find(self.victim, partial(find, "victim"), training=TRAINING[self.victim_mode])
 
         def defended(**options: Any) -> tuple[nn.Module, Preprocessing]:
             plain = model(**options)
@@ -151,18 +166,11 @@ class Config(Options):
                 )
             return made, preprocessing
 
-        def make(seed: int) -> tuple[nn.Module, Preprocessing]:
-            shape = data.image_shape
-            made, preprocessing = build(defended, image_shape=shape, num_classes=len(data.classes), seed=seed)
-            if file:
-                checkpoints.load(made, file, self.victim)
-            return made, preprocessing
-
-        first, preprocessing = make(seed)
-        others = self.make_data("train") if self.between else data
-        options: dict[str, Any] = {"rounds": self.rounds, "between": self.between, "loss": open_loss(self.loss)}
-        models = models_of_rounds(first, lambda seed: make(seed)[0], others, preprocessing, seed=seed, **options)
-        return models, preprocessing
+        shape, classes = data.image_shape, len(data.classes)
+        made, preprocessing = build(defended, image_shape=shape, num_classes=classes, seed=seed)
+        if file:
+            checkpoints.load(made, file, self.victim)
+        return made, preprocessing
 
     def preprocessing(self, model: nn.Module, data: ImageData) -> Preprocessing:
         """What the client does to images before this model: as given, or the model's own, or that of the data set.
