@@ -176,9 +176,14 @@ def prepare(base: Path, found: Contents, config: str, held: ExitStack) -> RunFol
 
 
 def row_maker(
-    config: Config, attack: Attack, preprocessing: Preprocessing, lpips: Lpips, digests: dict[str, str]
+    config: Config, attack: Attack, preprocessing: Preprocessing, lpips: Lpips, of_contents: Mapping[str, str]
 ) -> RowMaker:
-    """Makes rows: everything that is the same for the whole run is filled in."""
+    """Makes rows: everything that is the same for the whole run is filled in.
+
+    Args:
+        preprocessing: the victim's.
+        of_contents: digests of the run's contents, by their keys in a row.
+    """
     idle = config.control == "mean_image"
     defense = config.make_defense()
     prior = None if idle else attack.prior
@@ -200,7 +205,7 @@ def row_maker(
     return partial(
         Row,
         protocol=PROTOCOL,
-        settings=asked | used | digests,
+        settings={**asked, **used, **of_contents},
         axis=defense.axis if defense else {},
         lpips_backbone=lpips.backbone,
         device=device,
