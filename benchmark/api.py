@@ -32,7 +32,7 @@ from victims.own_preprocessing import declared
 from victims.preprocessing import Preprocessing
 from victims.trial import trial
 from victims.victim import Victim, build
-from victims.wrappers import copied, unwrapped
+from victims.wrappers import copied, inside, unwrapped
 
 WEIGHTS_DIR = Path("weights")
 SPACE_MEAN, SPACE_STD = 0.5, 0.25  # of pixels, where no data set says it: attacks search in what these normalize
@@ -67,8 +67,8 @@ def capture(
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) integers, or (B, K) probabilities, as by Mixup.
-        mean, std: per channel, by which the client normalizes; by default those of the model's attributes `mean` and
-            `std`, unless its forward uses them itself, else images enter the model as they are.
+        mean, std: per channel, by which the client normalizes; by default the model's attributes `input_mean` and
+            `input_std`, else images enter the model as they are.
         mode: of the model while the client computes its update; `as_is` leaves every layer in its own.
         loss: the client's, a name such as `label_smoothing:0.1`, or your own: logits (B, K) and labels -> their mean.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
@@ -134,7 +134,7 @@ def preprocessing_of(
         if values is not None and len(values) != channels:
             raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
     if mean is None and std is None:
-        return (declared(model, shape) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
+        return (declared(inside(model)) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
     return Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
 
 

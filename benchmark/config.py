@@ -152,11 +152,10 @@ class Config(Options):
         file, defense = self.weights_file(), self.make_defense()
         model = victims_by_name.find(self.victim, partial(find, "victim"), training=TRAINING[self.victim_mode])
 
-        def defended(**options: Any) -> tuple[nn.Module, Preprocessing]:
+        def defended(**options: Any) -> tuple[nn.Module, nn.Module]:
             plain = model(**options)
-            preprocessing = self.preprocessing(plain, data)  # a defense may hide the model's attributes
             if defense is None:
-                return plain, preprocessing
+                return plain, plain
             before = set(plain.state_dict())
             made = defense.model(plain, options["image_shape"])
             if file and set(made.state_dict()) != before:
@@ -164,13 +163,13 @@ class Config(Options):
                     f"{self.defense} adds to the model, and {file.name} has no weights for that; run with "
                     "--victim-weights random."
                 )
-            return made, preprocessing
+            return made, plain
 
         shape, classes = data.image_shape, len(data.classes)
-        made, preprocessing = build(defended, image_shape=shape, num_classes=classes, seed=seed)
+        made, plain = build(defended, image_shape=shape, num_classes=classes, seed=seed)
         if file:
             checkpoints.load(made, file, self.victim)
-        return made, preprocessing
+        return made, self.preprocessing(plain, data)  # a defense may hide the model's attributes
 
     def preprocessing(self, model: nn.Module, data: ImageData) -> Preprocessing:
         """What the client does to images before this model: as given, or the model's own, or that of the data set.
@@ -179,7 +178,7 @@ class Config(Options):
             InputError: what is given is no such numbers, or does not fit the channels of the images.
         """
         found = given(self.mean, self.std)
-        found = found or of_model(model, self.victim, data.image_shape, trained=self.weights_file() is not None)
+        found = found or of_model(model, self.victim, trained=self.weights_file() is not None)
         return (found or data.preprocessing).of_channels(data.image_shape[0])
 
     def local_training(self) -> LocalTraining | None:

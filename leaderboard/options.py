@@ -151,10 +151,9 @@ class Options:
         None,
         "setting",
         "What the client does to images in [0, 1] before the model: (image - mean) / std. One number, or one for each "
-        "channel with commas. Default: the model's own, which are its attributes `mean` and `std`, or with trained "
-        "weights what timm or torchvision say of theirs; else those of the data set. A model of inputs in 0..255 has "
-        "mean 0 and std 0.00392157; one that normalizes by itself has mean 0 and std 1, which is noticed where it has "
-        "its numbers as `mean` and `std`, or the layer that images enter has.",
+        "channel with commas. Default: the model's own, which are its attributes `input_mean` and `input_std`, or with "
+        "trained weights what timm or torchvision say of theirs; else those of the data set. A model of inputs in "
+        "0..255 has mean 0 and std 0.00392157; one that normalizes by itself has mean 0 and std 1.",
     )
     std: str | None = option(None, "setting", "Goes with the mean, see there.")
     amp: Amp = option(

@@ -1,75 +1,51 @@
-"""The preprocessing that belongs to a model: what it says, what it does itself, or what its library says."""
+"""The preprocessing that belongs to a model: what it says, or what its library says."""
 
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
-import torch
+import numpy as np
 import torchvision
 from torch import Tensor, nn
 
+from victims.errors import InputError
 from victims.names import is_own
 from victims.preprocessing import Preprocessing
-from victims.victim import copied, passing
 
-NAMES = ("mean", "std")
+DECLARED = ("input_mean", "input_std")
+UNCLEAR = ("mean", "std")
 
 
-def declared(model: nn.Module, image_shape: tuple[int, int, int]) -> Preprocessing | None:
-    """What a model says by its attributes `mean` and `std`, for all channels or for each; None if nothing.
+def declared(model: nn.Module) -> Preprocessing | None:
+    """What a model says by `input_mean` and `input_std`, numbers for all channels or for each; None if nothing."""
+    found = numbers_of(model, DECLARED)
+    return Preprocessing(*found, f"the attributes of {type(model).__name__}") if found else None
 
-    Where its forward uses them, or the layer that images enter has them and does, the model normalizes by itself:
-    images in [0, 1] enter it as they are.
 
-    Args:
-        image_shape: (C, H, W).
+def refuse_unclear(model: nn.Module) -> None:
+    """Refuse to guess where a model, or a part of it, has numbers `mean` and `std`: it may normalize by itself, or not.
+
+    Raises:
+        InputError: names the part.
     """
-    name = type(model).__name__
-    if who := normalizes(model, image_shape):
-        return Preprocessing((0.0,), (1.0,), f"as {who} normalizes by itself")
-    mean, std = (plain_numbers(getattr(model, attribute, None)) for attribute in NAMES)
-    return Preprocessing(mean, std, f"the attributes of {name}") if mean and std else None
+    for name, part in model.named_modules():
+        if numbers_of(part, UNCLEAR):
+            where = f"'{name}' ({type(part).__name__}) of the model" if name else f"the model, {type(part).__name__},"
+            raise InputError(
+                f"{where} has a mean and a std; if the model normalizes by itself, give --mean 0 --std 1 or set "
+                "input_mean = 0 and input_std = 1 on it; else give what the client does before the model."
+            )
 
 
-@torch.no_grad()
-def normalizes(model: nn.Module, image_shape: tuple[int, int, int]) -> str | None:
-    """What normalizes images in a model's forward: the class of the model or of a part of it; None if nothing does.
-
-    It is observed: images enter the part, and its `mean` and `std`, changed, change the logits.
-    """
-    tried = copied(model).eval()
-    parts = {name: part for name, part in tried.named_modules() if all(hasattr(part, n) for n in NAMES)}
-    if not parts:
-        return None
-    like = next(tried.parameters())
-    images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0)).to(like)
-    try:
-        with torch.random.fork_rng(devices=[]), passing(parts) as seen:
-            before = tried(images)
-        entered = [n for n, calls in seen.items() if calls and torch.equal(calls[0][0], images)]
-        for part in map(parts.__getitem__, entered):
-            for name in NAMES:
-                change(part, name)
-            with torch.random.fork_rng(devices=[]):
-                if not torch.equal(tried(images), before):
-                    return type(part).__name__
-    except Exception:  # what a model cannot do is said where it is tried as a victim
-        pass
-    return None
-
-
-def change(part: nn.Module, name: str) -> None:
-    """Give another value to an attribute that is a number, several, or a tensor."""
-    value = getattr(part, name)
-    if isinstance(value, Tensor):
-        value.mul_(2).add_(1)
-    elif numbers := plain_numbers(value):
-        setattr(part, name, [2 * x + 1 for x in numbers] if isinstance(value, tuple | list) else 2 * numbers[0] + 1)
+def numbers_of(module: nn.Module, names: tuple[str, str]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The numbers that two attributes of a layer hold; None unless both do."""
+    mean, std = (plain_numbers(getattr(module, name, None)) for name in names)
+    return (mean, std) if mean and std else None
 
 
 def plain_numbers(value: Any) -> tuple[float, ...] | None:
-    """Numbers as floats: one, a tuple or list of some, or a tensor with one for all or for each channel; else None."""
-    if isinstance(value, Tensor):
+    """Numbers as floats: one, several, or a tensor or array with one for all or for each channel; None for all else."""
+    if isinstance(value, Tensor | np.ndarray):
         value = value.flatten().tolist() if value.squeeze().ndim < 2 else ()
     values = value if isinstance(value, tuple | list) else (value,)
     return tuple(map(float, values)) if values and all(isinstance(v, Real) for v in values) else None
@@ -91,19 +67,23 @@ def of_torchvision(name: str) -> Preprocessing | None:
     return Preprocessing(tuple(transforms.mean), tuple(transforms.std), f"torchvision's weights of {name}")
 
 
-def of_model(model: nn.Module, spec: str, image_shape: tuple[int, int, int], *, trained: bool) -> Preprocessing | None:
+def of_model(model: nn.Module, spec: str, *, trained: bool) -> Preprocessing | None:
     """A model's own preprocessing; None if it has none.
 
     What `declared` finds; else that of timm or torchvision, if the model is theirs and does not have random weights.
 
     Args:
         spec: the name of the victim.
-        image_shape: (C, H, W).
         trained: whether weights are loaded into it. Those of a user's own model are its own anyway.
+
+    Raises:
+        InputError: a user's own model leaves it unclear, see `refuse_unclear`.
     """
     library, _, name = spec.partition(":")
-    if found := declared(model, image_shape):
+    if found := declared(model):
         return found
+    if is_own(spec):
+        refuse_unclear(model)
     if library == "torchvision" and trained:
         return of_torchvision(name)
     return of_timm(model) if trained or is_own(spec) else None

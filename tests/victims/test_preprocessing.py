@@ -15,7 +15,7 @@ from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.fcn3 import FCN3
 from victims.models.lenet import LeNet
-from victims.own_preprocessing import declared, of_model
+from victims.own_preprocessing import of_model
 from victims.preprocessing import Preprocessing, given, text
 from victims.victim import Victim, build, gradient
 
@@ -28,7 +28,7 @@ class Plain(LeNet):
 
 
 class Saying(LeNet):
-    mean, std = MEAN, [*STD]
+    input_mean, input_std = MEAN, [*STD]
 
 
 class Itself(LeNet):
@@ -44,14 +44,6 @@ class Bytes(Itself):
 
     def forward(self, images):
         return super().forward(images * BYTES)
-
-
-class Uses(Saying):
-    """Says them, and uses them itself."""
-
-    def forward(self, images):
-        mean, std = Preprocessing(tuple(self.mean), tuple(self.std)).tensors(images.dtype)
-        return super().forward((images - mean) / std)
 
 
 class Normalize(nn.Module):
@@ -71,23 +63,30 @@ class Wrapped(nn.Sequential):
         super().__init__(Normalize(MEAN, STD), LeNet(**options))
 
 
-class Tensors(LeNet):
-    """Has buffers that its forward does not use."""
+class Uses(LeNet):
+    @property
+    def mean(self):
+        return MEAN
+
+    @property
+    def std(self):
+        return STD
+
+    def forward(self, images):
+        return super().forward(Preprocessing(self.mean, self.std).normalize(images))
+
+
+class Told(Uses):
+    input_mean, input_std = 0, 1
+
+
+class Loaded(LeNet):
+    """Its numbers come with its weights."""
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
-        self.register_buffer("std", torch.tensor(STD)[None, :, None, None])
-
-
-class Later(LeNet):
-    """Normalizes something else: what its first layer gives."""
-
-    def __init__(self, **options):
-        super().__init__(**options)
-        first = next(name for name, m in self.named_modules() if isinstance(m, nn.Conv2d))
-        conv = self.get_submodule(first)
-        self.set_submodule(first, nn.Sequential(conv, Normalize([0.1] * conv.out_channels, [2.0] * conv.out_channels)))
+        self.register_buffer("input_mean", torch.zeros(3))
+        self.register_buffer("input_std", torch.ones(1, 3, 1, 1))
 
 
 def config(model=Plain, **options):
@@ -120,17 +119,14 @@ def test_a_defense_does_not_hide_what_the_model_says():
 
 
 def test_trained_weights_of_a_library_come_with_its_preprocessing(data):
-    shape = (3, 32, 32)
     vit = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=32)
-    assert of_model(vit, "timm:vit_tiny_patch16_224", shape, trained=True).mean == (0.5,) * 3
-    assert (
-        of_model(vit, "timm:vit_tiny_patch16_224", shape, trained=False) is None
-    )  # rows of random weights stay comparable
-    assert of_model(vit, "my.models.net", shape, trained=False).std == (0.5,) * 3  # its own function loads its weights
+    assert of_model(vit, "timm:vit_tiny_patch16_224", trained=True).mean == (0.5,) * 3
+    assert of_model(vit, "timm:vit_tiny_patch16_224", trained=False) is None  # rows of random weights stay comparable
+    assert of_model(vit, "my.models.net", trained=False).std == (0.5,) * 3  # its own function loads its weights
     net = nn.Identity()
-    assert of_model(net, "torchvision:resnet18", shape, trained=True).mean == (0.485, 0.456, 0.406)
-    assert of_model(net, "torchvision:resnet18", shape, trained=False) is None
-    assert of_model(net, "resnet20", shape, trained=True) is None
+    assert of_model(net, "torchvision:resnet18", trained=True).mean == (0.485, 0.456, 0.406)
+    assert of_model(net, "torchvision:resnet18", trained=False) is None
+    assert of_model(net, "resnet20", trained=True) is None
 
 
 def test_weights_from_a_file_are_trained(tmp_path):
@@ -142,36 +138,35 @@ def test_weights_from_a_file_are_trained(tmp_path):
     assert (trained.mean, trained.source) == (model.pretrained_cfg["mean"], "timm's configuration of ResNet")
 
 
-def says(model):
-    found = declared(build(model, image_shape=(3, 32, 32), num_classes=10, seed=0), (3, 32, 32))
-    return found and (found.mean, found.std, found.source)
+@pytest.mark.parametrize(("model", "who"), [(Uses, "the model, Uses,"), (Wrapped, r"'0' \(Normalize\) of the model")])
+def test_it_is_asked_for_where_a_model_may_normalize_by_itself(model, who):
+    """Normalized twice, or not at all, its update would be that of other images."""
+    with pytest.raises(InputError, match=f"{who} has a mean and a std; if the model normalizes by itself") as error:
+        preprocessing(f"{__name__}.{model.__name__}")
+    assert "\n" not in str(error.value)
+    assert preprocessing(f"{__name__}.{model.__name__}", mean="0", std="1").std == (1.0,) * 3
 
 
-@pytest.mark.parametrize(("model", "who"), [(Uses, "Uses"), (Wrapped, "Normalize")])
-def test_a_model_that_normalizes_by_itself_gets_images_as_they_are(model, who):
-    """Normalized twice, its update would be that of other images."""
-    assert says(model) == ((0.0,), (1.0,), f"as {who} normalizes by itself")
+def test_a_model_that_normalizes_by_itself_can_say_so():
+    assert preprocessing(f"{__name__}.Told").mean == (0.0,) * 3
 
 
-def test_what_a_forward_does_not_use_is_a_declaration():
-    assert says(Saying) == (MEAN, STD, "the attributes of Saying")
-    mean, std, source = says(Tensors)
-    assert (mean, std) == (pytest.approx(MEAN), pytest.approx(STD))
-    assert source == "the attributes of Tensors"
+def test_in_python_images_enter_a_model_that_says_nothing_as_they_are(data):
+    images, labels = data.batch((3, 50))
+    for kind in (Uses, Wrapped, Told):
+        model = build(kind, image_shape=(3, 32, 32), num_classes=10, seed=0).eval()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        update = gibench.capture(model, images, labels).update
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(update[name], parameter.grad)
 
 
-def test_a_layer_that_normalizes_something_else_says_nothing_of_the_images():
-    assert says(Later) is None
-    assert says(LeNet) is None
-
-
-def test_a_model_is_not_changed_by_looking():
-    model = build(Uses, image_shape=(3, 32, 32), num_classes=10, seed=0).train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    declared(model, (3, 32, 32))
-    assert (model.mean, model.std) == (MEAN, [*STD])
-    assert model.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+def test_numbers_that_come_with_the_weights_count(tmp_path):
+    model = build(Loaded, image_shape=(3, 32, 32), num_classes=10, seed=0)
+    model.input_mean.copy_(torch.tensor(MEAN))
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    found = preprocessing(f"{__name__}.Loaded", victim_weights=str(tmp_path / "mine.pt"))
+    assert found.mean == pytest.approx(MEAN)
 
 
 @pytest.mark.parametrize(
