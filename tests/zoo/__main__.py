@@ -42,8 +42,8 @@ def main(file: Path) -> None:
 def page(odd: dict[str, str], families: dict[str, str]) -> str:
     counts = "; ".join(
         f"{sum(line.startswith('Runs') for line in lines.values())} of {len(lines)} {what} run, "
-        f"{sum(line.startswith('Refused') for line in lines.values())} are refused, "
-        f"{sum(line.startswith('WRONG') for line in lines.values())} are wrong"
+        f"{sum(line.startswith('Refused') for line in lines.values())} refused, "
+        f"{sum(line.startswith('WRONG') for line in lines.values())} wrong"
         for what, lines in (("wrapped or odd models", odd), ("families of timm", families))
     )
     head = HEAD.format(torch=torch.__version__.partition("+")[0], timm=timm.__version__, counts=counts)
