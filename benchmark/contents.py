@@ -52,7 +52,7 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
         "prior": {},
         "victim": sources(modules, words(config, *of_victim), *named_victim(config), type(victim.criterion)),
         "defense": sources(modules, config.defense, *(find("defense", part) for part in parts)),
-        "data": {"the classes": of_text(list(data.classes))},
+        "data": {"the classes": of_text(list(data.classes)), "the images of the split": data.split_digest()},
         "tasks": {f"the images of task {place}": of_batch(config, data, b) for place, b in enumerate(batches)},
     }
     if mean_image:  # no attack is run

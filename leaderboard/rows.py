@@ -28,7 +28,7 @@ class Row:
         settings: the values of the options of the run, by the keys that `Options` gives them in a row. They are what
             was used: `restarts` and `steps` are numbers, `labels` is `given`, `inferred` or `joint`, `label_method` is
             empty where the labels were not inferred, `options` holds the plan and what differs from the preset. Digests
-            are of code, weights and classes, see `benchmark.contents`; empty in older rows.
+            are of code, weights, classes and split, see `benchmark.contents`; empty in older rows.
         scores: by metric, None where there is none.
         higher_is_better: by metric.
         lpips_backbone: the network of the metric `lpips`, or the reason why there is none.

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -141,6 +142,18 @@ def test_whatever_goes_in_is_seen_to_change(write, pictures, tmp_path):
         before = after
     assert before["attack"].keys() == {"my_attack.py", "attacks/ig.py", "my_labels.py", "attacks/labels/zlr.py"}
     assert before["defense"].keys() == {"my_defense.py", "defenses/sign.py"}
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no list of its tasks")
+@pytest.mark.parametrize("channels", [None, 1])
+def test_another_picture_in_the_split_is_another_gallery(pictures, tmp_path, channels):
+    name = pictures(1)
+    before = found(data=name, attack="ig", channels=channels)
+    folder = tmp_path / "pictures" / "test" / "a"
+    shutil.copy(folder / "0.png", folder / "zz.png")
+    assert "the images of the split" in changed(before, found(data=name, attack="ig", channels=channels))
+    (folder / "zz.png").unlink()
+    assert found(data=name, attack="ig", channels=channels) == before
 
 
 def test_a_prior_that_was_trained_further_is_another_one(run, tmp_path):

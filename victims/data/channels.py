@@ -44,6 +44,9 @@ class Recolored(ImageData):
         image, label = self.data[index]
         return recolored(image, self.channels), label
 
+    def split_digest(self) -> str:
+        return self.data.split_digest()
+
     def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, labels = self.data.augmented(count, generator)
         return recolored(images, self.channels), labels

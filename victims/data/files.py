@@ -1,5 +1,6 @@
 """Data sets that consist of image files."""
 
+import hashlib
 import unicodedata
 import warnings
 from collections import Counter
@@ -15,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize, to_tensor
 
 from victims.choices import Resize
-from victims.data.base import ImageData, some, split_of
+from victims.data.base import ImageData, digest, some, split_of
 from victims.data.decode import decode
 from victims.errors import InputError, Notice
 
@@ -79,6 +80,10 @@ class ImageFiles(ImageData):
         if count > 1:
             raise InputError(f"{self.name} has {count} images called {name} in {root}; rename all but one.")
 
+    def split_digest(self) -> str:
+        """Of all ids and labels, and of the sizes of files or the bytes of arrays."""
+        return digest(repr((self.ids, self.labels.tolist(), [stored(picture) for picture in self.pictures])))[:16]
+
     def picture(self, index: int) -> Image.Image:
         """The stored picture, in RGB."""
         picture = self.pictures[index]
@@ -87,6 +92,16 @@ class ImageFiles(ImageData):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = center_crop(resize(self.picture(index), self.shorter_side, self.interpolation), self.size)
         return to_tensor(image), int(self.labels[index])
+
+
+def stored(picture: Path | np.ndarray) -> str:
+    """What tells a stored picture from another: the size of a file, or a digest of an array."""
+    if isinstance(picture, np.ndarray):
+        return hashlib.sha256(picture.tobytes()).hexdigest()
+    try:
+        return str(Path(picture).stat().st_size)
+    except OSError:  # it is gone, or cannot be read either
+        return ""
 
 
 def printable(name: str) -> str:

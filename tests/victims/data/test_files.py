@@ -31,6 +31,22 @@ def photograph(path, width, height):
     return path
 
 
+def test_a_digest_of_the_split_tells_its_images(tmp_path):
+    first, second = (photograph(tmp_path / name, side, 40) for name, side in (("a.png", 60), ("b.png", 70)))
+    whole = Files([first, second]).split_digest()
+    assert Files([first, second]).split_digest() == whole != Files([first]).split_digest()
+    first.rename(tmp_path / "c.png")
+    assert Files([tmp_path / "c.png", second]).split_digest() != whole
+    second.rename(first)
+    assert Files([first, tmp_path / "c.png"], ["a.png", "b.png"]).split_digest() != whole  # the other way round
+    arrays = [np.zeros((16, 16, 3), np.uint8), np.ones((16, 32, 3), np.uint8)[:, ::2]]
+    data = Files([first])
+    data.pictures = arrays
+    digest = data.split_digest()
+    arrays[1] = arrays[1] * 2
+    assert data.split_digest() != digest
+
+
 # What the code of the papers does, at the sizes that they use (torchvision's transforms).
 PUBLISHED = {
     ("gias", 32): [transforms.Resize(36), transforms.CenterCrop(32)],
