@@ -1,6 +1,6 @@
 """Capture, attack and score in Python: what the package `gibench` exports."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -43,8 +43,8 @@ def capture(
     images: Tensor,
     labels: Tensor,
     *,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    mean: float | Sequence[float] | Tensor | None = None,
+    std: float | Sequence[float] | Tensor | None = None,
     mode: Mode = "eval",
     loss: str | Function = "cross_entropy",
     defense: str | Defense | None = None,
@@ -67,8 +67,8 @@ def capture(
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) integers, or (B, K) probabilities, as by Mixup.
-        mean, std: per channel, by which the client normalizes; by default the model's attributes `input_mean` and
-            `input_std`, else images enter the model as they are.
+        mean, std: one number, or one per channel, by which the client normalizes; by default the model's attributes
+            `input_mean` and `input_std`, else images enter the model as they are.
         mode: of the model while the client computes its update; `as_is` leaves every layer in its own.
         loss: the client's, a name such as `label_smoothing:0.1`, or your own: logits (B, K) and labels -> their mean.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
@@ -119,7 +119,10 @@ def capture(
 
 
 def preprocessing_of(
-    model: nn.Module, shape: tuple[int, int, int], mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+    model: nn.Module,
+    shape: tuple[int, int, int],
+    mean: float | Sequence[float] | Tensor | None,
+    std: float | Sequence[float] | Tensor | None,
 ) -> Preprocessing:
     """As given, or what the model declares; else images enter the model as they are.
 
@@ -127,15 +130,32 @@ def preprocessing_of(
         shape: (C, H, W) of the images.
 
     Raises:
-        InputError: there are not as many numbers as channels, or they cannot be used.
+        InputError: they are no numbers, not as many as channels, or cannot be used.
     """
-    channels = shape[0]
-    for name, values in {"mean": mean, "std": std}.items():
-        if values is not None and len(values) != channels:
-            raise InputError(f"{name} has {len(values)} numbers; give one for each of the {channels} channels.")
     if mean is None and std is None:
-        return (declared(inside(model)) or Preprocessing((0.0,), (1.0,))).of_channels(channels)
-    return Preprocessing(mean or (0.0,) * channels, std or (1.0,) * channels)
+        return (declared(inside(model)) or Preprocessing((0.0,), (1.0,))).of_channels(shape[0])
+    return Preprocessing(
+        per_channel("mean", 0.0 if mean is None else mean, shape[0]),
+        per_channel("std", 1.0 if std is None else std, shape[0]),
+    )
+
+
+def per_channel(name: str, given: float | Sequence[float] | Tensor, channels: int) -> tuple[float, ...]:
+    """One number for each channel, where there may be one for all.
+
+    Raises:
+        InputError: they are no numbers, or not as many as channels.
+    """
+    try:
+        values = torch.as_tensor(given, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"{name} is of type {type(given).__name__}, and no numbers; give one, or one for each of the {channels} "
+            "channels."
+        ) from None
+    if values.ndim and values.numel() != channels:
+        raise InputError(f"{name} has {values.numel()} numbers; give one for each of the {channels} channels.")
+    return tuple(values.flatten().expand(channels).tolist())
 
 
 def checked_labels(labels: Tensor, classes: int) -> Tensor:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -97,6 +98,20 @@ def test_what_a_client_does_is_said_in_words(model, batch):
     assert (local.knowledge.local.epochs, local.knowledge.local.mini_batch, local.knowledge.local.lr) == (2, 1, None)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        (0.5, 0.25),
+        ([0.5] * 3, torch.tensor(0.25)),
+        (torch.full((3,), 0.5), torch.full((1, 3, 1, 1), 0.25)),
+        (np.full(3, 0.5), np.float32(0.25)),
+    ],
+)
+def test_mean_and_std_are_numbers_in_any_form(mean, std, model, batch):
+    expected = gibench.capture(model, *batch, mean=(0.5,) * 3, std=(0.25,) * 3).update
+    assert same(gibench.capture(model, *batch, mean=mean, std=std).update, expected)
+
+
 def test_a_defense_that_changes_the_model_is_part_of_the_victim(model, batch):
     images, labels = batch
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -182,6 +197,9 @@ def test_the_readmes_lines_run():
         ({"mode": "Train"}, "mode is 'Train'"),
         ({"giv_labels": False}, "did you mean 'give_labels'"),
         ({"mean": (0.5,)}, "mean has 1 numbers"),
+        ({"mean": torch.zeros(3, 16, 16)}, "mean has 768 numbers"),
+        ({"mean": "0.5"}, "mean is of type str, and no numbers"),
+        ({"std": [None] * 3}, "std is of type list, and no numbers"),
         ({"std": (0.5, 0.0, 0.5)}, "numbers above 0"),
     ],
 )
