@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from attacks.labels import methods
 from victims.classifier import classifiers
 from victims.errors import InputError
 from victims.losses.base import described
@@ -66,50 +67,61 @@ def method(*needs: Need) -> Callable[[Method], Method]:
 
 
 def check(observation: Observation, name: str, needs: frozenset[Need]) -> None:
-    """Refuse an observation on which the method cannot work.
+    """Refuse an observation on which the method cannot work, and name those that can.
 
     Raises:
         InputError: the classifier lacks a row for some class, or observation or loss lack what the method needs.
     """
+    found = fault(observation, needs)
+    if found is None:
+        return
+    why, cure = found
+    known: dict[str, Any] = methods()
+    others = [other for other, method in known.items() if fault(observation, method.needs) is None]
+    if others:
+        *most, last = others
+        cure = f"choose {', '.join(most)}{' or ' if most else ''}{last}, or {cure}"
+    raise InputError(f"{name} {why}; {cure}.")
+
+
+def fault(observation: Observation, needs: frozenset[Need]) -> tuple[str, str] | None:
+    """Why a method with these needs cannot work on an observation, and what to do about it; None if it can."""
     layer = classifier(observation)
     if len(layer.W) != observation.num_classes:
         rows = "one logit" if len(layer.W) == 1 else f"{len(layer.W)} logits"
-        raise InputError(
-            f"{name} reads one row of the classifier per class, and this victim has {rows} for "
-            f"{observation.num_classes} classes; choose another --victim."
+        return (
+            f"reads one row of the classifier per class, and this victim has {rows} for {observation.num_classes} "
+            "classes",
+            "choose another --victim",
         )
     local = observation.knowledge.local
     if "scale" in needs and local and local.lr is None:
-        raise InputError(
-            f"{name} counts by the length of the gradient, which an unknown learning rate hides; choose row_sums or "
-            "zlr, or run with --know-lr true."
-        )
+        return "counts by the length of the gradient, which an unknown learning rate hides", "run with --know-lr true"
     if "scale" in needs and local and not local.optimizer.averages:
-        raise InputError(
-            f"{name} counts by the length of the gradient, which the steps of the client's optimizer do not have; "
-            "choose row_sums or zlr, or run with --labels given."
+        return (
+            "counts by the length of the gradient, which the steps of the client's optimizer do not have",
+            "run with --labels given",
         )
     loss = observation.victim.criterion
     if ("signs" in needs and not loss.signs) or ("softmax" in needs and loss.smoothing is None):
-        others = "idlg, row_sums or zlr" if loss.signs else "alr or ilrg" if loss.smoothing is not None else ""
-        raise InputError(
-            f"{name} does not hold under the client's loss, {described(loss)}; "
-            f"{f'choose {others}, ' if others else ''}run with --labels given, or with --loss cross_entropy."
+        return (
+            f"does not hold under the client's loss, {described(loss)}",
+            "run with --labels given, or with --loss cross_entropy",
         )
     if "one image" in needs and observation.batch_size > 1:
-        raise InputError(
-            f"{name} reads the label of a single image, and this update is of {observation.batch_size}; "
-            "choose alr, ilrg or llg, or run with --batch 1."
+        return (
+            f"reads the label of a single image, and this update is of {observation.batch_size}",
+            "run with --batch 1",
         )
     if "bias" in needs and layer.db is None:
-        raise InputError(
-            f"{name} reads the gradient of the classifier's bias, and this victim shares none; choose llg or zlr."
-        )
+        return "reads the gradient of the classifier's bias, and this victim shares none", "run with --labels given"
     if "non-negative features" in needs and (least := float(dummy_features(observation, 2).min())) < 0:
-        raise InputError(
-            f"{name} needs features that are never negative, as behind ReLU or sigmoid, and this victim's go down "
-            f"to {least:.2g}; choose alr or ilrg."
+        return (
+            f"needs features that are never negative, as behind ReLU or sigmoid, and this victim's go down to "
+            f"{least:.2g}",
+            "run with --labels given",
         )
+    return None
 
 
 def counted(targets: Tensor, observation: Observation) -> Tensor:

@@ -201,6 +201,21 @@ def test_under_another_loss_the_label_of_a_single_image_is_exact_or_the_method_r
         assert "\n" not in str(refusal.value)
 
 
+@every_method
+@pytest.mark.parametrize("text", LOSSES)
+@pytest.mark.parametrize("labels", [[1], [1, 1, 0]], ids=["one image", "three"])
+def test_a_refusal_names_every_method_that_holds_and_no_other(name, text, labels, observe):
+    observation = observe(labels, loss=open_loss(text))
+    hold = {each for each in LOSSES[text] if len(labels) == 1 or "one image" not in METHODS[each].needs}
+    if name in hold:
+        is_an_answer(METHODS[name](observation), observation)
+        return
+    with pytest.raises(InputError) as refusal:
+        METHODS[name](observation)
+    cure = str(refusal.value).partition("; ")[2]
+    assert {each for each in METHODS if each in cure} == hold
+
+
 @pytest.mark.parametrize("name", ["alr", "ilrg"])
 def test_counts_under_label_smoothing_are_exact_where_features_do_not_depend_on_the_image(name, observe):
     labels = [0, 2, 2, 2, 5, 6, 6]
