@@ -110,8 +110,9 @@ def capture(
     victim.to(next(iter(victim.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
     name = f"{type(model).__name__} in {mode} mode"
-    classes = trial(victim, images.shape, name, "give images or a model that fit", fix)
-    labels = checked_labels(labels, classes)
+    labels_of = partial(checked_labels, labels)
+    classes = trial(victim, images.shape, name, "give images or a model that fit", fix, labels_of)
+    labels = labels_of(classes)
     local = open_training(lr, epochs, mini_batch, clients, optimizer, fix="give lr=")
     client = Client(defense=defense, local=local, amp=amp, seed=seed, **knowledge)
     check_effect(client, names, victim, lambda i: defended(*chain[:i], *chain[i + 1 :]), images, labels)

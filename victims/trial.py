@@ -2,7 +2,7 @@
 
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from textwrap import shorten
 from typing import Any
@@ -12,13 +12,21 @@ from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
 from victims.errors import InputError, Notice
+from victims.losses.base import check_loss
 from victims.victim import Victim, gradient
 from victims.wrappers import OF_TORCH
 
 STEP, CLOSE, TRIES = 1e-7, 1e-2, 3  # of finite differences; in one try a kink, as of ReLU, may lie between the two
 
 
-def trial(victim: Victim, shape: Sequence[int], name: str, other: str, fix: str) -> int:
+def trial(
+    victim: Victim,
+    shape: Sequence[int],
+    name: str,
+    other: str,
+    fix: str,
+    labels_of: Callable[[int], Tensor] | None = None,
+) -> int:
     """The number of the victim's logits for an image; the victim forgets earlier passes, see `forget`.
 
     What is tried is what an attack does by plain autograd: the update's derivative in the pixels. A Notice says if the
@@ -29,16 +37,22 @@ def trial(victim: Victim, shape: Sequence[int], name: str, other: str, fix: str)
         name: of the model, for messages.
         other: what to do about a model that cannot take the images.
         fix: what to do about one that can, but not in this mode.
+        labels_of: the labels to try it on, classes (B,) or probabilities (B, K), for the number of its logits; by
+            default 0, 1, ...
 
     Raises:
-        InputError: it cannot take the images, is not the same in every pass, or has no update that an attack can match.
+        InputError: it cannot take the images, is not the same in every pass, its loss does not work on the labels, or
+            it has no update that an attack can match.
     """
     noise = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
     images = victim.normalize(noise.to(victim.mean)).requires_grad_()
     logits = logits_of(victim, images, name, other, fix)
     forget(victim, images.detach())
-    check_derivative(victim, images, name)
-    if (functions := own_functions(logits)) and not is_derivative(victim, images):
+    labels = labels_of(logits.shape[1]) if labels_of else torch.arange(len(images)) % max(2, logits.shape[1])
+    labels = labels.to(images if labels.is_floating_point() else images.device)
+    check_loss(victim.criterion, logits, labels)
+    check_derivative(victim, images, labels, name)
+    if (functions := own_functions(logits)) and not is_derivative(victim, images, labels):
         warnings.warn(
             f"{name} has operations with their own backward ({', '.join(functions)}), of which the derivative that an "
             "attack follows is not the true one; their derivative is missing, or meant to be another.",
@@ -125,13 +139,12 @@ def holds_tensors(value: list[Any] | dict[Any, Any]) -> bool:
     return Tensor in kinds and nn.Parameter not in kinds
 
 
-def check_derivative(victim: Victim, images: Tensor, name: str) -> None:
+def check_derivative(victim: Victim, images: Tensor, labels: Tensor, name: str) -> None:
     """Refuse a victim whose update cannot be computed, or has no derivative in the pixels.
 
     Raises:
         InputError: says which, and what torch says.
     """
-    labels = torch.zeros(len(images), dtype=torch.long, device=images.device)
     try:
         update = gradient(victim, images, labels, create_graph=True)
     except Exception as error:  # of the model's own operations too
@@ -175,13 +188,13 @@ def own_functions(logits: Tensor) -> list[str]:
     return list(found)
 
 
-def is_derivative(victim: Victim, images: Tensor) -> bool:
+def is_derivative(victim: Victim, images: Tensor, labels: Tensor) -> bool:
     """Whether what torch gives as derivative of the update's norm is that of finite differences, in float64.
 
     Torch does not see that a backward has none. True where the victim cannot be computed in float64.
     """
     exact = deepcopy(victim).to(images.device, torch.float64)
-    x, labels = images.detach().double(), torch.zeros(len(images), dtype=torch.long, device=images.device)
+    x = images.detach().double()
 
     def norm2(x: Tensor, create_graph: bool = False) -> Tensor:
         update = gradient(exact, x, labels, create_graph=create_graph)

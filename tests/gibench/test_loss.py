@@ -81,3 +81,49 @@ def test_what_are_no_labels_is_refused_in_one_line(labels, why, images, model):
     with pytest.raises(gibench.InputError, match=why) as refusal:
         gibench.capture(model, images, labels)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("loss", [nn.BCEWithLogitsLoss(), nn.MSELoss(), lambda z, t: (z - t).abs().mean()])
+def test_a_loss_of_probabilities_alone_is_tried_on_probabilities(loss, images, model):
+    observation = gibench.capture(model, images, LABELS["mixed"], loss=loss)
+    loss(model(images), LABELS["mixed"]).backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(observation.update[name], p.grad)
+
+
+def failing(logits, labels):
+    raise ValueError("no such labels")
+
+
+def constant(logits, labels):
+    return 0 * cross_entropy(logits, labels) + 1
+
+
+@pytest.mark.parametrize(("loss", "why"), [(failing, "no such labels"), (constant, "its gradient is zero")])
+def test_what_is_wrong_with_a_loss_is_not_said_of_the_model(loss, why, images, model):
+    with pytest.raises(gibench.InputError, match=f"^the loss {loss.__name__} cannot be used.*{why}"):
+        gibench.capture(model, images, LABELS["classes"], loss=loss)
+
+
+class Counting(nn.Module):
+    """Is another function in every call."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("prior", torch.zeros(10))
+        self.calls = 0
+
+    def forward(self, logits, labels):
+        self.calls += 1
+        self.prior.lerp_(logits.detach().softmax(1).mean(0), 0.5)
+        return self.calls * cross_entropy(logits + self.prior, labels)
+
+
+def test_what_a_loss_remembers_begins_anew_as_in_the_first_step_of_training(images, model):
+    loss = Counting()
+    observation = gibench.capture(model, images, LABELS["classes"], loss=loss)
+    assert loss.calls == 0
+    Counting()(model(images), LABELS["classes"]).backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(observation.update[name], p.grad)
+    assert gibench.attack("ig", observation, steps=2, restarts=1).cost.isfinite()

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from victims.errors import InputError
+from victims.wrappers import attributes_kept
 
 Function = Callable[[Tensor, Tensor], Tensor]
 """Logits (B, K) and targets, classes (B,) or probabilities (B, K) -> the mean loss, ()."""
@@ -57,11 +59,16 @@ def probabilities(targets: Tensor, logits: Tensor) -> Tensor:
     return (targets[:, None] == torch.arange(logits.shape[-1], device=logits.device)).to(logits)
 
 
-def classification_loss(loss: Function, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of logits (B, K), or of (B, T, K) of T rounds' models, whose losses are added."""
+def classification_loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of logits (B, K), or of (B, T, K) of T rounds' models, whose losses are added.
+
+    As a victim's model it is called on copies of its buffers: what it counts or averages begins anew in every call.
+    """
     if logits.ndim == 3:
-        return reduce(add, (loss(of_round, labels) for of_round in logits.unbind(1)))
-    return loss(logits, labels)
+        return reduce(add, (classification_loss(loss, of_round, labels) for of_round in logits.unbind(1)))
+    buffers = {name: buffer.clone() for name, buffer in loss.named_buffers()}
+    with attributes_kept(loss):
+        return functional_call(loss, buffers, (logits, labels))
 
 
 def check_loss(loss: Loss, logits: Tensor, targets: Tensor) -> None:
