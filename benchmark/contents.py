@@ -4,13 +4,9 @@ Options name the folder of a run; its record says the contents that its rows are
 """
 
 import hashlib
-import re
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import takewhile
-from pathlib import Path
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -18,7 +14,8 @@ from torch.nn.parameter import is_lazy
 from attacks import labels
 from attacks.base import Attack
 from benchmark.config import Config
-from benchmark.registry import KINDS, find
+from benchmark.registry import find
+from benchmark.sources import loaded, of_text, sources
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import strangers
 from leaderboard.options import abouts
@@ -27,14 +24,6 @@ from priors.base import Prior
 from victims.data.base import ImageData, image_digest
 from victims.names import is_own
 from victims.victim import Victim, build
-
-PROJECT = frozenset(("attacks", "benchmark", "defenses", "gibench", "leaderboard", "priors", "tests", "victims"))
-BASES = (*KINDS.values(), Prior)
-DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)+")
-LONG = 16  # digits of a digest
-
-Modules = Mapping[str, Path]
-"""Loaded modules that are neither Python's nor installed, with their files: those of the project and the user's own."""
 
 
 def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, batches: Sequence[Batch]) -> Contents:
@@ -84,46 +73,6 @@ def of_training(config: Config, method: type) -> str:
     return of_text((config.make_data("train").digest(), code))
 
 
-# Code
-
-
-def loaded() -> Modules:
-    files = {name: getattr(module, "__dict__", {}).get("__file__") for name, module in list(sys.modules.items())}
-    return {
-        name: Path(file)
-        for name, file in files.items()
-        if file
-        and name.partition(".")[0] not in sys.stdlib_module_names
-        and not name.startswith("__")
-        and "site-packages" not in file
-        and "dist-packages" not in file
-    }
-
-
-def sources(modules: Modules, written: str, *named: Callable[..., object]) -> dict[str, str]:
-    """The files of classes and functions, and of what the user's own among them import.
-
-    Of the project's files only those of named classes count: the version of the code says the rest. Own modules are
-    followed by their names, in whatever way one imports another: `import b`, `from .b import c`, a text with its name.
-
-    Args:
-        written: options, which may hold dotted paths.
-    """
-    names = {path.rpartition(".")[0] for path in DOTTED.findall(written)}
-    for one in named:
-        lineage = takewhile(lambda base: base not in BASES, one.__mro__) if isinstance(one, type) else [one]
-        names |= {getattr(base, "__module__", "") for base in lineage}
-    found = names & modules.keys()
-    tops = {name: name.partition(".")[0] for name in modules}
-    new = {name for name in found if tops[name] not in PROJECT}
-    while new:
-        text = " ".join(modules[name].read_text(errors="ignore") for name in new)
-        mentioned = {tops[name] for name in new} | set(re.findall(r"\w+", text))
-        new = {name for name, top in tops.items() if top in mentioned and top not in PROJECT} - found
-        found |= new
-    return {file_name(name, modules[name]): of_bytes(modules[name].read_bytes()) for name in sorted(found)}
-
-
 def words(config: Config, *options: str) -> str:
     return " ".join(str(getattr(config, name)) for name in options)
 
@@ -131,12 +80,6 @@ def words(config: Config, *options: str) -> str:
 def named_victim(config: Config) -> list[Callable[..., object]]:
     """The class or function of the victim, unless it is a library's."""
     return [] if ":" in config.victim else [find("victim", config.victim)]
-
-
-def file_name(module: str, path: Path) -> str:
-    """A module's file from where it is imported, for it may lie elsewhere on another machine."""
-    inside = "/__init__" if path.stem == "__init__" else ""
-    return f"{module.replace('.', '/')}{inside}{path.suffix}"
 
 
 # Weights and images
@@ -160,7 +103,7 @@ def of_tensors(state: Mapping[str, object]) -> str:
             plain = plain.float() if plain.is_floating_point() else plain
             found.update(f"{name} {tuple(plain.shape)}".encode())
             found.update(plain.contiguous().reshape(-1).numpy().data)
-    return found.hexdigest()[:LONG]
+    return found.hexdigest()[:16]
 
 
 def of_batch(config: Config, data: ImageData, batch: Batch) -> str:
@@ -171,11 +114,3 @@ def of_batch(config: Config, data: ImageData, batch: Batch) -> str:
 
 def of_images(data: ImageData, indices: Iterable[int]) -> str:
     return of_text([(data.ids[index], image_digest(*data[index])) for index in indices])
-
-
-def of_text(value: object) -> str:
-    return of_bytes(repr(value).encode(errors="surrogatepass"))
-
-
-def of_bytes(value: bytes) -> str:
-    return hashlib.sha256(value).hexdigest()[:LONG]

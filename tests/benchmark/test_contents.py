@@ -13,8 +13,9 @@ from PIL import Image
 from attacks.ig import IG
 from benchmark.__main__ import main
 from benchmark.config import Config
-from benchmark.contents import contents, digests, image_digest, loaded, of_tensors, sources
+from benchmark.contents import contents, digests, image_digest, of_tensors
 from benchmark.launch.claim import changed
+from benchmark.sources import loaded, sources
 from priors import weights
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
@@ -191,6 +192,31 @@ def test_only_what_is_named_and_what_it_imports_counts(write):
 
 
 @pytest.mark.filterwarnings("ignore:prior dcgan is untrained")
+@pytest.mark.parametrize(
+    ("statement", "files"),
+    {
+        "from my_late import SCALE": {"my_late.py", "my_later.py"},
+        "import my_late as other, torch": {"my_late.py", "my_later.py"},
+        "import importlib; importlib.import_module('my_late')": {"my_late.py", "my_later.py"},
+        "from my_package import late": {"my_package/__init__.py", "my_package/late.py", "my_package/near.py"},
+        "import my_package.late": {"my_package/__init__.py", "my_package/late.py", "my_package/near.py"},
+        "import my_missing, my_package.missing, json": {"my_package/__init__.py"},
+        "from . import nothing; from victims.names import at; import numpy.linalg": set(),
+    }.items(),
+)
+def test_what_is_imported_only_in_a_function_counts_before_it_is(write, tmp_path, statement, files):
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "my_package" / "late.py").write_text("from .near import this\n")
+    (tmp_path / "my_package" / "near.py").write_text("")
+    write("my_late.py", "def scale():\n    from my_later import SCALE\n    return SCALE\n")
+    write("my_later.py", "SCALE = 1\n")
+    write("my_attack.py", f"{ATTACK}    def search(self):\n        {statement}\n")
+    method = importlib.import_module("my_attack").Mine
+    assert sources(loaded(), "", method).keys() == {"my_attack.py", "attacks/ig.py", *files}
+    assert not {"my_late", "my_package"} & sys.modules.keys()
+
+
 def test_seeds_of_one_model_have_the_same_digests_and_another_model_others():
     first = found(prior="dcgan")
     assert found(prior="dcgan", seed=1) == first
