@@ -5,7 +5,7 @@ Nothing here imports torch: help and most mistakes are answered at once.
 
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -46,13 +46,26 @@ def options_of(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, An
     """The options of a run by name.
 
     Raises:
-        ArgumentError: they are no options.
-        InputError: a name is mistyped.
+        InputError: they are no options, or a name is mistyped.
     """
-    options = parser.parse_args(list(arguments)).as_dict()
+    options = parsed(parser, arguments)
     options.pop("config", None)
     require_names(options)
     return options
+
+
+def parsed(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """What the options of a command are set to, by name.
+
+    Raises:
+        InputError: they are no options of it, or have other values.
+    """
+    try:
+        return parser.parse_args(list(arguments)).as_dict()
+    except ArgumentError as error:
+        known = {action.dest for action in parser._actions}
+        known |= {alias for alias, name in ALIASES.items() if name in known}
+        raise InputError(explain(error, known)) from None
 
 
 def require_names(options: dict[str, Any]) -> None:
@@ -123,11 +136,11 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
     return [list(run) for run in itertools.product(*choices)]
 
 
-def explain(error: ArgumentError) -> str:
-    """The parser's message as one line."""
+def explain(error: ArgumentError, known: Collection[str]) -> str:
+    """The parser's message as one line; the command knows these options."""
     text = " ".join(str(error).split())
     if unknown := re.match(r"[Uu]nrecognized arguments: --(\w+)", text):
-        return f"unknown option --{unknown[1]}; {nearest(unknown[1], [*abouts(), *ALIASES])}see --help."
+        return f"unknown option --{unknown[1]}; {nearest(unknown[1], known)}see --help."
     wrong = re.match(r'Parser key "(\w+)": (.*)(?:Given|Got) value: ?(.*)', text)
     if wrong is None:
         return f"{text.rstrip('.')}; see --help."

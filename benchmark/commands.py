@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
-from benchmark.command_line import expanded, explain, normalized, options_of, parser_of, run_parser
+from benchmark.command_line import expanded, normalized, options_of, parsed, parser_of, run_parser
 from benchmark.names import ROOT, summary
 from victims.errors import InputError
 from victims.names import nearest
@@ -43,13 +43,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     Raises:
         InputError: the arguments are none, or what the command refuses.
     """
-    try:
-        return run_command(normalized(arguments))
-    except ArgumentError as error:
-        raise InputError(explain(error)) from None
-
-
-def run_command(arguments: list[str]) -> int:
+    arguments = normalized(arguments)
     if arguments[:1] in (["--help"], ["-h"]) or arguments[:2] in (["prior", "--help"], ["prior", "-h"]):
         print(overview())
         return 0
@@ -64,7 +58,7 @@ def run_command(arguments: list[str]) -> int:
         return submit(rest)
     function = imported(command)
     parser = parser_of(function, f"{PROGRAM} {command}", summary_of(command))
-    return function(**parser.parse_args(flags_set(function, rest)).as_dict()) or 0
+    return function(**parsed(parser, flags_set(function, rest))) or 0
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -88,7 +82,7 @@ def submit(arguments: Sequence[str]) -> int:
         prog=f"{PROGRAM} submit", description=f"{summary_of('submit')} {SUBMIT}", exit_on_error=False
     )
     parser.add_class_arguments(Cluster)
-    where = Cluster(**parser.parse_args(own).as_dict())
+    where = Cluster(**parsed(parser, own))
     options = run_parser(f"{PROGRAM} run", "")
     runs = [(one, options_of(options, one)) for one in expanded(others)]
     from benchmark.config import Config

@@ -208,6 +208,22 @@ def test_a_victim_whose_gradient_is_not_finite_gives_diverged_rows(run, tmp_path
     assert re.search(r"n +tasks +diverged", printed.out)
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("labels --tasks=2", ""),
+        ("labels --trails=2", "did you mean 'trials'? "),
+        ("utility --epochs=2", ""),
+        ("utility --methd=ig", ""),
+        ("audit --wieghts=x", "did you mean 'weights'? "),
+    ],
+)
+def test_the_nearest_option_is_one_of_the_command(words, hint, capsys):
+    assert main(words.split()) == 2
+    option = words.split()[1].partition("=")[0]
+    assert capsys.readouterr().err == f"benchmark: unknown option {option}; {hint}see --help.\n"
+
+
 BAD = {
     "--attack=gais": "did you mean 'gias'",
     "--attack=rgap --defense=none": "closed form and has no steps",
