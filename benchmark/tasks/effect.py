@@ -9,10 +9,11 @@ from torch import Tensor
 
 from benchmark.tasks.capture import Client, check_victims_loss, client_update, norm
 from defenses.base import Chain, Defense, parts
+from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.victim import Gradient, Victim
 
-ROUNDING = 10  # times the type's precision: as much differs if the same is summed up in another order
+ROUNDING = 10  # times float32's precision: as much differs if the same is summed up in another order
 
 
 def check_effect(
@@ -25,7 +26,8 @@ def check_effect(
 ) -> None:
     """Refuse a defense, or a part of one, that leaves the update of a batch, the model and the choice of images alone.
 
-    A defense at 0 on its axis says by itself that it changes nothing, and is not refused.
+    A defense at 0 on its axis says by itself that it changes nothing, and is not refused. Where the model can, all is
+    computed in float64 and without mixed precision, so that what differs is no rounding of weights or activations.
 
     Args:
         names: of the defense's parts; it is one itself if it is no chain.
@@ -41,19 +43,17 @@ def check_effect(
         return
     numbered = sorted(enumerate(parts(client.defense)), key=lambda pair: later(pair[1]))  # in the client's order
     chain = [part for _, part in numbered]
-    own, draws = deepcopy(victim), torch.Generator()  # a model may keep the images that it is given
+    own = deepcopy(victim)  # a model may keep the images that it is given
     check_victims_loss(own, images, labels)
-
-    def sent(first: Sequence[Defense]) -> Gradient:
-        draws.manual_seed(0)
-        defense = Chain(first)
-        return client_update(own, images, labels, generator=draws, defense=defense, local=client.local, amp=client.amp)
-
-    update = sent([])
-    if not 0 < norm(update) < torch.inf:
+    try:
+        updates = sent(deepcopy(victim).to(own.mean.device, torch.float64), chain, client.local, images, labels)
+    except InputError:
+        raise
+    except Exception:  # of a layer or defense with a type of its own, of a device without float64
+        updates = sent(own, chain, client.local, images, labels)
+    if not 0 < norm(updates[0]) < torch.inf:
         return  # such an update can stay the same under any defense
-    for count, (number, part) in enumerate(numbered, start=1):
-        before, update = update, part(update, draws) if later(part) else sent(chain[:count])
+    for (number, part), before, update in zip(numbered, updates, updates[1:], strict=False):
         if differ(before, update) or forms(part, names[number], labels) or (part.axis and not any(part.axis.values())):
             continue
         if type(part).model is not Defense.model and not same_logits(own, without(number), images):
@@ -62,6 +62,22 @@ def check_effect(
             f"the defense {names[number]} changes nothing: the update of the first {len(images)} images, of norm "
             f"{norm(before):.3g}, is the same without it; choose stronger parameters, or leave it out."
         )
+
+
+def sent(
+    victim: Victim, chain: Sequence[Defense], local: LocalTraining | None, images: Tensor, labels: Tensor
+) -> list[Gradient]:
+    """What a client sends without a defense, with the first of a chain, with the first two, ..."""
+    draws = torch.Generator()
+    updates: list[Gradient] = []
+    for count in range(len(chain) + 1):
+        if count and later(chain[count - 1]):
+            updates.append(chain[count - 1](updates[-1], draws))
+            continue
+        draws.manual_seed(0)
+        defense = Chain(chain[:count])
+        updates.append(client_update(victim, images, labels, generator=draws, defense=defense, local=local))
+    return updates
 
 
 def later(part: Defense) -> bool:
@@ -73,7 +89,10 @@ def differ(one: Gradient, other: Gradient) -> bool:
     """Whether some tensor differs by more than rounding; one that is not finite does."""
     if one.keys() != other.keys():
         return True
-    bounds = {name: ROUNDING * torch.finfo(g.dtype).eps * g.norm() for name, g in one.items()}
+    bounds = {
+        name: ROUNDING * max(torch.finfo(g.dtype).eps, torch.finfo(torch.float32).eps) * g.norm()
+        for name, g in one.items()
+    }
     return any(not (other[name] - g).norm() <= bounds[name] for name, g in one.items())
 
 

@@ -209,6 +209,33 @@ def test_whatever_the_client_computes(options):
         checked(f"precode:8+{__name__}.Same+noise:0.1", **options)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"defense": "dp_sgd:1e9:0", "lr": 0.1},
+        {"defense": "dp_sgd:1e9:0", "lr": 0.001, "epochs": 2},
+        {"defense": "dp_sgd:1e9:0", "amp": "bf16"},
+        {"defense": "mixup:0.2", "lr": 0.1, "mini_batch": 1},
+    ],
+    ids=str,
+)
+def test_rounding_on_the_client_is_no_effect_of_a_defense(options):
+    with pytest.raises(InputError, match="changes nothing"):
+        checked(**options)
+
+
+class Float32(nn.Module):
+    def forward(self, x):
+        return x.float() @ torch.ones(x.shape[1], 10)
+
+
+def test_a_model_that_keeps_its_type_is_tried_in_it(images):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), Float32())
+    gibench.capture(model, images, LABELS, defense="noise:0.1")
+    with pytest.raises(InputError, match="clipping:1e9 changes nothing"):
+        gibench.capture(model, images, LABELS, defense="clipping:1e9")
+
+
 def test_what_is_not_finite_differs():
     one = {"w": torch.ones(3)}
     assert not differ(one, {"w": torch.ones(3) + 1e-7})
