@@ -127,13 +127,34 @@ def fed_avg(
         InputError: the clients cannot have equal shares.
     """
     theta = victim.parameters
-    mean = mean_direction(gradient_fn or partial(gradient_at, victim), theta, victim.normalize(images), labels, local)
+    x = victim.normalize(images)
+    idle = idle_parameters(victim, x, labels, local)
+    mean = mean_direction(gradient_fn or partial(gradient_at, victim), theta, x, labels, local, idle)
     moved = local.known_lr() * local.steps(len(images))
     return {name: p - (p - moved * mean[name]) for name, p in theta.items()}
 
 
+def idle_parameters(victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining) -> frozenset[str]:
+    """The names of the parameters that are not in the loss, where a client's optimizer would move them by weight decay.
+
+    Torch's optimizers leave them where they are, for they have no gradient; one of zeros would not say so.
+
+    Args:
+        images: (B, C, H, W), normalized; the first step's are looked at.
+    """
+    if not local.optimizer.decays:
+        return frozenset()
+    first = local.schedule(len(images))[0][0]
+    return victim.idle(images[first], labels[first])
+
+
 def mean_direction(
-    gradient_fn: GradientFn, theta: Gradient, images: Tensor, labels: Tensor, local: LocalTraining
+    gradient_fn: GradientFn,
+    theta: Gradient,
+    images: Tensor,
+    labels: Tensor,
+    local: LocalTraining,
+    idle: frozenset[str] = frozenset(),
 ) -> Gradient:
     """(theta_0 - theta_T) / (lr T), the mean over the clients: under plain SGD the mean of the gradients of all steps.
 
@@ -141,6 +162,7 @@ def mean_direction(
         theta: theta_0.
         images: (B, C, H, W), normalized.
         labels: (B,) classes, or (B, num_classes) probabilities.
+        idle: names of the weights that stay where they are, unless a defense gives them a gradient.
     """
     lr, found = local.known_lr(), []
     for steps in local.schedule(len(images)):
@@ -148,7 +170,9 @@ def mean_direction(
         state: State = {}
         for step, part in enumerate(steps, start=1):
             now = {name: p - lr * total[name] for name, p in theta.items()}
-            d = local.optimizer.direction(now, gradient_fn(now, images[part], labels[part]), state, step)
+            g = gradient_fn(now, images[part], labels[part])
+            d = local.optimizer.direction(now, g, state, step)
+            d |= {name: d[name].where(g[name].any(), 0) for name in idle}
             total = {name: so_far + d[name] for name, so_far in total.items()}
         found.append({name: of_steps / len(steps) for name, of_steps in total.items()})
     return {name: reduce(add, (of_client[name] for of_client in found)) / local.clients for name in theta}

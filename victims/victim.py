@@ -99,6 +99,7 @@ class Victim:
         self.mean, self.std = space.tensors(dtype)
         same = (self.preprocessing.mean, self.preprocessing.std) == (mean, std)
         self._own = None if same else self.preprocessing.tensors(dtype)
+        self._idle: frozenset[str] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Victim":
         made = copy(self)
@@ -161,6 +162,21 @@ class Victim:
         entering = self.enter(images).clone()  # a model may write into them
         with attributes_kept(self.model):
             return client_loss(self.model, self.criterion, self.penalties, self._tensors(parameters), entering, labels)
+
+    def idle(self, images: Tensor, labels: Tensor) -> frozenset[str]:
+        """The names of the trained parameters that are not in the loss, found in the first call.
+
+        Args:
+            images: (B, C, H, W), normalized.
+            labels: (B,) classes, or (B, K) probabilities.
+        """
+        if self._idle is None:
+            theta = {name: p.requires_grad_() for name, p in self.parameters.items()}
+            with torch.enable_grad():
+                loss = self.loss(theta, images.detach(), labels)
+            found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+            self._idle = frozenset(name for name, g in zip(theta, found, strict=True) if g is None)
+        return self._idle
 
     def _tensors(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**{name: buffer.clone() for name, buffer in self.model.named_buffers()}, **parameters}

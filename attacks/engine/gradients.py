@@ -19,7 +19,7 @@ from torch.func import grad, vmap
 from attacks.engine.compiled import Compiler, Function
 from attacks.engine.distances import cosine, squared_l2
 from attacks.engine.factored_gradients import Layers, plain_layers
-from victims.client import GradientFn, LocalTraining, mean_direction
+from victims.client import GradientFn, LocalTraining, idle_parameters, mean_direction
 from victims.errors import InputError, Notice
 from victims.observation import Observation
 from victims.trial import said
@@ -53,11 +53,13 @@ def victim_gradients(
         (R, *shape) per parameter.
     """
 
+    idle = idle_parameters(victim, images[0], labels[0], local) if local else frozenset()
+
     def of_instance(gradient_fn: GradientFn, x: Tensor, y: Tensor) -> Gradient:
         theta = victim.parameters
         if local is None:
             return gradient_fn(theta, x, y)
-        return local.as_gradient(mean_direction(gradient_fn, theta, x, y, local), theta, len(x))
+        return local.as_gradient(mean_direction(gradient_fn, theta, x, y, local, idle), theta, len(x))
 
     if vectorized:
         return vmap(partial(of_instance, grad(victim.loss)))(images, labels)

@@ -28,6 +28,10 @@ class Adam(Optimizer):
         require_decay("adam", decay)
         self.in_gradient = decay
 
+    @property
+    def decays(self) -> bool:
+        return self.in_gradient > 0
+
     def direction(self, theta: Gradient, g: Gradient, state: State, step: int) -> Gradient:
         if self.in_gradient:
             g = {name: tensor + self.in_gradient * theta[name] for name, tensor in g.items()}

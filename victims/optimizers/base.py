@@ -28,6 +28,11 @@ class Optimizer(ABC):
     averages: ClassVar[bool] = True
     decay: float = 0.0
 
+    @property
+    def decays(self) -> bool:
+        """Whether there is any weight decay; torch's optimizers leave out a weight that is not in the loss."""
+        return self.decay > 0
+
     @abstractmethod
     def direction(self, theta: Gradient, g: Gradient, state: State, step: int) -> Gradient:
         """d of a step, from the weights and their gradient; steps count from 1."""

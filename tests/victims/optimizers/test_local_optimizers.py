@@ -85,6 +85,44 @@ def test_a_client_moves_as_by_torchs_optimizer(text, clients, epochs, mini_batch
     assert not any(g.requires_grad for g in update.values())
 
 
+class Spare(Normed):
+    """With weights that are not in the loss, and some that are, but have a gradient of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Linear(3, 3)
+        self.zero = nn.Parameter(torch.ones(5))
+
+    def forward(self, x):
+        for layer in list(self)[:5]:
+            x = layer(x)
+        return x + (self.zero - 2).relu()
+
+
+@every_optimizer
+def test_weights_that_are_not_in_the_loss_stay_where_they_are(text):
+    model = build(Spare, seed=0).double()
+    victim = Victim(model, mean=(0.5,) * 3, std=(0.2,) * 3, training=False)
+    local = LocalTraining(epochs=2, mini_batch=2, lr=0.1, optimizer=open_optimizer(text))
+    x = victim.normalize(PIXELS)
+    update = fed_avg(victim, PIXELS, LABELS, local)
+    repeated = [victim_gradients(victim, x[None], LABELS[None], local=local, vectorized=each) for each in (True, False)]
+    optimizer, start = TORCHS[text](model.eval().parameters(), 0.1), copy.deepcopy(model)
+    for part in [slice(0, 2), slice(2, 4)] * 2:
+        optimizer.zero_grad()
+        cross_entropy(model(x[part]), LABELS[part]).backward()
+        optimizer.step()
+    moved = {name: (p - model.get_parameter(name)).detach() for name, p in start.named_parameters()}
+    for name, expected in moved.items():
+        torch.testing.assert_close(update[name], expected, rtol=0, atol=1e-7)
+    for name in ("unused.weight", "unused.bias"):
+        assert not any(g.any() for g in (update[name], moved[name], *(each[name] for each in repeated)))
+    received = Observation("t", victim, update, B, SHAPE, 5, Knowledge(local=local)).gradient()
+    for each in repeated:
+        for name, g in each.items():
+            torch.testing.assert_close(g[0], received[name], rtol=1e-7, atol=1e-9)
+
+
 @every_optimizer
 @pytest.mark.parametrize("vectorized", [True, False])
 def test_an_attacker_repeats_the_steps_differentiably(text, vectorized):
