@@ -65,9 +65,10 @@ class CINet(Attack):
         super().check(observation)
         channels, *sides = observation.image_shape
         if channels != 3 or sides[0] != sides[1] or sides[0] not in SIZES:
+            cure = "choose another --size" if channels == 3 else "run with --channels 3"
             raise InputError(
                 f"{self.name} makes color images of side {', '.join(map(str, SIZES))}, the task has "
-                f"{observation.image_shape}; choose another --size."
+                f"{observation.image_shape}; {cure}."
             )
 
     def distance(self, dummy: Gradient, received: Gradient) -> torch.Tensor:

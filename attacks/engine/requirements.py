@@ -108,8 +108,9 @@ def check_prior(prior: Prior, observation: Observation) -> None:
     """Refuse a prior whose image size is not a multiple of the task's, or that has other classes."""
     (channels, side, _), wanted = prior.image_shape, observation.image_shape
     if channels != wanted[0] or wanted[1] != wanted[2] or side % wanted[1]:
+        cure = "choose another --size" if channels == wanted[0] else f"run with --channels {channels}"
         raise InputError(
-            f"the prior makes {prior.image_shape} images, the task has {wanted}; choose another --prior or --size."
+            f"the prior makes {prior.image_shape} images, the task has {wanted}; {cure}, or choose another --prior."
         )
     labels = observation.knowledge.labels
     given = "none" if labels is None else "probabilities" if labels.is_floating_point() else "its own"

@@ -61,7 +61,11 @@ def test_the_mean_image_is_gray_too(run):
     ("options", "said"),
     [
         (["--channels=2"], "channels is 2; give 1 for shades of gray, or 3 for color"),
-        (["--channels=1", "--attack=gias"], "the prior makes (3, 32, 32) images, the task has (1, 16, 16)"),
+        (
+            ["--channels=1", "--attack=gias"],
+            "the prior makes (3, 32, 32) images, the task has (1, 16, 16); run with --channels 3",
+        ),
+        (["--channels=1", "--attack=ci_net"], "the task has (1, 16, 16); run with --channels 3"),
         ([f"--victim={__name__}.Gray"], "to have 1 channels, but got 3"),
     ],
 )
