@@ -22,9 +22,11 @@ class Defense(ABC):
     Class attributes:
         examples: uses of it as DEFENSE= takes them, a mild one first; two with different parameters, if it has any. The
             contract tests run every attack under the first, and one attack under all.
+        least_images: in a step of the client, for it to change anything.
     """
 
     examples: ClassVar[tuple[str, ...]] = ()
+    least_images: ClassVar[int] = 1
 
     @property
     def axis(self) -> Mapping[str, float]:

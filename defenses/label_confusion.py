@@ -15,6 +15,7 @@ class LabelConfusion(Defense):
     """
 
     examples = ("label_confusion:1", "label_confusion:2")
+    least_images = 2
 
     def __init__(self, labels: int) -> None:
         """

@@ -21,6 +21,7 @@ class Mixup(Defense):
     """
 
     examples = ("mixup:0.2", "mixup:1")
+    least_images = 2
 
     def __init__(self, alpha: float) -> None:
         """

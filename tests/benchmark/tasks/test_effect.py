@@ -126,8 +126,19 @@ def test_a_part_counts_after_the_parts_before_it():
 
 
 def test_one_image_has_one_label_anyway():
-    with pytest.raises(InputError, match="label_confusion:1 changes nothing"):
+    with pytest.raises(InputError, match=r"label_confusion:1 changes nothing: .* it needs 2 images or more in a step"):
         Config(victim="lenet", batch=1, defense="label_confusion:1").check_defense(*one_image())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch": 1}, {"lr": 0.1, "mini_batch": 1}, {"lr": 0.1, "clients": B}, {"batch": 1, "defense": "mixup:9+noise:1"}],
+    ids=str,
+)
+def test_one_image_in_a_step_has_none_to_be_mixed_with(options):
+    with pytest.raises(InputError, match=r"changes nothing: .* needs 2 images or more in a step, not 1: give larger"):
+        checked(**{"defense": "mixup:0.2", **options})
+    checked(**{"defense": "mixup:0.2", "lr": 0.1, "mini_batch": 3})
 
 
 def one_image():
