@@ -86,16 +86,22 @@ class LocalTraining:
         """T, the steps of one client."""
         return len(self.schedule(batch_size)[0])
 
-    def as_gradient(self, moved: Gradient, theta: Gradient, batch_size: int) -> Gradient:
+    def as_gradient(self, moved: Gradient, theta: Gradient | None, batch_size: int) -> Gradient:
         """(theta_0 - theta_T) / (lr T) in units of a gradient, without weight decay: to first order in lr.
 
         Under plain SGD it is that already. Entries that are zero were not sent, and stay zero.
+
+        Args:
+            theta: theta_0; None leaves the weight decay in.
         """
         steps = self.steps(batch_size)
         often, decay = self.optimizer.counts(steps), self.optimizer.decay
-        if often == steps and not decay:
+        if often == steps and (theta is None or not decay):
             return moved
-        return {name: (steps / often * d - decay * theta[name]).where(d != 0, 0) for name, d in moved.items()}
+        scaled = {name: steps / often * d for name, d in moved.items()}
+        if theta is None:
+            return scaled
+        return {name: (d - decay * theta[name]).where(d != 0, 0) for name, d in scaled.items()}
 
 
 def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, gradient_fn: GradientFn | None = None) -> Gradient:

@@ -29,12 +29,15 @@ class Knowledge:
         local: how the clients trained, under FedAvg; None under FedSGD. Without a learning rate the scale of the update
             is not known. The order of the batch is not part of it, so the attacker does not know which labels shared a
             mini-batch.
+        decayed: whether the defense changed the update of local training together with its weight decay. Then
+            `estimate` adds the decay before it does what the defense does.
     """
 
     labels: Tensor | None = None
     estimate: Estimate | None = None
     statistics: Statistics | None = None
     local: LocalTraining | None = None
+    decayed: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,16 @@ class Observation:
         """The update in units of a gradient: the update itself, or after local training (theta_0 - theta_T) / (lr T).
 
         This is the average gradient approximation (IGIMS, eq. 12). Local momentum and weight decay are known, and taken
-        out (see `LocalTraining.as_gradient`); Adam's steps are no gradients, and stay what they are. If the attacker
-        does not know lr, it is the update itself, correct up to a factor.
+        out (see `LocalTraining.as_gradient`); Adam's steps are no gradients, and stay what they are. Weight decay stays
+        in where a defense changed it too, for nobody knows how much of it is left: clipping makes it shorter. If the
+        attacker does not know lr, it is the update itself, correct up to a factor.
         """
         local = self.knowledge.local
         if local is None or local.lr is None:
             return self.update
         moved = local.lr * local.steps(self.batch_size)
         mean = {name: difference / moved for name, difference in self.update.items()}
-        return local.as_gradient(mean, self.victim.parameters, self.batch_size)
+        return local.as_gradient(mean, None if self.knowledge.decayed else self.victim.parameters, self.batch_size)
 
     def require(self, needs: frozenset[str], who: str) -> None:
         """Refuse an attack that needs to know more than is declared.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmark.tasks.batches import Batch
-from defenses.base import Defense
+from defenses.base import Defense, parts
 from leaderboard.options import Control
 from victims.amp import amp_gradient
 from victims.choices import Amp, Level
@@ -19,7 +19,7 @@ from victims.client import GradientFn, LocalTraining, fed_avg, fed_sgd, known_st
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
-from victims.observation import Knowledge, Observation
+from victims.observation import Estimate, Knowledge, Observation, Transform
 from victims.seeds import private_seed, seed_of
 from victims.vanishing_gradients import vanishing
 from victims.victim import Gradient, Victim, gradient_at
@@ -147,14 +147,32 @@ def capture(
     local = client.local
     if local and not client.know_lr:
         local = replace(local, lr=None)
+    estimate = client.defense.surrogate() if client.defense and client.adapt else None
+    decay = client.local.optimizer.decay if client.local and any(map(of_updates, parts(client.defense))) else 0
     knowledge = Knowledge(
         labels=in_order(labels) if client.give_labels else None,  # a multiset, without the batch's order
-        estimate=client.defense.surrogate() if client.defense and client.adapt else None,
+        estimate=with_decay(estimate, decay) if estimate and decay else estimate,
         statistics=known_statistics(own, images, client.bn, client.local),
         local=local,
+        decayed=estimate is not None and decay > 0,
     )
     count, channels, height, width = images.shape
     return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
+
+
+def of_updates(part: Defense) -> bool:
+    """Whether a defense changes the update after local training."""
+    return type(part).__call__ is not Defense.__call__
+
+
+def with_decay(estimate: Estimate, decay: float) -> Estimate:
+    """A surrogate that takes a gradient to what the client would have sent after local training with weight decay."""
+
+    def decayed(received: Gradient, victim: Victim) -> Transform:
+        transform, theta = estimate(received, victim), victim.parameters
+        return lambda gradient: transform({name: g + decay * theta[name] for name, g in gradient.items()})
+
+    return decayed
 
 
 def check_victims_loss(victim: Victim, images: Tensor, labels: Tensor) -> None:

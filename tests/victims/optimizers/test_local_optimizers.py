@@ -196,6 +196,37 @@ def test_adams_steps_are_matched_as_gradients_with_a_notice_or_repeated(text, ma
     assert sum("no steps along gradients" in str(each.message) for each in caught) == said
 
 
+def cosine(one, other):
+    dot, one2, other2 = (sum((a[n] * b[n]).sum() for n in one) for a, b in ((one, other), (one, one), (other, other)))
+    return float(dot / (one2 * other2).sqrt())
+
+
+@pytest.mark.parametrize("defense", ["clipping:1e-8:global", "clipping:1e-8", "sparsification:0.5", "noise:1e-9"])
+@pytest.mark.parametrize("match", ["aga", "fa"])
+def test_an_attacker_has_weight_decay_as_a_defense_left_it(defense, match):
+    """The private batch is matched, and what was received is no farther from the gradient than as it was sent."""
+    model = build(
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 5)), seed=0
+    ).double()
+    observation = gibench.capture(model, PIXELS, LABELS, lr=1e-6, epochs=2, optimizer="sgd:0.9:0.05", defense=defense)
+    victim, received = observation.victim, {name: g[None] for name, g in observation.gradient().items()}
+    local = observation.knowledge.local if match == "fa" else None
+    dummy = victim_gradients(victim, victim.normalize(PIXELS)[None], LABELS[None], local=local)
+    assert cosine(observation.knowledge.estimate(received, victim)(dummy), received) > 0.99999
+    gradient = fed_sgd(victim, PIXELS, LABELS)
+    assert cosine(observation.gradient(), gradient) > cosine(observation.update, gradient) - 1e-6
+
+
+def test_decay_is_taken_out_where_it_comes_after_the_defense():
+    plain, private = (observe("sgd:0.9:0.5", **defense) for defense in ({}, {"defense": "dp_sgd:0.1:0"}))
+    for each in (plain, private):
+        theta = each.victim.parameters
+        left_in = each.knowledge.local.as_gradient(each.update, None, B)
+        sent = {name: g / each.knowledge.local.lr for name, g in left_in.items()}
+        for name, g in each.gradient().items():
+            torch.testing.assert_close(g, sent[name] - 0.5 * theta[name])
+
+
 @pytest.mark.parametrize("name", methods())
 def test_label_methods_that_count_refuse_steps_that_are_no_gradients(name):
     observation = replace(observe("adam"), batch_size=1)
