@@ -43,6 +43,7 @@ DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt")
 LEAST, MOST = 100, 4800  # steps of a search: fewer say little, and IG's authors take no more
 TRIED = 3  # steps that are timed
 FOR_STEPS = 0.75  # share of the time that is spent on steps; the rest is for scoring and starting
+MARGIN = 1.5  # times the minutes that were found to be enough: another start is slower
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,8 @@ def audit(
         warnings.warn(warning, Notice, stacklevel=1)
     defenses = defense.split(",")
     cells, left_out = timed(config, defenses, data)
-    seconds = 60 * minutes - (time.monotonic() - began)
-    tasks, steps = share(seconds * FOR_STEPS, cells, max(1, min(most, len(data)) // batch))
+    seconds = for_steps(minutes, time.monotonic() - began, cells)
+    tasks, steps = share(seconds, cells, max(1, min(most, len(data)) // batch))
     shown = attack_all(cells, tasks, steps)
     ids = sorted({image for _, image in shown})
     rows = [result.row for results in shown.values() for result in results]
@@ -219,26 +220,37 @@ def measure(config: Config, data: ImageData) -> tuple[float, bool]:
     return (time.perf_counter() - began) / TRIED, False
 
 
+def for_steps(minutes: float, spent: float, cells: Sequence[Cell]) -> float:
+    """The seconds that all cells may take together.
+
+    Args:
+        minutes: for everything.
+        spent: seconds that have passed.
+
+    Raises:
+        InputError: they are too few for the least number of steps on one task; says how many minutes are enough.
+    """
+    least = sum(cell.seconds * (1 if cell.analytic else LEAST) for cell in cells)
+    seconds = (60 * minutes - spent) * FOR_STEPS
+    if seconds < least:
+        enough = math.ceil(MARGIN * (spent + least / FOR_STEPS) / 6) / 10
+        raise InputError(
+            f"{minutes:g} minutes are too few for {LEAST} steps of every attack on one batch; give more --minutes, "
+            f"such as {enough:g}, fewer defenses, or a smaller --size."
+        )
+    return seconds
+
+
 def share(seconds: float, cells: Sequence[Cell], most: int) -> tuple[int, int]:
     """(tasks, steps): as many tasks as the time allows, with the same number of steps for every search.
 
     Args:
-        seconds: for all cells on all tasks.
+        seconds: for all cells on all tasks, see `for_steps`.
         most: the most tasks.
-
-    Raises:
-        InputError: the time is too short for the least number of steps on one task.
     """
     solved = sum(cell.seconds for cell in cells if cell.analytic)
     step = sum(cell.seconds for cell in cells if not cell.analytic)
-    least = solved + LEAST * step
-    tasks = min(most, int(seconds / least))
-    if tasks < 1:
-        needed = least / 60
-        raise InputError(
-            f"{LEAST} steps of every attack on one batch take {needed:.1f} minutes, and there are {seconds / 60:.1f}; "
-            "give more --minutes, fewer defenses, or a smaller --size."
-        )
+    tasks = max(1, min(most, int(seconds / (solved + LEAST * step))))
     return tasks, min(MOST, int((seconds / tasks - solved) / step)) if step else LEAST
 
 

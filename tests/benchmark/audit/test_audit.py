@@ -17,7 +17,7 @@ from torch import nn
 from benchmark.__main__ import main
 from benchmark.audit import audit as module
 from benchmark.audit.assumed import assumed, local_training
-from benchmark.audit.audit import Cell, controls, share
+from benchmark.audit.audit import Cell, controls, for_steps, share
 from benchmark.audit.check import attacked, check
 from benchmark.audit.page import CONSTANT, DIVERGED, NOT_SHOWN, PARTLY, RECOGNIZABLE, Shown, page, verdict, worst
 from benchmark.audit.tables import arrange
@@ -145,10 +145,15 @@ def test_the_time_is_split_over_tasks_and_steps():
 
 
 def test_too_little_time_is_refused():
-    with pytest.raises(
-        InputError, match=r"100 steps of every attack on one batch take 2\.0 minutes, and there are 1\.0"
-    ):
-        share(60, cells(1.2), 3)
+    """100 steps of 1.2 s are 3/4 of 160 s, and 20 s have passed: 3 minutes."""
+    with pytest.raises(InputError, match=r"^1 minutes are too few for 100 steps .* --minutes, such as 4\.5, fewer"):
+        for_steps(1, 20, cells(1.2))
+    with pytest.raises(InputError, match=r"^2\.9 minutes are too few"):
+        for_steps(2.9, 20, cells(1.2))
+    with pytest.raises(InputError, match=r"such as 0\.6, fewer"):  # more time has passed than there was
+        for_steps(0.1, 20, cells(solved=[3]))
+    assert share(for_steps(4.5, 20, cells(1.2)), cells(1.2), 3) == (1, 156)
+    assert share(for_steps(0.6, 20, cells(solved=[3])), cells(solved=[3]), 8)[0] == 4
 
 
 # Images.
@@ -233,7 +238,10 @@ def test_a_users_model_and_images(images, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--minutes=0.0001"], "give more --minutes"),
+        (
+            ["--minutes=0.0001"],
+            "0.0001 minutes are too few for 100 steps of every attack on one batch; give more --minutes",
+        ),
         (["--minutes=.nan"], "minutes is nan; give a finite number above 0"),
         (["--minutes=.inf"], "minutes is inf; give a finite number above 0"),
         (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
