@@ -3,26 +3,23 @@
 Options name the folder of a run; its record says the contents that its rows are of, see `benchmark.launch.claim`.
 """
 
-import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-
-from torch import Tensor
-from torch.nn.parameter import is_lazy
+from functools import partial
 
 from attacks import labels
 from attacks.base import Attack
 from benchmark.config import Config
-from benchmark.registry import find
+from benchmark.registry import find, one_defense, open_loss, open_optimizer
 from benchmark.sources import loaded, of_text, sources
+from benchmark.state import WEIGHTS, of_state, of_tensors
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import strangers
 from leaderboard.options import abouts
 from leaderboard.run_folder import Contents
 from priors.base import Prior
 from victims.data.base import ImageData, image_digest
-from victims.names import is_own
 from victims.victim import Victim, build
 
 
@@ -31,6 +28,7 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
 
     What is drawn from the run's seed is looked at with seed 0, so that it tells no seeds apart.
     """
+    states = of_own(config, data)  # first, for it imports what `loaded` then finds
     modules, mean_image = loaded(), config.control == "mean_image"
     apart = ("data", "defense")
     of_victim = [name for name, about in abouts().items() if about.role == "setting" and name not in apart]
@@ -44,16 +42,14 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
         "data": {"the classes": of_text(list(data.classes)), "the images of the split": data.split_digest()},
         "tasks": {f"the images of task {place}": of_batch(config, data, b) for place, b in enumerate(batches)},
     }
-    if mean_image:  # no attack is run
-        found["attack"] = {}
     found["victim"]["the preprocessing"] = of_text((victim.preprocessing, data.mean, data.std))
-    if is_own(config.victim):  # its constructor may load weights
-        shape, classes = data.image_shape, len(data.classes)
-        model = build(find("victim", config.victim), seed=0, image_shape=shape, num_classes=classes)
-        found["victim"][f"the weights of {config.victim}"] = of_tensors(model.state_dict())
+    for (kind, name), state in states.items():
+        found[kind][f"the state of {name}"] = state
     if "prior" in attack.needs and not mean_image:
         found["prior"] = sources(modules, config.prior, type(attack.prior))
         found["prior"][f"the weights of {config.prior}"] = of_tensors(seedless(config, attack.prior).state_dict())
+    if mean_image:  # no attack is run
+        found["attack"] = {}
     if config.victim_weights == "calibrated" or config.between or mean_image:
         train = config.make_data("train")
         used = sorted({*train.sample(512), *train.sample(1024)})
@@ -85,6 +81,28 @@ def named_victim(config: Config) -> list[Callable[..., object]]:
 # Weights and images
 
 
+def of_own(config: Config, data: ImageData) -> dict[tuple[str, str], str]:
+    """What the user's own classes hold once they are built, by kind and name: their constructors may read files."""
+    seedless = replace(config, seed=0)
+    shape, classes = data.image_shape, len(data.classes)
+    makers: dict[tuple[str, str], Callable[[], object]] = {
+        ("attack", config.attack): seedless.make_attack,
+        ("victim", config.victim): lambda: find("victim", config.victim)(image_shape=shape, num_classes=classes),
+        ("victim", config.loss): partial(open_loss, config.loss),
+        ("victim", config.local_optimizer): partial(open_optimizer, config.local_optimizer),
+        **{("defense", part): partial(one_defense, part) for part in config.defense.split("+")},
+    }
+    own = {named: make for named, make in makers.items() if "." in named[1].partition(":")[0]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has been said of the run's own
+        built = {named: build(make, seed=0) for named, make in own.items()}
+    for made in built.values():
+        if isinstance(made, Attack):
+            made._modules.pop("prior", None)  # it is told by itself, and what every attack has by the options
+    common = vars(Attack({})).keys() - WEIGHTS
+    return {named: of_state(made, common if isinstance(made, Attack) else ()) for named, made in built.items()}
+
+
 def seedless(config: Config, prior: Prior) -> Prior:
     """The prior of seed 0."""
     if config.seed == 0:
@@ -92,18 +110,6 @@ def seedless(config: Config, prior: Prior) -> Prior:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it has been said of the run's own
         return replace(config, seed=0).make_prior()
-
-
-def of_tensors(state: Mapping[str, object]) -> str:
-    """Of the tensors of a state, at most in single precision."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        if isinstance(tensor, Tensor) and not is_lazy(tensor):
-            plain = tensor.detach().cpu()
-            plain = plain.float() if plain.is_floating_point() else plain
-            found.update(f"{name} {tuple(plain.shape)}".encode())
-            found.update(plain.contiguous().reshape(-1).numpy().data)
-    return found.hexdigest()[:16]
 
 
 def of_batch(config: Config, data: ImageData, batch: Batch) -> str:

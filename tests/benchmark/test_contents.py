@@ -2,20 +2,27 @@
 
 import importlib
 import json
+import logging
 import shutil
 import sys
+import threading
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from attacks.ig import IG
 from benchmark.__main__ import main
 from benchmark.config import Config
-from benchmark.contents import contents, digests, image_digest, of_tensors
+from benchmark.contents import contents, digests, image_digest
 from benchmark.launch.claim import changed
 from benchmark.sources import loaded, sources
+from benchmark.state import of_state, of_tensors
 from priors import weights
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
@@ -104,7 +111,7 @@ def test_a_changed_model_is_attacked_anew_and_the_old_one_finds_its_rows(run, wr
     write("my_parts.py", "WIDTH = 17\n")  # what the model imports
     second, (line,) = run("--victim=my_model.Net")
     folder = str(Path(first).parent)
-    assert line.startswith("benchmark: my_parts.py, the weights of my_model.Net changed since the rows in ")
+    assert line.startswith("benchmark: my_parts.py, the state of my_model.Net changed since the rows in ")
     assert second == f"{folder}-2/rows.jsonl"
     assert line.endswith(f"{folder}; they stay, and this run goes into {folder}-2.")
     old, new = (json.loads(Path(rows).read_text()) for rows in (first, second))
@@ -134,15 +141,17 @@ def test_whatever_goes_in_is_seen_to_change(write, pictures, tmp_path):
         "my_defense.py": lambda: write("my_defense.py", DEFENSE + "\n"),
         "my_labels.py": lambda: write("my_labels.py", LABELS + "\n"),
         "the images of task 0, the images of task 1": lambda: pictures(2),
-        "the classes, the weights of my_model.Net": lambda: classes.write_text("a\nb\nc"),
+        "the classes, the state of my_model.Net": lambda: classes.write_text("a\nb\nc"),
     }
     for what, change in changes.items():
         change()
         after = found(**named)
         assert set(changed(before, after)) == set(what.split(", "))
         before = after
-    assert before["attack"].keys() == {"my_attack.py", "attacks/ig.py", "my_labels.py", "attacks/labels/zlr.py"}
-    assert before["defense"].keys() == {"my_defense.py", "defenses/sign.py"}
+    states = {kind: f"the state of my_{kind}.Mine" for kind in ("attack", "defense")}
+    files = {"my_attack.py", "attacks/ig.py", "my_labels.py", "attacks/labels/zlr.py"}
+    assert before["attack"].keys() == {*files, states["attack"]}
+    assert before["defense"].keys() == {"my_defense.py", "defenses/sign.py", states["defense"]}
 
 
 @pytest.mark.filterwarnings("ignore:.*there is no list of its tasks")
@@ -176,7 +185,94 @@ def test_a_model_that_loads_its_weights_by_itself(write, tmp_path):
     file.write_text("0.1")
     before = found(victim="my_model.Net", attack="ig")
     file.write_text("0.2")
-    assert changed(before, found(victim="my_model.Net", attack="ig")) == ["the weights of my_model.Net"]
+    assert changed(before, found(victim="my_model.Net", attack="ig")) == ["the state of my_model.Net"]
+
+
+READS = """
+import json
+from pathlib import Path
+def read():
+    return json.loads(Path({file!r}).read_text())
+"""
+READERS = {
+    "attack": (ATTACK, "class Mine(IG):\n    name = 'mine'\n"),
+    "victim": ("from torch import nn\n", "class Mine(nn.Sequential):\n"),
+    "loss": ("from torch import nn\n", "class Mine(nn.CrossEntropyLoss):\n"),
+    "local_optimizer": ("from victims.optimizers.sgd import SGD\n", "class Mine(SGD):\n"),
+    "defense": ("from defenses.sign import Sign\n", "class Mine(Sign):\n"),
+}
+CONSTRUCTORS = {
+    "attack": "    def __init__(self, *, steps: int | None = None, **common):\n        super().__init__(**common)\n",
+    "victim": "    def __init__(self, *, image_shape, num_classes):\n"
+    "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n",
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("held", ["read()", "(1, {'a': [read()]})", "torch.tensor(read())", "Holder()"])
+def test_what_a_constructor_reads_from_a_file_counts(write, tmp_path, kind, held):
+    file = tmp_path / "gain.json"
+    imported, head = READERS[kind]
+    init = CONSTRUCTORS.get(kind, "    def __init__(self) -> None:\n        super().__init__()\n")
+    holder = "class Holder:\n    def __init__(self):\n        self.gain = read()\n"
+    text = f"import torch\n{READS.format(file=str(file))}{holder}{imported}{head}{init}        self.gain = {held}\n"
+    write("my_reader.py", text)
+    named = {"attack": "ig", kind: "my_reader.Mine", "lr": 0.1 if kind == "local_optimizer" else None}
+    file.write_text("1.5")
+    before = found(**named)
+    assert found(**named, seed=3) == before
+    file.write_text("2.5")
+    assert changed(before, found(**named)) == ["the state of my_reader.Mine"]
+
+
+def test_a_state_is_what_an_object_holds_and_not_where_files_are():
+    def made(**attributes):
+        model = nn.Sequential(nn.LazyLinear(2), nn.Flatten())
+        model.register_buffer("hidden", torch.ones(2), persistent=False)
+        for name, value in attributes.items():
+            setattr(model, name, value)
+        return of_state(model)
+
+    assert made() == made()
+    same = {
+        "file": "/home/a/b.pt",
+        "log": logging.getLogger(),
+        "lock": threading.Lock(),
+        "sparse": torch.eye(2).to_sparse(),
+    }
+    assert made(**same) == made(**same | {"file": "/home/c/d.pt"})
+    values = [
+        1,
+        1.0,
+        2,
+        True,
+        "a",
+        "b",
+        [1, 2],
+        [2, 1],
+        {1: 2},
+        {1: 3},
+        {1, 2},
+        {1, 3},
+        np.ones(2),
+        np.ones(3),
+        torch.relu,
+    ]
+    values += [
+        SimpleNamespace(a=1),
+        SimpleNamespace(a=2),
+        partial(max, 1),
+        partial(max, 2),
+        torch.sigmoid,
+        nn.ReLU(),
+        nn.GELU(),
+    ]
+    values += [b"a", b"b", None, torch.ones(2), torch.zeros(2)]
+    assert len({made(value=value) for value in values}) == len(values)
+    around = [1]
+    around.append(around)
+    assert made(value=around) == made(value=around)
+    assert made(hidden=torch.zeros(2)) != made()
 
 
 def test_only_what_is_named_and_what_it_imports_counts(write):
