@@ -43,7 +43,7 @@ DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt")
 LEAST, MOST = 100, 4800  # steps of a search: fewer say little, and IG's authors take no more
 TRIED = 3  # steps that are timed
 FOR_STEPS = 0.75  # share of the time that is spent on steps; the rest is for scoring and starting
-MARGIN = 1.5  # times the minutes that were found to be enough: another start is slower
+MARGIN = 2  # times the minutes that were found to be enough: another start is slower
 
 
 @dataclass(frozen=True)

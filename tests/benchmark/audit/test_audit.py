@@ -146,14 +146,14 @@ def test_the_time_is_split_over_tasks_and_steps():
 
 def test_too_little_time_is_refused():
     """100 steps of 1.2 s are 3/4 of 160 s, and 20 s have passed: 3 minutes."""
-    with pytest.raises(InputError, match=r"^1 minutes are too few for 100 steps .* --minutes, such as 4\.5, fewer"):
+    with pytest.raises(InputError, match=r"^1 minutes are too few for 100 steps .* --minutes, such as 6, fewer"):
         for_steps(1, 20, cells(1.2))
     with pytest.raises(InputError, match=r"^2\.9 minutes are too few"):
         for_steps(2.9, 20, cells(1.2))
-    with pytest.raises(InputError, match=r"such as 0\.6, fewer"):  # more time has passed than there was
+    with pytest.raises(InputError, match=r"such as 0\.8, fewer"):  # more time has passed than there was
         for_steps(0.1, 20, cells(solved=[3]))
-    assert share(for_steps(4.5, 20, cells(1.2)), cells(1.2), 3) == (1, 156)
-    assert share(for_steps(0.6, 20, cells(solved=[3])), cells(solved=[3]), 8)[0] == 4
+    assert share(for_steps(6, 20, cells(1.2)), cells(1.2), 3) == (2, 106)
+    assert share(for_steps(0.8, 20, cells(solved=[3])), cells(solved=[3]), 8)[0] == 7
 
 
 # Images.
