@@ -93,7 +93,8 @@ class Chain(Defense):
         return next(filter(None, (part.class_counts(batch_size) for part in self.parts)), [])
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
-        for part in self.parts:
+        """In the order of the parts, but what needs several images comes first: dp_sgd goes on with single ones."""
+        for part in sorted(self.parts, key=lambda part: part.least_images):  # the last one wraps all others
             gradient_fn = part.gradient_fn(gradient_fn, victim, generator)
         return gradient_fn
 

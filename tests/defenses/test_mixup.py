@@ -1,10 +1,14 @@
 """Mixup against its definition, written out with torch's cross-entropy of two labels."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from defenses.base import Chain
+from defenses.dp_sgd import DPSGD
 from defenses.mixup import Mixup
 from victims.client import LocalTraining, fed_avg
 from victims.errors import InputError
@@ -92,3 +96,17 @@ def test_an_alpha_that_is_not_above_zero_is_refused_in_one_line(alpha):
     with pytest.raises(InputError, match="mixup takes an alpha above 0") as refusal:
         Mixup(alpha)
     assert "\n" not in str(refusal.value)
+
+
+def test_images_are_mixed_before_a_defense_that_takes_them_one_by_one(victim):
+    """In any order of the two: a single image has no other to be mixed with."""
+
+    def update(*parts):
+        of_chain = Chain(parts).gradient_fn(partial(gradient_at, victim), victim, torch.Generator().manual_seed(0))
+        return of_chain(victim.parameters, IMAGES, LABELS)
+
+    clipped = DPSGD(0.1, 0.0)
+    one, other, alone = update(Mixup(1.0), clipped), update(clipped, Mixup(1.0)), update(clipped)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
+    assert any(not torch.allclose(one[name], alone[name], rtol=1e-3) for name in one)
