@@ -27,9 +27,10 @@ def loaded() -> Modules:
 
 
 def counts(name: str, file: str) -> bool:
-    """Whether a module is neither Python's nor installed."""
-    installed = "site-packages" in file or "dist-packages" in file
-    return name.partition(".")[0] not in sys.stdlib_module_names and not name.startswith("__") and not installed
+    """Whether a module is neither Python's nor installed, nor made by what is, as torch's compiler makes modules."""
+    root = getattr(sys.modules.get(top(name)), "__file__", None) or file
+    installed = any(place in path for place in ("site-packages", "dist-packages") for path in (file, root))
+    return top(name) not in sys.stdlib_module_names and not name.startswith("__") and not installed
 
 
 def sources(modules: Modules, written: str, *named: Callable[..., object]) -> dict[str, str]:

@@ -287,6 +287,17 @@ def test_only_what_is_named_and_what_it_imports_counts(write):
     assert not any("/torch/" in str(path) or path.name == "json" for path in loaded().values())
 
 
+def test_what_an_installed_package_makes_does_not_count(write, monkeypatch):
+    """As torch's compiler does, during a run: else the next run in the same process were of other contents."""
+    write("kernel.py", "")
+    made = importlib.import_module("kernel")
+    monkeypatch.setitem(sys.modules, "torch._inductor.kernel", made)
+    write("my_parts.py", "import torch\nWIDTH = 16\n")
+    write("my_model.py", MODEL)
+    model = importlib.import_module("my_model").Net
+    assert not any("kernel" in name for name in sources(loaded(), "", model))
+
+
 @pytest.mark.filterwarnings("ignore:prior dcgan is untrained")
 @pytest.mark.parametrize(
     ("statement", "files"),
