@@ -89,8 +89,9 @@ lint: $(READY)  ## ruff, lint and format; mypy, types
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
-docs: $(READY)  ## write docs/options.md anew, from the options themselves
+docs: $(READY)  ## write docs/options.md and docs/presets.md anew, from the code itself
 	$(RUN) benchmark.option_table docs/options.md
+	$(RUN) benchmark.preset_table docs/presets.md
 
 models: $(READY)  ## write docs/models.md anew: which models run, which are refused and why (some minutes)
 	$(RUN) tests.zoo docs/models.md

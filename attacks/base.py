@@ -15,6 +15,7 @@ from torch import Tensor
 from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
+from attacks.engine.preset import Preset
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_requirements, warn_of_average
 from attacks.engine.session import Session
@@ -56,7 +57,7 @@ class Attack(LightningModule):
         labels: see `LabelSource`.
         made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
         analytic: solved layer by layer and judged once: it has no steps to choose.
-        presets: named sets of constructor options, such as `paper` and `code`.
+        presets: named sets of constructor options, such as `paper` and `code`; a `Preset` says where it stands.
     """
 
     name: ClassVar[str]
@@ -65,7 +66,7 @@ class Attack(LightningModule):
     labels: ClassVar[LabelSource] = "given"
     made_for: ClassVar[Mapping[str, Any]] = {}
     analytic: ClassVar[bool] = False
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    presets: ClassVar[Mapping[str, Preset]] = {}
 
     prior: Prior  # None in attacks that need none, and never read there
     session: Session

@@ -6,6 +6,7 @@ import torch
 
 from attacks.base import Attack, Common
 from attacks.engine.distances import cosine, squared_l2
+from attacks.engine.preset import Preset
 from attacks.engine.stage import Search, Stage
 from priors.overparameterized import (
     LATENT,
@@ -43,9 +44,11 @@ class CINet(Attack):
     name = "ci_net"
     needs = frozenset({"labels"})
     presets = {
-        "paper": {"steps_w": 150_000, "cost": "squared_l2", "wider_than": "victim", "restarts": 1},
-        "code": {"steps_w": 2_000, "restarts": 1},
-        "code-imagenet": {"steps_w": 30_000, "restarts": 1},
+        "paper": Preset(
+            "the supplement, B.3 and algorithm 1", steps_w=150_000, cost="squared_l2", wider_than="victim", restarts=1
+        ),
+        "code": Preset("the authors' code on CIFAR-10", steps_w=2_000, restarts=1),
+        "code-imagenet": Preset("the authors' code on ImageNet", steps_w=30_000, restarts=1),
     }
 
     def __init__(

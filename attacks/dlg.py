@@ -13,6 +13,7 @@ from torch import Tensor
 from attacks.base import Attack, Common, LabelSource
 from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import LBFGS
+from attacks.engine.preset import Preset
 from attacks.engine.stage import Search, Stage
 from attacks.labels.idlg import idlg
 from victims.observation import Observation
@@ -32,9 +33,9 @@ class DLG(Attack):
 
     name = "dlg"
     labels: ClassVar[LabelSource] = "joint"
-    presets = {  # both call torch's L-BFGS repeatedly, for 20 iterations each
-        "paper": {"steps_x": 24_000, "restarts": 1},  # 1200 calls
-        "code": {"steps_x": 6_000, "restarts": 1},  # 300
+    presets = {
+        "paper": Preset("the paper, section 4: 1200 calls of L-BFGS, 20 iterations each", steps_x=24_000, restarts=1),
+        "code": Preset("the authors' code: 300 calls of L-BFGS, 20 iterations each", steps_x=6_000, restarts=1),
     }
 
     def __init__(self, *, steps_x: int = 4_000, eta: float = 1.0, **common: Unpack[Common]) -> None:
@@ -62,7 +63,7 @@ class IDLG(DLG):
     name = "idlg"
     labels = "inferred"
     made_for = {"batch": 1}
-    presets = {"code": {"steps_x": 6_000, "restarts": 1}}  # 300 calls of L-BFGS, as in DLG's code
+    presets = {"code": Preset("the authors' code: 300 calls of L-BFGS, 20 iterations each", steps_x=6_000, restarts=1)}
 
     def check(self, observation: Observation) -> None:
         """As the base, and refuse a victim that the label rule cannot work on."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from attacks.base import Attack, Common
 from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import CMAES, Adam
+from attacks.engine.preset import Preset
 from attacks.engine.regularizers import latent_divergence
 from attacks.engine.schedules import constant, ramps
 from attacks.engine.stage import Search, Stage, Variables, split
@@ -38,9 +39,11 @@ class GGL(Attack):
     name = "ggl"
     needs = frozenset({"labels", "prior"})
     presets = {
-        "code": {"steps_z": 500, "start": "mean", "restarts": 1},
-        "code-imagenet": {"steps_z": 500, "start": "uniform", "squashed": True, "alpha_kl": 0.0, "restarts": 1},
-        "code-adam": {"steps_z": 2_500, "optimizer": "adam", "restarts": 1},
+        "code": Preset("the authors' code for faces", steps_z=500, start="mean", restarts=1),
+        "code-imagenet": Preset(
+            "the authors' code for ImageNet", steps_z=500, start="uniform", squashed=True, alpha_kl=0.0, restarts=1
+        ),
+        "code-adam": Preset("the authors' code with Adam", steps_z=2_500, optimizer="adam", restarts=1),
     }
 
     def __init__(

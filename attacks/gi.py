@@ -8,6 +8,7 @@ from torch import Tensor
 from attacks.base import Attack, Common
 from attacks.engine.consensus import mean_consensus, registered_consensus
 from attacks.engine.distances import cosine, layer_l2
+from attacks.engine.preset import Preset
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import warmup_cosine
 from attacks.engine.stage import Search, Stage, Variables
@@ -43,16 +44,24 @@ class GI(Attack):
     needs = frozenset({"labels"})
     uses = frozenset({"bn"})
     presets = {
-        "paper": {"steps_x": 20_000, "group_from": 500, "consensus": "registered", "restarts": 8},  # weights assumed
-        "gias": {  # the port in GIAS's code, whose --bn is exact
-            "steps_x": 20_000,
-            "cost": "cosine",
-            "alpha_grad": 1.0,
-            "per_area": True,
-            "group_from": 500,
-            "noise": 0.01,
-            "restarts": 4,
-        },
+        "paper": Preset(
+            "the paper, sections 3 and 4",
+            assumed="all weights, which come from later ports; registration by optical flow in place of RANSAC-flow",
+            steps_x=20_000,
+            group_from=500,
+            consensus="registered",
+            restarts=8,
+        ),
+        "gias": Preset(
+            "the port in GIAS's code, whose BN is exact",
+            steps_x=20_000,
+            cost="cosine",
+            alpha_grad=1.0,
+            per_area=True,
+            group_from=500,
+            noise=0.01,
+            restarts=4,
+        ),
     }
 
     def __init__(

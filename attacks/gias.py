@@ -10,6 +10,7 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
+from attacks.engine.preset import Preset
 from attacks.engine.regularizers import squared_variation, total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables, split
@@ -66,7 +67,7 @@ class GIz(Attack):
 
     name = "gi_z"
     needs = frozenset({"labels", "prior"})
-    presets = {"code": {"steps_z": 1_000, "tv": 1e-6, "restarts": 3}}
+    presets = {"code": Preset("the authors' code", steps_z=1_000, tv=1e-6, restarts=3)}
 
     def __init__(self, *, steps_z: int = 600, eta_z: float = 3e-2, tv: float = 1e-4, **common: Unpack[Common]) -> None:
         super().__init__({"z": steps_z}, **common)
@@ -89,7 +90,7 @@ class GIw(Attack):
 
     name = "gi_w"
     needs = frozenset({"labels", "prior"})
-    presets = {"code": {"steps_w": 6_000, "tv": 1e-6, "restarts": 3}}
+    presets = {"code": Preset("the authors' code", steps_w=6_000, tv=1e-6, restarts=3)}
 
     def __init__(self, *, steps_w: int = 600, eta_w: float = 1e-3, tv: float = 1e-4, **common: Unpack[Common]) -> None:
         super().__init__({"w": steps_w}, **common)
@@ -111,7 +112,7 @@ class GIzx(Attack):
 
     name = "gi_zx"
     needs = frozenset({"labels", "prior"})
-    presets = {"code": {"steps_z": 500, "steps_x": 5_000, "tv": 1e-6, "restarts": 3}}
+    presets = {"code": Preset("the authors' code", assumed="eta_x", steps_z=500, steps_x=5_000, tv=1e-6, restarts=3)}
 
     def __init__(
         self,
@@ -166,20 +167,16 @@ class GIAS(Attack):
     needs = frozenset({"labels", "prior"})
     uses = frozenset({"bn"})
     presets = {
-        "paper": {
-            "steps_z": 1_500,
-            "steps_w": 15_000,
-            "tv": 1e-4,
-            "variation": "sum_squares",
-            "restarts": 4,
-        },
-        "code": {
-            "steps_z": 500,
-            "steps_w": 5_000,
-            "tv": 1e-6,
-            "keep": "best",
-            "restarts": 3,
-        },
+        "paper": Preset(
+            "the paper, section 5 and figure 1",
+            assumed="steps_w, in the ratio to steps_z of the code",
+            steps_z=1_500,
+            steps_w=15_000,
+            tv=1e-4,
+            variation="sum_squares",
+            restarts=4,
+        ),
+        "code": Preset("the authors' code at 32 px", steps_z=500, steps_w=5_000, tv=1e-6, keep="best", restarts=3),
     }
 
     def __init__(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
+from attacks.engine.preset import Preset
 from attacks.engine.projections import l1_ball, sphere, sphere_norm
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import ramps
@@ -61,19 +62,17 @@ class GIFD(Attack):
     name = "gifd"
     needs = frozenset({"labels", "prior"})
     presets = {
-        "paper": {  # BigGAN
-            "steps_each": 1_000,
-            "layers": 9,
-            "radii": Radii(range(2_000, 6_001, 500)),
-            "restarts": 4,
-        },
-        "paper-stylegan2": {
-            "steps_each": 1_000,
-            "layers": 4,
-            "radii": Radii("2000,3000,4000,5000"),
-            "latent_radii": Radii("1000,2000,3000,4000,5000"),
-            "restarts": 4,
-        },
+        "paper": Preset(
+            "the paper, BigGAN", steps_each=1_000, layers=9, radii=Radii(range(2_000, 6_001, 500)), restarts=4
+        ),
+        "paper-stylegan2": Preset(
+            "the paper, StyleGAN2",
+            steps_each=1_000,
+            layers=4,
+            radii=Radii("2000,3000,4000,5000"),
+            latent_radii=Radii("1000,2000,3000,4000,5000"),
+            restarts=4,
+        ),
     }
 
     def __init__(

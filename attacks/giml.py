@@ -14,6 +14,7 @@ from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.objective import Objective
 from attacks.engine.optimizers import minimize
+from attacks.engine.preset import Preset
 from attacks.gias import VARIATION
 from priors import checkpoint
 from priors.base import decode
@@ -52,9 +53,17 @@ class GIML:
         beta: its step size.
     """
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"steps_z": 1_000, "eta_z": 3e-2, "tau": 500, "variation": "sum_squares", "beta": 0.1},
-        "code": {"steps_z": 1_000, "eta_z": 3e-2, "lam": 2e-3, "tau": 500, "meta": "adam", "beta": 1e-2},
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset(
+            "GIAS, algorithm 2",
+            assumed="N, lambda, tau and steps on z as in the code; beta",
+            steps_z=1_000,
+            eta_z=3e-2,
+            tau=500,
+            variation="sum_squares",
+            beta=0.1,
+        ),
+        "code": Preset("the authors' code", steps_z=1_000, eta_z=3e-2, lam=2e-3, tau=500, meta="adam", beta=1e-2),
     }
 
     def __init__(

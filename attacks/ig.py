@@ -7,6 +7,7 @@ from torch.nn.functional import pad
 
 from attacks.base import Attack, Common
 from attacks.engine.distances import chosen_tensors, compress, cosine, squared_l2, tensor_choice
+from attacks.engine.preset import Preset
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables
@@ -40,13 +41,20 @@ class IG(Attack):
     name = "ig"
     needs = frozenset({"labels"})
     presets = {
-        "paper": {"steps_x": 24_000, "tv": 1e-6, "restarts": 1},  # untrained ConvNet, CIFAR-10
-        "paper-imagenet": {"steps_x": 24_000, "tv": 1e-1, "restarts": 8},  # trained ResNet
-        "paper-fedavg": {"steps_x": 24_000, "tv": 1e-6, "restarts": 8},
-        "code": {"steps_x": 4_800, "tv": 1e-4, "restarts": 1},  # rec_mult
-        # As the baseline of IGIMS (untrained ResNet-18), whose text leaves the number of starts open: 1 is assumed.
-        "igims-cifar": {"steps_x": 8_000, "tv": 1e-6, "restarts": 1},
-        "igims-imagenet": {"steps_x": 20_000, "tv": 1e-4, "restarts": 1},
+        "paper": Preset("the paper, untrained ConvNet on CIFAR-10", steps_x=24_000, tv=1e-6, restarts=1),
+        "paper-imagenet": Preset("the paper, trained ResNet on ImageNet", steps_x=24_000, tv=1e-1, restarts=8),
+        "paper-fedavg": Preset("the paper, updates of FedAvg", steps_x=24_000, tv=1e-6, restarts=8),
+        "code": Preset("the authors' code, rec_mult", steps_x=4_800, tv=1e-4, restarts=1),
+        "igims-cifar": Preset(
+            "the baseline of IGIMS, untrained ResNet-18 on CIFAR-10",
+            assumed="one start",
+            steps_x=8_000,
+            tv=1e-6,
+            restarts=1,
+        ),
+        "igims-imagenet": Preset(
+            "the baseline of IGIMS on ImageNet", assumed="one start", steps_x=20_000, tv=1e-4, restarts=1
+        ),
     }
 
     def __init__(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.optimizers import CMAES
+from attacks.engine.preset import Preset
 from attacks.engine.regularizers import TINY, latent_divergence, total_variation
 from attacks.engine.schedules import constant, multistep
 from attacks.engine.stage import Search, Stage, Variables, split
@@ -38,16 +39,26 @@ class IGIMS(Attack):
     name = "igims"
     needs = frozenset({"labels", "prior"})
     presets = {
-        "paper": {"rounds": 1, "steps_z": 300, "steps_w": 1_000, "tv": 1e-6, "restarts": 1},
-        "paper-imagenet": {
-            "rounds": 1,
-            "steps_z": 300,
-            "steps_w": 1_000,
-            "tv": 1e-4,
-            "eta_w": 1e-5,
-            "lambda_w": 1.0,
-            "restarts": 1,
-        },
+        "paper": Preset(
+            "the paper, section 5, CIFAR-10 and FFHQ",
+            assumed="alpha_kl, lambda_w, the reduction from round to round, one start",
+            rounds=1,
+            steps_z=300,
+            steps_w=1_000,
+            tv=1e-6,
+            restarts=1,
+        ),
+        "paper-imagenet": Preset(
+            "the paper, section 5, BigGAN on ImageNet",
+            assumed="alpha_kl, one start",
+            rounds=1,
+            steps_z=300,
+            steps_w=1_000,
+            tv=1e-4,
+            eta_w=1e-5,
+            lambda_w=1.0,
+            restarts=1,
+        ),
     }
 
     def __init__(
@@ -132,8 +143,8 @@ class IGIMSAdam(IGIMS):
 
     name = "igims_adam"
     presets = {
-        "paper": {**IGIMS.presets["paper"], "steps_z": 1_000},
-        "paper-imagenet": {**IGIMS.presets["paper-imagenet"], "steps_z": 1_000},
+        name: Preset(preset.source, assumed=preset.assumed, **{**preset, "steps_z": 1_000})
+        for name, preset in IGIMS.presets.items()
     }
 
     def start(self) -> dict[str, Tensor]:

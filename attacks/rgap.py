@@ -12,6 +12,7 @@ from torch import Tensor
 from attacks.base import Attack, Common
 from attacks.closed_form.chain import chain
 from attacks.closed_form.recursion import margins, reconstruct_input, recursion
+from attacks.engine.preset import Preset
 from attacks.engine.stage import LayerReport, Reconstruction, Search, Stage
 from victims.errors import Notice
 from victims.observation import Observation
@@ -66,7 +67,10 @@ class RGAP(Attack):
     labels = "inferred"
     analytic = True
     made_for = {"victim": "fcn3", "batch": 1, "defense": "none"}
-    presets = {"paper": {"restarts": 2}, "balanced": {"balanced": True, "restarts": 2}}
+    presets = {
+        "paper": Preset("the paper, algorithm 1", restarts=2),
+        "balanced": Preset("this suite: equations of equal norm", balanced=True, restarts=2),
+    }
     instead: ClassVar[str] = "the least-norm input is taken"  # if a layer does not determine its input
 
     def __init__(self, *, balanced: bool = False, **common: Unpack[Common]) -> None:

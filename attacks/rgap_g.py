@@ -13,6 +13,7 @@ from attacks.base import Common
 from attacks.closed_form.chain import Layer, chain, through
 from attacks.closed_form.recursion import balance, left_side, reconstruct_input, recursion
 from attacks.engine.optimizers import minimize
+from attacks.engine.preset import Preset
 from attacks.engine.stage import LayerReport, Variables
 from attacks.rgap import RGAP, Candidate, in_double
 from priors.base import decode_each
@@ -43,8 +44,13 @@ class RGAPg(RGAP):
     name = "rgap_g"
     needs = frozenset({"prior"})
     presets = {
-        "paper": {"steps_w": 0, "restarts": 4},  # figure A1 searches the latents alone; starts as in the main text
-        "balanced": {"balanced": True, "restarts": 2},
+        "paper": Preset(
+            "GIAS, appendix C and figure A1, which searches the latents alone",
+            assumed="as many starts as in the main text",
+            steps_w=0,
+            restarts=4,
+        ),
+        "balanced": Preset("this suite: equations of equal norm", balanced=True, restarts=2),
     }
     instead = "the generator's is taken (eq. 11)"
 

@@ -15,6 +15,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
+from attacks.engine.preset import Preset
 from benchmark.registry import find, open_data, open_defense, open_loss, open_training, parameters_of, parse
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
@@ -43,7 +44,7 @@ LONGEST_NAME = 220  # bytes of a run folder's name, without its seed and digest;
 class Method(Protocol):
     """A class with options of its own and named sets of them: an attack, or GIML."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    presets: ClassVar[Mapping[str, Preset]]
 
 
 @dataclass(frozen=True, kw_only=True)

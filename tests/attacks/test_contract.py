@@ -287,6 +287,7 @@ def test_presets_and_defaults_fit_the_constructor(method, make):
         attack = make(method, **preset) if method.analytic else make(method, **{"steps": None, **preset})
         assert all(count >= 1 for count in attack.plan.values())
         assert not preset or "restarts" in preset, "a preset states the number of starts of its source"
+        assert not preset or preset.source, "a preset says its source"
     assert method.__doc__, "an attack says what it does and who published it"
 
 
