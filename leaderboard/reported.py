@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from leaderboard.options import row_keys
+from leaderboard.rows import FlatRow
 from victims.errors import InputError
 
 FILE = Path(__file__).with_suffix(".yaml")
@@ -38,6 +39,16 @@ class Reported:
     setting: Mapping[str, Any]
     values: Mapping[str, float]
     note: str
+
+    def matches(self, row: FlatRow) -> bool:
+        """Whether the row is of this attack in this setting, as far as the paper states it."""
+        stated = {key: value for key, value in self.setting.items() if key != "options"}
+        options = self.setting.get("options", {})
+        return (
+            (row["attack"], row["control"]) == (self.attack, "none")
+            and all(row.get(key) == value for key, value in stated.items())
+            and all(str(row["options"].get(name)) == str(value) for name, value in options.items())
+        )
 
 
 def reported(path: Path = FILE) -> list[Reported]:

@@ -28,6 +28,7 @@ from leaderboard.board import (
 from leaderboard.command import command, config_of
 from leaderboard.curves import joined
 from leaderboard.matrix import Matrix, matrices, names
+from leaderboard.reported import Reported
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in, varying_in
@@ -40,7 +41,7 @@ SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "degenerate", "cost")  # be
 def results(
     rows: Sequence[FlatRow],
     folders: Sequence[Path],
-    reported: Iterable[Any] = (),
+    reported: Iterable[Reported] = (),
     *,
     against: str | None = None,
     metric: str = "psnr",
@@ -50,8 +51,7 @@ def results(
     Args:
         rows: of any number of runs.
         folders: the folder of the run that wrote each row, as many as rows.
-        reported: published numbers: dataclasses with `source`, `method`, `attack`, `setting` (fields of a row, as far
-            as the paper states them), `values` by metric and `note`.
+        reported: published numbers, which stand beside the entries that they are of.
         against: the attack that the other attacks are compared with, by default the best of every setting.
         metric: of the matrices.
 
@@ -68,13 +68,14 @@ def results(
     ]
     varying = varying_in(map(dict, settings), (*SETTING, "protocol"))
     variants = _variants(alone)
-    published = [asdict(number) for number in reported]
+    published = list(reported)
     warnings: list[str] = []
     shown = []
     for (entry, samples), place in zip(board, places(alone), strict=True):
         curve, torn = joined(_tasks(samples.values()))
         warnings += torn
         base = _reference((entry, samples), board, against)
+        first = next(iter(samples.values()))
         shown.append(
             {
                 "id": _id(entry),
@@ -93,7 +94,7 @@ def results(
                 "scores": _scores({**entry.scores, **{key: getattr(entry, key) for key in OF_PSNR}}),
                 "reference": _id(base[0]) if base else None,
                 "differences": _differences((entry, samples), base) if base else {},
-                "reported": [number for number in published if _is_of(number, samples.values())],
+                "reported": [asdict(number) for number in published if number.matches(first)],
                 "curve": curve,
                 "rows": [_row(row) for row in samples.values()],
             }
@@ -107,7 +108,7 @@ def results(
             "entries": shown,
             "matrices": [_matrix(found) for found in matrices(where, metric)],
             "sweeps": [_sweep(found) for found in sweeps(alone)],
-            "reported": published,
+            "reported": [asdict(number) for number in published],
         }
     )
 
@@ -212,16 +213,6 @@ def _id(entry: Entry) -> str:
 def _field(entry: Entry, key: str) -> Any:
     value = entry[key]
     return _readable(" ".join(value)) if isinstance(value, tuple) else value
-
-
-def _is_of(number: Mapping[str, Any], samples: Iterable[FlatRow]) -> bool:
-    """Whether a number was published for the attack and the setting of these rows, as far as the paper states it."""
-    row = next(iter(samples))
-    setting = {key: value for key, value in number["setting"].items() if key != "options"}
-    options = number["setting"].get("options", {})  # null means the attack's default
-    alike = {key: row.get(key) for key in setting} == setting
-    alike = alike and {key: str(row["options"].get(key)) for key in options} == {k: str(v) for k, v in options.items()}
-    return alike and number["attack"] == row["attack"] and row["control"] == "none"
 
 
 def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:

@@ -1,29 +1,29 @@
 import json
 import random
-from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from leaderboard.board import entries, places
 from leaderboard.matrix import matrices
+from leaderboard.reported import Reported
 from leaderboard.results import results
 from leaderboard.rows import PROTOCOL
 from leaderboard.table import as_csv, as_text
 
 
-@dataclass(frozen=True)
-class Published:
+def published(attack="ig", **setting):
     """A published number, as `leaderboard.reported` returns it."""
-
-    attack: str = "ig"
-    method: str = "IG"
-    source: str = "a paper, table 1"
-    setting: dict[str, Any] = field(default_factory=lambda: {"data": "photos", "size": 32})
-    values: dict[str, float] = field(default_factory=lambda: {"psnr": 19.5})
-    note: str = "other labels"
+    return Reported(
+        table="table1",
+        method=attack.upper(),
+        attack=attack,
+        source="a paper, table 1",
+        setting=setting or {"data": "photos", "size": 32},
+        values={"psnr": 19.5},
+        note="other labels",
+    )
 
 
 def of(rows, folder="run", **options):
@@ -165,9 +165,8 @@ def test_a_metric_is_shown_because_rows_have_it(row):
 
 
 def test_reported_stands_beside_the_same_attack_in_the_same_setting(row):
-    options = [{"options": option} for option in ({"tv": 0.1}, {"tv": 0.2}, {"tv": None}, {"eta": None})]
-    reported = [Published(), Published(setting={"data": "ffhq"}), Published(attack="gias")]
-    reported += [Published(setting=setting) for setting in options]
+    reported = [published(), published(data="ffhq"), published("gias")]
+    reported += [published(options=option) for option in ({"tv": 0.1}, {"tv": 0.2}, {"tv": None}, {"eta": None})]
     found = of([row(), row(control="shuffled_update")], reported=reported)
     attack, control = sorted(found["entries"], key=lambda entry: entry["control"])
     assert [number["setting"] for number in attack["reported"]] == [reported[i].setting for i in (0, 3, 6)]
