@@ -42,9 +42,33 @@ class IG(Attack):
     needs = frozenset({"labels"})
     presets = {
         "paper": Preset("the paper, untrained ConvNet on CIFAR-10", steps_x=24_000, tv=1e-6, restarts=1),
+        "paper-resnet18": Preset(
+            "the authors' notebook, untrained ResNet-18 on ImageNet",
+            steps_x=24_000,
+            tv=1e-6,
+            tensors="top10",
+            median_every=500,
+            restarts=4,
+        ),
         "paper-imagenet": Preset("the paper, trained ResNet on ImageNet", steps_x=24_000, tv=1e-1, restarts=8),
-        "paper-fedavg": Preset("the paper, updates of FedAvg", steps_x=24_000, tv=1e-6, restarts=8),
+        "paper-cifar100": Preset(
+            "the authors' notebook, trained ResNet-32-10, 100 images of CIFAR-100",
+            assumed="one start: of four, the notebook ended three early",
+            steps_x=24_000,
+            tv=1e-2,
+            restarts=1,
+        ),
+        "paper-fedavg": Preset("the authors' notebook, FedAvg", steps_x=24_000, eta=1.0, tv=1e-6, restarts=8),
         "code": Preset("the authors' code, rec_mult", steps_x=4_800, tv=1e-4, restarts=1),
+        "gias": Preset(
+            "GI-x of GIAS, appendix G and code, which never takes the sign",
+            assumed="steps: the default of the code; variation of mean absolute differences, as in the code",
+            steps_x=4_800,
+            tv=1e-4,
+            signed=False,
+            restarts=4,
+        ),
+        "gifd": Preset("the baseline of GIFD, its code", steps_x=15_000, tv=1e-4, signed=False, restarts=4),
         "igims-cifar": Preset(
             "the baseline of IGIMS, untrained ResNet-18 on CIFAR-10",
             assumed="one start",

@@ -25,10 +25,10 @@ def one_cosine(gradient, received):
 class Plain:
     """The victim, the received gradient and the objective, without the engine."""
 
-    def __init__(self, observation, measure=one_cosine):
+    def __init__(self, observation, measure=one_cosine, tv=TV):
         self.model = observation.victim.model.requires_grad_(True)
         self.theta = list(self.model.parameters())
-        self.received, self.measure = list(observation.update.values()), measure
+        self.received, self.measure, self.tv = list(observation.update.values()), measure, tv
         self.labels = observation.knowledge.labels
         self.mean, self.std = observation.victim.mean, observation.victim.std
         self.best, self.image = torch.inf, None
@@ -45,7 +45,7 @@ class Plain:
     def objective(self, x):
         cost = self.cost(x, cross_entropy(self.model(x), self.labels))
         tv = (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
-        return cost + TV * tv
+        return cost + self.tv * tv
 
     def box(self, x):
         x.data = torch.max(torch.min(x.data, (1 - self.mean) / self.std), -self.mean / self.std)
@@ -134,6 +134,22 @@ def test_ig_unboxed_unsigned_with_a_median_filter(observation):
 
     minimize([x], lambda: plain.objective(x), 0.1, STEPS, after=smooth)
     agree(IG(steps=STEPS, tv=TV, restarts=1, boxed=False, signed=False, median_every=15), plain, observation)
+
+
+@pytest.mark.parametrize(
+    ("preset", "tv", "eta", "signed"),
+    [
+        ("gias", 1e-4, 0.1, False),
+        ("gifd", 1e-4, 0.1, False),
+        ("paper-fedavg", 1e-6, 1, True),
+        ("code", 1e-4, 0.1, True),
+    ],
+)
+def test_ig_as_it_was_run(preset, tv, eta, signed, observation):
+    plain, x = Plain(observation, tv=tv), drawn(3, 3, 32, 32)
+    sign = (lambda: x.grad.sign_()) if signed else (lambda: None)
+    minimize([x], lambda: plain.objective(x), eta, STEPS, sign, lambda step: plain.box(x))
+    agree(IG(**{**IG.presets[preset], "steps_x": STEPS, "restarts": 1}), plain, observation)
 
 
 @pytest.mark.parametrize("options", [{"compress": 1.0}, {"compress": -0.1}, {"median_every": -1}, {"tensors": "some"}])
