@@ -1,7 +1,9 @@
 """`python -m benchmark labels`: how many of a batch's labels its update reveals."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from benchmark.run_options import in_words, with_options
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.tasks.capture import capturing
 from leaderboard.options import Options
-from leaderboard.statistics import clustered_interval
+from leaderboard.statistics import Range, clustered_interval
 from leaderboard.table import NOTHING, Table
 from victims.errors import InputError
 
@@ -78,17 +80,17 @@ def labels(
     where += f", {len(images.classes)} classes; {trials} {config.batches} batches of each size, 95 % intervals "
     where += "over them."
     for score, heading in HEADINGS.items():
-        columns = {f"B = {B}": [cell(scores[score][name, B]) for name in chosen] for B in drawn}
+        columns = {f"B = {B}": [cell(scores[score][name, B], (0, 1)) for name in chosen] for B in drawn}
         print(Table(f"{heading}.", {"method": list(chosen), **columns, "needs": needs}).text())
     print("\n".join([where, *refused.values()]))
 
 
-def cell(values: list[float]) -> str:
-    """Mean and interval of one method at one batch size; a dash if the method refused."""
+def cell(values: Sequence[float], bounds: Range) -> str:
+    """Mean and interval of independent trials, of values within `bounds`; a dash where there are none."""
     if not values:
         return NOTHING
-    mean, low, high = clustered_interval(values, list(map(str, range(len(values)))))
-    return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+    score = clustered_interval(values, list(map(str, range(len(values)))), bounds)
+    return f"{score.mean:.3f}" if isnan(score.low) else f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]"
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
-from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -81,16 +80,16 @@ def utility(
             bar.update()
         spent = budget(client)
         epsilon = f"{spent(steps, batch / len(train), DELTA):.3g}" if spent else NOTHING
-        spread = f" ± {stdev(accuracies):.3f}" if seeds > 1 else ""
         norms, cosines = zip(*errors, strict=True)
-        lines.append([text, cell(list(norms)), cell(list(cosines)), f"{mean(accuracies):.3f}{spread}", epsilon])
+        errors_shown = cell(norms, (0, math.inf)), cell(cosines, (-math.inf, 1))  # one end: always 1 is no chance
+        lines.append([text, *errors_shown, cell(accuracies, (0, 1)), epsilon])
     bar.close()
     headings = ("defense", "norm", "cosine", "accuracy", "epsilon")
     where = in_words(config(), NAMED)
     above = (
         f"{where}. Norm over that of the undefended update, and cosine to it: {trials} batches of {batch} at the "
         f"initial weights, 95 % intervals over them. Accuracy on the {len(tested)} test images after {steps} steps of "
-        f"SGD with learning rate {lr}, mean ± standard deviation of {seeds} initial weights."
+        f"SGD with learning rate {lr}, 95 % interval over {seeds} initial weights."
     )
     below = f"epsilon: of this training, at delta {DELTA:g}, as if each step drew its batch by Poisson sampling."
     columns = dict(zip(headings, map(list, zip(*lines, strict=True)), strict=True))

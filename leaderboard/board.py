@@ -3,12 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isnan
-from typing import Any, NamedTuple, TypeGuard
+from math import inf
+from typing import Any
 
 from leaderboard.options import abouts, row_keys
 from leaderboard.rows import PROTOCOL, FlatRow
-from leaderboard.statistics import clustered_interval, joined
+from leaderboard.statistics import UNBOUNDED, Range, Score, clustered_interval, joined, known, too_few
 
 Sample = tuple[int, str, str]  # seed, task, image
 
@@ -26,15 +26,6 @@ COUNTS = ("n", "tasks", "diverged", "degenerate", "seconds", "gradient_evaluatio
 OF_PSNR = ("best_in_batch", "psnr_of_others")  # scores of an entry beside those of its metrics
 
 
-class Score(NamedTuple):
-    """A mean over n images with its 95 % interval; low and high are nan where all come from one batch."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One line of the board.
@@ -48,7 +39,7 @@ class Entry:
             intervals take batches that share an image, and the same batch under another seed, as one.
         diverged, degenerate: images of which no start had a finite cost, and images of almost one color.
         scores: by metric, None where no image has a value.
-        higher_is_better: by metric.
+        higher_is_better, ranges: by metric.
         best_in_batch: the PSNR of the best image of every batch.
         psnr_of_others: the PSNR without degenerate images.
         seconds, gradient_evaluations: means over tasks.
@@ -62,6 +53,7 @@ class Entry:
     degenerate: int
     scores: Mapping[str, Score | None]
     higher_is_better: Mapping[str, bool]
+    ranges: Mapping[str, Range]
     best_in_batch: Score | None
     psnr_of_others: Score | None
     seconds: float
@@ -158,9 +150,10 @@ def difference(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
     values = {
         sample: ours[sample][metric] - theirs[sample][metric]
         for sample in ours.keys() & theirs.keys()
-        if _known(ours[sample].get(metric)) and _known(theirs[sample].get(metric))
+        if known(ours[sample].get(metric)) and known(theirs[sample].get(metric))
     }
-    return _score(values, _clusters(values))
+    (low, high), (other_low, other_high) = (side.ranges.get(metric, UNBOUNDED) for side in (entry, other))
+    return _score(values, _clusters(values), (low - other_high, high - other_low))
 
 
 def comparable(a: Entry, b: Entry) -> bool:
@@ -173,7 +166,9 @@ def _setting(entry: Entry) -> tuple[Any, ...]:
 
 
 def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
-    """The place of every entry, and whether it is shared; None for a control, and where an entry has no interval.
+    """The place of every entry, and whether it is shared; None for a control, and where there can be none.
+
+    That is below `ENOUGH` clusters, and where every image diverged: nothing was found.
 
     The place is 1 + the number of attacks of the same setting whose interval of the PSNR lies wholly above.
     """
@@ -192,8 +187,9 @@ def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
 
 
 def _ranked(entry: Entry) -> Score | None:
-    """The score that gives an attack its place; None for a control, and where there is no interval."""
-    return entry.psnr if entry.control == "none" and entry.psnr and not isnan(entry.psnr.low) else None
+    """The score that gives an attack its place; None for a control, and where it has no place."""
+    ranked = entry.control == "none" and entry.diverged < entry.n
+    return entry.psnr if ranked and entry.psnr and not too_few(entry.psnr) else None
 
 
 def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
@@ -201,10 +197,15 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
     rows = samples.values()
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
     directions = {name: higher for row in rows for name, higher in row["higher_is_better"].items()}
+    ranges = {name: _range(*ends) for row in rows for name, ends in row["ranges"].items()}
     clusters = _clusters(samples)
-    scores = {name: _score({sample: row.get(name) for sample, row in samples.items()}, clusters) for name in directions}
+
+    def score(metric: str, values: Mapping[Sample, float | None]) -> Score | None:
+        return _score(values, clusters, ranges.get(metric, UNBOUNDED))
+
+    scores = {name: score(name, {sample: row.get(name) for sample, row in samples.items()}) for name in directions}
     # `lpips_backbone` is the reason in a row without LPIPS, so only rows with LPIPS are asked.
-    backbone = _agreed([row for row in rows if _known(row.get("lpips"))] or rows, "lpips_backbone")
+    backbone = _agreed([row for row in rows if known(row.get("lpips"))] or rows, "lpips_backbone")
     if backbone is None and "lpips" in scores:  # distances of different backbones cannot be averaged
         scores["lpips"] = None
     # A mean image takes the setting of the attacks that it was run with, so that it is sorted among them.
@@ -212,8 +213,8 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
     others = {sample: row for sample, row in samples.items() if not row["degenerate"]}
     best: dict[Sample, float | None] = {}
     for (seed, task, _), row in samples.items():
-        known = [value for value in (best.get((seed, task, "")), row.get("psnr")) if _known(value)]
-        best[seed, task, ""] = max(known, default=None)
+        values = [value for value in (best.get((seed, task, "")), row.get("psnr")) if known(value)]
+        best[seed, task, ""] = max(values, default=None)
     entry = Entry(
         fields=identity(group[0]) | setting | {"lpips_backbone": backbone},
         axis=next((row["axis"] for row in rows if row["axis"]), {}),  # older rows may have none
@@ -223,8 +224,9 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
         degenerate=sum(row["degenerate"] for row in rows),
         scores=scores,
         higher_is_better=directions,
-        best_in_batch=_score(best, clusters),
-        psnr_of_others=_score({sample: row.get("psnr") for sample, row in others.items()}, clusters),
+        ranges=ranges,
+        best_in_batch=score("psnr", best),
+        psnr_of_others=score("psnr", {sample: row.get("psnr") for sample, row in others.items()}),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
     )
@@ -233,30 +235,30 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
 
 def _distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
     """One row per sample, also where several runs wrote it; a row with LPIPS is preferred."""
-    ordered = sorted(rows, key=lambda row: _known(row.get("lpips")))
+    ordered = sorted(rows, key=lambda row: known(row.get("lpips")))
     return {(row["seed"], row["task"], row["image"]): row for row in ordered}
 
 
-def _score(values: Mapping[Sample, float | None], names: Mapping[str, str]) -> Score | None:
+def _score(values: Mapping[Sample, float | None], names: Mapping[str, str], range: Range) -> Score | None:
     """Of values by sample.
 
     Args:
         names: of the clusters of all tasks.
     """
-    known = {sample: value for sample, value in sorted(values.items()) if _known(value)}
-    if not known:
+    found = {sample: value for sample, value in sorted(values.items()) if known(value)}
+    if not found:
         return None
-    clusters = [names[task] for _, task, _ in known]
-    return Score(*clustered_interval(list(known.values()), clusters), len(known))
+    return clustered_interval(list(found.values()), [names[task] for _, task, _ in found], range)
+
+
+def _range(low: float | None, high: float | None) -> Range:
+    """The range of a score, from that of a row."""
+    return -inf if low is None else low, inf if high is None else high
 
 
 def _clusters(samples: Iterable[Sample]) -> dict[str, str]:
     """The name of the cluster of every task: its images are the same under every seed, and may be in other tasks."""
     return joined({(task, image) for _, task, image in samples})
-
-
-def _known(value: float | None) -> TypeGuard[float]:
-    return value is not None and not isnan(value)
 
 
 def _belongs(row: FlatRow, entry: Entry) -> bool:

@@ -8,10 +8,11 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import ATTACKER, FOLLOWING, OF_IMAGES, SETTING, Entry, Score, entries, metrics, paired, telling
+from leaderboard.board import ATTACKER, FOLLOWING, OF_IMAGES, SETTING, Entry, entries, metrics, paired, telling
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically, write_figure
-from leaderboard.table import NOTHING, Table, common, interval, verdict
+from leaderboard.statistics import Score, corrected, verdicts
+from leaderboard.table import NOTHING, Table, bounds, common, interval
 
 SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "defense_digest", "adapt"))
 KINDS = {True: "adaptive", False: "non-adaptive"}
@@ -67,17 +68,18 @@ class Matrix:
         tables = [Table(above, columns)]
         if self.gains:
             columns = {"attack": list(self.gains)}
+            differences = [line.get(defense) for defense in self.defenses for line in self.gains.values()]
+            words = iter(verdicts(differences, self.higher_is_better))
             for defense in self.defenses:
-                if any(defense in line for line in self.gains.values()):
-                    columns[defense] = [self._gain(line.get(defense)) for line in self.gains.values()]
-            tables.append(
-                Table(f"{self.metric.upper()}, adaptive - non-adaptive: paired over the images that both have", columns)
-            )
+                cells = [
+                    f"{interval(line.get(defense), self.most, signed=True)} {next(words)}".rstrip()
+                    for line in self.gains.values()
+                ]
+                if set(cells) != {NOTHING}:
+                    columns[defense] = cells
+            above = f"{self.metric.upper()}, adaptive - non-adaptive: paired over the images that both have. "
+            tables.append(Table((above + corrected([differences])).rstrip(), columns))
         return tables
-
-    def _gain(self, difference: Score | None) -> str:
-        shown = f"{interval(difference, self.most, signed=True)} {verdict(difference, self.higher_is_better)}"
-        return shown.removesuffix(f" {NOTHING}")
 
 
 def matrices(rows: Iterable[FlatRow], metric: str = "psnr") -> list[Matrix]:
@@ -183,7 +185,7 @@ def write(found: Sequence[Matrix], out: Path) -> list[Path]:
 
 
 def draw(found: Sequence[Matrix], path: Path) -> None:
-    """Draw one heat map per setting: mean, half of its 95 % interval, the best of every column framed."""
+    """Draw one heat map per setting: mean, its 95 % interval, the best mean of every column framed."""
     from matplotlib.figure import Figure  # here, because the import takes longer than a board
 
     width = max(_left(matrix) + sum(map(_wide, matrix.defenses)) for matrix in found) + 1.1
@@ -207,16 +209,16 @@ def _draw_panel(axis: Any, matrix: Matrix, characters: int) -> None:
                 continue
             red, green, blue, _ = image.to_rgba(score.mean)
             ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-            half = "" if isnan(score.low) else f"\n± {(score.high - score.low) / 2:#.2g}"
+            spread = "" if isnan(score.low) else f"\n{bounds(score)}"
             best = name not in matrix.controls and score.mean == matrix.best(matrix.defenses[j])
-            axis.text(j, i, f"{score.mean:#.3g}{half}", ha="center", va="center", fontsize=8, color=ink,
+            axis.text(j, i, f"{score.mean:#.3g}{spread}", ha="center", va="center", fontsize=8, color=ink,
                       weight="bold" if best else "normal")  # fmt: skip
             if best:
                 axis.add_patch(_frame(j, i, ink))
     axis.set_xticks(range(len(matrix.defenses)), [defense.replace("+", "+\n") for defense in matrix.defenses])
     axis.set_yticks(range(len(matrix.lines)), list(matrix.lines))
     axis.tick_params(labelsize=8, length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
-    said = f"Mean ± half of its 95 % interval, n = {matrix.most}, best attack framed: {matrix.setting}"
+    said = f"Mean and its 95 % interval, n = {matrix.most}, best mean framed: {matrix.setting}"
     axis.set_title(textwrap.fill(said, characters), fontsize=7, loc="left")
     axis.spines[:].set_visible(False)
     unit = " (dB)" if matrix.metric == "psnr" else ""

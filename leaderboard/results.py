@@ -18,7 +18,6 @@ from leaderboard.board import (
     SETTING,
     Entry,
     EntryWithRows,
-    Score,
     comparable,
     difference,
     entries_with_rows,
@@ -32,8 +31,8 @@ from leaderboard.reported import Reported
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in, varying_in
+from leaderboard.statistics import Score, corrected, too_few, verdicts
 from leaderboard.sweeps import Sweep, sweeps
-from leaderboard.table import verdict
 
 SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "degenerate", "cost")  # beside its scores
 
@@ -71,10 +70,11 @@ def results(
     published = list(reported)
     warnings: list[str] = []
     shown = []
-    for (entry, samples), place in zip(board, places(alone), strict=True):
+    bases = [_reference(pair, board, against) for pair in board]
+    compared = _differences(board, bases)
+    for (entry, samples), place, base, differences in zip(board, places(alone), bases, compared, strict=True):
         curve, torn = joined(_tasks(samples.values()))
         warnings += torn
-        base = _reference((entry, samples), board, against)
         first = next(iter(samples.values()))
         shown.append(
             {
@@ -92,8 +92,9 @@ def results(
                 "place": place and place[0],
                 "tied": bool(place and place[1]),
                 "scores": _scores({**entry.scores, **{key: getattr(entry, key) for key in OF_PSNR}}),
+                "too_few": too_few(entry.psnr) if entry.psnr and entry.control == "none" else "",
                 "reference": _id(base[0]) if base else None,
-                "differences": _differences((entry, samples), base) if base else {},
+                **differences,
                 "reported": [asdict(number) for number in published if number.matches(first)],
                 "curve": curve,
                 "rows": [_row(row) for row in samples.values()],
@@ -126,12 +127,27 @@ def _reference(pair: EntryWithRows, board: Sequence[EntryWithRows], against: str
     return attacks[0] if attacks and attacks[0][0] is not entry else None
 
 
-def _differences(pair: EntryWithRows, base: EntryWithRows) -> dict[str, Any]:
-    return {
-        name: score._asdict() | {"verdict": verdict(score, higher)}
-        for name, higher in pair[0].higher_is_better.items()
-        if (score := difference(pair, base, name))
-    }
+def _differences(board: Sequence[EntryWithRows], bases: Sequence[EntryWithRows | None]) -> list[dict[str, Any]]:
+    """By entry: the `differences` from its reference by metric, and how the verdicts were `corrected`.
+
+    What is compared with one reference, by one metric, is one family of comparisons.
+    """
+    found: list[dict[str, Any]] = [{"differences": {}, "corrected": ""} for _ in board]
+    families = defaultdict(list)
+    for i, base in enumerate(bases):
+        if base:
+            families[id(base[0])].append(i)
+    for alike in families.values():
+        scores: dict[str, list[Score | None]] = {}
+        for name, higher in metrics(board[i][0] for i in alike).items():
+            pairs = ((board[i], bases[i]) for i in alike)
+            scores[name] = [difference(pair, base, name) if base else None for pair, base in pairs]
+            for i, score, word in zip(alike, scores[name], verdicts(scores[name], higher), strict=True):
+                if score:
+                    found[i]["differences"][name] = _score(score) | {"verdict": word}
+        for i in alike:
+            found[i]["corrected"] = corrected(scores.values())
+    return found
 
 
 def _commands(rows: Iterable[FlatRow]) -> list[str]:
@@ -162,12 +178,12 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
         {
             "attack": _readable(name),
             "control": name in matrix.controls,
-            "cells": [_score(line.get(d)) for d in matrix.defenses],
+            "cells": [_cell(line.get(d)) for d in matrix.defenses],
         }
         for name, line in matrix.lines.items()
     ]
     gains = [
-        {"attack": name, "cells": [_score(line.get(d)) for d in matrix.defenses]} for name, line in matrix.gains.items()
+        {"attack": name, "cells": [_cell(line.get(d)) for d in matrix.defenses]} for name, line in matrix.gains.items()
     ]
     return {
         "setting": matrix.setting,
@@ -199,7 +215,7 @@ def _readable(options: str) -> str:
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:
     lines = [
-        {"attack": along[0][1].attack, "points": [{"x": x, "id": _id(e), **(_score(e.psnr) or {})} for x, e in along]}
+        {"attack": along[0][1].attack, "points": [{"x": x, "id": _id(e), **(_cell(e.psnr) or {})} for x, e in along]}
         for along in sweep.lines
     ]
     return {"axis": sweep.axis, "setting": sweep.setting, "lines": lines}
@@ -216,11 +232,15 @@ def _field(entry: Entry, key: str) -> Any:
 
 
 def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:
-    return {name: _score(score) for name, score in scores.items()}
+    return {name: _cell(score) for name, score in scores.items()}
 
 
-def _score(score: Score | None) -> dict[str, float] | None:
-    return score._asdict() if score else None
+def _cell(score: Score | None) -> dict[str, float] | None:
+    return _score(score) if score else None
+
+
+def _score(score: Score) -> dict[str, float]:
+    return {key: value for key, value in score._asdict().items() if key != "p"}
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from leaderboard.foreign import checked, contents
@@ -31,6 +31,7 @@ class Row:
             are of code, weights, classes and split, see `benchmark.contents`; empty in older rows.
         scores: by metric, None where there is none.
         higher_is_better: by metric.
+        ranges: the least and the greatest value by metric, None where there is none.
         lpips_backbone: the network of the metric `lpips`, or the reason why there is none.
         status: `diverged` where no start ever had a finite cost: the scores are those of a failure.
         cost: the attacker's own, None where it diverged.
@@ -68,6 +69,7 @@ class Row:
     label_existence: float | None = None
     shared_parameters: int | None = None
     total_parameters: int | None = None
+    ranges: Mapping[str, list[float | None]] = field(default_factory=dict)
     axis: Mapping[str, float] = field(default_factory=dict)
     gradient_path: str = ""
 
@@ -119,7 +121,14 @@ def _read(line: str) -> FlatRow:
     for mapping, kind in ((row["higher_is_better"], bool), (row["axis"], int | float)):
         if not all(isinstance(value, kind) for value in mapping.values()):
             raise TypeError(mapping)
+    if not all(_is_range(value) for value in row["ranges"].values()):
+        raise TypeError("ranges")
     return row
+
+
+def _is_range(value: Any) -> bool:
+    ends = (int, float, NoneType)
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(end, ends) for end in value)
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:
@@ -150,11 +159,13 @@ OPTIONAL |= {each.name: each.default for each in fields(Row) if each.default is 
 OPTIONAL |= {key: "" for about in abouts().values() for key in about.rows[1:] if key != "prior_trained_on"}
 REQUIRED = {*row_keys(), *(each.name for each in fields(Row))} - OPTIONAL.keys() - {"settings", "scores"}
 ALWAYS_SCORED = {"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True}
+RANGES = {"psnr": [0, 100], "ssim": [-1, 1], "fsim": [0, 1], "lpips": [0, None], "mse": [0, 1], "iip": [0, 1]}
 
 
 def _updated(row: FlatRow) -> FlatRow:
     """A row as this version would have written it."""
     row = renamed({**OPTIONAL, "higher_is_better": ALWAYS_SCORED, **row})
+    row["ranges"] = {name: RANGES.get(name, [None, None]) for name in row["higher_is_better"]} | row.get("ranges", {})
     sparsity = re.fullmatch(r"sparsification:([0-9.]+)", row["defense"])
     return {"axis": {"share of the update that is not sent": float(sparsity[1])} if sparsity else {}} | row
 

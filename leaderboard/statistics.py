@@ -1,46 +1,136 @@
-"""Means with bootstrap intervals over clusters."""
+"""Means with intervals over clusters, and verdicts on differences.
+
+No verdict, place or tie is given below `ENOUGH` clusters.
+"""
 
 from collections.abc import Iterable, Sequence
-from math import nan
+from math import inf, isfinite, nan, sqrt
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-BLOCK = 2**22  # cluster indices drawn at once; limits the memory to about 100 MB
+ENOUGH = 5  # clusters
+LEVEL = 0.05  # of intervals and verdicts
+
+Range = tuple[float, float]
+"""The least and the greatest value of a score."""
+UNBOUNDED: Range = (-inf, inf)
 
 
-def clustered_interval(
-    values: ArrayLike, clusters: Sequence[str] | NDArray, *, draws: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of `values` with its 95 % percentile bootstrap interval, resampling whole clusters.
+class Score(NamedTuple):
+    """A mean with its 95 % interval.
+
+    Attributes:
+        low, high: nan where no interval is known, as of a single cluster.
+        n: values.
+        clusters: independent groups that the values come from.
+        p: two-sided p-value of the hypothesis that the true mean is 0; for differences. nan as `low`.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+    p: float = nan
+
+
+def clustered_interval(values: ArrayLike, clusters: Sequence[str] | NDArray, range: Range = UNBOUNDED) -> Score:
+    """Mean m of `values` with its 95 % interval by Student's t over clusters.
 
     The images of one batch are rebuilt together and are not independent; nor are batches that share an image, see
-    `joined`. A draw therefore takes whole batches, and its mean is over all images of these batches.
+    `joined`. With s_j the sum and n_j the number of the values of cluster j of k, and n all values, the interval is
+
+        m ± t_{k-1}(0.975) SE,    SE^2 = k/(k-1) sum_j (s_j - m n_j)^2 / n^2,
+
+    cut at the ends of `range`. Where all clusters have the same mean, as those of an attack that identifies all images,
+    SE is 0, which is no 95 % interval. Clusters with another mean, a share q of all, stay unseen in k draws with
+    probability (1 - q)^k, which is 0.025 at q = 1 - 0.025^(1/k). The interval then holds every mean that is possible
+    with this share at either end of `range`; for a score that is 0 or 1 it is that of Clopper and Pearson.
 
     Args:
         values: (n,) finite numbers, at least one.
         clusters: (n,) the label of each value's cluster.
-        draws: bootstrap samples.
-        seed: of the draws; a fixed seed makes the board a function of its rows.
-
-    Returns:
-        Mean, low, high; low = high = nan where there is only one cluster, which shows no spread between clusters.
+        range: of a single value. Without ends there is no interval where all clusters have the same mean.
     """
+    from scipy.special import stdtr, stdtrit  # here, because a command line is read without it
+
     values = np.asarray(values, dtype=np.float64)
     labels, member = np.unique(np.asarray(clusters), return_inverse=True)
-    mean = float(values.mean())
-    count = len(labels)
-    if count == 1:
-        return mean, nan, nan
-    sums, sizes = np.bincount(member, weights=values), np.bincount(member)
-    generator = np.random.default_rng(seed)
-    block = max(1, BLOCK // count)
-    means = []
-    for start in range(0, draws, block):
-        drawn = generator.integers(count, size=(min(block, draws - start), count))
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return mean, float(low), float(high)
+    m, n, k = float(values.mean()), len(values), len(labels)
+    if k == 1:
+        return Score(m, nan, nan, n, k)
+    s, sizes = np.bincount(member, weights=values), np.bincount(member)
+    if np.ptp(s / sizes) <= 1e-12 * np.abs(values).max():  # no more than rounding
+        return Score(m, *_unseen(m, k, range), n, k, _p_unseen(m, k, range))
+    error = sqrt(k / (k - 1) * float(((s - m * sizes) ** 2).sum())) / n
+    half = float(stdtrit(k - 1, 1 - LEVEL / 2)) * error
+    p = 2 * float(stdtr(k - 1, -abs(m) / error))
+    return Score(m, max(m - half, range[0]), min(m + half, range[1]), n, k, p)
+
+
+def _unseen(m: float, k: int, range: Range) -> Range:
+    """The interval where k clusters have the same mean m."""
+    q = 1 - (LEVEL / 2) ** (1 / k)
+    low, high = m - q * (m - range[0]), m + q * (range[1] - m)
+    return (low, high) if isfinite(low) and isfinite(high) else (nan, nan)
+
+
+def _p_unseen(m: float, k: int, range: Range) -> float:
+    """The p-value at which the interval of `_unseen` ends at 0; of scores that are 0 or 1 that of the sign test."""
+    if m == 0:
+        return 1.0
+    end = abs(range[0] if m > 0 else range[1])
+    return min(1.0, 2 * (end / (end + abs(m))) ** k) if isfinite(end) else 1.0
+
+
+def too_few(score: Score) -> str:
+    """Why there is no verdict on a score and no place for it; empty where there can be one."""
+    return f"too few batches ({score.clusters}; {ENOUGH} needed)" if score.clusters < ENOUGH else ""
+
+
+def verdicts(differences: Sequence[Score | None], higher_is_better: bool) -> list[str]:
+    """`better`, `worse` or `tie` for each of several differences from one reference, after Holm's correction.
+
+    Where there can be no verdict the reason, and an empty text where there is no difference.
+    """
+    judged = [d for d in differences if d and not too_few(d)]
+    adjusted = iter(holm([d.p for d in judged]))
+    words = []
+    for d in differences:
+        if d is None or too_few(d):
+            words.append(too_few(d) if d else "")
+        elif next(adjusted) < LEVEL:
+            words.append("better" if (d.mean > 0) == higher_is_better else "worse")
+        else:
+            words.append("tie")
+    return words
+
+
+def corrected(families: Iterable[Sequence[Score | None]]) -> str:
+    """What a reader must know of the verdicts on such families of differences; empty where there are none."""
+    most = max((sum(d is not None and not too_few(d) for d in family) for family in families), default=0)
+    if most < 2:
+        return "Verdicts at p < .05." if most else ""
+    return f"Verdicts at p < .05 after Holm's correction for {most} comparisons by each metric."
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values of Holm's step-down procedure.
+
+    Those below a level may be called significant together: the probability of any false one is at most the level.
+    """
+    adjusted, largest = [1.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, (len(p_values) - rank) * p_values[i])
+        adjusted[i] = min(1.0, largest)
+    return adjusted
+
+
+def known(value: float | None) -> TypeGuard[float]:
+    """Whether there is a value."""
+    return value is not None and value == value
 
 
 def joined(members: Iterable[tuple[str, str]]) -> dict[str, str]:

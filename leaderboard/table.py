@@ -12,7 +12,8 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from leaderboard.board import COUNTS, DIGESTS, FOLLOWING, IDENTITY, OF_PSNR, Entry, Score, metrics, places, telling
+from leaderboard.board import COUNTS, DIGESTS, FOLLOWING, IDENTITY, OF_PSNR, Entry, metrics, places, telling
+from leaderboard.statistics import Score, corrected, too_few, verdicts
 
 NOTHING = "-"
 # Without the attack, which is always shown with its control and a mark for an older protocol.
@@ -73,13 +74,13 @@ def as_csv(entries: Sequence[Entry]) -> str:
     sheet = io.StringIO()
     shared = (*IDENTITY, "lpips_backbone")
     names = metrics(entries)
-    parts = [f"{name}{part}" for name in (*names, *OF_PSNR) for part in ("", "_low", "_high", "_n")]
+    parts = [f"{name}{part}" for name in (*names, *OF_PSNR) for part in ("", "_low", "_high", "_n", "_clusters")]
     writer = csv.writer(sheet, lineterminator="\n")
     writer.writerow(map(_inert, [*shared, *COUNTS, *parts]))
     for entry in entries:
         fields = {**entry.fields, "options": ", ".join(entry["options"] or ())}
         scores = [*(entry.scores.get(name) for name in names), *(getattr(entry, name) for name in OF_PSNR)]
-        numbers = [number for score in scores for number in score or [None] * 4]
+        numbers = [number for score in scores for number in (score[:5] if score else [None] * 5)]
         numbers = [None if number is None or isnan(number) else number for number in numbers]
         cells = [*(fields[key] for key in shared), *(getattr(entry, key) for key in COUNTS), *numbers]
         writer.writerow(map(_inert, cells))
@@ -94,7 +95,7 @@ def board_table(entries: Sequence[Entry]) -> Table:
     }
     if any(entry["batch_size"] > 1 for entry in entries):
         scores["best in batch"] = [interval(entry.best_in_batch) for entry in entries]
-    ranks = {"place": [f"{place[0]}{'=' if place[1] else ''}" if place else NOTHING for place in places(entries)]}
+    ranks = {"place": list(map(_place, entries, places(entries)))}
     if any(entry.degenerate for entry in entries):
         scores["PSNR ↑ without degenerate"] = [interval(entry.psnr_of_others, entry.n) for entry in entries]
     counted = ["n", "tasks", *(key for key in ("diverged", "degenerate") if any(getattr(e, key) for e in entries))]
@@ -114,23 +115,23 @@ def difference_table(
     places = [board.index(entry) for entry, _ in differences]
     columns = {key: [cells[place] for place in places] for key, cells in names.items()}
     columns["n"] = [str(max((score.n for score in scores.values() if score), default=0)) for _, scores in differences]
+    by_metric = {}
     for name, higher in metrics([base, *(entry for entry, _ in differences)]).items():
+        by_metric[name] = [scores.get(name) for _, scores in differences]
+        shown = zip(columns["n"], by_metric[name], verdicts(by_metric[name], higher), strict=True)
         columns[_heading(name, higher)] = [
-            f"{interval(scores.get(name), int(n), signed=True)} {verdict(scores.get(name), higher)}".removesuffix(" -")
-            for n, (_, scores) in zip(columns["n"], differences, strict=True)
+            f"{interval(score, int(n), signed=True)} {verdict}".rstrip() for n, score, verdict in shown
         ]
     named = ", ".join(f"{key} {cells[board.index(base)]}" for key, cells in names.items())
-    above = f"Each line minus {named}: paired over the images that both have"
+    above = f"Each line minus {named}: paired over the images that both have. {corrected(by_metric.values())}".rstrip()
     return Table(above, columns, _footnote([base, *(entry for entry, _ in differences)]))
 
 
-def verdict(difference: Score | None, higher_is_better: bool) -> str:
-    """`better` or `worse` where the interval lies on one side of zero, else `tie`."""
-    if difference is None or isnan(difference.low):
-        return NOTHING
-    if difference.low <= 0 <= difference.high:
-        return "tie"
-    return "better" if (difference.low > 0) == higher_is_better else "worse"
+def _place(entry: Entry, place: tuple[int, bool] | None) -> str:
+    """`2`, `2=` where it is shared; the reason where an attack has none."""
+    if place:
+        return f"{place[0]}{'=' if place[1] else ''}"
+    return NOTHING if entry.control != "none" or not entry.psnr else too_few(entry.psnr) or NOTHING
 
 
 def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -198,9 +199,13 @@ def interval(score: Score | None, images: int = 0, *, signed: bool = False) -> s
     if score is None:
         return NOTHING
     sign = "+" if signed else ""
-    bounds = NOTHING if isnan(score.low) else f"{_digits(score.low, 3)}, {_digits(score.high, 3)}"
     partial = f" (n={score.n})" if images and score.n != images else ""
-    return f"{score.mean:{sign}#.4g} [{bounds}]{partial}"
+    return f"{score.mean:{sign}#.4g} {bounds(score)}{partial}"
+
+
+def bounds(score: Score) -> str:
+    """`[14.9, 15.8]`, or `[-]` where there is no interval."""
+    return f"[{NOTHING}]" if isnan(score.low) else f"[{_digits(score.low, 3)}, {_digits(score.high, 3)}]"
 
 
 def _digits(number: float, digits: int) -> str:

@@ -145,6 +145,7 @@ class Judge:
                 total_parameters=total,
                 scores={metric: values[k] for metric, values in scores.items()},
                 higher_is_better={metric: METRICS[metric].higher_is_better for metric in scores},
+                ranges={metric: ends(METRICS[metric].range) for metric in scores},
             )
             for k, (sample_id, truth, label, flat) in enumerate(
                 zip(task.sample_ids, task.images, task.labels, degenerate(task.images).tolist(), strict=True)
@@ -169,6 +170,11 @@ def copies(ids: Sequence[str], images: Tensor) -> list[list[str]]:
     for sample_id, image in zip(ids, images, strict=True):
         named[hashlib.sha256(image.numpy()).digest()].append(sample_id)
     return [names for names in named.values() if len(names) > 1]
+
+
+def ends(bounds: tuple[float, float]) -> list[float | None]:
+    """A range as a row has it: JSON holds no infinite number."""
+    return [end if math.isfinite(end) else None for end in bounds]
 
 
 def wait(pending: Sequence[Future[None]]) -> None:

@@ -23,7 +23,7 @@ function digits(number, count = 4) {
 const fixed = (number, count) => number == null ? "-" : Math.abs(number) < 1e-3 && number ? number.toExponential(1) : number.toFixed(count);
 const OF_PSNR = { best_in_batch: "Best in batch (dB)", psnr_of_others: "PSNR without degenerate (dB)" };
 const places = metric => metric === "psnr" || metric in OF_PSNR ? 2 : 3;
-const interval = (score, metric) => score.low == null ? "one batch" : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
+const interval = (score, metric) => score.low == null ? (score.clusters === 1 ? "one batch" : "no interval") : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
 const heading = metric => OF_PSNR[metric] ?? metric.toUpperCase() + (metric === "psnr" ? " (dB)" : "");
 const higher = metric => board.metrics[metric] ?? true;
 const name = entry => entry.attack + (entry.variant ? `, ${entry.variant}` : "");
@@ -38,7 +38,7 @@ const SHORT = METRICS.slice(0, 2);  // below a picture
 const several = key => new Set(board.entries.map(entry => entry.fields[key])).size > 1;
 const COLUMNS = [
   { title: "Attack", value: name, cell: attackCell, header: true },
-  { title: "Place", value: entry => entry.place, cell: entry => digits(entry.place) + (entry.tied ? " tie" : "") },
+  { title: "Place", value: entry => entry.place, cell: entry => entry.too_few ? make("span", { class: "interval" }, entry.too_few) : digits(entry.place) + (entry.tied ? " tie" : "") },
   ...METRICS.filter(metric => tells(metric, board.entries)).map(metric => ({
     title: heading(metric), value: entry => entry.scores[metric]?.mean, cell: entry => scoreCell(entry, metric), down: higher(metric),
   })),
@@ -291,6 +291,7 @@ function open(entry) {
     make("p", { class: "soft" }, settingOf(entry) + (entry.stale ? `. Stale: protocol ${entry.fields.protocol}, the present one is ${board.protocol}.` : "")),
     make("h3", {}, "Repeat it"), entry.commands.map(line => [make("pre", {}, make("code", {}, line)), copy(line)]),
     make("h3", {}, "Scores"), table(["Metric", "Mean", "95 % interval", "n", ...(base ? [`Minus ${name(base)}, paired`] : [])], scores),
+    entry.corrected ? make("p", { class: "note" }, entry.corrected) : null,
     entry.reported.length ? [make("h3", {}, "Reported"), table(["Source", "Values", "Note"], entry.reported.map(published))] : null,
     make("h3", {}, "What the attacker has"), make("p", {}, entry.knowledge.join("; ") || "Nothing: no attack was run."),
     curve,

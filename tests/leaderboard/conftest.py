@@ -42,6 +42,7 @@ PLAIN = Row(
     cost=0.5,
     scores={"psnr": 20.0, "ssim": 0.5, "fsim": 0.75, "lpips": 0.25, "mse": 0.01, "iip": 1.0},
     higher_is_better={"psnr": True, "ssim": True, "fsim": True, "lpips": False, "mse": False, "iip": True},
+    ranges={"psnr": [0, 100], "ssim": [-1, 1], "fsim": [0, 1], "lpips": [0, None], "mse": [0, 1], "iip": [0, 1]},
     lpips_backbone="squeeze",
     seconds=2.0,
     memory=512,

@@ -31,8 +31,8 @@ def board(tmp_path, row, capsys):
 
 
 WRONG = {"attack": 3, "seed": "0", "size": "32", "task": ["t"], "image": {}, "label": None, "adapt": "yes", "lr": "a",
-         "options": [], "protocol": "3", "cost": "low", "higher_is_better": {"psnr": "yes"}, "axis": {"x": "y"},
-         "status": 1, "code": None, "label_method": 3}  # fmt: skip
+         "options": [], "protocol": "3", "cost": "low", "higher_is_better": {"psnr": "yes"},
+         "ranges": {"psnr": [0, "x"]}, "axis": {"x": "y"}, "status": 1, "code": None, "label_method": 3}  # fmt: skip
 
 
 @pytest.mark.parametrize("key", WRONG)

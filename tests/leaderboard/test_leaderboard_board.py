@@ -16,10 +16,10 @@ def test_two_runs_of_the_same_command_count_once(row):
 def test_seeds_pool_but_the_same_images_stay_one_cluster(row):
     (entry,) = entries([row(seed=seed, psnr=10 + seed) for seed in (0, 1)])
     assert (entry.n, entry.tasks) == (2, 2)
-    mean, low, high, n = entry.scores["psnr"]
-    assert (mean, n) == (10.5, 2)
-    assert isnan(low)
-    assert isnan(high)  # one batch has no interval
+    found = entry.scores["psnr"]
+    assert (found.mean, found.n, found.clusters) == (10.5, 2, 1)
+    assert isnan(found.low)
+    assert isnan(found.high)  # one batch has no interval
 
 
 def test_the_images_of_one_batch_give_no_interval(row):
@@ -119,9 +119,9 @@ def test_paired_difference_by_hand(row):
     ]
     rows = [*ours, *theirs, row(attack="a", task="t2", image="w", seed=1, psnr=0)]
     a, b = sorted(entries(rows), key=lambda entry: entry.attack)
-    # Shared: (0, t0, x) with 12 - 10 and (0, t1, z) with 9 - 5; a draw of two batches has mean 2, 3 or 4.
-    assert paired(rows, a, b, "psnr") == (3, 2, 4, 2)
-    assert paired(rows, b, a, "psnr") == (-3, -4, -2, 2)
+    # Shared: (0, t0, x) with 12 - 10 and (0, t1, z) with 9 - 5; the standard error is 1, and t of one degree 12.706.
+    assert paired(rows, a, b, "psnr")[:5] == pytest.approx((3, 3 - 12.706, 3 + 12.706, 2, 2), rel=1e-4)
+    assert paired(rows, b, a, "psnr")[:5] == pytest.approx((-3, -3 - 12.706, -3 + 12.706, 2, 2), rel=1e-4)
 
 
 def test_paired_difference_without_shared_values_is_none(row):
@@ -141,7 +141,8 @@ def test_pairs_of_a_mean_image_written_by_two_attacks(row):
     control = {"control": "mean_image", "psnr": 10.0}
     rows = [row(psnr=12), row(**control), row(**control, attack="gias", defense="clip")]
     mean_image, attack = sorted(entries(rows), key=lambda entry: entry.control)
-    assert paired(rows, attack, mean_image, "psnr")[::3] == (2, 1)
+    difference = paired(rows, attack, mean_image, "psnr")
+    assert (difference.mean, difference.n) == (2, 1)
 
 
 def test_comparable_asks_for_setting_and_protocol(row):
@@ -172,11 +173,25 @@ def test_batches_that_share_an_image_are_no_independent_batches(row):
     assert isnan(thrice.best_in_batch.low)
     assert (thrice.n, thrice.tasks, thrice.psnr.mean) == (6, 3, 11)
     (two,) = entries([*one, *again, other])
-    assert two.psnr.low == 11  # a draw of two clusters often holds the first alone
-    assert two.psnr.high == 30
+    assert (two.psnr.n, two.psnr.clusters) == (7, 2)
     gias = [{**each, "attack": "gias", "psnr": each["psnr"] + 1} for each in [*one, *again, other]]
     board = entries([*one, *again, other, *gias])
-    assert paired([*one, *again, other, *gias], *board, "psnr")[1:3] == (1, 1)
+    assert paired([*one, *again, other, *gias], *board, "psnr").clusters == 2
+
+
+def test_scores_keep_to_the_range_that_their_rows_name(row):
+    """The images of one of two batches are identified: 0.5 ± 12.7 * 0.5 without the range."""
+    iip = {"t0": 1.0, "t1": 0.0}
+    ours = [row(task=t, image=t, iip=value, own=value) for t, value in iip.items()]
+    named = {"higher_is_better": {"iip": True, "own": True}, "ranges": {"iip": [0, 1], "own": [0, None]}}
+    theirs = [row(attack="gias", task=t, image=t, iip=0.0, own=0.0) for t in iip]
+    rows = [each | named for each in [*ours, *theirs]]
+    ig, _ = board = sorted(entries(rows), key=lambda entry: -entry.scores["iip"].mean)
+    assert ig.scores["iip"][:3] == (0.5, 0, 1)
+    assert ig.scores["own"].low == 0
+    assert ig.scores["own"].high == pytest.approx(0.5 + 12.706 / 2, rel=1e-4)
+    assert paired(rows, *board, "iip")[:3] == (0.5, -1, 1)
+    assert paired(rows, *board, "own").low == pytest.approx(0.5 - 12.706 / 2, rel=1e-4)
 
 
 def test_other_contents_of_the_same_name_are_a_line_of_their_own_that_nothing_is_compared_with(row):

@@ -25,8 +25,12 @@ def write(path, rows, *, end=""):
 @pytest.fixture
 def out(tmp_path, row):
     """A finished run, an unfinished one, and a torn line in it."""
-    write(tmp_path / "one" / "rows.jsonl", [row(task=t, image=t, psnr=p) for t, p in (("t0", 10), ("t1", 12))])
-    gias = [row(attack="gias", task=t, image=t, psnr=p) for t, p in (("t0", 15), ("t1", 16))]
+    psnr = {"ig": (10, 12, 11, 11, 11), "gias": (15, 16, 15, 16, 15.5)}
+    ig, gias = (
+        [row(attack=attack, task=f"t{i}", image=f"t{i}", psnr=value) for i, value in enumerate(values)]
+        for attack, values in psnr.items()
+    )
+    write(tmp_path / "one" / "rows.jsonl", ig)
     write(tmp_path / "two" / "parts" / "t0.jsonl", gias, end='{"attack": "gi')
     return tmp_path
 
@@ -37,18 +41,18 @@ def test_board_of_finished_and_unfinished_runs(out):
     assert done.stdout.splitlines()[-3:] == [str(out / f"leaderboard.{kind}") for kind in ("md", "csv", "html")]
     sheet = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
     assert [(line["attack"], line["n"], float(line["psnr"])) for line in sheet] == [
-        ("gias", "2", 15.5),
-        ("ig", "2", 11),
+        ("gias", "5", 15.5),
+        ("ig", "5", 11),
     ]
-    assert "15.50 [15.0, 16.0]" in done.stdout
-    assert "15.50 [15.0, 16.0]" in (out / "leaderboard.md").read_text()
+    assert "15.50 [14.9, 16.1]" in done.stdout
+    assert "15.50 [14.9, 16.1]" in (out / "leaderboard.md").read_text()
 
 
 def test_a_torn_line_is_reported_and_stops_nothing(out):
     done = run(out)
     assert done.returncode == 0
     assert done.stderr.count("\n") == 1
-    assert "t0.jsonl:3 is not a whole row" in done.stderr
+    assert "t0.jsonl:6 is not a whole row" in done.stderr
 
 
 def test_one_run_and_one_unfinished_run_are_folders_too(out):
@@ -63,9 +67,9 @@ def test_against_adds_paired_differences(out, row):
     assert done.returncode == 0
     _, differences = done.stdout.split("minus attack ig")
     lines = [line.split() for line in differences.splitlines() if line.startswith(("gias", "dlg", "mean"))]
-    # (15 - 10) and (16 - 12); neither another defense nor a control is compared.
+    # 5, 4, 4, 5, 4.5; neither another defense nor a control is compared.
     assert {line[0] for line in lines} == {"gias"}
-    assert " ".join(lines[0]).startswith("gias none 2 +4.500 [4.00, 5.00] better")
+    assert " ".join(lines[0]).startswith("gias none 5 +4.500 [3.88, 5.12] better")
     assert "+4.500" in (out / "leaderboard.md").read_text()
 
 
@@ -87,7 +91,7 @@ def test_nothing_to_compare_is_reported(out):
 def test_bad_input_is_one_line_and_exit_code_2(out, arguments, named):
     (out / "empty").mkdir()
     (out / "two" / "parts" / "t0.jsonl").write_text(
-        "\n".join((out / "two" / "parts" / "t0.jsonl").read_text().splitlines()[:2])
+        "\n".join((out / "two" / "parts" / "t0.jsonl").read_text().splitlines()[:5])
     )
     done = run(out / arguments[0], *arguments[1:])
     assert done.returncode == 2

@@ -42,8 +42,7 @@ def test_every_score_is_at_its_attack_and_defense(crossed):
     }
     assert next(iter(means)) == "gias, adaptive"  # the best in the first column
     score = matrix.lines["ig, adaptive"]["topk:0.9"]
-    assert (score.mean, score.low, score.high) == clustered_interval([14, 18], ["t0", "t1"])
-    assert score.n == 2
+    assert score == clustered_interval([14, 18], ["t0", "t1"], (0, 100))
 
 
 def test_what_adapting_gains_is_paired_over_the_same_images(crossed, row):
@@ -53,6 +52,29 @@ def test_what_adapting_gains_is_paired_over_the_same_images(crossed, row):
     assert (attack, line.keys()) == ("ig", {"topk:0.9"})
     assert (line["topk:0.9"].mean, line["topk:0.9"].n) == (2, 2)  # 14 - 13 and 18 - 15; t2 was not run without adapting
     assert matrix.lines["ig, adaptive"]["topk:0.9"].n == 3
+
+
+def test_what_adapting_gains_on_several_defenses_is_corrected_for_their_number(row):
+    """On the first defense the p-value is .03, which is a verdict if it is the only comparison."""
+    gains = {"clip": (-0.2, 1, 2, 2, 2.2), "topk:0.9": (-1, 1, 0, 0.5, -0.5)}
+    assert 0.025 < clustered_interval(gains["clip"], range(5)).p < 0.05
+
+    def verdicts(*defenses):
+        adaptive = [(d, True, i, 15 + gain) for d in defenses for i, gain in enumerate(gains[d])]
+        others = [(d, False, i, 15) for d in ("none", *defenses) for i in range(5)]
+        keys = ("defense", "adapt", "task", "psnr")
+        rows = [row(**dict(zip(keys, values, strict=True)), image=values[2]) for values in (*adaptive, *others)]
+        table = matrices([each | {"task": f"t{each['task']}", "image": f"i{each['image']}"} for each in rows])[
+            0
+        ].tables()[1]
+        return table.above, [column[0].split()[-1] for column in list(table.columns.values())[1:]]
+
+    alone, words = verdicts("clip")
+    assert words == ["better"]
+    assert "Holm" not in alone
+    both, words = verdicts("clip", "topk:0.9")
+    assert words == ["tie", "tie"]
+    assert "Holm's correction for 2 comparisons" in both
 
 
 def test_the_best_attack_of_a_column_is_never_a_control(crossed, row):
@@ -109,11 +131,11 @@ def test_the_same_attack_with_other_options_has_a_line_of_its_own(crossed):
 def test_tables_show_interval_count_and_verdict(crossed, row):
     scores, gains = matrices([*crossed, row(attack="ig", defense="clip:1", adapt=True, task="t2", psnr=21)])[0].tables()
     cells = dict(zip(scores.columns["attack"], zip(*list(scores.columns.values())[1:], strict=True), strict=True))
-    assert cells["ig, adaptive"] == ("21.00 [20.0, 22.0] (n=2)", "16.00 [14.0, 18.0] (n=2) (best)",
-                                     "20.00 [19.0, 21.0] (best)")  # fmt: skip
+    assert cells["ig, adaptive"] == ("21.00 [8.29, 33.7] (n=2)", "16.00 [0.00, 41.4] (n=2) (best)",
+                                     "20.00 [17.5, 22.5] (best)")  # fmt: skip
     assert cells["ig, non-adaptive"][2] == "-"
     assert "n = 3" in scores.above
-    assert gains.columns["topk:0.9"] == ["+2.000 [1.00, 3.00] (n=2) better"]
+    assert gains.columns["topk:0.9"] == ["+2.000 [-10.7, 14.7] (n=2) too few batches (2; 5 needed)"]
     assert "clip:1" not in gains.columns
 
 
@@ -122,7 +144,7 @@ def test_it_is_written_as_markdown_and_picture(crossed, tmp_path):
     assert write([], tmp_path) == []
     assert list(tmp_path.iterdir()) == []
     document, picture = write([*found, *found], tmp_path)
-    assert document.read_text().count("| gias, adaptive | 25.00 [23.0, 27.0] (best) | 12.50 [12.0, 13.0] | - |") == 2
+    assert document.read_text().count("| gias, adaptive | 25.00 [0.00, 50.4] (best) | 12.50 [6.15, 18.9] | - |") == 2
     pixels = np.asarray(Image.open(picture).convert("RGB"))
     assert (pixels[0, 0] == 255).all()  # a light background
     one = tmp_path / "one"

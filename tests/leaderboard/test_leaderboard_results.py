@@ -1,5 +1,6 @@
 import json
 import random
+import re
 from math import nan
 from pathlib import Path
 
@@ -45,26 +46,28 @@ def test_best_in_batch_by_hand(row):
     ]
     (entry,) = entries(rows)
     assert entry.scores["psnr"].mean == 12
-    assert entry.best_in_batch == (17, 14, 20, 2)  # 20 and 14; of two batches a draw has mean 14, 17 or 20
-    assert "17.00 [14.0, 20.0]" in as_text([entry])
-    assert "17.0,14.0,20.0,2" in as_csv([entry])
+    assert entry.best_in_batch[:5] == pytest.approx((17, 0, 17 + 12.706 * 3, 2, 2), rel=1e-4)  # 20 and 14
+    assert "17.00 [0.00, 55.1]" in as_text([entry])
+    assert re.search(r"17.0,0,55.1\d*,2,2", as_csv([entry]))
 
 
 def test_best_in_batch_is_by_seed_and_leaves_out_what_is_not_known(row):
     rows = [row(seed=0, image="a", psnr=nan), row(seed=0, image="b", psnr=6), row(seed=1, image="a", psnr=8)]
-    assert entries(rows)[0].best_in_batch[::3] == (7, 2)
+    best = entries(rows)[0].best_in_batch
+    assert (best.mean, best.n) == (7, 2)
 
 
 def test_places_and_ties_by_hand(row, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     rows = [
-        *batches(row, [30, 31], attack="first"),
-        *batches(row, [20, 26], attack="second"),
-        *batches(row, [21, 23], attack="tied"),
-        *batches(row, [5, 6], attack="last"),
-        *batches(row, [40, 41], attack="elsewhere", defense="clip"),
-        *batches(row, [50, 51], attack="ig", control="shuffled_update"),
-        *batches(row, [25], attack="no interval"),
+        *batches(row, [30, 31, 30, 31, 30], attack="first"),
+        *batches(row, [20, 26, 21, 25, 23], attack="second"),
+        *batches(row, [21, 23, 21, 23, 22], attack="tied"),
+        *batches(row, [5, 6, 5, 6, 5], attack="last"),
+        *batches(row, [40, 41, 40, 41, 40], attack="elsewhere", defense="clip"),
+        *batches(row, [50, 51, 50, 51, 50], attack="ig", control="shuffled_update"),
+        *batches(row, [25, 25.1, 25, 25.1], attack="four batches"),
+        *batches(row, [0] * 5, attack="diverged", status="diverged", cost=None),
     ]
     board = entries(rows)
     found = {entry.attack: place for entry, place in zip(board, places(board), strict=True)}
@@ -75,19 +78,31 @@ def test_places_and_ties_by_hand(row, monkeypatch):
         "last": (4, False),
         "elsewhere": (1, False),
         "ig, shuffled update (control)": None,
-        "no interval": None,
+        "four batches": None,
+        "diverged": None,
     }
-    assert " 2= " in as_text(board)
+    text = {line.split("  ")[0]: line for line in as_text(board).splitlines()}
+    assert " 2= " in text["tied"]
+    assert "too few batches (4; 5 needed)" in text["four batches"]
+    assert sum("too few" in line for line in text.values()) == 1
+    assert by_attack(of(rows))["four batches"]["too_few"] == "too few batches (4; 5 needed)"
 
 
 def test_differences_are_paired_with_the_best_or_with_the_named(row):
-    rows = [*batches(row, [20, 24], attack="a"), *batches(row, [10, 12], attack="b"), *batches(row, [9, 8], attack="c")]
+    psnr = {"a": [20, 24, 20, 24, 22], "b": [10, 12, 8, 14, 11], "c": [9, 8, 7, 9, 8]}
+    rows = [line for attack, values in psnr.items() for line in batches(row, values, attack=attack)]
     found = by_attack(of(rows))
     assert found["a"]["reference"] is None
     assert found["b"]["reference"] == found["c"]["reference"] == found["a"]["id"]
-    # 10 - 20 and 12 - 24
-    assert found["b"]["differences"]["psnr"] == {"mean": -11, "low": -12, "high": -10, "n": 2, "verdict": "worse"}
+    difference = found["b"]["differences"]["psnr"]  # of -10, -12, -12, -10 and -11: the standard error is sqrt(0.2)
+    half = 2.7764 * 0.2**0.5
+    assert [difference[key] for key in ("mean", "low", "high")] == pytest.approx(
+        [-11, -11 - half, -11 + half], rel=1e-4
+    )
+    assert [difference[key] for key in ("n", "clusters", "verdict")] == [5, 5, "worse"]
     assert found["b"]["differences"]["ssim"]["verdict"] == "tie"
+    assert "Holm's correction for 2 comparisons" in found["b"]["corrected"]
+    assert found["a"]["corrected"] == ""
     assert by_attack(of(rows, against="b"))["a"]["differences"]["psnr"]["mean"] == 11
 
 

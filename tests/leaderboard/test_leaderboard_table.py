@@ -1,11 +1,11 @@
 import csv
-from math import nan
 
 import pytest
 
-from leaderboard.board import Score, entries
+from leaderboard.board import entries
 from leaderboard.rows import PROTOCOL
-from leaderboard.table import as_csv, as_markdown, as_text, difference_table, verdict
+from leaderboard.statistics import Score
+from leaderboard.table import as_csv, as_markdown, as_text, difference_table
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +27,9 @@ def two_attacks(row):
 
 def test_mean_interval_and_absence(two_attacks):
     text = as_text(two_attacks)
-    assert "15.32 [14.9, 15.8]" in line(text, "ig")
+    assert "15.32 [9.53, 21.1]" in line(text, "ig")
     assert line(text, "gias").split()[:3] == ["gias", "dcgan", "2"]
-    assert "22.00 [20.0, 24.0]" in line(text, "gias")
+    assert "22.00 [0.00, 47.4]" in line(text, "gias")
     assert " - " in line(text, "gias")
     assert " - " not in line(text, "ig")
 
@@ -129,39 +129,34 @@ def test_an_empty_board_is_only_a_header():
     assert as_markdown([]).count("\n") == 2
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "higher_is_better", "expected"),
-    [
-        (1, 2, True, "better"),
-        (1, 2, False, "worse"),
-        (-2, -1, True, "worse"),
-        (-2, -1, False, "better"),
-        (-1, 1, True, "tie"),
-        (0, 1, True, "tie"),
-        (nan, nan, True, "-"),
-    ],
-)
-def test_verdict(low, high, higher_is_better, expected):
-    assert verdict(Score((low + high) / 2, low, high, 4), higher_is_better) == expected
-
-
 def test_differences_name_both_sides(two_attacks):
     gias, ig = two_attacks
-    scores = {"psnr": Score(6.68, 5.1, 8.2, 2), "ssim": Score(-0.2, -0.3, -0.1, 2), "mse": Score(0.1, -0.1, 0.2, 1)}
-    scores |= {"fsim": None, "lpips": None, "iip": Score(0.5, 0.0, 1.0, 2)}
+    scores = {"psnr": Score(6.68, 5.1, 8.2, 6, 6, p=0.01), "ssim": Score(-0.2, -0.3, -0.1, 6, 6, p=0.02)}
+    scores |= {"mse": Score(0.1, -0.1, 0.2, 5, 5, p=0.3), "iip": Score(0.5, 0.0, 1.0, 6, 4, p=0.01)}
+    scores |= {"fsim": None, "lpips": None}
     table = difference_table(ig, [(gias, scores)], two_attacks)
     assert "minus attack ig, prior none" in table.above
+    assert table.above.endswith("Verdicts at p < .05.")
     assert {heading: cells[0] for heading, cells in table.columns.items()} == {
         "attack": "gias",
         "prior": "dcgan",
-        "n": "2",
+        "n": "6",
         "PSNR ↑": "+6.680 [5.10, 8.20] better",
         "SSIM ↑": "-0.2000 [-0.300, -0.100] worse",
         "FSIM ↑": "-",
         "LPIPS ↓": "-",
-        "MSE ↓": "+0.1000 [-0.100, 0.200] (n=1) tie",
-        "IIP ↑": "+0.5000 [0.00, 1.00] tie",
+        "MSE ↓": "+0.1000 [-0.100, 0.200] (n=5) tie",
+        "IIP ↑": "+0.5000 [0.00, 1.00] too few batches (4; 5 needed)",
     }
+
+
+def test_differences_from_one_attack_are_corrected_for_their_number(two_attacks):
+    """0.03 is a verdict on one difference; on two it is 2 * 0.03."""
+    gias, ig = two_attacks
+    alone, other = ({"psnr": Score(2, 1, 3, 6, 6, p=p)} for p in (0.03, 0.2))
+    table = difference_table(ig, [(gias, alone), (gias, other)], two_attacks)
+    assert [cell.split()[-1] for cell in table.columns["PSNR ↑"]] == ["tie", "tie"]
+    assert "Holm's correction for 2 comparisons" in table.above
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@sum(1)", "\t=1"])

@@ -20,12 +20,19 @@ def read(tmp_path, *rows):
 
 def test_rows_written_before_they_named_their_metrics_have_the_six(tmp_path, row):
     older = row(defense="sparsification:0.9", bn="unmixed")
-    del older["higher_is_better"], older["axis"], older["gradient_path"]
+    del older["higher_is_better"], older["ranges"], older["axis"], older["gradient_path"]
     ((found,), warnings) = read(tmp_path, older)
     assert warnings == []
-    assert found["higher_is_better"] == row()["higher_is_better"]
+    assert (found["higher_is_better"], found["ranges"]) == (row()["higher_is_better"], row()["ranges"])
     assert found["axis"] == {"share of the update that is not sent": 0.9}
     assert (found["bn"], found["gradient_path"]) == ("recovered", "")
+
+
+def test_a_metric_that_an_older_row_names_alone_has_no_range(tmp_path, row):
+    older = row(hue=1.0, higher_is_better={"psnr": True, "hue": True})
+    del older["ranges"]
+    ((found,), _) = read(tmp_path, older)
+    assert found["ranges"] == {"psnr": [0, 100], "hue": [None, None]}
 
 
 @pytest.mark.parametrize(

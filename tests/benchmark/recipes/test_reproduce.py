@@ -187,7 +187,8 @@ def test_a_small_recipe_runs_on_embedded_data_and_ends_beside_the_paper(run, tin
 def test_images_on_which_a_method_diverged_are_counted():
     fields = {**dict.fromkeys([*IDENTITY, "lpips_backbone"]), "protocol": PROTOCOL}
     counts = {"n": 4, "tasks": 2, "degenerate": 0, "seconds": 1.0, "gradient_evaluations": 5.0}
-    scores = {"axis": {}, "scores": {}, "higher_is_better": {}, "best_in_batch": None, "psnr_of_others": None}
+    empty = {key: {} for key in ("axis", "scores", "higher_is_better", "ranges")}
+    scores = empty | {"best_in_batch": None, "psnr_of_others": None}
     cells = [Cell(method=name, name=name, arguments=[], config=Config()) for name in ("ig", "gias")]
     for diverged, column in ((0, None), (3, ["3", NOTHING])):
         done = {"ig": Entry(fields=fields, diverged=diverged, **counts, **scores)}
