@@ -258,8 +258,8 @@ def score(
 ) -> dict[str, list[float | None]]:
     """Every metric for every image, after the images were assigned one to one; the i-th score belongs to image i.
 
-    LPIPS is None if its weights are neither in `weights_dir` nor in torch's cache: nothing is downloaded. IIP needs a
-    gallery of other images, and is left out.
+    LPIPS, on SqueezeNet, is None if its weights are neither in `weights_dir` nor in torch's cache: nothing is
+    downloaded. IIP needs a gallery of other images, and is left out.
 
     A reconstruction that diverged, whose cost is infinite, has the scores of a failure.
 
@@ -271,6 +271,6 @@ def score(
         ValueError: the shapes differ, or `images` are not in [0, 1].
     """
     pixels = reconstruction if isinstance(reconstruction, Tensor) else reconstruction.pixels.squeeze(0)
-    _, scores = score_images(pixels, images, backbone=Lpips.find(weights_dir, download=False))
+    _, scores = score_images(pixels, images, squeeze=Lpips.find(weights_dir, download=False))
     failed = isinstance(reconstruction, Reconstruction) and not reconstruction.cost.isfinite().all()
     return of_failure(scores) if failed else scores

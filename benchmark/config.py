@@ -4,7 +4,7 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,7 +72,8 @@ class Config(Options):
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""
         options = {name: value for name, value in asdict(self).items() if abouts()[name].changes_rows}
-        return {**options, "victim_weights": self.weights_label(), "protocol": PROTOCOL}
+        backbones = sorted({*self.lpips.split(",")})
+        return {**options, "lpips": backbones, "victim_weights": self.weights_label(), "protocol": PROTOCOL}
 
     def weights_file(self) -> Path | None:
         """Of the victim's trained weights."""
@@ -84,9 +85,9 @@ class Config(Options):
         file = self.weights_file()
         return checkpoints.label(file) if file else self.victim_weights
 
-    def folder(self, lpips: bool) -> Path:
-        """Where the results go: the same options, the same folder."""
-        identity = json.dumps([self.identity(), lpips], sort_keys=True)
+    def folder(self, lpips: Sequence[str]) -> Path:
+        """Where the results go: the same folder for the same options and the same available backbones of LPIPS."""
+        identity = json.dumps([self.identity(), sorted(lpips)], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         parts = [
             self.attack,

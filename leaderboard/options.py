@@ -280,6 +280,13 @@ class Options:
         "on a CPU where a task has enough steps to repay it.",
         rows=(),
     )
+    lpips: str = option(
+        "squeeze",
+        "execution",
+        "Backbones of LPIPS, with commas between them: `squeeze`, `alex`, `vgg`. Each is a column of its own: `lpips`, "
+        "`lpips_alex`, `lpips_vgg`. The other scores do not depend on it.",
+        rows=(),
+    )
     tasks: int = option(
         6,
         "execution",
@@ -300,7 +307,7 @@ class Options:
     weights_dir: Path = option(
         Path("weights"),
         "execution",
-        "Folder of weights that are not shipped: generators in `priors/`, the LPIPS backbone in `lpips/`.",
+        "Folder of weights that are not shipped: generators in `priors/`, backbones of LPIPS in `lpips/`.",
         rows=(),
         alias="weights",
         changes_rows=False,

@@ -5,15 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from benchmark.config import Config
 from benchmark.launch.stop import PARENT, Stopped
 from benchmark.launch.strategy import is_first
 from benchmark.registry import find
-from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.lpips import available
 from leaderboard.board import entries
 from leaderboard.matrix import matrices, write
 from leaderboard.run_folder import latest
@@ -97,13 +95,8 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
 
 def rows_of(config: Config) -> list[dict[str, Any]]:
     """Of a run that was just started and has ended; without those that a longer one left, which stand behind."""
-    folder = latest(config.folder(has_lpips(config.weights_dir)))
+    folder = latest(config.folder(available(config.lpips, config.weights_dir)))
     return folder.read_rows()[0][: config.tasks * config.batch] if folder else []
-
-
-@cache
-def has_lpips(weights_dir: Path) -> bool:
-    return Lpips.find(weights_dir).available
 
 
 def report(finished: Sequence[Config]) -> None:

@@ -19,7 +19,6 @@ from torch import Tensor
 from attacks.engine.stage import Reconstruction
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
-from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import METRICS, Gallery, degenerate, of_failure, score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
@@ -44,8 +43,12 @@ class Judge:
 
     tasks: Sequence[Task] = ()
 
-    def __init__(self, folder: RunFolder, make_row: RowMaker, lpips: Lpips, data: ImageData) -> None:
-        self.folder, self.make_row, self.lpips, self.data = folder, make_row, lpips, data
+    def __init__(self, folder: RunFolder, make_row: RowMaker, given: Mapping[str, Any], data: ImageData) -> None:
+        """
+        Args:
+            given: what metrics need beside the gallery; see `score`.
+        """
+        self.folder, self.make_row, self.given, self.data = folder, make_row, given, data
         self.pending: list[Future[None]] = []
 
     @cached_property
@@ -125,7 +128,7 @@ class Judge:
         name = task.observation.task
         ids, images = self.split
         gallery = Gallery(images, torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids]))
-        aligned, scores = score(pixels, task.images, backbone=self.lpips, gallery=gallery)
+        aligned, scores = score(pixels, task.images, **self.given, gallery=gallery)
         finite = math.isfinite(measured["cost"])
         if not finite:
             scores = of_failure(scores)

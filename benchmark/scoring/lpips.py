@@ -1,61 +1,152 @@
-"""LPIPS with the SqueezeNet backbone, and the places where the weights of the backbone may be."""
+"""LPIPS, its backbones, and the places where their weights may be."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import torch
+import torchmetrics.functional.image as torchmetrics_image
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchmetrics.functional.image.lpips import _LPIPS
-from torchvision.models import SqueezeNet1_1_Weights
+from torch.nn.functional import conv2d
+from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights, get_model
 
 from victims.errors import InputError
 
-MIN_SIDE = 17  # pixels; below this the third pooling of SqueezeNet has nothing left to pool
-URL = SqueezeNet1_1_Weights.IMAGENET1K_V1.url
-FILE_NAME = URL.rsplit("/", 1)[-1]
-SHA256_PREFIX = "b8a52dc0"  # of the file behind URL, which carries it in its name
-DOWNLOAD_SECONDS = 10.0
+ANSWER_SECONDS = 10.0  # until a server begins to send
+
+
+class Backbone(NamedTuple):
+    """A network of torchvision whose features LPIPS compares.
+
+    Attributes:
+        model: its name in torchvision.
+        file: in `weights_dir/lpips/`: the state dict of the model's `features`, in any precision.
+        url: of torchvision's file of the whole model, whose name ends with the first digits of its SHA-256.
+        levels: the layers of `features` whose output is compared.
+        min_side: pixels; in smaller images the last of these layers has nothing left.
+        seconds: that the download may take, by its size.
+    """
+
+    model: str
+    file: str
+    url: str
+    levels: tuple[int, ...]
+    min_side: int
+    seconds: float
+
+    @property
+    def cached(self) -> Path:
+        """Where torch keeps what it downloads."""
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.url.rsplit("/", 1)[-1]
+
+    @property
+    def digest(self) -> str:
+        """The first digits of the SHA-256 of the file behind `url`."""
+        return self.url.rsplit("-", 1)[-1].removesuffix(".pth")
+
+
+BACKBONES = {
+    "squeeze": Backbone(
+        model="squeezenet1_1",
+        file="squeezenet1_1_features.pth",
+        url=SqueezeNet1_1_Weights.IMAGENET1K_V1.url,
+        levels=(1, 4, 7, 9, 10, 11, 12),
+        min_side=17,
+        seconds=10,
+    ),
+    "alex": Backbone(
+        model="alexnet",
+        file="alexnet_features.safetensors",
+        url=AlexNet_Weights.IMAGENET1K_V1.url,
+        levels=(1, 4, 7, 9, 11),
+        min_side=31,
+        seconds=120,
+    ),
+    "vgg": Backbone(
+        model="vgg16",
+        file="vgg16_features_fp16.safetensors",
+        url=VGG16_Weights.IMAGENET1K_V1.url,
+        levels=(3, 8, 15, 22, 29),
+        min_side=16,
+        seconds=300,
+    ),
+}
+
+
+class Net(nn.Module):
+    """LPIPS (Zhang et al. 2018), version 0.1: two batches of images in [0, 1], (B, C, H, W) -> (B,).
+
+    The squared difference of features of unit length, weighted by channel, averaged over space, summed over levels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: nn.Sequential, weights: list[Tensor], backbone: Backbone) -> None:
+        """
+        Args:
+            weights: of the channels at every level, (1, C, 1, 1).
+        """
+        super().__init__()
+        self.features, self.backbone = features.eval().requires_grad_(False), backbone
+        self.weights = nn.ParameterList(nn.Parameter(weight, requires_grad=False) for weight in weights)
+        self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
+        self.register_buffer("std", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        levels = zip(self.weights, self.levels(a), self.levels(b), strict=True)
+        return torch.stack([conv2d((x - y).square(), w).mean((2, 3)) for w, x, y in levels]).sum(0).flatten()
+
+    def levels(self, images: Tensor) -> Iterator[Tensor]:
+        """The features of images at every level, of length 1 at every place."""
+        x = (2 * images - 1 - self.mean) / self.std
+        for place, layer in enumerate(self.features[: self.backbone.levels[-1] + 1]):
+            x = layer(x)
+            if place in self.backbone.levels:
+                yield x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
 class Lpips:
-    """Learned perceptual distance (Zhang et al. 2018), version 0.1 on SqueezeNet 1.1; lower is closer.
+    """Learned perceptual distance on one backbone; lower is closer.
 
-    `backbone` is "squeeze", or the one-line reason if the weights are missing (`available` is False).
+    `backbone` is its name in `BACKBONES`, or the one-line reason if the weights are missing (`available` is False).
     """
 
-    def __init__(self, net: _LPIPS | None, backbone: str) -> None:
+    def __init__(self, net: Net | None, backbone: str) -> None:
         self._net = net
         self.backbone = backbone
 
     @classmethod
-    def find(cls, weights_dir: Path | None, *, download: bool = True) -> "Lpips":
-        """Load the backbone from the first place that has it.
+    def find(cls, weights_dir: Path | None, name: str = "squeeze", *, download: bool = True) -> "Lpips":
+        """Load a backbone from the first place that has it.
 
-        In turn: `weights_dir/lpips/squeezenet1_1_features.pth` (the state dict of torchvision's
-        `squeezenet1_1().features`), torchvision's own file in the torch hub cache, and its download into that
-        cache (at most `DOWNLOAD_SECONDS`; not tried without `download` or if GIBENCH_OFFLINE=1).
+        In turn: its file in `weights_dir/lpips/`, torchvision's own file in the torch hub cache, and its download into
+        that cache (not tried without `download` or if GIBENCH_OFFLINE=1).
 
         Raises:
             InputError: a file in one of these places does not hold these weights.
         """
-        given = weights_dir / "lpips" / "squeezenet1_1_features.pth" if weights_dir else None
+        backbone = BACKBONES[name]
+        given = weights_dir / "lpips" / backbone.file if weights_dir else None
         if given and given.is_file():
-            return cls(_load(given), "squeeze")
-        cached = Path(torch.hub.get_dir()) / "checkpoints" / FILE_NAME
+            return cls(_load(given, name), name)
         offline = os.environ.get("GIBENCH_OFFLINE") == "1"
-        if not cached.is_file() and download and not offline:
-            _download(cached)
-        if cached.is_file():
-            return cls(_load(cached), "squeeze")
+        if not backbone.cached.is_file() and download and not offline:
+            _download(backbone)
+        if backbone.cached.is_file():
+            return cls(_load(backbone.cached, name), name)
         places = f"neither at {given} nor" if given else "not"
         why = "they could not be downloaded" if download else "no download is tried"
         why = "GIBENCH_OFFLINE=1 forbids the download" if offline else why
-        return cls(None, f"none: squeezenet1_1 weights are {places} in the torch hub cache, and {why}")
+        return cls(None, f"none: {backbone.model} weights are {places} in the torch hub cache, and {why}")
 
     @property
     def available(self) -> bool:
@@ -63,13 +154,17 @@ class Lpips:
 
     @property
     def features(self) -> nn.Sequential:
-        """The backbone alone: torchvision's `squeezenet1_1().features`; only where it is available."""
+        """The backbone alone, as torchvision has it; only where it is available."""
         assert self._net is not None
-        return _features(self._net)
+        return self._net.features
+
+    def takes(self, images: Tensor) -> bool:
+        """Whether the backbone is available, and images (B, C, H, W) are large enough for it."""
+        return self._net is not None and min(images.shape[-2:]) >= self._net.backbone.min_side
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distance of each pair of [0, 1] images, H and W at least `MIN_SIDE`: (B, C, H, W) twice -> (B,).
+        """Distance of each pair of [0, 1] images that the backbone takes: (B, C, H, W) twice -> (B,).
 
         One channel counts as gray.
 
@@ -78,49 +173,76 @@ class Lpips:
         """
         if self._net is None:
             raise RuntimeError(self.backbone)
-        return self._net.to(a.device)(a, b, normalize=True).flatten()
+        return self._net.to(a.device)(a, b)
 
 
-def _load(path: Path) -> _LPIPS:
-    """LPIPS with the linear layers that torchmetrics ships and every backbone tensor from `path`."""
-    # Building draws random weights; the random numbers of the run must not depend on it.
-    with torch.random.fork_rng(devices=[]):
-        net = _LPIPS(net="squeeze", pnet_rand=True)
+def find_all(names: str, weights_dir: Path) -> dict[str, Lpips]:
+    """The backbones of the option `lpips`, by name.
+
+    Raises:
+        InputError: there is no such backbone, or a file does not hold its weights.
+    """
+    asked = names.split(",")
+    if unknown := set(asked) - BACKBONES.keys():
+        raise InputError(
+            f"lpips has no backbone '{min(unknown)}'; give {', '.join(BACKBONES)}, or several with commas between them."
+        )
+    return {name: Lpips.find(weights_dir, name) for name in BACKBONES if name in asked}
+
+
+@cache
+def available(names: str, weights_dir: Path) -> tuple[str, ...]:
+    """Those of the backbones of the option `lpips` whose weights are there."""
+    return tuple(name for name, lpips in find_all(names, weights_dir).items() if lpips.available)
+
+
+def _load(path: Path, name: str) -> Net:
+    """LPIPS with the weights of the channels that torchmetrics ships, and every tensor of the backbone from `path`."""
+    backbone = BACKBONES[name]
+    with torch.device("meta"):  # no time, memory or random numbers for weights that are replaced
+        features: Any = get_model(backbone.model, weights=None).features
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        _features(net).load_state_dict(
+        tensors = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+        features.load_state_dict(
             {
-                name.removeprefix("features."): tensor
-                for name, tensor in state.items()
-                if not name.startswith("classifier.")
-            }
+                key.removeprefix("features."): tensor.float()
+                for key, tensor in tensors.items()
+                if not key.startswith("classifier.")
+            },
+            assign=True,
         )
     except Exception as error:  # a broken or foreign file fails in many ways
         raise InputError(
-            f"{path} does not hold the weights of torchvision's squeezenet1_1 ({type(error).__name__}): "
+            f"{path} does not hold the weights of torchvision's {backbone.model} ({type(error).__name__}): "
             "replace it, or remove it to look elsewhere"
         ) from error
-    return net
+    channels = _unpickled(Path(torchmetrics_image.__file__).parent / "lpips_models" / f"{name}.pth")
+    return Net(features, [channels[f"lin{level}.model.1.weight"] for level in range(len(channels))], backbone)
 
 
-def _features(net: _LPIPS) -> nn.Sequential:
-    """The layers of LPIPS's SqueezeNet in one sequence, as in torchvision."""
-    return nn.Sequential(*(layer for part in net.net.get_submodule("slices").children() for layer in part.children()))
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of torch; nothing else in it is made."""
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _download(target: Path) -> None:
-    """Try to download torchvision's file to `target`; without a network nothing is written."""
+def _download(backbone: Backbone) -> None:
+    """Try to download torchvision's file to the cache; without a network nothing is written."""
     # In a thread: a socket's time limit covers neither the name look-up nor the several addresses of one name.
-    attempt = Thread(target=_fetch, args=(target,), daemon=True)
+    begun = Event()
+    attempt = Thread(target=_fetch, args=(backbone, begun), daemon=True)
     attempt.start()
-    attempt.join(DOWNLOAD_SECONDS)
+    attempt.join(ANSWER_SECONDS)
+    if begun.is_set():
+        attempt.join(backbone.seconds)
 
 
-def _fetch(target: Path) -> None:
+def _fetch(backbone: Backbone, begun: Event) -> None:
     with suppress(OSError, HTTPException):
-        with urlopen(URL, timeout=DOWNLOAD_SECONDS) as answer:
+        with urlopen(backbone.url, timeout=ANSWER_SECONDS) as answer:
+            begun.set()
             data = answer.read()
-        if sha256(data).hexdigest().startswith(SHA256_PREFIX):
+        if sha256(data).hexdigest().startswith(backbone.digest):
+            target = backbone.cached
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
             partial.write_bytes(data)

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from benchmark.scoring.lpips import MIN_SIDE, Lpips
+from benchmark.scoring.lpips import Lpips
 
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
 FLAT = 2 / 255
@@ -131,7 +131,7 @@ def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
 
 
 @metric(higher_is_better=False, range=(0, math.inf), failure=1)
-def lpips(reconstruction: Tensor, truth: Tensor, *, backbone: Lpips) -> Tensor | None:
+def lpips(reconstruction: Tensor, truth: Tensor, *, squeeze: Lpips) -> Tensor | None:
     """Learned perceptual distance (LPIPS v0.1), of features of SqueezeNet.
 
     (B, C, H, W) twice -> (B,); None if the backbone's weights are missing or the images are too small for it. One
@@ -140,9 +140,19 @@ def lpips(reconstruction: Tensor, truth: Tensor, *, backbone: Lpips) -> Tensor |
     Zhang et al. 2018. There is no greatest value; a failure has 1, more than noise or gray in place of a photograph
     (0.4 to 0.8).
     """
-    if not backbone.available or min(truth.shape[-2:]) < MIN_SIDE:
-        return None
-    return backbone(reconstruction, truth)
+    return squeeze(reconstruction, truth) if squeeze.takes(truth) else None
+
+
+@metric(higher_is_better=False, range=(0, math.inf), failure=1)
+def lpips_alex(reconstruction: Tensor, truth: Tensor, *, alex: Lpips) -> Tensor | None:
+    """LPIPS of features of AlexNet, as the code of GIAS and GIFD computes it; see `lpips`."""
+    return alex(reconstruction, truth) if alex.takes(truth) else None
+
+
+@metric(higher_is_better=False, range=(0, math.inf), failure=1)
+def lpips_vgg(reconstruction: Tensor, truth: Tensor, *, vgg: Lpips) -> Tensor | None:
+    """LPIPS of features of VGG-16, which CI-Net reports, and the code of GIFD beside AlexNet's; see `lpips`."""
+    return vgg(reconstruction, truth) if vgg.takes(truth) else None
 
 
 @metric(higher_is_better=False, range=(0, 1), failure=1)
@@ -194,7 +204,7 @@ def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, 
     i-th score of each metric belong to truth i.
 
     Args:
-        given: what metrics need, such as `backbone` and `gallery`. A metric that needs something else is left out;
+        given: what metrics need, such as `squeeze` and `gallery`. A metric that needs something else is left out;
             one that cannot score such images has None for each.
 
     Raises:

@@ -15,10 +15,13 @@ from victims.errors import InputError
 
 
 def test_the_same_options_mean_the_same_folder_and_others_another():
-    folder = Config().folder(lpips=True)
-    assert Config(devices=2, out=Path("elsewhere"), wandb="off", tasks=9).folder(True).name == folder.name
+    there = ["squeeze", "alex"]
+    folder = Config().folder(there)
+    assert Config(devices=2, out=Path("elsewhere"), wandb="off", tasks=9).folder(there).name == folder.name
+    assert Config(lpips="vgg,squeeze").folder(there).name == Config(lpips="squeeze,vgg").folder(there[::-1]).name
     others = [Config(steps=3), Config(seed=1), Config(set=["tv=1"]), Config(restarts=2), Config(defense="none")]
-    names = {folder.name, Config().folder(False).name, *(other.folder(True).name for other in others)}
+    others.append(Config(lpips="squeeze,alex"))
+    names = {folder.name, Config().folder([]).name, *(other.folder(there).name for other in others)}
     assert len(names) == 2 + len(others)
 
 

@@ -14,7 +14,6 @@ from attacks.base import INNER, Attack
 from benchmark.launch.progress import EVERY
 from benchmark.run import make_trainer, row_maker
 from benchmark.scoring.judge import Judge, reports
-from benchmark.scoring.lpips import Lpips
 from leaderboard.options import row_keys
 from leaderboard.run_folder import RunFolder
 from tests.speed.cells import Cell, Times
@@ -64,12 +63,11 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
     if blocks < 1:
         return None
     module = cell.module((blocks + 1) * BLOCK)
-    lpips = Lpips(None, "none: nothing is scored here")
     beside = Beside(twin)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         nothing = {key: "" for key in row_keys() if key.endswith("_digest")}  # nobody reads these rows
-        rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, lpips, nothing)
-        judge = Judge(RunFolder(Path(folder)), rows, lpips, cell.data)
+        rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, {}, nothing)
+        judge = Judge(RunFolder(Path(folder)), rows, {}, cell.data)
         judge.tasks = [cell.task]
         trainer = make_trainer(cell.config, 1)
         trainer.callbacks = [reports(judge), *trainer.callbacks, beside]

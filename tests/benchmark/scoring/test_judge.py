@@ -83,6 +83,24 @@ def test_rows_say_how_gradients_were_computed(restarts, path, run, tmp_path):
     assert {json.loads(line)["gradient_path"] for line in file.read_text().splitlines()} == {path}
 
 
+def test_a_backbone_of_lpips_that_is_missing_is_named_once_and_has_no_scores(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    options = ("--control=mean_image", "--tasks=1", f"--weights-dir={tmp_path}")
+    assert run(*options) == 0
+    assert run(*options, "--lpips=alex") == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "alexnet" in line]
+    assert said == (
+        f"benchmark: no lpips_alex: alexnet weights are neither at {tmp_path}/lpips/alexnet_features.safetensors "
+        "nor in the torch hub cache, and GIBENCH_OFFLINE=1 forbids the download."
+    )
+    files = sorted(tmp_path.glob("*/rows.jsonl"), key=lambda file: file.stat().st_mtime_ns)
+    squeeze, alex = (json.loads(file.read_text().splitlines()[0]) for file in files)
+    assert {key for key in squeeze if "lpips" in key} == {"lpips", "lpips_backbone"}
+    assert (alex["lpips_alex"], alex["lpips_backbone"]) == (None, "none: not asked for")
+    assert "lpips" not in alex
+    assert squeeze["ssim"] == alex["ssim"]
+
+
 def test_copies_of_a_picture_are_named_once(tmp_path, capsys):
     random = np.random.default_rng(0)
     pictures = {name: Image.fromarray(random.integers(0, 255, (16, 16, 3), dtype=np.uint8)) for name in "abc"}

@@ -1,6 +1,7 @@
 """LPIPS against the package `lpips`, and the places its weights may come from."""
 
 import io
+import shutil
 import threading
 import time
 from hashlib import sha256
@@ -10,15 +11,17 @@ from urllib.error import URLError
 import lpips as oracle_package
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import squeezenet1_1
+from torchvision.models import get_model, squeezenet1_1
 
 from benchmark.scoring import lpips as lpips_backbone
-from benchmark.scoring.lpips import FILE_NAME, MIN_SIDE, Lpips
+from benchmark.scoring.lpips import BACKBONES, Lpips, available, find_all
 from benchmark.scoring.metrics import score
 from victims.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+MIN_SIDE = BACKBONES["squeeze"].min_side
 
 
 def random_images(count: int, side: int, seed: int) -> Tensor:
@@ -46,11 +49,77 @@ def cached_file(monkeypatch, tmp_path) -> Path:
     """The place of torchvision's file in an empty torch hub cache."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("GIBENCH_OFFLINE", raising=False)
-    return tmp_path / "home" / "hub" / "checkpoints" / FILE_NAME
+    return tmp_path / "home" / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+
+
+@pytest.fixture(scope="module")
+def weights_dir(tmp_path_factory) -> Path:
+    """All backbones with random weights, as the shared files have them: prefixed safetensors, VGG in half precision."""
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "lpips").mkdir()
+    for backbone in BACKBONES.values():
+        generator = torch.Generator().manual_seed(0)
+        with torch.device("meta"):
+            shapes = {name: tensor.shape for name, tensor in get_model(backbone.model).features.state_dict().items()}
+        scales = {name: max(1, shape[1:].numel()) ** -0.5 for name, shape in shapes.items()}
+        state = {name: torch.randn(shape, generator=generator) * scales[name] for name, shape in shapes.items()}
+        if backbone.file.endswith(".pth"):
+            torch.save(state, folder / "lpips" / backbone.file)
+        else:
+            dtype = torch.float16 if "fp16" in backbone.file else torch.float32
+            save_file({f"features.{name}": t.to(dtype) for name, t in state.items()}, folder / "lpips" / backbone.file)
+    return folder
 
 
 def answer_with(monkeypatch, payload: bytes) -> None:
     monkeypatch.setattr(lpips_backbone, "urlopen", lambda url, timeout: io.BytesIO(payload))
+
+
+def conv(x: Tensor, state: dict[str, Tensor], name: str, **options: int) -> Tensor:
+    return nn.functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **options).relu()
+
+
+def features_of_alexnet(x: Tensor, state: dict[str, Tensor]) -> list[Tensor]:
+    """The outputs of its five convolutions (Krizhevsky 2014), with a 3x3 pooling after the first and the second."""
+    levels = [conv(x, state, "0", stride=4, padding=2)]
+    levels.append(conv(nn.functional.max_pool2d(levels[-1], 3, 2), state, "3", padding=2))
+    levels.append(conv(nn.functional.max_pool2d(levels[-1], 3, 2), state, "6", padding=1))
+    levels.append(conv(levels[-1], state, "8", padding=1))
+    return [*levels, conv(levels[-1], state, "10", padding=1)]
+
+
+def features_of_vgg(x: Tensor, state: dict[str, Tensor]) -> list[Tensor]:
+    """The output of the last convolution of every block of VGG-16, between which the size is halved."""
+    levels, place = [], 0
+    for convolutions in (2, 2, 3, 3, 3):
+        x = nn.functional.max_pool2d(x, 2) if levels else x
+        for _ in range(convolutions):
+            x = conv(x, state, str(place), padding=1)
+            place += 2
+        levels.append(x)
+        place += 1
+    return levels
+
+
+@pytest.mark.parametrize(("name", "features"), [("alex", features_of_alexnet), ("vgg", features_of_vgg)])
+@pytest.mark.parametrize("side", ["least", 48])
+def test_lpips_is_that_of_the_paper(name, features, side, weights_dir):
+    """Equation 1 of Zhang et al. 2018, with the weights of the channels that the package of its authors ships."""
+    lpips, side = Lpips.find(weights_dir, name), BACKBONES[name].min_side if side == "least" else side
+    a, b = random_images(3, side, seed=1), random_images(3, side, seed=2)
+    stored = load_file(weights_dir / "lpips" / BACKBONES[name].file)
+    state = {key.removeprefix("features."): tensor.float() for key, tensor in stored.items()}
+    channels = torch.load(Path(oracle_package.__file__).parent / "weights" / "v0.1" / f"{name}.pth", map_location="cpu")
+    expected = torch.zeros(3)
+    shift, scale = (torch.tensor(v)[:, None, None] for v in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]))
+    ours, theirs = (features(((2 * x - 1) - shift) / scale, state) for x in (a, b))
+    for level, (x, y) in enumerate(zip(ours, theirs, strict=True)):
+        w = channels[f"lin{level}.model.1.weight"].flatten()
+        unit_x, unit_y = (nn.functional.normalize(features, dim=1) for features in (x, y))
+        expected += torch.einsum("bchw,c->bhw", (unit_x - unit_y) ** 2, w).mean((1, 2))
+    assert lpips.backbone == name
+    assert torch.allclose(lpips(a, b), expected, rtol=1e-4, atol=0)
+    assert lpips(a, a).tolist() == [0, 0, 0]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
@@ -69,10 +138,13 @@ def test_lpips_is_that_of_the_package(classifier, features_file, side):
 
 @pytest.mark.shared
 @pytest.mark.skipif(not (SHARED / "weights" / "lpips").is_dir(), reason="needs ../shared/weights/lpips")
-def test_lpips_has_the_documented_values():
+@pytest.mark.parametrize(
+    ("name", "values"), {"squeeze": [0.1024, 0.0938], "alex": [0.1312, 0.1420], "vgg": [0.3582, 0.3457]}.items()
+)
+def test_lpips_has_the_documented_values(name, values):
     generator = torch.Generator().manual_seed(42)
     a, b = (torch.rand(2, 3, 100, 100, generator=generator) for _ in range(2))
-    assert Lpips.find(SHARED / "weights")(a, b).tolist() == pytest.approx([0.1024, 0.0938], abs=5e-5)
+    assert Lpips.find(SHARED / "weights", name)(a, b).tolist() == pytest.approx(values, abs=5e-5)
 
 
 def test_a_gray_image_is_an_image_of_three_equal_channels(features_file):
@@ -85,7 +157,7 @@ def test_score_takes_lpips_after_the_matching(features_file):
     lpips = Lpips.find(features_file.parents[1])
     truth = random_images(3, 32, seed=1)
     reconstruction = 0.8 * truth
-    _, scores = score(reconstruction[[1, 2, 0]], truth, backbone=lpips)
+    _, scores = score(reconstruction[[1, 2, 0]], truth, squeeze=lpips)
     assert scores["lpips"] == lpips(reconstruction, truth).tolist()
     assert min(scores["lpips"]) > 0
 
@@ -93,18 +165,50 @@ def test_score_takes_lpips_after_the_matching(features_file):
 def test_scores_are_full_precision_within_autocast(features_file):
     lpips = Lpips.find(features_file.parents[1])
     truth, reconstruction = random_images(2, 32, seed=1), random_images(2, 32, seed=2)
-    _, expected = score(reconstruction, truth, backbone=lpips)
+    _, expected = score(reconstruction, truth, squeeze=lpips)
     with torch.autocast("cpu", torch.bfloat16):
-        _, scores = score(reconstruction, truth, backbone=lpips)
+        _, scores = score(reconstruction, truth, squeeze=lpips)
     assert scores == expected
 
 
-def test_images_below_the_smallest_side_have_no_lpips(features_file):
-    lpips = Lpips.find(features_file.parents[1])
-    small = random_images(2, MIN_SIDE - 1, seed=1)
-    assert score(small, small, backbone=lpips)[1]["lpips"] == [None, None]
+@pytest.mark.parametrize(("name", "metric"), {"squeeze": "lpips", "alex": "lpips_alex", "vgg": "lpips_vgg"}.items())
+def test_images_below_the_smallest_side_have_no_lpips(name, metric, weights_dir):
+    lpips = Lpips.find(weights_dir, name)
+    least, small = (random_images(2, side, seed=1) for side in (BACKBONES[name].min_side, BACKBONES[name].min_side - 1))
+    assert score(least, least, **{name: lpips})[1][metric] == [0, 0]
+    assert score(small, small, **{name: lpips})[1][metric] == [None, None]
     with pytest.raises(RuntimeError):  # the network really does not take them
         lpips(small, small)
+
+
+def test_more_backbones_change_no_other_score(weights_dir):
+    truth, reconstruction = random_images(2, 32, seed=1), random_images(2, 32, seed=2)
+    all_of_them = find_all("vgg,squeeze,alex", weights_dir)
+    assert list(all_of_them) == ["squeeze", "alex", "vgg"]
+    alone = score(reconstruction, truth, **find_all("squeeze", weights_dir))[1]
+    scores = score(reconstruction, truth, **all_of_them)[1]
+    assert {name: scores[name] for name in alone} == alone
+    assert scores.keys() - alone.keys() == {"lpips_alex", "lpips_vgg"}
+    assert len({scores[name][0] for name in ("lpips", "lpips_alex", "lpips_vgg")}) == 3
+
+
+def test_a_backbone_without_weights_is_not_available(weights_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "lpips").mkdir()
+    shutil.copy(weights_dir / "lpips" / BACKBONES["alex"].file, tmp_path / "lpips")
+    assert available("squeeze,alex,vgg", tmp_path) == ("alex",)
+    image = random_images(1, 32, seed=1)
+    scores = score(image, image, **find_all("alex,vgg", tmp_path))[1]
+    assert (scores["lpips_alex"], scores["lpips_vgg"]) == ([0], [None])
+    assert "lpips" not in scores
+
+
+@pytest.mark.parametrize("names", ["vgg16", "squeeze,", "alex,resnet"])
+def test_a_backbone_that_there_is_not_is_one_clear_line(names, tmp_path):
+    with pytest.raises(
+        InputError, match=r"lpips has no backbone '.*'; give squeeze, alex, vgg, or several with commas"
+    ):
+        find_all(names, tmp_path)
 
 
 def test_loading_does_not_change_the_random_numbers(features_file):
@@ -128,7 +232,8 @@ def test_the_download_goes_to_the_hub_cache(classifier, cached_file, monkeypatch
     torch.save(classifier.state_dict(), buffer)
     payload = buffer.getvalue()
     answer_with(monkeypatch, payload)
-    monkeypatch.setattr(lpips_backbone, "SHA256_PREFIX", sha256(payload).hexdigest()[:8])
+    digest = property(lambda backbone: sha256(payload).hexdigest()[:8])
+    monkeypatch.setattr(lpips_backbone.Backbone, "digest", digest)
     assert Lpips.find(None).available
     assert cached_file.read_bytes() == payload
     assert list(cached_file.parent.iterdir()) == [cached_file]
@@ -157,7 +262,7 @@ def test_without_a_network_the_reason_is_in_the_backbones_name(cached_file, monk
 def test_a_network_that_never_answers_does_not_hang(cached_file, monkeypatch):
     answered = threading.Event()
     monkeypatch.setattr(lpips_backbone, "urlopen", lambda url, timeout: answered.wait(60) and io.BytesIO())
-    monkeypatch.setattr(lpips_backbone, "DOWNLOAD_SECONDS", 0.1)
+    monkeypatch.setattr(lpips_backbone, "ANSWER_SECONDS", 0.1)
     start = time.monotonic()
     assert not Lpips.find(None).available
     assert time.monotonic() - start < 30
@@ -174,7 +279,7 @@ def test_offline_does_not_try(cached_file, monkeypatch):
     )
     assert tried == []
     image = random_images(1, 32, seed=1)
-    assert score(image, image, backbone=lpips)[1]["lpips"] == [None]
+    assert score(image, image, squeeze=lpips)[1]["lpips"] == [None]
     with pytest.raises(RuntimeError, match="forbids the download"):
         lpips(image, image)
 

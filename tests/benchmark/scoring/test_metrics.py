@@ -11,7 +11,7 @@ from scipy.ndimage import correlate
 from torch import Tensor
 
 from benchmark.scoring import metrics
-from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.lpips import BACKBONES, Lpips
 from benchmark.scoring.metrics import (
     METRICS,
     PSNR_CAP,
@@ -29,6 +29,21 @@ from benchmark.scoring.metrics import (
 )
 
 NO_LPIPS = Lpips(None, "none: not under test")
+
+
+class Backbone(Lpips):
+    """In place of one that needs weights."""
+
+    def __init__(self):
+        super().__init__(None, "stand-in")
+
+    def takes(self, images):
+        return True
+
+    def __call__(self, a, b):
+        return (a - b).abs().mean((1, 2, 3))
+
+
 CYCLE = torch.tensor([1, 2, 0])  # not its own inverse, so the wrong direction cannot pass
 
 
@@ -303,7 +318,7 @@ def test_a_metric_without_what_it_needs_is_left_out_and_one_that_cannot_score_ha
     images = flat(0.1, 0.2)
     assert list(score(images, images)[1]) == ["psnr", "ssim", "fsim", "mse"]
     gallery = Gallery((images * 255).round().byte(), torch.arange(2))
-    _, scores = score(images, images, backbone=NO_LPIPS, gallery=gallery)
+    _, scores = score(images, images, squeeze=NO_LPIPS, gallery=gallery)
     assert list(scores) == ["psnr", "ssim", "fsim", "lpips", "mse", "iip"]
     assert scores["lpips"] == [None, None]
     assert scores["iip"] == [1, 1]
@@ -334,8 +349,7 @@ def test_every_metric_stays_in_its_range_and_points_in_its_direction(name, truth
     truth = {"random": random_images(3), "black": torch.zeros(3, 3, 32, 32), "white": torch.ones(3, 3, 32, 32)}[truth]
     low, high = METRICS[name].range
     gallery = Gallery(torch.cat([(truth * 255).round().byte(), gallery_of(9, 32)]), torch.arange(3))
-    given = {"backbone": lambda a, b: (a - b).abs().mean((1, 2, 3)), "gallery": gallery}
-    given["backbone"].available = True
+    given = {backbone: Backbone() for backbone in BACKBONES} | {"gallery": gallery}
     found = [score(x, truth, **given)[1][name] for x in (truth, noisy(truth), random_images(3, seed=7), 1 - truth)]
     assert all(low - 1e-6 <= value <= high + 1e-6 for values in found for value in values)
     best = np.array(found[0]) if METRICS[name].higher_is_better else -np.array(found[0])
