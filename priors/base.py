@@ -126,6 +126,22 @@ def decode_each(prior: Prior, w: Mapping[str, Tensor], state: State) -> Tensor:
 
 
 def shrink(images: Tensor, side: int) -> Tensor:
-    """Area-resize images (R, B, C, H, W) whose side is a whole multiple of `side`, as GGL and GIFD do."""
-    factor = images.shape[-1] // side
-    return images if factor == 1 else avg_pool2d(images.flatten(0, 1), factor).unflatten(0, images.shape[:2])
+    """Area-resize images (R, B, C, H, W) to `side`, at most their own, as GGL and GIFD do.
+
+    Equal to torch's `interpolate(mode="area")`, whose gradient on CUDA is not deterministic unless the side is a whole
+    multiple.
+    """
+    large = images.shape[-1]
+    if large == side:
+        return images
+    if large % side == 0:
+        return avg_pool2d(images.flatten(0, 1), large // side).unflatten(0, images.shape[:2])
+    weights = area_weights(large, side, images)
+    return weights @ images @ weights.T
+
+
+def area_weights(large: int, small: int, like: Tensor) -> Tensor:
+    """(small, large): each of `small` pixels is the mean of those of `large` that it overlaps."""
+    i, j = torch.arange(small, device=like.device)[:, None], torch.arange(large, device=like.device)
+    overlap = ((j + 1) * small > i * large) & (j * small < (i + 1) * large)
+    return overlap.to(like) / overlap.sum(1, keepdim=True)

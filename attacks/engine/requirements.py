@@ -105,10 +105,10 @@ def refuse_unknown_scale(distance: Distance, update: Gradient, match: Match) -> 
 
 
 def check_prior(prior: Prior, observation: Observation) -> None:
-    """Refuse a prior whose image size is not a multiple of the task's, or that has other classes."""
+    """Refuse a prior whose images are smaller than the task's or have other channels, or that has other classes."""
     (channels, side, _), wanted = prior.image_shape, observation.image_shape
-    if channels != wanted[0] or wanted[1] != wanted[2] or side % wanted[1]:
-        cure = "choose another --size" if channels == wanted[0] else f"run with --channels {channels}"
+    if channels != wanted[0] or wanted[1] != wanted[2] or side < wanted[1]:
+        cure = f"choose --size {side} or less" if channels == wanted[0] else f"run with --channels {channels}"
         raise InputError(
             f"the prior makes {prior.image_shape} images, the task has {wanted}; {cure}, or choose another --prior."
         )

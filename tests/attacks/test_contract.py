@@ -227,7 +227,7 @@ def test_refuses_an_observation_that_does_not_fit(method, make, capture):
         with pytest.raises(InputError, match="prior"):
             method()
         with pytest.raises(InputError, match="image"):
-            make(method).begin([capture(size=24).observation])  # the prior's 32 is no multiple of it
+            make(method).begin([capture(size=40).observation])  # the prior makes 32 px
     if method.analytic:
         with pytest.raises(InputError, match="steps"):
             method(steps=STEPS)
@@ -242,6 +242,13 @@ def test_refuses_an_observation_that_does_not_fit(method, make, capture):
         told = replace(observation.knowledge, statistics={"bn1": torch.zeros(2, 8)})
         with pytest.raises(InputError, match="batch-norm"):
             make(method).begin([replace(observation, knowledge=told)])
+
+
+@pytest.mark.parametrize("method", [m for m in ATTACKS.values() if "prior" in m.needs], ids=lambda method: method.name)
+def test_a_generator_of_larger_images_is_searched_at_any_size(method, make, capture):
+    result = make(method).run([capture(size=24).observation])  # the prior makes 32 px
+    assert result.images.shape == (1, method.made_for.get("batch", 3), 3, 24, 24)
+    assert result.cost.isfinite().all()
 
 
 @every_attack

@@ -258,7 +258,7 @@ BAD = {
     "--batch=0": "batch is 0",
     "--batch=97": "96 images",
     "--size=7": "pixels wide",
-    "--size=24 --attack=gias": "prior makes .* choose another --size, or choose another --prior",
+    "--size=40 --attack=gias": "prior makes .* choose --size 32 or less, or choose another --prior",
     "--split=validation": "no split",
     "--labels=none": "labels",
     "--labels=arl": "did you mean 'alr'",

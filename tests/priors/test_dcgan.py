@@ -6,7 +6,7 @@ from copy import deepcopy
 import pytest
 import torch
 from scipy.stats import kstest
-from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, relu
+from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, interpolate, relu
 
 from priors.base import decode, decode_each, shrink
 from priors.dcgan import DCGAN, Discriminator
@@ -241,6 +241,17 @@ def test_shrinking_is_the_mean_over_areas(side):
     small, part = shrink(images, side), 32 // side
     assert small.shape == (R, B, 3, side, side)
     torch.testing.assert_close(small[1, 2, 0, 3, 5], images[1, 2, 0, 3 * part : 4 * part, 5 * part : 6 * part].mean())
+
+
+@pytest.mark.parametrize(("large", "side"), [(32, 28), (32, 20), (12, 7), (9, 5), (8, 1)])
+def test_shrinking_to_any_size_is_torchs_area_interpolation(large, side):
+    images = torch.rand(R, B, 3, large, large, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images.requires_grad_()
+    ours, torchs = shrink(images, side), interpolate(images.flatten(0, 1), size=(side, side), mode="area")
+    torch.testing.assert_close(ours.flatten(0, 1), torchs)
+    gradients = (torch.autograd.grad(small.pow(3).sum(), images)[0] for small in (ours, torchs))
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradgradcheck(lambda x: shrink(x, side).pow(3), images[:1, :1, :1])
 
 
 # The discriminator.
