@@ -179,10 +179,13 @@ class Attack(LightningModule):
         """One tensor per task, (...) each -> the tensor of its task for every instance, (R, ...)."""
         return torch.stack(list(tensors)).repeat_interleave(self.session.restarts, 0)
 
+    def normal(self, shape: Sequence[int], *salt: object) -> Tensor:
+        """Standard normal numbers, (R, *shape)."""
+        return self.draw(lambda generator: torch.randn(*shape, generator=generator), *salt)
+
     def noise(self) -> Tensor:
         """Standard normal images, (R, B, C, H, W)."""
-        shape = (self.batch_size, *self.observations[0].image_shape)
-        return self.draw(lambda generator: torch.randn(shape, generator=generator))
+        return self.normal((self.batch_size, *self.observations[0].image_shape))
 
     def latents(self) -> dict[str, Tensor]:
         """The prior's input, drawn from its own distribution, (R, B, ...) each; with the labels y if it takes them."""

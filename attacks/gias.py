@@ -10,18 +10,34 @@ from typing import Literal, Unpack
 from torch import Tensor
 
 from attacks.base import Attack, Common
+from attacks.engine.distances import chosen_tensors, cosine, tensor_choice
 from attacks.engine.preset import Preset
 from attacks.engine.regularizers import squared_variation, total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import State, decode, decode_each
+from victims.victim import Gradient
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}
 
 Penalty = Callable[[Variables, Tensor], Tensor]
+Noise = Literal["fixed", "redrawn"]
+"""The noise of a generator that has its own, such as StyleGAN2: drawn once, or again for every step."""
 
 
-def latent_search(attack: Attack, eta_z: float, penalty: Penalty, keep: Literal["each", "best"] = "each") -> Stage:
+def redraw(attack: Attack, state: State, stage: str) -> Callable[[Variables, int], None]:
+    """A stage's `project`: new noise of the generator for the next step, in place in `state`."""
+
+    def project(v: Variables, step: int) -> None:
+        for name in attack.prior.noises:
+            state[name].copy_(attack.normal(state[name].shape[1:], stage, step, name))
+
+    return project
+
+
+def latent_search(
+    attack: Attack, eta_z: float, penalty: Penalty, *, redrawn: bool, keep: Literal["each", "best"] = "each"
+) -> Stage:
     """min over z_1..z_B of c(G_w(z_1), ..., G_w(z_B)), from latents drawn from the prior."""
     state, prior = attack.latents(), attack.prior
     z, fixed = split(state, prior.latents)
@@ -33,11 +49,12 @@ def latent_search(attack: Attack, eta_z: float, penalty: Penalty, keep: Literal[
         lr=eta_z,
         schedule=multistep,
         penalty=penalty,
+        project=redraw(attack, fixed, "z") if redrawn else None,
         keep=keep,
     )
 
 
-def parameter_search(attack: Attack, state: State, eta_w: float, penalty: Penalty) -> Stage:
+def parameter_search(attack: Attack, state: State, eta_w: float, penalty: Penalty, *, redrawn: bool) -> Stage:
     """min over w_1..w_B of c(G_{w_1}(z_1), ..., G_{w_B}(z_B)), every w_j from the prior's own parameters.
 
     Args:
@@ -53,6 +70,7 @@ def parameter_search(attack: Attack, state: State, eta_w: float, penalty: Penalt
         lr=eta_w,
         schedule=multistep,
         penalty=penalty,
+        project=redraw(attack, state, "w") if redrawn else None,
     )
 
 
@@ -63,18 +81,36 @@ class GIz(Attack):
         steps_z: steps on the latents.
         eta_z: their learning rate.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
+        noise: the generator's own noise, fixed or redrawn in every step.
     """
 
     name = "gi_z"
     needs = frozenset({"labels", "prior"})
-    presets = {"code": Preset("the authors' code", steps_z=1_000, tv=1e-6, restarts=3)}
+    presets = {
+        "code": Preset(
+            "the authors' code",
+            assumed="steps_z, which are those of GIAS there at 128 px",
+            steps_z=1_000,
+            tv=1e-6,
+            noise="redrawn",
+            restarts=3,
+        )
+    }
 
-    def __init__(self, *, steps_z: int = 600, eta_z: float = 3e-2, tv: float = 1e-4, **common: Unpack[Common]) -> None:
+    def __init__(
+        self,
+        *,
+        steps_z: int = 600,
+        eta_z: float = 3e-2,
+        tv: float = 1e-4,
+        noise: Noise = "fixed",
+        **common: Unpack[Common],
+    ) -> None:
         super().__init__({"z": steps_z}, **common)
-        self.eta_z, self.tv = eta_z, tv
+        self.eta_z, self.tv, self.redrawn = eta_z, tv, noise == "redrawn"
 
     def search(self) -> Search:
-        yield latent_search(self, self.eta_z, lambda v, x: self.tv * total_variation(x))
+        yield latent_search(self, self.eta_z, lambda v, x: self.tv * total_variation(x), redrawn=self.redrawn)
 
 
 class GIw(Attack):
@@ -86,18 +122,30 @@ class GIw(Attack):
         steps_w: steps on the parameters.
         eta_w: their learning rate.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
+        noise: the generator's own noise, fixed or redrawn in every step.
     """
 
     name = "gi_w"
     needs = frozenset({"labels", "prior"})
-    presets = {"code": Preset("the authors' code", steps_w=6_000, tv=1e-6, restarts=3)}
+    presets = {
+        "code": Preset("the authors' code", assumed="steps_w", steps_w=6_000, tv=1e-6, noise="redrawn", restarts=3)
+    }
 
-    def __init__(self, *, steps_w: int = 600, eta_w: float = 1e-3, tv: float = 1e-4, **common: Unpack[Common]) -> None:
+    def __init__(
+        self,
+        *,
+        steps_w: int = 600,
+        eta_w: float = 1e-3,
+        tv: float = 1e-4,
+        noise: Noise = "fixed",
+        **common: Unpack[Common],
+    ) -> None:
         super().__init__({"w": steps_w}, **common)
-        self.eta_w, self.tv = eta_w, tv
+        self.eta_w, self.tv, self.redrawn = eta_w, tv, noise == "redrawn"
 
     def search(self) -> Search:
-        yield parameter_search(self, self.latents(), self.eta_w, lambda v, x: self.tv * total_variation(x))
+        state = self.latents()
+        yield parameter_search(self, state, self.eta_w, lambda v, x: self.tv * total_variation(x), redrawn=self.redrawn)
 
 
 class GIzx(Attack):
@@ -108,11 +156,22 @@ class GIzx(Attack):
         eta_z, eta_x: their learning rates; that of the pixels is `assumed`, the source has none.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
         signed: give only the sign of the pixels' gradient to Adam; GIAS's code does not.
+        noise: the generator's own noise, fixed or redrawn in every step on the latents.
     """
 
     name = "gi_zx"
     needs = frozenset({"labels", "prior"})
-    presets = {"code": Preset("the authors' code", assumed="eta_x", steps_z=500, steps_x=5_000, tv=1e-6, restarts=3)}
+    presets = {
+        "code": Preset(
+            "the authors' code, which has no pixels after latents: as GIAS there at 32 px",
+            assumed="steps_x, eta_x",
+            steps_z=500,
+            steps_x=5_000,
+            tv=1e-6,
+            noise="redrawn",
+            restarts=3,
+        )
+    }
 
     def __init__(
         self,
@@ -123,13 +182,14 @@ class GIzx(Attack):
         eta_x: float = 3e-2,
         tv: float = 1e-4,
         signed: bool = False,
+        noise: Noise = "fixed",
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z, "x": steps_x}, **common)
-        self.eta_z, self.eta_x, self.tv, self.signed = eta_z, eta_x, tv, signed
+        self.eta_z, self.eta_x, self.tv, self.signed, self.redrawn = eta_z, eta_x, tv, signed, noise == "redrawn"
 
     def search(self) -> Search:
-        state = yield latent_search(self, self.eta_z, self.penalty)
+        state = yield latent_search(self, self.eta_z, self.penalty, redrawn=self.redrawn)
         yield Stage(
             name="x",
             variables={"x": self.images(decode(self.prior, state))},
@@ -148,18 +208,21 @@ class GIzx(Attack):
 class GIAS(Attack):
     """Latents first, then a copy of the generator's parameters for every image (GI-z/w).
 
-    Paper and code disagree in three places, so there are two presets. Restarts: the paper keeps four starts to the end,
-    the code starts every parameter search from the best latents of three; with a generator that has no noise of its own
-    these searches would be identical, so only one continues. Steps: the paper states 1500 on the latents and none for
-    the parameters (the code's ratio is assumed), the code 500 and 5000 at 32 px. Variation: the paper sums squares with
-    weight 1e-4, the code takes mean absolute values with 1e-6.
+    Paper and code disagree, so there is a preset for each. Restarts: the paper keeps four starts to the end, the code
+    starts every parameter search from the best latents of three. Steps: the paper states 1500 on the latents and none
+    for the parameters, the code 500 and 5000 at 32 px. Variation: the paper writes a sum of squares (eq. 4), with
+    weight 1e-4; its code has mean absolute differences alone. The sum grows with the image, so that at 64 px it is far
+    above the cost: `paper` therefore has the code's, and `paper-literal` the equation.
 
     Args:
         steps_z, steps_w: steps of the two stages.
         eta_z, eta_w: their learning rates.
         tv: weight of the variation.
         variation: mean_abs or sum_squares of neighbor differences on the normalized image.
-        alpha_bn: weight of the distance to the batch-norm statistics that the observation declares (--bn), as gi's.
+        alpha_bn: weight of the distance to the batch-norm statistics that the observation declares (--bn); all layers
+            count alike, as in the paper.
+        tensors: which tensors are in the cost, as ig's.
+        noise: the generator's own noise, fixed or redrawn in every step.
         keep: after the latents `each` restart continues, or only the `best`.
     """
 
@@ -168,15 +231,64 @@ class GIAS(Attack):
     uses = frozenset({"bn"})
     presets = {
         "paper": Preset(
-            "the paper, section 5 and figure 1",
-            assumed="steps_w, in the ratio to steps_z of the code",
+            "the paper, section 5, figure 1 and appendix G",
+            assumed="the variation is that of the code; steps_w, in the ratio to steps_z of the code; alpha_bn",
+            steps_z=1_500,
+            steps_w=15_000,
+            tv=1e-4,
+            restarts=4,
+        ),
+        "paper-literal": Preset(
+            "as `paper`, but the variation as eq. 4 writes it",
+            assumed="steps_w, in the ratio to steps_z of the code; alpha_bn",
             steps_z=1_500,
             steps_w=15_000,
             tv=1e-4,
             variation="sum_squares",
             restarts=4,
         ),
-        "code": Preset("the authors' code at 32 px", steps_z=500, steps_w=5_000, tv=1e-6, keep="best", restarts=3),
+        "code": Preset(
+            "the authors' code at 32 px",
+            assumed="one parameter search for three, which differ in the noise alone; "
+            "the batch-norm term, which its scripts leave out, as in the paper",
+            steps_z=500,
+            steps_w=5_000,
+            tv=1e-6,
+            noise="redrawn",
+            keep="best",
+            restarts=3,
+        ),
+        "code-128": Preset(
+            "the authors' code at 128 px",
+            assumed="as `code`",
+            steps_z=1_000,
+            steps_w=8_000,
+            tv=1e-6,
+            tensors="top50",
+            noise="redrawn",
+            keep="best",
+            restarts=3,
+        ),
+        "gifd": Preset(
+            "GIFD's authors' code, BigGAN",
+            assumed="one parameter search for four equal ones",
+            steps_z=1_000,
+            steps_w=8_000,
+            eta_w=1e-5,
+            tv=1e-4,
+            keep="best",
+            restarts=4,
+        ),
+        "gifd-stylegan2": Preset(
+            "GIFD's authors' code, StyleGAN2",
+            assumed="one parameter search for four equal ones; noise of its own for each start",
+            steps_z=1_000,
+            steps_w=8_000,
+            eta_w=1e-3,
+            tv=1e-4,
+            keep="best",
+            restarts=4,
+        ),
     }
 
     def __init__(
@@ -189,16 +301,26 @@ class GIAS(Attack):
         tv: float = 1e-4,
         variation: Literal["mean_abs", "sum_squares"] = "mean_abs",
         alpha_bn: float = 0.1,
+        tensors: str = "all",
+        noise: Noise = "fixed",
         keep: Literal["each", "best"] = "each",
         **common: Unpack[Common],
     ) -> None:
+        """
+        Raises:
+            InputError: `tensors` is no choice of tensors.
+        """
         super().__init__({"z": steps_z, "w": steps_w}, **common)
-        self.eta_z, self.eta_w, self.tv, self.alpha_bn, self.keep = eta_z, eta_w, tv, alpha_bn, keep
-        self.variation = VARIATION[variation]
+        tensor_choice(tensors)  # refuses a wrong text here, not at the first step
+        self.eta_z, self.eta_w, self.tv, self.alpha_bn = eta_z, eta_w, tv, alpha_bn
+        self.variation, self.tensors, self.redrawn, self.keep = VARIATION[variation], tensors, noise == "redrawn", keep
+
+    def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
+        return cosine(dummy, received, chosen_tensors(received, self.tensors))
 
     def search(self) -> Search:
-        state = yield latent_search(self, self.eta_z, self.penalty, self.keep)
-        yield parameter_search(self, state, self.eta_w, self.penalty)
+        state = yield latent_search(self, self.eta_z, self.penalty, redrawn=self.redrawn, keep=self.keep)
+        yield parameter_search(self, state, self.eta_w, self.penalty, redrawn=self.redrawn)
 
     def penalty(self, v: Variables, x: Tensor) -> Tensor:
         return self.tv * self.variation(x) + self.alpha_bn * self.bn(v, x)

@@ -32,6 +32,8 @@ class Prior(nn.Module, ABC):
     are read from the file without importing it, so `published` is a literal.
 
     Attributes:
+        latents: names of the inputs that are searched.
+        noises: names of the inputs that are standard normal noise of the generator's own, if it has any.
         published: weights that others have published, by name: the fields of `priors.names.Published`.
         follows_size: whether it takes the size of the task's images if no size is given.
         image_shape: (C, H, W) of one image.
@@ -42,6 +44,7 @@ class Prior(nn.Module, ABC):
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     follows_size: ClassVar[bool] = False
     latents: tuple[str, ...] = ("z",)
+    noises: tuple[str, ...] = ()
     image_shape: tuple[int, int, int]
     classes: int | None = None
     trained_on: str = "untrained"

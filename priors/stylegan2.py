@@ -199,6 +199,7 @@ class StyleGAN2(Prior):
             raise InputError(f"StyleGAN2 makes images of {', '.join(map(str, SIZES))} px, not {size}.")
         self.image_shape, self.style_dim, self.start = (3, size, size), style_dim, start
         last = size.bit_length() - 3
+        self.noises = tuple(f"noise{i}" for i in range(convolutions(last).stop))
         channels = [min(width, int(16_384 * channel_multiplier) >> (k + 2)) for k in range(last + 1)]
         self.const = nn.Parameter(torch.randn(1, channels[0], 4, 4))
         self.blocks = nn.ModuleList(

@@ -178,7 +178,7 @@ def tensor_choice(text: str) -> tuple[str, int]:
     return (found[2], int(found[3])) if found[2] else ("all", 0)
 
 
-def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor]:
+def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor] | None:
     """Weight 1 for each of the L tensors that is chosen, 0 for the others, as in Inverting Gradients' code.
 
     Args:
@@ -186,12 +186,14 @@ def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor]:
         tensors: see `tensor_choice`; K beyond L means all.
 
     Returns:
-        (R,) per tensor.
+        (R,) per tensor; None, with which a distance is faster, if `tensors` is `all`.
 
     Raises:
         InputError: `tensors` is none of these.
     """
     where, K = tensor_choice(tensors)
+    if where == "all":
+        return None
     if is_extreme(received):
         received = divided(received, target_of(received).scale)
     norms = torch.stack([g.flatten(1).norm(dim=1) for g in received.values()], 1)  # (R, L)
@@ -200,5 +202,5 @@ def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor]:
     if where == "top":
         chosen = torch.zeros_like(i).scatter(1, norms.topk(min(K, L), dim=1).indices, 1)
     else:
-        chosen = {"all": i >= 0, "first": i < K, "last": i >= L - K}[where].to(norms)
+        chosen = (i < K if where == "first" else i >= L - K).to(norms)
     return dict(zip(received, chosen.unbind(1), strict=True))

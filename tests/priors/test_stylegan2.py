@@ -308,6 +308,11 @@ def test_the_chain_can_be_split_at_any_block(prior, state, k):
     torch.testing.assert_close(decode(prior, half, k), decode(prior, state))
 
 
+def test_latents_and_noises_are_all_inputs(prior, state):
+    assert {*prior.latents, *prior.noises} == state.keys()
+    assert len(prior.noises) == len(state) - 1 == 7  # at 4, 8, 8, 16, 16, 32 and 32 px
+
+
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_features_are_what_the_image_still_depends_on(prior, state, k):
     half = {name: tensor.clone().requires_grad_() for name, tensor in advance(prior, state, 0, k).items()}

@@ -7,9 +7,10 @@ from attacks.ci_net import CINet
 from attacks.engine import compiled
 from attacks.engine.compiled import REPAID, Compiler
 from attacks.ggl import GGL
-from attacks.gias import GIAS
+from attacks.gias import GIAS, GIz
 from attacks.ig import IG
 from priors.dcgan import DCGAN
+from priors.stylegan2 import StyleGAN2
 from victims.errors import Notice
 from victims.victim import build
 
@@ -40,6 +41,19 @@ def test_compiled_and_eager_attacks_have_the_same_curve(method, rate, options, c
     eager, fast = (curve(method(compile=mode, **given), observations) for mode in ("off", "on"))
     torch.testing.assert_close(fast, eager, rtol=1e-6, atol=1e-9)
     assert not torch.equal(fast[0], fast[-1])
+
+
+@slow
+@pytest.mark.filterwarnings("error::victims.errors.Notice")
+def test_compiled_steps_see_the_noise_that_is_redrawn_between_them(capture):
+    observations = [capture(dtype=torch.float64).observation]
+    G = build(StyleGAN2, size=32, width=4, style_dim=4, layers_mapping=2, seed=0).double().eval().requires_grad_(False)
+    for name, parameter in G.named_parameters():
+        if name.endswith("strength"):
+            parameter.fill_(0.3)
+    options = {"steps": 6, "prior": G, "noise": "redrawn"}
+    eager, fast = (curve(GIz(compile=mode, **options), observations) for mode in ("off", "on"))
+    torch.testing.assert_close(fast, eager, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.gpu

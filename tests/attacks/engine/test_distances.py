@@ -165,7 +165,8 @@ def test_tensors_are_chosen_for_every_instance():
     assert chosen("top2") == [[0, 1, 0, 1], [1, 0, 1, 0]]
     assert chosen("first3") == [[1, 1, 1, 0]] * 2
     assert chosen("last1") == [[0, 0, 0, 1]] * 2
-    for everything in ("all", "first4", "first50", "last4", "last50", "top4", "top50"):
+    assert chosen_tensors(received, "all") is None  # a distance then has no weights
+    for everything in ("first4", "first50", "last4", "last50", "top4", "top50"):
         assert chosen(everything) == [[1] * 4] * 2
 
 
