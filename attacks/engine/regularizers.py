@@ -42,8 +42,8 @@ def image_norm(images: Tensor) -> Tensor:
 def latent_divergence(z: Tensor) -> Tensor:
     """-1/2 sum (1 + log(s^2 + 1e-10) - m^2 - s^2) over the batch, m and s of every latent's entries (GGL's code).
 
-    The Kullback-Leibler divergence of N(m, s^2) from N(0, 1). z is (R, B, ...).
+    The Kullback-Leibler divergence of N(m, s^2) from N(0, 1), s^2 the mean of (z - m)^2. z is (R, B, ...).
     """
     entries = z.flatten(2)
-    m, variance = entries.mean(2), entries.var(2)
+    m, variance = entries.mean(2), entries.var(2, correction=0)
     return -(1 + (variance + 1e-10).log() - m.square() - variance).sum(1) / 2

@@ -246,7 +246,7 @@ def ggl(attack: Attack, server: Server, restart: int) -> Loop:
             with torch.no_grad():
                 x = server.images(attack.prior({"z": latent}))
             cost = server.mean_squared(x).item()
-            mean, variance = latent.mean(1), latent.var(1)
+            mean, variance = latent.mean(1), latent.var(1, unbiased=False)
             divergence = -0.5 * (1 + torch.log(variance + 1e-10) - mean.pow(2) - variance).sum().item()
             costs.append(cost)
             values.append(cost + attack.alpha_kl * divergence)
