@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from defenses.base import Defense
 from victims.classifier import classifiers
@@ -20,8 +21,8 @@ from victims.victim import Gradient, LossTerm, Victim
 class Precode(Defense):
     """PRECODE: a variational bottleneck before the classifier adds noise to every gradient that a client computes.
 
-    Assumed: the defaults, that the encoder gives log sigma, and the initial weights, which are torch's for linear
-    layers. The strength of the noise depends on them.
+    From the authors' code, as the papers do not say it: the encoder gives s with sigma = softplus(s), the divergence is
+    in bits, and the initial weights are torch's for linear layers. The strength of the noise depends on them.
 
     It costs every participant 3 k F + 2 k + F more parameters for F features, which are most of the parameters of small
     victims (convnet: 3.2 of 3.3 million), and a classifier that learns from noisy features.
@@ -33,7 +34,7 @@ class Precode(Defense):
         """
         Args:
             size: k, units of the bottleneck.
-            beta: weight in the client's loss of the divergence from a standard normal distribution.
+            beta: weight in the client's loss of the divergence from a standard normal distribution, in bits.
 
         Raises:
             InputError: the size is below 1, or beta is negative or not finite.
@@ -102,11 +103,13 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 class Bottleneck(LossTerm):
     """Features (B, F) -> z = mu + sigma noise (B, k) -> features (B, F).
 
-    The penalty is beta KL(N(mu, sigma^2) || N(0, 1)): the sum over units, the mean over images (assumed).
+    The penalty is beta KL(N(mu, sigma^2) || N(0, 1)) / ln 2: the sum over units, the mean over images.
 
     Attributes:
         noise: (B, k), standard normal on the client; zero for everybody else, so that z is its mean.
     """
+
+    noise: Tensor
 
     def __init__(self, features: int, size: int, beta: float) -> None:
         super().__init__()
@@ -116,10 +119,11 @@ class Bottleneck(LossTerm):
         self.register_buffer("noise", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        mu, log_sigma = self.encoder(x).chunk(2, -1)
-        divergence = (mu.square() + (2 * log_sigma).exp() - 1) / 2 - log_sigma
-        self.penalty = self.beta * divergence.sum(-1).mean()
-        return self.decoder(mu + log_sigma.exp() * self.noise)
+        mu, s = self.encoder(x).chunk(2, -1)
+        sigma = softplus(s)
+        divergence = (mu.square() + sigma.square() - 1) / 2 - sigma.log()
+        self.penalty = self.beta * divergence.sum(-1).mean() / math.log(2)
+        return self.decoder(mu + sigma * self.noise)
 
 
 class Guarded(nn.Sequential):

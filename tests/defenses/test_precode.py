@@ -1,6 +1,7 @@
 """PRECODE's gradient against a bottleneck written by hand, and what the attacker does not match."""
 
 from functools import partial
+from math import log
 
 import pytest
 import torch
@@ -63,10 +64,10 @@ def by_hand(victim, images, labels, noise):
     layers = ("classifier.0.encoder", "classifier.0.decoder", "classifier.1")
     encoder, decoder, last = ([theta[f"{layer}.weight"], theta[f"{layer}.bias"]] for layer in layers)
     statistics = linear(features, *encoder)
-    posterior = Normal(statistics[:, :K], statistics[:, K:].exp())
+    posterior = Normal(statistics[:, :K], statistics[:, K:].exp().log1p())  # sigma = softplus(s)
     z = posterior.mean + posterior.stddev * noise
     divergence = kl_divergence(posterior, Normal(torch.zeros_like(z), torch.ones_like(z))).sum(1).mean()
-    loss = cross_entropy(linear(linear(z, *decoder), *last), labels) + BETA * divergence
+    loss = cross_entropy(linear(linear(z, *decoder), *last), labels) + BETA * divergence / log(2)  # in bits
     return dict(zip(theta, torch.autograd.grad(loss, list(theta.values())), strict=True))
 
 
@@ -169,10 +170,10 @@ def test_one_logit_has_the_divergence_in_its_loss_too(images):
     encoder = next(m for m in victim.model.modules() if isinstance(m, Bottleneck)).encoder
     encoder.register_forward_hook(lambda _, given, out: statistics.append(out))
     loss = victim.loss(victim.parameters, images, LABELS)
-    mu, sigma = statistics[0][:, :K], statistics[0][:, K:].exp()
+    mu, sigma = statistics[0][:, :K], statistics[0][:, K:].exp().log1p()
     divergence = kl_divergence(Normal(mu, sigma), Normal(torch.zeros_like(mu), torch.ones_like(mu))).sum(1).mean()
     logits = victim.logits(victim.parameters, images)
-    expected = binary_cross_entropy_with_logits(logits[:, 0], (LABELS % 2).double()) + BETA * divergence
+    expected = binary_cross_entropy_with_logits(logits[:, 0], (LABELS % 2).double()) + BETA * divergence / log(2)
     torch.testing.assert_close(loss, expected)
 
 
