@@ -1,5 +1,6 @@
 """Soteria: Sun et al., *Provable Defense Against Privacy Leakage from Representation Perspective*, CVPR 2021."""
 
+import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
@@ -14,7 +15,7 @@ from victims.observation import Transform
 from victims.rounds import Rounds
 from victims.victim import Gradient, Victim
 
-EPS = 1e-8  # assumed; if a feature is zero in an image, its gradient there is zero too, and 0 / EPS is 0
+TINY = 1e-8  # if a feature is zero in an image, its gradient there is zero too, and 0 / TINY is 0
 VALUES = 2**20  # gradients in the pixels that are computed at once, which bounds memory for any size and batch
 
 
@@ -26,29 +27,37 @@ class Soteria(Defense):
 
     For one image, paper and code agree: the paper prunes the largest r_f / |dr_f / dX|, the code (`thresh =
     percentile(ratio, rate)`, `mask = ratio >= thresh`) the smallest |dr_f / dX| / r_f. Over a batch the code adds up
-    its ratios, and so does this; the paper's ratios would rank differently. Paper and code differ for features that are
-    zero in the whole batch. These send nothing, so pruning them protects nothing. In the paper's formula they come
-    last; in the code 0 / 0 makes the threshold NaN, and nothing is masked. Here they are not counted.
+    its ratios, and so does this; the paper's ratios would rank differently.
+
+    Papers and codes differ for dead features, which are zero in the whole batch: they send nothing, so pruning them
+    protects nothing. In the paper's formula they come last; in the code of its DLG attack 0 / 0 makes the threshold
+    NaN, and nothing is masked. By default (EPS 0) they do not count. Others divide by r_f + EPS, so that the ratio of a
+    dead feature is 0 and it is pruned first: EPS is 0.1 in the code of its attack by GS, and 1e-10 in those of GGL and
+    GIFD. A rate up to the share of dead features then changes nothing, and is refused.
     """
 
     examples = ("soteria:0.3", "soteria:0.6")
 
-    def __init__(self, rate: float, layer: str = "") -> None:
+    def __init__(self, rate: float, layer: str = "", eps: float = 0.0) -> None:
         """
         Args:
-            rate: share of the features that is pruned, in [0, 1). Those that are zero in the whole batch do not count.
-            layer: name of a linear layer of the victim; by default its classifier.
+            rate: share of the features that is pruned, in [0, 1).
+            layer: name of a linear layer of the victim; by default, or if it is empty, its classifier.
+            eps: what is added to |r_f|, 0 or more; above 0, dead features count, and are pruned first.
 
         Raises:
-            InputError: the rate is outside [0, 1).
+            InputError: the rate is outside [0, 1), or eps is negative or not finite.
         """
         if not 0 <= rate < 1:
             raise InputError(f"soteria takes a rate from 0 up to but not including 1, not {rate}.")
-        self.rate, self.layer = rate, layer
+        if not 0 <= eps < math.inf:
+            raise InputError(f"soteria takes an eps of 0 or more, such as 0.1, not {eps}.")
+        self.rate, self.layer, self.eps = rate, layer, eps
 
     @property
     def axis(self) -> Mapping[str, float]:
-        return {f"share of the features of {self.layer or 'the classifier'} that is pruned": self.rate}
+        counted = f"all features (eps {self.eps:g})" if self.eps else "the features"
+        return {f"share of {counted} of {self.layer or 'the classifier'} that is pruned": self.rate}
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
         """
@@ -64,7 +73,8 @@ class Soteria(Defense):
             gradient = gradient_fn(theta, images, labels)
             for layer in self.layers(victim, images):
                 weight = weight_of(victim, layer)
-                kept = ~pruned(*sensitivities(victim, theta, layer, images), self.rate)
+                ratios, live = sensitivities(victim, theta, layer, images, self.eps)
+                kept = ~pruned(ratios, live | (self.eps > 0), self.rate)
                 gradient = {**gradient, weight: gradient[weight].where(kept, 0)}
             return gradient
 
@@ -111,23 +121,26 @@ def linear_weights(victim: Victim) -> Iterator[str]:
     return (name for name, parameter in parameters if id(parameter) in layers and name in victim.trained)
 
 
-def pruned(ratios: Tensor, live: Tensor, rate: float) -> Tensor:
-    """(F,) bool: the `rate` of the live features (F,) whose ratios (F,) are smallest."""
-    count = int(Fraction(str(rate)) * int(live.sum()))
-    smallest = ratios.where(live, torch.inf).argsort(stable=True)[:count]
-    return torch.zeros_like(live).index_fill(0, smallest, True)
+def pruned(ratios: Tensor, counted: Tensor, rate: float) -> Tensor:
+    """(F,) bool: the `rate` of the counted features (F,) whose ratios (F,) are smallest."""
+    count = int(Fraction(str(rate)) * int(counted.sum()))
+    smallest = ratios.where(counted, torch.inf).argsort(stable=True)[:count]
+    return torch.zeros_like(counted).index_fill(0, smallest, True)
 
 
-def sensitivities(victim: Victim, theta: Gradient, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
+def sensitivities(
+    victim: Victim, theta: Gradient, layer: str, images: Tensor, eps: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """How strongly the input features of a linear layer depend on the images, relative to their size.
 
     Args:
         theta: the weights.
         layer: its name.
         images: (B, C, H, W), normalized.
+        eps: TINY where it is 0.
 
     Returns:
-        (F,): the sum of |dr_f / dX|_2 / (|r_f| + EPS) over the images, and over positions if the layer has several,
+        (F,): the sum of |dr_f / dX|_2 / (|r_f| + eps) over the images, and over positions if the layer has several,
         such as tokens; (F,) bool: whether r_f is nonzero anywhere.
 
     Raises:
@@ -144,7 +157,7 @@ def sensitivities(victim: Victim, theta: Gradient, layer: str, images: Tensor) -
     r = seen[layer].reshape(len(images), -1)  # (B, P F): the inputs at every position
     gradients = gradient_norms(r, images)
     r = r.detach()
-    ratios = gradients / (r.abs() + EPS)
+    ratios = gradients / (r.abs() + (eps or TINY))
     F = seen[layer].shape[-1]
     return ratios.view(-1, F).sum(0), (r != 0).view(-1, F).any(0)
 

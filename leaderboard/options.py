@@ -205,8 +205,8 @@ class Options:
         "setting",
         "What the client does against leakage: `none`, or one or several in their order with `+`: "
         "`noise:STD[:laplacian]`, `clipping:BOUND[:global]`, `sparsification:RATE`, `quantization:LEVELS` (QSGD), "
-        "`sign`, `soteria:RATE[:LAYER]`, `dp_sgd:BOUND:NOISE`, `precode[:SIZE[:BETA]]`, `label_confusion:LABELS`, "
-        "`mixup:ALPHA`. "
+        "`sign`, `soteria:RATE[:LAYER[:EPS]]` (LAYER may be empty: the classifier), `dp_sgd:BOUND:NOISE`, "
+        "`precode[:SIZE[:BETA]]`, `label_confusion:LABELS`, `mixup:ALPHA`. "
         "Several runs: commas between them.",
         rows=("defense", "defense_digest"),
     )

@@ -13,6 +13,7 @@ AXES = {
     "noise:0.01:laplacian": {"standard deviation of Laplacian noise": 0.01},
     "soteria:0.8": {"share of the features of the classifier that is pruned": 0.8},
     "soteria:0.8:fc": {"share of the features of fc that is pruned": 0.8},
+    "soteria:0.8::0.1": {"share of all features (eps 0.1) of the classifier that is pruned": 0.8},
     "clipping:4": {},  # 0 would be the strongest
     "sparsification:0.9+noise:0.01": {},  # no single number
 }

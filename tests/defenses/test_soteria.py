@@ -5,10 +5,12 @@ import warnings
 from copy import deepcopy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from benchmark.registry import open_defense
 from defenses.base import Chain
 from defenses.dp_sgd import DPSGD
 from defenses.soteria import Soteria
@@ -138,6 +140,44 @@ def test_the_mask_is_that_of_a_loop_over_features(batch, case, rate):
         assert torch.equal(sent[name], expected), name
 
 
+def percentile_mask(victim, x, rate, eps):
+    """Which columns are kept where eps is added to every feature: numpy's percentile of all ratios, dead ones too."""
+    x = x.clone().requires_grad_()
+    r = representation(victim, "fc2", x)
+    ratio = np.zeros(r.shape[1])
+    for f in range(r.shape[1]):
+        (gradient,) = torch.autograd.grad(r[:, f].sum(), x, retain_graph=True)
+        ratio[f] = sum(g.norm().item() / (value.item() + eps) for g, value in zip(gradient, r[:, f], strict=True))
+    return torch.from_numpy(ratio >= np.percentile(ratio, 100 * rate))
+
+
+@pytest.mark.parametrize("eps", [0.1, 1e-10])
+@pytest.mark.parametrize("rate", [0.1, 0.55])
+def test_with_an_eps_dead_features_are_pruned_first(batch, rate, eps):
+    victim, x = victim_of(), victim_of().normalize(batch[0])
+    dead = (representation(victim, "fc2", x) == 0).all(0)
+    assert 2 <= dead.sum() <= 10  # of 20: a rate of 0.1 is among them, 0.55 is not
+    sent, plain = defended(victim, batch, rate, "fc2", eps), fed_sgd(victim, *batch)
+    kept = percentile_mask(victim, x, rate, eps)
+    assert torch.equal(sent["fc2.weight"], torch.where(kept, plain["fc2.weight"], 0))
+    by_default = defended(victim, batch, rate)["fc2.weight"]
+    assert torch.equal(sent["fc2.weight"], plain["fc2.weight"]) == (rate == 0.1)
+    assert not torch.equal(sent["fc2.weight"], by_default)
+
+
+def test_the_eps_decides_which_features_go():
+    """A small feature with a small gradient: without an eps its ratio is large."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 3), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.diag(torch.tensor([0.01, 1.0, 2.0])))
+        model[1].bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+    victim = Victim(model, mean=(0.0,), std=(1.0,))
+    one = torch.tensor([0.5, 1.0, 1.0]).view(1, 1, 1, 3), torch.tensor([1])
+    # features .005, 10, 2; gradients .01, 1, 2; ratios 2, .1, 1 without an eps, and .095, .099, .95 with .1
+    gone = [(defended(victim, one, 0.4, "2", eps)["2.weight"] == 0).all(0).tolist() for eps in (0.0, 1e-10, 0.1)]
+    assert gone == [[False, True, False], [False, True, False], [True, False, False]]
+
+
 def test_chunks_do_not_matter(batch, monkeypatch):
     whole = defended(victim_of(), batch, 0.5)
     monkeypatch.setattr("defenses.soteria.VALUES", 1)  # one feature at a time
@@ -206,6 +246,20 @@ def test_a_rate_outside_its_range_is_refused_in_one_line(rate):
     with pytest.raises(InputError, match=str(rate)) as error:
         Soteria(rate)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("eps", ["-0.1", "nan", "inf"])
+def test_an_eps_below_zero_is_refused_in_one_line(eps):
+    with pytest.raises(InputError, match=eps) as error:
+        open_defense(f"soteria:0.3::{eps}")
+    assert "\n" not in str(error.value)
+
+
+def test_an_eps_follows_a_layer_that_may_be_empty():
+    named, by_default = open_defense("soteria:0.3:fc1:0.1"), open_defense("soteria:0.3::0.1")
+    assert (named.layer, named.eps) == ("fc1", 0.1)
+    assert (by_default.layer, by_default.eps) == ("", 0.1)
+    assert named.axis != by_default.axis != Soteria(0.3).axis
 
 
 @pytest.mark.parametrize("layer", ["fc3", "body", "body.0", "fc1.weight"])
