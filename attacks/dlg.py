@@ -34,8 +34,18 @@ class DLG(Attack):
     name = "dlg"
     labels: ClassVar[LabelSource] = "joint"
     presets = {
-        "paper": Preset("the paper, section 4: 1200 calls of L-BFGS, 20 iterations each", steps_x=24_000, restarts=1),
-        "code": Preset("the authors' code: 300 calls of L-BFGS, 20 iterations each", steps_x=6_000, restarts=1),
+        "paper": Preset(
+            "the paper, section 4: 1200 calls of L-BFGS, 20 iterations each",
+            assumed="one start, from noise in the normalized space: the paper's victim does not normalize",
+            steps_x=24_000,
+            restarts=1,
+        ),
+        "code": Preset(
+            "the authors' code: 300 calls of L-BFGS, 20 iterations each",
+            assumed="noise in the normalized space: the code's victim does not normalize",
+            steps_x=6_000,
+            restarts=1,
+        ),
     }
 
     def __init__(self, *, steps_x: int = 4_000, eta: float = 1.0, **common: Unpack[Common]) -> None:
@@ -63,7 +73,7 @@ class IDLG(DLG):
     name = "idlg"
     labels = "inferred"
     made_for = {"batch": 1}
-    presets = {"code": Preset("the authors' code: 300 calls of L-BFGS, 20 iterations each", steps_x=6_000, restarts=1)}
+    presets = {"code": DLG.presets["code"]}
 
     def check(self, observation: Observation) -> None:
         """As the base, and refuse a victim that the label rule cannot work on."""

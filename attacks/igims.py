@@ -13,19 +13,21 @@ from attacks.engine.regularizers import TINY, latent_divergence, total_variation
 from attacks.engine.schedules import constant, multistep
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode_each
+from victims.errors import InputError
 
 
 class IGIMS(Attack):
     """Rounds of two stages: latents by CMA-ES, then a copy of the generator's parameters for every image by Adam.
 
-    Each round starts from the parameters and latents of the round before. The paper reduces learning rates and steps
-    from round to round and does not say how: `assumed` is that the given steps are divided among the rounds, and that
-    every round's rates are `decay` times the previous ones. With an untrained prior this is its untrained variant.
+    Each round starts from the parameters and latents of the round before, and has the same M and N steps. The paper
+    reduces the learning rates from round to round and does not say how: `assumed` is that every round's are `decay`
+    times the previous ones, and that the first round's are those that it states for GIAS. With an untrained prior this
+    is its untrained variant.
 
     Args:
         rounds: T.
-        steps_z: M, generations of CMA-ES over all rounds; a generation costs `population` victim gradients.
-        steps_w: N, steps of Adam on the parameters over all rounds.
+        steps_z: M, generations of CMA-ES in a round; a generation costs `population` victim gradients.
+        steps_w: N, steps of Adam on the parameters in a round.
         population: candidates of a generation; the paper's "budget" of 50 is read as this.
         sigma: first step size of CMA-ES.
         eta_z: learning rate of Adam on the latents, for IGIMS*.
@@ -40,17 +42,18 @@ class IGIMS(Attack):
     needs = frozenset({"labels", "prior"})
     presets = {
         "paper": Preset(
-            "the paper, section 5, CIFAR-10 and FFHQ",
-            assumed="alpha_kl, lambda_w, the reduction from round to round, one start",
-            rounds=1,
+            "the paper, appendix A, DCGAN on CIFAR and FFHQ",
+            assumed="T, adjusted to GIAS: 4 x (300 + 1000) steps are about the 500 + 5000 of GIAS's code; "
+            "rates: GIAS's, halved from round to round; the budget of 50 as population; alpha_kl, lambda_w; one start",
+            rounds=4,
             steps_z=300,
             steps_w=1_000,
             tv=1e-6,
             restarts=1,
         ),
         "paper-imagenet": Preset(
-            "the paper, section 5, BigGAN on ImageNet",
-            assumed="alpha_kl, one start",
+            "the paper, appendix A, BigGAN on ImageNet",
+            assumed="rates: GIAS's; the budget of 50 as population; alpha_kl; one start",
             rounds=1,
             steps_z=300,
             steps_w=1_000,
@@ -65,8 +68,8 @@ class IGIMS(Attack):
         self,
         *,
         rounds: int = 2,
-        steps_z: int = 20,
-        steps_w: int = 400,
+        steps_z: int = 10,
+        steps_w: int = 200,
         population: int = 50,
         sigma: float = 1.0,
         eta_z: float = 3e-2,
@@ -77,8 +80,14 @@ class IGIMS(Attack):
         lambda_w: float = 1e-3,
         **common: Unpack[Common],
     ) -> None:
-        shares = {"z": max(1, steps_z // rounds), "w": max(1, steps_w // rounds)}
-        super().__init__({f"{space}{t}": n for t in range(1, rounds + 1) for space, n in shares.items()}, **common)
+        """
+        Raises:
+            InputError: no round.
+        """
+        if rounds < 1:
+            raise InputError(f"rounds is {rounds}; give 1 or more.")
+        round_ = {"z": steps_z, "w": steps_w}
+        super().__init__({f"{space}{t}": n for t in range(1, rounds + 1) for space, n in round_.items()}, **common)
         self.rounds, self.population, self.sigma, self.eta_z, self.eta_w = rounds, population, sigma, eta_z, eta_w
         self.decay, self.tv, self.alpha_kl, self.lambda_w = decay, tv, alpha_kl, lambda_w
 
@@ -143,8 +152,17 @@ class IGIMSAdam(IGIMS):
 
     name = "igims_adam"
     presets = {
-        name: Preset(preset.source, assumed=preset.assumed, **{**preset, "steps_z": 1_000})
-        for name, preset in IGIMS.presets.items()
+        "paper": Preset(
+            "the paper, appendix A, DCGAN on CIFAR and FFHQ",
+            assumed="T, adjusted to GIAS: 3 x (1000 + 1000) steps are about the 500 + 5000 of GIAS's code; "
+            "rates: GIAS's, halved from round to round; alpha_kl, lambda_w; one start",
+            **{**IGIMS.presets["paper"], "rounds": 3, "steps_z": 1_000},
+        ),
+        "paper-imagenet": Preset(
+            "the paper, appendix A, BigGAN on ImageNet",
+            assumed="rates: GIAS's; alpha_kl; one start",
+            **{**IGIMS.presets["paper-imagenet"], "steps_z": 1_000},
+        ),
     }
 
     def start(self) -> dict[str, Tensor]:

@@ -68,7 +68,11 @@ class RGAP(Attack):
     analytic = True
     made_for = {"victim": "fcn3", "batch": 1, "defense": "none"}
     presets = {
-        "paper": Preset("the paper, algorithm 1", restarts=2),
+        "paper": Preset(
+            "the paper, algorithm 1",
+            assumed="label and margin where they are ambiguous: both labels in turn, the margin by the range of pixels",
+            restarts=2,
+        ),
         "balanced": Preset("this suite: equations of equal norm", balanced=True, restarts=2),
     }
     instead: ClassVar[str] = "the least-norm input is taken"  # if a layer does not determine its input

@@ -46,7 +46,8 @@ class RGAPg(RGAP):
     presets = {
         "paper": Preset(
             "GIAS, appendix C and figure A1, which searches the latents alone",
-            assumed="as many starts as in the main text",
+            assumed="steps, and learning rate and starts as in the main text",
+            steps_z=300,
             steps_w=0,
             restarts=4,
         ),

@@ -9,7 +9,8 @@ from attacks.engine.optimizers import CMAES, FULL
 from attacks.engine.regularizers import latent_divergence
 from attacks.ggl import GGL
 from attacks.gias import GIz
-from attacks.igims import IGIMS
+from attacks.igims import IGIMS, IGIMSAdam
+from victims.errors import InputError
 from victims.seeds import seed_of
 
 
@@ -144,7 +145,7 @@ def test_ggl_by_adam_lowers_its_cost(observation, small_prior):
 
 def test_igims_starts_a_round_from_latents_and_parameters_of_the_round_before(observation, small_prior):
     """The first generation of round 2 is drawn around round 1's latents and decoded by round 1's parameters."""
-    attack = IGIMS(rounds=2, steps_z=4, steps_w=6, population=5, eta_w=0.05, prior=small_prior.double(), restarts=1)
+    attack = IGIMS(rounds=2, steps_z=2, steps_w=3, population=5, eta_w=0.05, prior=small_prior.double(), restarts=1)
     assert attack.plan == {"z1": 2, "w1": 3, "z2": 2, "w2": 3}
     seen = {}
     for stage in attack_stages(attack, observation):
@@ -159,6 +160,18 @@ def test_igims_starts_a_round_from_latents_and_parameters_of_the_round_before(ob
     assert seen["w2"].lr == seen["w1"].lr / 2
     assert seen["z2"].lr == seen["z1"].lr / 2
     assert attack.session.gradient_evaluations == 4 * 5 + 6
+
+
+def test_a_round_of_igims_has_all_its_steps(small_prior):
+    """M and N are the steps of one round; together the rounds have about as many steps as GIAS (500 + 5000)."""
+    for method, M in ((IGIMS, 300), (IGIMSAdam, 1_000)):
+        plan = method(**method.presets["paper"], prior=small_prior).plan
+        assert {name[0]: n for name, n in plan.items()} == {"z": M, "w": 1_000}
+        assert set(plan.values()) == {M, 1_000}
+        assert 0.9 < sum(plan.values()) / 5_500 < 1.1
+        assert method(**method.presets["paper-imagenet"], prior=small_prior).plan == {"z1": M, "w1": 1_000}
+    with pytest.raises(InputError, match="rounds is 0"):
+        IGIMS(rounds=0, prior=small_prior)
 
 
 def attack_stages(attack, observation):
