@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from leaderboard.harm import Sample, extremes, knows, recognized
 from leaderboard.options import abouts, row_keys
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.statistics import UNBOUNDED, Range, Score, clustered_interval, joined, known, too_few
-
-Sample = tuple[int, str, str]  # seed, task, image
 
 SETTING = row_keys("setting")
 ATTACKER = row_keys("method", "knowledge")
@@ -23,7 +22,7 @@ OF_IMAGES = (*(key for about in abouts().values() if about.of_images for key in 
 MEAN_IMAGE = (*OF_IMAGES, "control", "attack_digest")
 
 COUNTS = ("n", "tasks", "diverged", "degenerate", "seconds", "gradient_evaluations")
-OF_PSNR = ("best_in_batch", "psnr_of_others")  # scores of an entry beside those of its metrics
+BESIDE = ("best_in_batch", "worst_in_batch", "recognized", "knows", "psnr_of_others")  # scores that are no metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,9 @@ class Entry:
         diverged, degenerate: images of which no start had a finite cost, and images of almost one color.
         scores: by metric, None where no image has a value.
         higher_is_better, ranges: by metric.
-        best_in_batch: the PSNR of the best image of every batch.
+        best_in_batch, worst_in_batch: the PSNR of these images of every batch.
+        recognized: the share of images that show the truth, see `leaderboard.harm`.
+        knows: how well the attacker can tell which batches were rebuilt, from -1 to 1, over n batches.
         psnr_of_others: the PSNR without degenerate images.
         seconds, gradient_evaluations: means over tasks.
     """
@@ -55,6 +56,9 @@ class Entry:
     higher_is_better: Mapping[str, bool]
     ranges: Mapping[str, Range]
     best_in_batch: Score | None
+    worst_in_batch: Score | None
+    recognized: Score | None
+    knows: Score | None
     psnr_of_others: Score | None
     seconds: float
     gradient_evaluations: float
@@ -211,10 +215,8 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
     # A mean image takes the setting of the attacks that it was run with, so that it is sorted among them.
     setting = {key: _agreed(group, key) for key in SETTING}
     others = {sample: row for sample, row in samples.items() if not row["degenerate"]}
-    best: dict[Sample, float | None] = {}
-    for (seed, task, _), row in samples.items():
-        values = [value for value in (best.get((seed, task, "")), row.get("psnr")) if known(value)]
-        best[seed, task, ""] = max(values, default=None)
+    best, worst = extremes(samples)
+    shown = {sample: recognized(row) for sample, row in samples.items() if backbone is not None}
     entry = Entry(
         fields=identity(group[0]) | setting | {"lpips_backbone": backbone},
         axis=next((row["axis"] for row in rows if row["axis"]), {}),  # older rows may have none
@@ -226,6 +228,9 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
         higher_is_better=directions,
         ranges=ranges,
         best_in_batch=score("psnr", best),
+        worst_in_batch=score("psnr", worst),
+        recognized=_score(shown, clusters, (0, 1)),
+        knows=knows(samples, clusters),
         psnr_of_others=score("psnr", {sample: row.get("psnr") for sample, row in others.items()}),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),

@@ -193,7 +193,7 @@ def draw(found: Sequence[Matrix], path: Path) -> None:
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     panels = figure.subplots(len(found), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, matrix in zip(panels, found, strict=True):
-        _draw_panel(panel, matrix, characters=int(width * 15))
+        _draw_panel(panel, matrix, characters=int((width - _left(matrix)) * 15))
     write_figure(path, figure)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from leaderboard.board import (
     ATTACKER,
+    BESIDE,
     COUNTS,
     IDENTITY,
-    OF_PSNR,
     SETTING,
     Entry,
     EntryWithRows,
@@ -26,6 +26,7 @@ from leaderboard.board import (
 )
 from leaderboard.command import command, config_of
 from leaderboard.curves import joined
+from leaderboard.harm import NOTES
 from leaderboard.matrix import Matrix, matrices, names
 from leaderboard.reported import Reported
 from leaderboard.rows import PROTOCOL, FlatRow
@@ -91,7 +92,7 @@ def results(
                 **{key: getattr(entry, key) for key in COUNTS},
                 "place": place and place[0],
                 "tied": bool(place and place[1]),
-                "scores": _scores({**entry.scores, **{key: getattr(entry, key) for key in OF_PSNR}}),
+                "scores": _scores({**entry.scores, **{key: getattr(entry, key) for key in BESIDE}}),
                 "too_few": too_few(entry.psnr) if entry.psnr and entry.control == "none" else "",
                 "reference": _id(base[0]) if base else None,
                 **differences,
@@ -104,6 +105,7 @@ def results(
         {
             "protocol": PROTOCOL,
             "metrics": metrics(alone),
+            "notes": NOTES,
             "warnings": warnings,
             "settings": [label(dict(setting), varying) for setting in settings],
             "entries": shown,

@@ -12,7 +12,8 @@ from math import isnan
 from shutil import get_terminal_size
 from typing import Any
 
-from leaderboard.board import COUNTS, DIGESTS, FOLLOWING, IDENTITY, OF_PSNR, Entry, metrics, places, telling
+from leaderboard.board import BESIDE, COUNTS, DIGESTS, FOLLOWING, IDENTITY, Entry, metrics, places, telling
+from leaderboard.harm import NOTES
 from leaderboard.statistics import Score, corrected, too_few, verdicts
 
 NOTHING = "-"
@@ -74,12 +75,12 @@ def as_csv(entries: Sequence[Entry]) -> str:
     sheet = io.StringIO()
     shared = (*IDENTITY, "lpips_backbone")
     names = metrics(entries)
-    parts = [f"{name}{part}" for name in (*names, *OF_PSNR) for part in ("", "_low", "_high", "_n", "_clusters")]
+    parts = [f"{name}{part}" for name in (*names, *BESIDE) for part in ("", "_low", "_high", "_n", "_clusters")]
     writer = csv.writer(sheet, lineterminator="\n")
     writer.writerow(map(_inert, [*shared, *COUNTS, *parts]))
     for entry in entries:
         fields = {**entry.fields, "options": ", ".join(entry["options"] or ())}
-        scores = [*(entry.scores.get(name) for name in names), *(getattr(entry, name) for name in OF_PSNR)]
+        scores = [*(entry.scores.get(name) for name in names), *(getattr(entry, name) for name in BESIDE)]
         numbers = [number for score in scores for number in (score[:5] if score else [None] * 5)]
         numbers = [None if number is None or isnan(number) else number for number in numbers]
         cells = [*(fields[key] for key in shared), *(getattr(entry, key) for key in COUNTS), *numbers]
@@ -89,12 +90,19 @@ def as_csv(entries: Sequence[Entry]) -> str:
 
 def board_table(entries: Sequence[Entry]) -> Table:
     """The common setting above; columns for the attack, what varies, counts, place, metrics and budget."""
-    scores = {
+    measured = {
         _heading(name, higher): [interval(entry.scores.get(name), entry.n) for entry in entries]
         for name, higher in metrics(entries).items()
     }
+    scores = dict(list(measured.items())[:1])  # what others say beside the PSNR stands next to it
     if any(entry["batch_size"] > 1 for entry in entries):
         scores["best in batch"] = [interval(entry.best_in_batch) for entry in entries]
+        scores["worst in batch"] = [interval(entry.worst_in_batch) for entry in entries]
+    if any(entry.recognized for entry in entries):
+        scores["recognized"] = [interval(entry.recognized, entry.n) for entry in entries]
+    if any(entry.knows for entry in entries):
+        told = ((entry.knows.mean, entry.knows.n) if entry.knows else None for entry in entries)
+        scores["knows"] = ["{:+.2f} (n={})".format(*cell) if cell else NOTHING for cell in told]
     ranks = {"place": list(map(_place, entries, places(entries)))}
     if any(entry.degenerate for entry in entries):
         scores["PSNR ↑ without degenerate"] = [interval(entry.psnr_of_others, entry.n) for entry in entries]
@@ -104,7 +112,9 @@ def board_table(entries: Sequence[Entry]) -> Table:
         "s/task": [f"{entry.seconds:.3g}" for entry in entries],
         "gradients": [f"{entry.gradient_evaluations:.0f}" for entry in entries],
     }
-    return Table(common(entries), _names(entries) | counts | ranks | scores | budget, _footnote(entries))
+    notes = [f"{name}: {note}." for name, note in NOTES.items() if name in scores]
+    below = " ".join(filter(None, [_footnote(entries), *notes]))
+    return Table(common(entries), _names(entries) | counts | ranks | scores | measured | budget, below)
 
 
 def difference_table(

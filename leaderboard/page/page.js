@@ -21,20 +21,23 @@ function digits(number, count = 4) {
   return size && (size < 1e-3 || size >= 1e6) ? number.toExponential(2) : String(+number.toPrecision(count));
 }
 const fixed = (number, count) => number == null ? "-" : Math.abs(number) < 1e-3 && number ? number.toExponential(1) : number.toFixed(count);
-const OF_PSNR = { best_in_batch: "Best in batch (dB)", psnr_of_others: "PSNR without degenerate (dB)" };
-const places = metric => metric === "psnr" || metric in OF_PSNR ? 2 : 3;
-const interval = (score, metric) => score.low == null ? (score.clusters === 1 ? "one batch" : "no interval") : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
-const heading = metric => OF_PSNR[metric] ?? metric.toUpperCase() + (metric === "psnr" ? " (dB)" : "");
+const BESIDE = { best_in_batch: "Best in batch (dB)", worst_in_batch: "Worst in batch (dB)", recognized: "Recognized", knows: "Knows", psnr_of_others: "PSNR without degenerate (dB)" };
+const places = metric => metric === "psnr" || (metric in BESIDE && metric !== "recognized") ? 2 : 3;
+const PER_BATCH = ["best_in_batch", "worst_in_batch", "knows"];
+const interval = (score, metric) => metric === "knows" ? `${score.n} batches` : score.low == null ? (score.clusters === 1 ? "one batch" : "no interval") : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
+const heading = metric => BESIDE[metric] ?? metric.toUpperCase() + (metric === "psnr" ? " (dB)" : "");
 const higher = metric => board.metrics[metric] ?? true;
 const name = entry => entry.attack + (entry.variant ? `, ${entry.variant}` : "");
 const settingOf = entry => entry.settings.length === 1 ? board.settings[entry.settings[0]] : "every setting with its images";
 
 // The table
 
-const METRICS = [...Object.keys(board.metrics), ...Object.keys(OF_PSNR)];
-/** Whether a score says what the PSNR does not: some batch has several images, or some image is degenerate. */
-const tells = (metric, entries) => metric === "best_in_batch" ? entries.some(entry => entry.fields.batch_size > 1) : metric !== "psnr_of_others" || entries.some(entry => entry.degenerate);
-const SHORT = METRICS.slice(0, 2);  // below a picture
+const MEASURED = Object.keys(board.metrics);
+const METRICS = [...MEASURED.slice(0, 1), ...Object.keys(BESIDE), ...MEASURED.slice(1)];
+/** Whether a score is known and says what the PSNR does not: some batch has several images, or some image is degenerate. */
+const tells = (metric, entries) => metric.endsWith("_in_batch") ? entries.some(entry => entry.fields.batch_size > 1)
+  : metric === "psnr_of_others" ? entries.some(entry => entry.degenerate) : !(metric in BESIDE) || entries.some(entry => entry.scores[metric]);
+const SHORT = MEASURED.slice(0, 2);  // below a picture
 const several = key => new Set(board.entries.map(entry => entry.fields[key])).size > 1;
 const COLUMNS = [
   { title: "Attack", value: name, cell: attackCell, header: true },
@@ -68,7 +71,7 @@ function scoreCell(entry, metric) {
   if (!score) return "-";
   const label = `${fixed(score.mean, places(metric))}: open ${name(entry)}`;
   return [make("button", { type: "button", "aria-label": label, onclick: () => open(entry) }, fixed(score.mean, places(metric))),
-    make("span", { class: "interval" }, interval(score, metric) + (score.n !== entry.n && metric !== "best_in_batch" ? ` (n=${score.n})` : ""))];
+    make("span", { class: "interval" }, interval(score, metric) + (score.n !== entry.n && !PER_BATCH.includes(metric) ? ` (n=${score.n})` : ""))];
 }
 
 /** Filters for the fields in which entries differ; `values` returns the values of an entry. */
@@ -316,6 +319,7 @@ function draw() {
 }
 
 $("summary").textContent = `${board.entries.length} entries in ${board.settings.length} settings, ${board.entries.reduce((sum, e) => sum + e.n, 0)} images, protocol ${board.protocol}.`;
+$("notes").textContent = Object.entries(board.notes).filter(([metric]) => tells(metric, board.entries)).map(([metric, note]) => `${heading(metric)}: ${note}.`).join(" ");
 $("warnings").hidden = !board.warnings.length;
 $("warnings").firstChild.textContent = `${board.warnings.length === 1 ? "1 result is" : `${board.warnings.length} results are`} torn or missing; all other results are shown`;
 $("warnings").lastChild.append(...board.warnings.map(text => make("li", {}, text)));

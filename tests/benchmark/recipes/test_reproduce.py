@@ -14,7 +14,7 @@ from benchmark.launch import matrix
 from benchmark.recipes import reproduce
 from benchmark.recipes.recipe import RECIPES, SIZES, Cell, combinations, expand, learned, read
 from benchmark.registry import find, registered
-from leaderboard.board import IDENTITY, Entry
+from leaderboard.board import BESIDE, IDENTITY, Entry
 from leaderboard.reported import reported
 from leaderboard.rows import PROTOCOL
 from leaderboard.table import NOTHING
@@ -188,7 +188,7 @@ def test_images_on_which_a_method_diverged_are_counted():
     fields = {**dict.fromkeys([*IDENTITY, "lpips_backbone"]), "protocol": PROTOCOL}
     counts = {"n": 4, "tasks": 2, "degenerate": 0, "seconds": 1.0, "gradient_evaluations": 5.0}
     empty = {key: {} for key in ("axis", "scores", "higher_is_better", "ranges")}
-    scores = empty | {"best_in_batch": None, "psnr_of_others": None}
+    scores = empty | dict.fromkeys(BESIDE)
     cells = [Cell(method=name, name=name, arguments=[], config=Config()) for name in ("ig", "gias")]
     for diverged, column in ((0, None), (3, ["3", NOTHING])):
         done = {"ig": Entry(fields=fields, diverged=diverged, **counts, **scores)}
