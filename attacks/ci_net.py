@@ -1,13 +1,17 @@
 """CI-Net: gradient inversion with an over-parameterized convolutional network, supplement B.3, algorithm 1."""
 
-from typing import Literal, Unpack
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, Unpack
 
 import torch
+from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.distances import cosine, squared_l2
+from attacks.engine.optimizers import Adam
 from attacks.engine.preset import Preset
-from attacks.engine.stage import Search, Stage
+from attacks.engine.stage import Optimizer, Search, Stage, Variables
 from priors.overparameterized import (
     LATENT,
     SIZES,
@@ -17,38 +21,57 @@ from priors.overparameterized import (
     power_start,
     power_step,
 )
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 from victims.observation import Observation
-from victims.victim import Gradient, build
+from victims.victim import Gradient, Victim, build
 
 COSTS = {"squared_l2": squared_l2, "cosine": cosine}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "sgd": torch.optim.SGD}
 NARROWEST = 32
+
+CODE: dict[str, Any] = {"wider_than": "images_at_32px", "output": "tanh", "restarts": 1}
+LEAST_COST = "the images of least cost are taken, where the code looks for those of the best SSIM to the truth"
 
 
 class CINet(Attack):
-    """Parameters of an untrained generator, one for the whole batch, by Adam on the sign of their gradient.
+    """Parameters of an untrained generator, one for the whole batch, by steps along the sign of their gradient.
 
     It needs no prior: the network's structure is one, and its batch norm couples the images. Paper and code disagree in
-    three places, so there are two presets. Cost: the paper has the squared l2 distance, the code one cosine. Width: the
-    paper wants more parameters than the victim has, the code more than 4 B H W. Steps: the paper states 150 000 (256
-    CIFAR-10 images), the code 2000 on CIFAR-10 and 30 000 on ImageNet.
+    five places. Cost: the paper has the squared l2 distance, the code one cosine. Step: the paper takes
+    theta - eta sign(gradient), the code gives the sign to Adam. Width: the paper wants more parameters than the victim
+    has, the code more than 4 B H W, and it counts those of a generator of 32 px images at every size. Steps: the paper
+    states 150 000 (256 CIFAR-10 images), the code 2000 on CIFAR-10 and 30 000 on ImageNet. Pixels: those of the code
+    are tanh in [-1, 1], while the private images are in [0, 1]; the paper says nothing.
 
     Args:
         steps_w: steps on the parameters.
-        eta: learning rate of Adam; it does not decay.
+        eta: learning rate; it does not decay.
+        optimizer: adam or sgd, which gets the gradient's sign.
         cost: cosine or squared_l2.
-        signed: give only the gradient's sign to Adam.
-        wider_than: the width starts at 32 and doubles until P(G) > P(F) (`victim`) or P(G) > 4 B H W (`images`).
+        signed: give only the gradient's sign to the optimizer.
+        wider_than: the width starts at 32 and doubles until P(G) > P(F) (`victim`), P(G) > 4 B H W (`images`), or the
+            same with P(G) at 32 px (`images_at_32px`).
+        output: the pixels are (tanh + 1) / 2 (`unit`) or `tanh`; scores are of pixels clamped to [0, 1].
     """
 
     name = "ci_net"
     needs = frozenset({"labels"})
     presets = {
         "paper": Preset(
-            "the supplement, B.3 and algorithm 1", steps_w=150_000, cost="squared_l2", wider_than="victim", restarts=1
+            "the supplement, B.3 and algorithm 1; steps of table 5 (256 images of CIFAR-10)",
+            assumed="eta, that of the code; pixels in [0, 1], which the text does not state",
+            steps_w=150_000,
+            optimizer="sgd",
+            cost="squared_l2",
+            wider_than="victim",
+            restarts=1,
         ),
-        "code": Preset("the authors' code on CIFAR-10", steps_w=2_000, restarts=1),
-        "code-imagenet": Preset("the authors' code on ImageNet", steps_w=30_000, restarts=1),
+        "code": Preset(
+            "the authors' code on CIFAR-10, with `--mean 0 --std 1`", assumed=LEAST_COST, steps_w=2_000, **CODE
+        ),
+        "code-imagenet": Preset(
+            "the authors' code on ImageNet, with `--mean 0 --std 1`", assumed=LEAST_COST, steps_w=30_000, **CODE
+        ),
     }
 
     def __init__(
@@ -56,13 +79,16 @@ class CINet(Attack):
         *,
         steps_w: int = 1_000,
         eta: float = 1e-3,
+        optimizer: Literal["adam", "sgd"] = "adam",
         cost: Literal["cosine", "squared_l2"] = "cosine",
         signed: bool = True,
-        wider_than: Literal["victim", "images"] = "images",
+        wider_than: Literal["victim", "images", "images_at_32px"] = "images",
+        output: Literal["unit", "tanh"] = "unit",
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"w": steps_w}, **common)
-        self.eta, self.measure, self.signed, self.wider_than = eta, COSTS[cost], signed, wider_than
+        self.eta, self.optimizer, self.measure, self.signed = eta, OPTIMIZERS[optimizer], COSTS[cost], signed
+        self.wider_than, self.output = wider_than, output
 
     def check(self, observation: Observation) -> None:
         super().check(observation)
@@ -73,20 +99,27 @@ class CINet(Attack):
                 f"{self.name} makes color images of side {', '.join(map(str, SIZES))}, the task has "
                 f"{observation.image_shape}; {cure}."
             )
+        if self.output == "tanh" and not takes_pixels(observation.victim):
+            warnings.warn(
+                "output=tanh is of the authors' code, whose client does not normalize; add --mean 0 --std 1.",
+                Notice,
+                stacklevel=2,
+            )
 
-    def distance(self, dummy: Gradient, received: Gradient) -> torch.Tensor:
+    def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
         return self.measure(dummy, received)
 
     def width(self) -> int:
         """Channels of G, by the rule of `wider_than`."""
         size = self.observations[0].image_shape[-1]
+        counted = 32 if self.wider_than == "images_at_32px" else size
         enough = (
             sum(p.numel() for p in self.victim.parameters.values())
             if self.wider_than == "victim"
             else 4 * self.batch_size * size**2
         )
         width = NARROWEST
-        while parameter_count(width, size) <= enough:
+        while parameter_count(width, counted) <= enough:
             width *= 2
         return width
 
@@ -97,12 +130,24 @@ class CINet(Attack):
         starts = [dict(build(OverParameterized, **options, seed=seed).named_parameters()) for seed in self.seeds("w")]
         w = {name: torch.stack([start[name].detach() for start in starts]).to(z) for name in starts[0]}
         uv = power_start(G, w)
+
+        def decode(v: Variables) -> Tensor:
+            tanh = generate(G, {n: v[n] for n in w}, {n: v[n] for n in uv}, v["z"])
+            return self.victim.normalize(tanh if self.output == "tanh" else (tanh + 1) / 2)
+
         yield Stage(
             name="w",
             variables=w,
             fixed={"z": z, **uv},
-            decode=lambda v: self.victim.normalize(generate(G, {n: v[n] for n in w}, {n: v[n] for n in uv}, v["z"])),
+            decode=decode,
             lr=self.eta,
+            optimizer=self.optimizer,
             project=lambda w, step: power_step(G, dict(w), uv),
             signed=self.signed,
         )
+
+
+def takes_pixels(victim: Victim) -> bool:
+    """Whether images in [0, 1] enter the model as they are."""
+    ends = torch.stack([torch.zeros_like(victim.mean), torch.ones_like(victim.mean)])
+    return torch.allclose(victim.enter(victim.normalize(ends)), ends, atol=1e-5)

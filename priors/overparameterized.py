@@ -51,8 +51,8 @@ class OverParameterized(nn.Module):
         self.to_rgb = nn.Conv2d(channels, 3, 1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Latents (B, 128) -> images (B, 3, size, size) in [0, 1]."""
-        return (self.to_rgb(self.body(z[..., None, None])).tanh() + 1) / 2
+        """Latents (B, 128) -> images (B, 3, size, size) in [-1, 1]."""
+        return self.to_rgb(self.body(z[..., None, None])).tanh()
 
     def normalized(self) -> list[str]:
         """The weights under spectral norm: those of the 3x3 convolutions."""
@@ -93,7 +93,7 @@ def power_step(net: OverParameterized, w: dict[str, Tensor], power: Power) -> No
 
 
 def generate(net: OverParameterized, w: dict[str, Tensor], power: Power, z: Tensor) -> Tensor:
-    """Every run with its own network: images (R, B, 3, H, W) in [0, 1] from latents (R, B, 128).
+    """Every run with its own network: images (R, B, 3, H, W) in [-1, 1] from latents (R, B, 128).
 
     sigma = u^T W v, differentiable in W alone, as in Miyato et al., 2018.
     """

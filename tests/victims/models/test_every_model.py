@@ -18,8 +18,11 @@ from victims.losses.cross_entropy import CrossEntropy
 from victims.victim import Victim, build
 
 MODELS = registered("victim")
-NEEDS_32 = ("alexnet", "vgg16")  # other models take 16 px, which is faster
-SLOW = ("convnet64", "densenet121", "resnet18", "resnet34", "resnet50", "resnet56", "sigmoid_resnet18", "vgg16")
+NEEDS = {"alexnet": 32, "vgg16": 32, "sigmoid_resnet18_imagenet": 64}  # other models take 16 px, which is faster
+SLOW = (
+    *("convnet64", "densenet121", "resnet18", "resnet34", "resnet50", "resnet56"),
+    *("sigmoid_resnet18", "sigmoid_resnet18_imagenet", "sigmoid_vgg11", "vgg16"),
+)
 
 each_model = pytest.mark.parametrize("name", MODELS)
 each_gradient = pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_the_classifier_is_the_layer_that_makes_the_logits(name):
 @each_gradient
 @each_mode
 def test_captured_and_dummy_gradients_are_those_of_plain_autograd(name, training, capture):
-    size = 32 if name in NEEDS_32 else 16
+    size = NEEDS.get(name, 16)
     model = make_one(name, size).double()
     if training and not batch_norms(model):
         pytest.skip("no batch norm: as in eval mode")
@@ -79,7 +82,7 @@ def test_captured_and_dummy_gradients_are_those_of_plain_autograd(name, training
 @each_gradient
 @each_mode
 def test_runs_vectorized_and_twice_differentiated(name, training):
-    size = 32 if name in NEEDS_32 else 16
+    size = NEEDS.get(name, 16)
     model = make_one(name, size)
     if training and not batch_norms(model):
         pytest.skip("no batch norm: as in eval mode")
@@ -91,7 +94,7 @@ def test_runs_vectorized_and_twice_differentiated(name, training):
 
 @each_gradient
 def test_calibration_moves_running_statistics_and_nothing_else(name):
-    size = 32 if name in NEEDS_32 else 16
+    size = NEEDS.get(name, 16)
     model, data = make_one(name, size), Photos(split="train", size=size)
     layers = list(batch_norms(model).values())
     if not layers:
