@@ -1,6 +1,7 @@
 """GGL: Li, Zhang, Liu, Liu, *Auditing Privacy Defenses in Federated Learning via Generative Gradient Leakage*, 2022."""
 
 from functools import partial, reduce
+from math import log
 from typing import Any, Literal, Unpack
 
 import torch
@@ -16,6 +17,11 @@ from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode
 from victims.victim import Gradient
 
+NEVERGRAD = (
+    "nevergrad 0.4.3, whose CMA starts with step size 1 (version 1: 0.47); the image is the best of all candidates, "
+    "where the code takes the best that its strategy learned from"
+)
+
 
 class GGL(Attack):
     """Latents by CMA-ES, without gradients, on the squared distance of gradients.
@@ -24,9 +30,11 @@ class GGL(Attack):
     single images; here the latents of a batch are searched together.
 
     Args:
-        steps_z: generations of CMA-ES, or steps of Adam.
-        optimizer: cma or adam.
-        population: candidates of a generation.
+        steps_z: rounds of CMA-ES, or steps of Adam.
+        optimizer: cma learns from all candidates of a round. nevergrad does as the authors' code with that package: a
+            generation has 4 + floor(3 ln d) of them, d the number of entries of the latents, and only one generation
+            of a round is learned from, 18 of 50 candidates at d = 128. adam takes gradients.
+        population: candidates of a round.
         eta: first step size of CMA-ES.
         eta_adam: learning rate of Adam: linear over 5 % of the steps, half a cosine over the last 25 %.
         start: latents as `drawn` by the prior, `uniform` on (0, 1) as in the code for ImageNet, or their `mean`, which
@@ -39,18 +47,50 @@ class GGL(Attack):
     name = "ggl"
     needs = frozenset({"labels", "prior"})
     presets = {
-        "code": Preset("the authors' code for faces", steps_z=500, start="mean", restarts=1),
-        "code-imagenet": Preset(
-            "the authors' code for ImageNet", steps_z=500, start="uniform", squashed=True, alpha_kl=0.0, restarts=1
+        "code": Preset(
+            "the authors' code, celeba32_wgan-gp.py with CMA",
+            assumed=NEVERGRAD,
+            steps_z=500,
+            optimizer="nevergrad",
+            start="mean",
+            restarts=1,
         ),
-        "code-adam": Preset("the authors' code with Adam", steps_z=2_500, optimizer="adam", restarts=1),
+        "code-imagenet": Preset(
+            "the authors' code, imagenet_biggan.py with CMA",
+            assumed=NEVERGRAD,
+            steps_z=500,
+            optimizer="nevergrad",
+            start="uniform",
+            squashed=True,
+            alpha_kl=0.0,
+            restarts=1,
+        ),
+        "code-adam": Preset(
+            "the authors' code, reconstructor.py with Adam", steps_z=2_500, optimizer="adam", restarts=1
+        ),
+        "gifd": Preset(
+            "as GIFD's authors ran it, configs_biggan.yml",
+            assumed=f"{NEVERGRAD}; the best of the restarts, where the code takes the last",
+            steps_z=800,
+            optimizer="nevergrad",
+            squashed=True,
+            restarts=4,
+        ),
+        "gifd-stylegan2": Preset(
+            "as GIFD's authors ran it, configs_stylegan2.yml",
+            assumed=f"{NEVERGRAD}; the best of the restarts, where the code takes the last; the covariance is diagonal",
+            steps_z=800,
+            optimizer="nevergrad",
+            alpha_kl=0.0,
+            restarts=4,
+        ),
     }
 
     def __init__(
         self,
         *,
         steps_z: int = 50,
-        optimizer: Literal["cma", "adam"] = "cma",
+        optimizer: Literal["cma", "nevergrad", "adam"] = "cma",
         population: int = 50,
         eta: float = 1.0,
         eta_adam: float = 0.1,
@@ -60,7 +100,7 @@ class GGL(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z}, **common)
-        self.by_cma, self.population, self.eta, self.eta_adam = optimizer == "cma", population, eta, eta_adam
+        self.optimizer, self.population, self.eta, self.eta_adam = optimizer, population, eta, eta_adam
         self.start, self.squashed, self.alpha_kl = start, squashed, alpha_kl
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
@@ -76,7 +116,7 @@ class GGL(Attack):
             fixed=fixed,
             decode=partial(self.decode, tuple(state)),
             penalty=self.penalty,
-            **self.gradient_free() if self.by_cma else self.by_gradient(),
+            **self.by_gradient() if self.optimizer == "adam" else self.gradient_free(z),
         )
 
     def started(self, state: Variables) -> dict[str, Tensor]:
@@ -86,8 +126,10 @@ class GGL(Attack):
         latents = {name: state[name] for name in self.prior.latents}
         return {n: torch.special.ndtr(z) for n, z in latents.items()} if self.start == "uniform" else latents
 
-    def gradient_free(self) -> dict[str, Any]:
-        optimizer = partial(CMAES, population=self.population, seeds=self.seeds("cma"))
+    def gradient_free(self, z: Variables) -> dict[str, Any]:
+        d = sum(latents[0].numel() for latents in z.values())
+        generation = 4 + int(3 * log(d)) if self.optimizer == "nevergrad" else self.population
+        optimizer = partial(CMAES, population=self.population, seeds=self.seeds("cma"), generation=generation)
         return {"lr": self.eta, "schedule": constant, "optimizer": optimizer, "population": self.population}
 
     def by_gradient(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from attacks.engine.schedules import multistep
+from victims.errors import InputError
 
 
 class Adam:
@@ -90,17 +91,35 @@ class CMAES:
     """CMA-ES of the package cma, one for each instance, over all variables of the instance as one vector.
 
     With more than `FULL` dimensions the covariance is diagonal.
+
+    Generations may be smaller than the population of a step, as in code that asks the package nevergrad for a fixed
+    number of candidates: a generation then begins in one step and may end in the next, and of those that end in a step
+    the strategy learns from the first alone. The others are evaluated for nothing.
     """
 
-    def __init__(self, variables: Sequence[Tensor], lr: float, *, population: int, seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        variables: Sequence[Tensor],
+        lr: float,
+        *,
+        population: int,
+        seeds: Sequence[int],
+        generation: int | None = None,
+    ) -> None:
         """
         Args:
             variables: (R, ...) each; the starting point.
             lr: the initial step size, sigma_0; CMA-ES adapts it.
             population: candidates per instance and step.
             seeds: one per instance.
+            generation: candidates that a strategy draws, and learns from, at once; None is the population.
+
+        Raises:
+            InputError: a population of less than a generation.
         """
-        self.variables = variables
+        self.variables, self.population, self.generation = variables, population, generation or population
+        if self.generation > population:
+            raise InputError(f"population is {population}, less than a generation; give {generation} or more.")
         self.param_groups = [{"lr": lr}]
         starts = torch.cat([v.flatten(1) for v in variables], 1).double().numpy(force=True)
         self.each = [
@@ -108,7 +127,7 @@ class CMAES:
                 start,
                 lr,
                 {
-                    "popsize": population,
+                    "popsize": self.generation,
                     "seed": float("nan"),  # does not touch numpy's global generator
                     "randn": np.random.RandomState(seed % 2**32).randn,
                     "CMA_diagonal": start.size > FULL,
@@ -117,16 +136,25 @@ class CMAES:
             )
             for start, seed in zip(starts, seeds, strict=True)
         ]
+        self.drawn: list[list[np.ndarray]] = [[] for _ in self.each]  # candidates of generations that have not ended
+        self.values: list[list[float]] = [[] for _ in self.each]  # of the first of them
 
     def ask(self) -> list[Tensor]:
         """Candidates for every variable, (R, population, ...)."""
-        self.asked = [strategy.ask() for strategy in self.each]
-        vectors = torch.as_tensor(np.array(self.asked)).to(self.variables[0])
+        asked = []
+        for strategy, drawn, known in zip(self.each, self.drawn, self.values, strict=True):
+            while len(drawn) < len(known) + self.population:
+                drawn += strategy.ask()
+            asked.append(drawn[len(known) :][: self.population])
+        vectors = torch.as_tensor(np.array(asked)).to(self.variables[0])
         parts = vectors.split([v[0].numel() for v in self.variables], -1)
         return [part.unflatten(-1, v.shape[1:]) for part, v in zip(parts, self.variables, strict=True)]
 
     def tell(self, values: Tensor) -> None:
         """The objective at those candidates, (R, population); values that are not finite count as very large."""
         finite = values.double().nan_to_num(1e30, 1e30, 1e30).numpy(force=True)
-        for strategy, candidates, told in zip(self.each, self.asked, finite, strict=True):
-            strategy.tell(candidates, told.tolist())
+        for strategy, drawn, known, told in zip(self.each, self.drawn, self.values, finite, strict=True):
+            known += told.tolist()
+            strategy.tell(drawn[: self.generation], known[: self.generation])
+            ended = len(known) // self.generation * self.generation
+            del drawn[:ended], known[:ended]

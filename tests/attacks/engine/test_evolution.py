@@ -70,6 +70,54 @@ def test_the_covariance_of_many_dimensions_is_diagonal():
     assert large.each[0].opts["CMA_diagonal"]
 
 
+def rounds_of_nevergrad(start, seed, evaluations, rounds, f):
+    """What the package's CMA does when a round asks for all its candidates and then tells them one after another.
+
+    It hands out what its strategy drew, draws again when that is used up, collects what it is told until it has a
+    generation, and gives this to the strategy, which raises if nothing was drawn since the last one.
+    """
+    d = len(start)
+    generation = 4 + int(3 * np.log(d))
+    options = {"popsize": generation, "seed": np.nan, "randn": np.random.RandomState(seed).randn, "verbose": -9}
+    strategy = cma.CMAEvolutionStrategy(np.zeros(d), 1.0, options)
+    queue, collected, asked, refused = [], [], [], 0
+    for _ in range(rounds):
+        candidates = []
+        for _ in range(evaluations):
+            if not queue:
+                queue = strategy.ask()
+            candidates.append(queue.pop(0))
+        asked.append(np.array(candidates) + start)
+        for candidate in candidates:
+            collected.append(candidate)
+            if len(collected) == generation:
+                try:
+                    strategy.tell(collected, [f(c + start) for c in collected])
+                except RuntimeError:
+                    refused += 1
+                collected = []
+    return np.array(asked), refused
+
+
+@pytest.mark.parametrize(("d", "evaluations", "refused"), [(128, 50, 21), (128, 18, 0), (9, 25, 18)])
+def test_small_generations_are_asked_and_told_as_by_nevergrad(d, evaluations, refused):
+    start = torch.rand(d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    scale = np.linspace(1, 3, d)
+    expected, lost = rounds_of_nevergrad(start.numpy(), 11, evaluations, 12, lambda z: (scale * (z - 1) ** 2).sum())
+    assert lost == refused, "of 12 rounds"
+    generation = 4 + int(3 * np.log(d))
+    ours = CMAES([start[None]], lr=1.0, population=evaluations, seeds=[11], generation=generation)
+    for asked in expected:
+        (candidates,) = ours.ask()
+        np.testing.assert_allclose(candidates[0].numpy(), asked, rtol=0, atol=1e-6)
+        ours.tell((torch.as_tensor(scale) * (candidates - 1).square()).sum(2))
+
+
+def test_a_round_of_less_than_a_generation_is_refused():
+    with pytest.raises(InputError, match="population is 17, less than a generation; give 18 or more"):
+        CMAES([torch.zeros(1, 128)], lr=1.0, population=17, seeds=[1], generation=18)
+
+
 # In the attacks.
 
 STEPS, POPULATION = 5, 6
@@ -123,6 +171,20 @@ def test_ggl_equals_cma_es_on_one_candidate_after_another(observation, small_pri
     z = best.tanh() if squashed else best
     torch.testing.assert_close(result.images[0], observation.victim.normalize(G({"z": z})))
     assert result.gradient_evaluations == STEPS * POPULATION
+
+
+def test_ggl_counts_what_nevergrad_does_not_learn_from(observation, small_prior):
+    d = 3 * small_prior.draw(1, torch.Generator())["z"].numel()
+    options = {"steps_z": STEPS, "population": 50, "restarts": 1}
+    result = GGL(optimizer="nevergrad", prior=small_prior.double(), **options).run([observation])
+    assert result.gradient_evaluations == STEPS * 50
+    attack = GGL(optimizer="nevergrad", prior=small_prior.double(), **options)
+    attack.begin([observation])
+    (strategy,) = attack.session._optimizer.each
+    assert strategy.popsize == 4 + int(3 * np.log(d)) < 50
+    for _ in range(STEPS - 1):
+        attack.advance()
+    assert strategy.countiter == STEPS - 1, "one generation a round"
 
 
 def test_ggls_starts(observation, small_prior):
