@@ -72,7 +72,7 @@ class Config(Options):
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""
         options = {name: value for name, value in asdict(self).items() if abouts()[name].changes_rows}
-        backbones = sorted({*self.lpips.split(",")})
+        backbones = ",".join(sorted({*self.lpips.split(",")}))
         return {**options, "lpips": backbones, "victim_weights": self.weights_label(), "protocol": PROTOCOL}
 
     def weights_file(self) -> Path | None:

@@ -20,6 +20,7 @@ from benchmark.scoring.lpips import Lpips
 
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
 FLAT = 2 / 255
+SSIM_WINDOW = 11  # pixels
 BLOCK = 2**20  # values of a gallery turned into floats at once: 4 MB, which stay in a core's cache
 
 MetricFunction = Callable[..., Tensor | None]
@@ -104,7 +105,7 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
         reconstruction.double(),
         truth.double(),
         sigma=1.5,
-        kernel_size=11,
+        kernel_size=SSIM_WINDOW,
         data_range=1.0,
         k1=0.01,
         k2=0.03,
@@ -112,6 +113,21 @@ def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
     )
     assert isinstance(similarity, Tensor)  # without the optional map
     return similarity.float()
+
+
+@metric(higher_is_better=True, range=(-1, 1), failure=0)
+def ssim_cropped(reconstruction: Tensor, truth: Tensor) -> Tensor | None:
+    """SSIM of the windows that lie wholly inside the image, as the package piq computes it.
+
+    (B, C, H, W) twice -> (B,); None below 11 pixels. Images are first average-pooled by max(1, round(min(H, W) / 256)).
+
+    The code of CI-Net reports it (scikit-image's differs above 384 pixels alone). That of GIAS and GIFD has the same
+    windows, but pads with zeros; GIFD's takes normalized images. A failure has 0.
+    """
+    if min(truth.shape[-2:]) < SSIM_WINDOW:
+        return None
+    # float64 as in `ssim`
+    return piq.ssim(reconstruction.double(), truth.double(), data_range=1.0, reduction="none").float()
 
 
 @metric(higher_is_better=True, range=(0, 1), failure=0)

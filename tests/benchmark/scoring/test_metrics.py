@@ -26,6 +26,7 @@ from benchmark.scoring.metrics import (
     psnr,
     score,
     ssim,
+    ssim_cropped,
 )
 
 NO_LPIPS = Lpips(None, "none: not under test")
@@ -91,6 +92,26 @@ def test_mse_and_psnr_are_those_of_scikit_image(a, b):
     assert psnr(a, b).tolist() == pytest.approx(expected_psnr, rel=1e-5)
 
 
+def similarity_in_windows(x: np.ndarray, y: np.ndarray) -> float:
+    """SSIM of two (C, H, W) images in [0, 1] from equation 13 of Wang et al. 2004, every window by itself."""
+    bell = np.exp(-np.square(np.arange(-5, 6)) / (2 * 1.5**2))
+    weights = np.outer(bell, bell) / bell.sum() ** 2
+    values = []
+    for channel in zip(x, y, strict=True):
+        for a, b in zip(*map(windows, channel), strict=True):
+            mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
+            var_a, var_b = (weights * (a - mean_a) ** 2).sum(), (weights * (b - mean_b) ** 2).sum()
+            covariance = (weights * (a - mean_a) * (b - mean_b)).sum()
+            similar = (2 * mean_a * mean_b + 0.01**2) * (2 * covariance + 0.03**2)
+            values.append(similar / ((mean_a**2 + mean_b**2 + 0.01**2) * (var_a + var_b + 0.03**2)))
+    return np.mean(values)
+
+
+def windows(image: np.ndarray) -> np.ndarray:
+    """Every 11x11 window of an image (H, W) that lies wholly inside."""
+    return np.lib.stride_tricks.sliding_window_view(image, (11, 11)).reshape(-1, 11, 11)
+
+
 @PAIRS
 def test_ssim_is_that_of_scikit_image(a, b):
     # Both filter alike, but scikit-image leaves five pixels at each border out of its mean, while torchmetrics
@@ -103,6 +124,27 @@ def test_ssim_is_that_of_scikit_image(a, b):
 
     values = [expected(x, y) for x, y in zip(a.double().numpy(), b.double().numpy(), strict=True)]
     assert ssim(a, b).tolist() == pytest.approx(values, abs=1e-6)
+
+
+@PAIRS
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cropped_ssim_is_that_of_the_paper_in_whole_windows(a, b, channels):
+    a, b = a[:, :channels], b[:, :channels]
+    expected = [similarity_in_windows(x, y) for x, y in zip(a.double().numpy(), b.double().numpy(), strict=True)]
+    assert ssim_cropped(a, b).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_cropped_ssim_of_a_large_image_is_of_its_halves():
+    a, b = (torch.nn.functional.interpolate(images, size=400) for images in (photographs(), noisy(photographs())))
+    halves = [torch.nn.functional.avg_pool2d(images, 2) for images in (a, b)]
+    assert ssim_cropped(a, b).tolist() == pytest.approx(ssim_cropped(*halves).tolist(), abs=1e-6)
+    assert ssim_cropped(a, b)[0] != pytest.approx(similarity_in_windows(*(x[0].double().numpy() for x in (a, b))))
+
+
+def test_cropped_ssim_needs_a_window():
+    least, small = random_images(2, 11), random_images(2, 10)
+    assert score(least, least)[1]["ssim_cropped"] == [1, 1]
+    assert score(small, small)[1]["ssim_cropped"] == [None, None]
 
 
 def phase_congruency(image: np.ndarray) -> np.ndarray:
@@ -316,10 +358,10 @@ def test_score_takes_half_precision_and_tensors_that_require_gradients():
 
 def test_a_metric_without_what_it_needs_is_left_out_and_one_that_cannot_score_has_none():
     images = flat(0.1, 0.2)
-    assert list(score(images, images)[1]) == ["psnr", "ssim", "fsim", "mse"]
+    assert list(score(images, images)[1]) == ["psnr", "ssim", "ssim_cropped", "fsim", "mse"]
     gallery = Gallery((images * 255).round().byte(), torch.arange(2))
     _, scores = score(images, images, squeeze=NO_LPIPS, gallery=gallery)
-    assert list(scores) == ["psnr", "ssim", "fsim", "lpips", "mse", "iip"]
+    assert list(scores) == ["psnr", "ssim", "ssim_cropped", "fsim", "lpips", "mse", "iip"]
     assert scores["lpips"] == [None, None]
     assert scores["iip"] == [1, 1]
 

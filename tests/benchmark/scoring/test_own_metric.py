@@ -36,7 +36,8 @@ def test_it_is_wherever_the_other_metrics_are(worst_pixel, tmp_path, monkeypatch
     (file,) = tmp_path.glob("*/rows.jsonl")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert all(0 < row["worst_pixel"] <= 1 and row["higher_is_better"]["worst_pixel"] is False for row in rows)
-    assert rows[0]["ranges"] == RANGES | {"worst_pixel": [0, 1]}  # those of older rows are those of the metrics
+    newer = {"ssim_cropped": [-1, 1], "worst_pixel": [0, 1]}
+    assert rows[0]["ranges"] == RANGES | newer  # those of older rows are those of the metrics
     assert "WORST_PIXEL ↓" in capsys.readouterr().out
     assert len(captions) == 2
     assert all("WORST_PIXEL 0." in text for text in captions)
