@@ -5,7 +5,7 @@ and then parameters (algorithm 1).
 """
 
 from collections.abc import Callable
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 from torch import Tensor
 
@@ -19,6 +19,9 @@ from priors.base import State, decode, decode_each
 from victims.victim import Gradient
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}
+
+CODE: dict[str, Any] = {"tv": 1e-6, "noise": "redrawn", "restarts": 3}  # in all scripts of the authors' code
+GIFD: dict[str, Any] = {"steps_z": 1_000, "steps_w": 8_000, "tv": 1e-4, "keep": "best", "restarts": 4}
 
 Penalty = Callable[[Variables, Tensor], Tensor]
 Noise = Literal["fixed", "redrawn"]
@@ -91,9 +94,7 @@ class GIz(Attack):
             "the authors' code",
             assumed="steps_z, which are those of GIAS there at 128 px",
             steps_z=1_000,
-            tv=1e-6,
-            noise="redrawn",
-            restarts=3,
+            **CODE,
         )
     }
 
@@ -127,9 +128,7 @@ class GIw(Attack):
 
     name = "gi_w"
     needs = frozenset({"labels", "prior"})
-    presets = {
-        "code": Preset("the authors' code", assumed="steps_w", steps_w=6_000, tv=1e-6, noise="redrawn", restarts=3)
-    }
+    presets = {"code": Preset("the authors' code", assumed="steps_w", steps_w=6_000, **CODE)}
 
     def __init__(
         self,
@@ -167,9 +166,7 @@ class GIzx(Attack):
             assumed="steps_x, eta_x",
             steps_z=500,
             steps_x=5_000,
-            tv=1e-6,
-            noise="redrawn",
-            restarts=3,
+            **CODE,
         )
     }
 
@@ -253,41 +250,29 @@ class GIAS(Attack):
             "the batch-norm term, which its scripts leave out, as in the paper",
             steps_z=500,
             steps_w=5_000,
-            tv=1e-6,
-            noise="redrawn",
             keep="best",
-            restarts=3,
+            **CODE,
         ),
         "code-128": Preset(
             "the authors' code at 128 px",
             assumed="as `code`",
             steps_z=1_000,
             steps_w=8_000,
-            tv=1e-6,
             tensors="top50",
-            noise="redrawn",
             keep="best",
-            restarts=3,
+            **CODE,
         ),
         "gifd": Preset(
             "GIFD's authors' code, BigGAN",
             assumed="one parameter search for four equal ones",
-            steps_z=1_000,
-            steps_w=8_000,
             eta_w=1e-5,
-            tv=1e-4,
-            keep="best",
-            restarts=4,
+            **GIFD,
         ),
         "gifd-stylegan2": Preset(
             "GIFD's authors' code, StyleGAN2",
             assumed="one parameter search for four equal ones; noise of its own for each start",
-            steps_z=1_000,
-            steps_w=8_000,
             eta_w=1e-3,
-            tv=1e-4,
-            keep="best",
-            restarts=4,
+            **GIFD,
         ),
     }
 

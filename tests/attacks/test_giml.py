@@ -9,6 +9,7 @@ import torch
 from test_contract import holds, reachable
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+from attacks.engine.regularizers import squared_variation, total_variation
 from attacks.gias import GIz
 from attacks.giml import GIML
 from priors.dcgan import DCGAN
@@ -179,8 +180,9 @@ def test_counts_below_one_are_refused(option):
 
 
 def test_presets_fit_the_constructor():
-    for preset in GIML.presets.values():
-        GIML(generator(), **preset)
+    variations = {name: GIML(generator(), **preset).variation for name, preset in GIML.presets.items()}
+    assert variations["paper"] is variations["code"] is total_variation
+    assert variations["paper-literal"] is squared_variation
 
 
 def test_a_task_without_labels_is_refused(tasks):
