@@ -31,6 +31,9 @@ from victims.victim import Gradient, Victim
 LabelSource = Literal["given", "inferred", "joint"]
 """Where the labels of the dummy batch come from: the observation, the update, or a search together with the images."""
 
+Start = Literal["drawn", "gaussian"]
+"""How a search of latents starts, see `Attack.latents`."""
+
 INNER = 5  # steps in one of Lightning's, whose own work is up to an eighth of a step on small nets
 
 
@@ -187,9 +190,14 @@ class Attack(LightningModule):
         """Standard normal images, (R, B, C, H, W)."""
         return self.normal((self.batch_size, *self.observations[0].image_shape))
 
-    def latents(self) -> dict[str, Tensor]:
-        """The prior's input, drawn from its own distribution, (R, B, ...) each; with the labels y if it takes them."""
-        draws = [self.prior.draw(self.batch_size, torch.Generator().manual_seed(seed)) for seed in self.seeds()]
+    def latents(self, start: Start = "drawn") -> dict[str, Tensor]:
+        """The prior's input, (R, B, ...) each, with the labels y if it takes them.
+
+        Args:
+            start: `drawn` from the prior's own distribution; `gaussian`, see `Prior.draw_gaussian`.
+        """
+        draw = self.prior.draw_gaussian if start == "gaussian" else self.prior.draw
+        draws = [draw(self.batch_size, torch.Generator().manual_seed(seed)) for seed in self.seeds()]
         state = {name: torch.stack([draw[name] for draw in draws]).to(self.victim.mean) for name in draws[0]}
         if self.prior.classes:
             given = [o.knowledge.labels for o in self.observations]

@@ -7,7 +7,7 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, Common
+from attacks.base import Attack, Common, Start
 from attacks.engine.preset import Preset
 from attacks.engine.projections import l1_ball, sphere, sphere_norm
 from attacks.engine.regularizers import image_norm, total_variation
@@ -31,6 +31,10 @@ class Radii(tuple[float, ...]):
 
 
 BY_BALL = Radii(())
+UNLIKE_THE_CODE = (
+    "as in `paper`, the best of the restarts by cost is returned (the code: the last one), and a phase starts from the "
+    "variables of least cost of the phase before (the code: the last ones)"
+)
 
 
 class GIFD(Attack):
@@ -40,8 +44,8 @@ class GIFD(Attack):
     is returned. Variables that are no features (latents, the noises of StyleGAN2) stay on the sphere of their start.
 
     Radii are published for two generators; the presets have them. For other generators, the radius around a phase's
-    start is `ball` times the l1 norm of that start, image by image, independent of the generator's scale. In the
-    presets the best of the paper's four restarts is chosen by cost; the paper's code returns the last one.
+    start is `ball` times the l1 norm of that start, image by image, independent of the generator's scale. Of the
+    restarts, the one of least cost is returned, as the paper says; its code returns the last one.
 
     Args:
         steps_each: steps of every phase.
@@ -57,20 +61,50 @@ class GIFD(Attack):
         radii: of the balls around features, layer by layer, in place of `ball`.
         latent_radii: of the balls around latents and noises, phase by phase, for generators that search them in every
             phase.
+        start: latents as `drawn` by the prior, or `gaussian`: every row of StyleGAN2's W+ from a Gaussian, whose fit is
+            a file beside the weights (see `load_public`), or else of 10 000 mapped latents.
+        skip: StyleGAN2's colors from the blocks before the features are `kept` in the image, or `dropped`.
     """
 
     name = "gifd"
     needs = frozenset({"labels", "prior"})
     presets = {
         "paper": Preset(
-            "the paper, BigGAN", steps_each=1_000, layers=9, radii=Radii(range(2_000, 6_001, 500)), restarts=4
+            "the paper, BigGAN; radii and steps in its supplement, section I",
+            assumed="a phase starts from the variables of least cost of the phase before",
+            steps_each=1_000,
+            layers=9,
+            radii=Radii(range(2_000, 6_001, 500)),
+            restarts=4,
         ),
         "paper-stylegan2": Preset(
-            "the paper, StyleGAN2",
+            "the paper, StyleGAN2; radii and steps in its supplement, section I",
+            assumed="a phase starts from the variables of least cost of the phase before; the Gaussian start, and the "
+            "noise maps of phase k, those below 5 + 2k, are the code's; colors of earlier blocks, dropped there, stay",
             steps_each=1_000,
             layers=4,
             radii=Radii("2000,3000,4000,5000"),
             latent_radii=Radii("1000,2000,3000,4000,5000"),
+            start="gaussian",
+            restarts=4,
+        ),
+        "code": Preset(
+            "the authors' code, configs_biggan.yml: 13 phases (a later version has the 10 of the paper)",
+            assumed=UNLIKE_THE_CODE,
+            steps_each=1_000,
+            layers=12,
+            radii=Radii(range(2_000, 7_501, 500)),
+            restarts=4,
+        ),
+        "code-stylegan2": Preset(
+            "the authors' code, configs_stylegan2.yml: 8 phases",
+            assumed=UNLIKE_THE_CODE,
+            steps_each=1_000,
+            layers=7,
+            radii=Radii("2000,3000,4000,5000,6000,8000,8000"),
+            latent_radii=Radii("1000,2000,3000,4000,5000,6000,8000,8000"),
+            start="gaussian",
+            skip="dropped",
             restarts=4,
         ),
     }
@@ -87,6 +121,8 @@ class GIFD(Attack):
         ball: float = 0.5,
         radii: Radii = BY_BALL,
         latent_radii: Radii = BY_BALL,
+        start: Start = "drawn",
+        skip: Literal["kept", "dropped"] = "kept",
         **common: Unpack[Common],
     ) -> None:
         prior = common.get("prior")
@@ -96,13 +132,16 @@ class GIFD(Attack):
         super().__init__(dict.fromkeys(phases, steps_each), **common)
         self.variant, self.eta, self.tv, self.l2 = variant, eta, tv, l2
         self.ball, self.radii, self.latent_radii = ball, radii, latent_radii
+        self.start, self.skip = start, skip
 
     def search(self) -> Search:
-        prior, state = self.prior, self.latents()
+        prior, state = self.prior, self.latents(self.start)
         for k, phase in enumerate(self.plan):
             if k:
                 with torch.no_grad():
                     state = advance(prior, state, k - 1, k)
+                if self.skip == "dropped":
+                    state.pop("skip", None)
             variables, fixed = split(state, prior.features(k))
             state = yield Stage(
                 name=phase,

@@ -65,6 +65,10 @@ class Prior(nn.Module, ABC):
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Random inputs from the prior's own distribution, (count, ...) each, on the CPU."""
 
+    def draw_gaussian(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """As `draw`, with mapped latents from a Gaussian that is fitted to them; the same if none are mapped."""
+        return self.draw(count, generator)
+
     def center(self, state: State) -> dict[str, Tensor]:
         """The mean of the distribution of `draw`, for every latent in `state`."""
         return {name: torch.zeros_like(state[name]) for name in self.latents}

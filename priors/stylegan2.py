@@ -1,25 +1,21 @@
 """StyleGAN2, configuration F (Karras et al., *Analyzing and Improving the Image Quality of StyleGAN*, 2020)."""
 
-import re
-from collections.abc import Mapping
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
 from priors.base import Prior, State
+from priors.stylegan2_layout import convert
 from victims.checkpoints import expected, tensors
 from victims.errors import InputError
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 FITTED_ON = 10_000  # mapped latents, for the Gaussian start
 LR_MAPPING = 0.01  # the learning rate of the mapping network, relative to the rest
-
-Start = Literal["mapped", "gaussian"]
 
 
 class FIR(nn.Module):
@@ -156,9 +152,10 @@ class StyleGAN2(Prior):
     Args:
         size: side of the images. channel_multiplier: 2 is configuration F; 32, 64, ... channels at the sides 1024, 512,
         ... width: most channels of any side. style_dim: length of a latent. layers_mapping: depth of the mapping
-        network. start: how `draw` makes W+. mapped (GIAS): the same mapped latent in every row. gaussian (GIFD): every
-        row from a
-            Gaussian that is fitted to mapped latents before their last LeakyReLU.
+        network.
+
+    Attributes:
+        fit: mean and standard deviation, (2, style_dim), of the Gaussian start, where a file states them.
     """
 
     published = {
@@ -178,11 +175,13 @@ class StyleGAN2(Prior):
             "source": "https://github.com/NVlabs/stylegan2 (stylegan2-ffhq-config-f.pkl), by convert_weight.py of "
             "https://github.com/rosinality/stylegan2-pytorch",
             "sha256": None,  # every conversion writes another file
+            "options": {"fit": "stylegan2_ffhq_gaussian_fit.pt"},  # GIFD's
         },
     }
     latents = ("w",)
     mapping_weight: Tensor
     mapping_bias: Tensor
+    fit: Tensor | None
 
     def __init__(
         self,
@@ -192,14 +191,14 @@ class StyleGAN2(Prior):
         width: int = 512,
         style_dim: int = 512,
         layers_mapping: int = 8,
-        start: Start = "mapped",
     ) -> None:
         super().__init__()
         if size not in SIZES:
             raise InputError(f"StyleGAN2 makes images of {', '.join(map(str, SIZES))} px, not {size}.")
-        self.image_shape, self.style_dim, self.start = (3, size, size), style_dim, start
+        self.image_shape, self.style_dim = (3, size, size), style_dim
         last = size.bit_length() - 3
         self.noises = tuple(f"noise{i}" for i in range(convolutions(last).stop))
+        self.rows = len(self.noises) + 1  # of W+: one for every convolution, and one for the last colors
         channels = [min(width, int(16_384 * channel_multiplier) >> (k + 2)) for k in range(last + 1)]
         self.const = nn.Parameter(torch.randn(1, channels[0], 4, 4))
         self.blocks = nn.ModuleList(
@@ -208,6 +207,7 @@ class StyleGAN2(Prior):
         )
         self.register_buffer("mapping_weight", torch.randn(layers_mapping, style_dim, style_dim) / LR_MAPPING)
         self.register_buffer("mapping_bias", torch.zeros(layers_mapping, style_dim))
+        self.register_buffer("fit", None)
 
     def map(self, z: Tensor) -> Tensor:
         """Standard normal latents (N, style_dim) -> W (N, style_dim); computed on the weights' device."""
@@ -223,28 +223,31 @@ class StyleGAN2(Prior):
         return self.map(torch.randn(FITTED_ON, self.style_dim, generator=torch.Generator().manual_seed(0)))
 
     @cached_property
-    def gaussian(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, (style_dim,) each, of mapped latents with the last LeakyReLU undone."""
+    def gaussian(self) -> Tensor:
+        """Mean and standard deviation, (2, style_dim), of mapped latents whose last LeakyReLU is undone, or `fit`."""
+        if self.fit is not None:
+            return self.fit.to("cpu", torch.float32)
         undone = leaky_relu(self.mapped, 5.0)
-        return undone.mean(0), undone.std(0)
+        return torch.stack([undone.mean(0), undone.std(0)])
 
     def center(self, state: State) -> dict[str, Tensor]:
         """The mean latent in every row of W+."""
         return {"w": self.mapped.mean(0).to(state["w"]).expand_as(state["w"])}
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        layers = convolutions(len(self.blocks) - 1).stop
-        if self.start == "mapped":
-            z = torch.randn(count, self.style_dim, generator=generator)
-            w = self.map(z)[:, None].repeat(1, layers + 1, 1)
-        else:
-            mean, std = self.gaussian
-            w = leaky_relu(std * torch.randn(count, layers + 1, self.style_dim, generator=generator) + mean, 0.2)
-        sides = [2 ** ((i + 1) // 2 + 2) for i in range(layers)]
-        return {
-            "w": w,
-            **{f"noise{i}": torch.randn(count, 1, s, s, generator=generator) for i, s in enumerate(sides)},
-        }
+        """The same mapped latent in every row of W+, as in GIAS."""
+        z = torch.randn(count, self.style_dim, generator=generator)
+        return {"w": self.map(z)[:, None].repeat(1, self.rows, 1), **self.draw_noises(count, generator)}
+
+    def draw_gaussian(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Every row of W+ by itself, as in GIFD: LeakyReLU(std n + mean), n standard normal."""
+        mean, std = self.gaussian
+        n = torch.randn(count, self.rows, self.style_dim, generator=generator)
+        return {"w": leaky_relu(std * n + mean, 0.2), **self.draw_noises(count, generator)}
+
+    def draw_noises(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        sides = {name: 2 ** ((i + 1) // 2 + 2) for i, name in enumerate(self.noises)}
+        return {name: torch.randn(count, 1, side, side, generator=generator) for name, side in sides.items()}
 
     def enter(self, state: State) -> dict[str, Tensor]:
         return {**state, "h": self.const.expand(len(state["w"]), -1, -1, -1)}
@@ -255,73 +258,30 @@ class StyleGAN2(Prior):
     def features(self, k: int) -> tuple[str, ...]:
         """h (not before block 0), W+ and, as in GIFD's code, the noise maps with index < 5 + 2k that the image still
         depends on.
-
-        That code drops the colors so far when it proceeds to a later block; here `skip` stays in the state.
         """
-        noises = range(convolutions(k).start, min(5 + 2 * k, convolutions(len(self.blocks) - 1).stop))
-        return (*(("h",) if k else ()), "w", *(f"noise{i}" for i in noises))
+        return (*(("h",) if k else ()), "w", *self.noises[convolutions(k).start : 5 + 2 * k])
 
     @classmethod
-    def load_public(cls, path: Path, *, start: Start = "mapped") -> "StyleGAN2":
+    def load_public(cls, path: Path, *, fit: str = "") -> "StyleGAN2":
         """`.pt` with `g_ema`, or the same keys as `.safetensors`.
 
         The file does not say what it was trained on: its name is used instead.
 
+        Args:
+            fit: a file in the same folder with `mean` and `std`, (style_dim,) each, of the Gaussian start. Where there
+                is none, they are computed from mapped latents.
+
         Raises:
-            InputError: no file, code in it, or not such a generator.
+            InputError: no file, code in it, not such a generator, or not such a fit.
         """
         public = tensors(path)
         with expected("a StyleGAN2 generator in the layout of the PyTorch port", path):
             options, weights = convert(public if path.suffix == ".safetensors" else public["g_ema"])
-            prior = cls(**options, start=start)
+            prior = cls(**options)
             prior.load_state_dict(weights)
+        if fit and (beside := path.with_name(fit)).is_file():
+            found = tensors(beside)
+            with expected(f"a Gaussian fit, mean and std of {prior.style_dim} numbers each", beside):
+                prior.fit = torch.stack([found["mean"], found["std"]]).view(2, prior.style_dim)
         prior.trained_on = path.stem
         return prior.eval().requires_grad_(False)
-
-
-# The layout of public weights: that of the common PyTorch port (rosinality).
-
-RENAMED = (
-    (r"^input\.input$", "const"),
-    (r"^conv1\.", "blocks.0.convs.0."),
-    (r"^to_rgb1\.", "blocks.0.to_rgb."),
-    (r"\.modulation\.", ".modulation_"),
-    (r"\.noise\.weight$", ".strength"),
-    (r"\.activate\.bias$", ".bias"),
-)
-UNUSED = re.compile(r"^noises\.|\.kernel$|^style\.")  # fixed noise, the FIR filters; the mapping network is stacked
-
-
-def renamed(name: str) -> str:
-    """The port's name of a synthesis tensor -> ours."""
-    name = re.sub(r"^convs\.(\d+)", lambda m: f"blocks.{int(m[1]) // 2 + 1}.convs.{int(m[1]) % 2}", name)
-    name = re.sub(r"^to_rgbs\.(\d+)", lambda m: f"blocks.{int(m[1]) + 1}.to_rgb", name)
-    for theirs, ours in RENAMED:
-        name = re.sub(theirs, ours, name)
-    return name
-
-
-def convert(public: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The port's state dict -> the options of `StyleGAN2`, which keys and shapes determine, and its state dict.
-
-    Raises:
-        KeyError: a tensor that determines an option is missing.
-    """
-    layers = sum(re.fullmatch(r"style\.\d+\.weight", name) is not None for name in public)
-    ups = sum(re.fullmatch(r"to_rgbs\.\d+\.bias", name) is not None for name in public)
-    size = 4 * 2**ups
-    options = {
-        "size": size,
-        "width": public["input.input"].shape[1],
-        "channel_multiplier": public[f"convs.{2 * ups - 1}.conv.weight"].shape[1] * size / 16_384,
-        "style_dim": public["style.1.weight"].shape[1],
-        "layers_mapping": layers,
-    }
-    ours = {
-        renamed(name): tensor[0] if name.endswith(".conv.weight") else tensor
-        for name, tensor in public.items()
-        if not UNUSED.search(name)
-    }
-    for kind in ("weight", "bias"):
-        ours[f"mapping_{kind}"] = torch.stack([public[f"style.{i + 1}.{kind}"] for i in range(layers)])
-    return options, ours

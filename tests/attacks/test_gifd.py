@@ -10,6 +10,8 @@ from test_methods import Plain, agree
 from attacks import gifd
 from attacks.engine.schedules import ramps
 from attacks.gifd import GIFD, Radii
+from priors.biggan import BigGAN
+from priors.stylegan2 import StyleGAN2
 from victims.seeds import seed_of
 
 EACH = 8  # steps of a phase
@@ -135,6 +137,69 @@ def test_radii_are_read_and_the_last_one_holds_for_later_phases():
     assert Radii("2000,2500") == Radii([2000, 2500.0])
     assert [Radii("2000,2500").of(k) for k in range(3)] == [2000, 2500, 2500]
     assert [GIFD.presets["paper"]["radii"].of(k) for k in range(9)] == [*range(2000, 6001, 500)]
+
+
+def test_the_phases_and_radii_of_the_codes_presets():
+    """Its lists have a radius for every phase; of the features', the one of phase 0 is not used."""
+    biggan = [1000, 2000, 2500, 3000, 3500, 4000, 4500, 5000, 5500, 6000, 6500, 7000, 7500]
+    stylegan2 = [1000, 2000, 3000, 4000, 5000, 6000, 8000, 8000]
+    with torch.device("meta"):
+        generators = {"code": BigGAN(size=256), "code-stylegan2": StyleGAN2(size=1024)}
+    for (preset, generator), radii in zip(generators.items(), (biggan, stylegan2), strict=True):
+        attack = GIFD(prior=generator, **GIFD.presets[preset])
+        assert list(attack.plan) == ["z", *(f"f{k}" for k in range(1, len(radii)))]
+        assert set(attack.plan.values()) == {1000}
+        assert list(attack.radii) == radii[1:]
+    assert list(attack.latent_radii) == stylegan2
+    assert type(generators["code"].blocks[8]).__name__ == "Attention", "the code counts it as a layer"
+    assert len(generators["code"].blocks) == 13 + 1, "the code's layers, and what it has after them"
+
+
+@pytest.mark.parametrize("preset", ["paper-stylegan2", "code-stylegan2"])
+def test_stylegan2_is_searched_as_published_from_the_gaussian_start(capture, preset):
+    """In phase k: features, W+, and the noise maps from 2k - 1 that are below 5 + 2k. In the code, the image of phase k
+    is the sum of the colors of block k and later."""
+    observation = capture(dtype=torch.float64).observation
+    torch.manual_seed(0)
+    prior = StyleGAN2(size=32, width=6, style_dim=5, layers_mapping=2).double().eval().requires_grad_(False)
+    attack = GIFD(prior=prior, **{**GIFD.presets[preset], "steps_each": 2, "restarts": 1})
+    attack.begin([observation])
+    generator = torch.Generator().manual_seed(seed_of(0, "t", 0))
+    drawn = {name: tensor.double() for name, tensor in prior.draw_gaussian(3, generator).items()}
+    for k, phase in enumerate(PHASES):
+        stage = attack.session.stage
+        assert stage.name == phase
+        if k == 0:
+            assert all(torch.equal(v[0], drawn[name]) for name, v in stage.variables.items())
+        maps = {f"noise{i}" for i in range(max(0, 2 * k - 1), min(5 + 2 * k, 7))}
+        assert stage.variables.keys() == {"w", *(["h"] if k else []), *maps}
+        state = {name: v[0].clone() for name, v in {**stage.fixed, **stage.variables}.items()}
+        h, skip = state.get("h"), None if preset == "code-stylegan2" else state.get("skip")
+        for j in range(k, 4):
+            h, colors = by_hand(prior, j, h, state)
+            skip = colors if skip is None else prior.blocks[j].fir.upsample(skip) + colors
+        image = observation.victim.normalize((skip + 1) / 2)
+        torch.testing.assert_close(stage.decode({**stage.fixed, **stage.variables})[0], image)
+        attack.advance()
+        attack.advance()
+
+
+def by_hand(prior, j, h, state):
+    """The features behind block j, and its own colors."""
+    block, w = prior.blocks[j], state["w"]
+    h = prior.const.expand(len(w), -1, -1, -1) if j == 0 else h
+    for i, conv in zip(range(max(0, 2 * j - 1), 2 * j + 1), block.convs, strict=True):
+        h = conv(h, w[:, i], state[f"noise{i}"])
+    return h, block.to_rgb(h, w[:, 2 * j + 1])
+
+
+def test_a_prior_without_a_mapping_network_starts_from_its_own_latents(observation, make):
+    starts = []
+    for start in ("drawn", "gaussian"):
+        attack = make(start=start)
+        attack.begin([observation])
+        starts.append(attack.session.variables["z"])
+    assert torch.equal(*starts)
 
 
 def test_the_number_of_layers_is_at_most_the_generators(make):

@@ -3,17 +3,20 @@
 from copy import deepcopy
 from itertools import pairwise
 from math import log2, prod, sqrt
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from scipy.signal import convolve2d
-from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu
+from torch.nn.functional import conv2d, conv_transpose2d
 
 from priors.base import advance, decode, decode_each
+from priors.names import published
 from priors.stylegan2 import FIR, ModulatedConv, StyleGAN2, convert
 from victims.errors import InputError
 
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 R, B = 2, 2
 TINY = {"size": 32, "channel_multiplier": 1 / 128, "width": 6, "style_dim": 5, "layers_mapping": 2}
 TINY_CHANNELS = [6, 6, 6, 4]
@@ -277,20 +280,27 @@ def test_mapped_latents_are_the_same_in_every_row(prior):
 def test_the_gaussian_has_the_moments_of_the_last_layer():
     """With one layer: normalized z has mean 0 and variance 1 per entry, so these follow from weight and bias."""
     public = public_state(TINY_CHANNELS, 16, 1)
-    mean, std = built(public, start="gaussian").gaussian
+    mean, std = built(public).gaussian
     expected_std = 2**0.5 * 0.01 * public["style.1.weight"].norm(dim=1) / 4
     torch.testing.assert_close(mean.double(), 2**0.5 * 0.01 * public["style.1.bias"], rtol=0, atol=0.06)
     torch.testing.assert_close(std.double(), expected_std, rtol=0.03, atol=0)
 
 
-def test_gaussian_latents_have_those_moments_in_rows_of_their_own():
-    prior = built(public_state(TINY_CHANNELS, 16, 2), start="gaussian")
-    mean, std = prior.gaussian
-    undone = leaky_relu(prior.draw(4_000, torch.Generator().manual_seed(3))["w"], 5.0)
-    standard = (undone - mean) / std
-    assert standard.mean((0, 1)).abs().max() < 0.03
-    assert (standard.std((0, 1)) - 1).abs().max() < 0.03
-    assert (standard[:, 0] * standard[:, 1]).mean().abs() < 0.03
+def test_the_gaussian_start_is_normal_before_its_leaky_relu_in_every_row_by_itself():
+    """The mean of LeakyReLU_.2(X), X ~ N(m, s^2), is .2 m + .8 E max(X, 0) with E max(X, 0) = m Phi(m/s) + s phi(m/s);
+    its square has .04 and .96 and E max(X, 0)^2 = (m^2 + s^2) Phi(m/s) + m s phi(m/s)."""
+    prior = built(public_state(TINY_CHANNELS, 16, 2))
+    m, s = prior.gaussian
+    w = prior.draw_gaussian(4_000, torch.Generator().manual_seed(3))["w"]
+    normal = torch.distributions.Normal(0.0, 1.0)
+    below, density = normal.cdf(m / s), normal.log_prob(m / s).exp()
+    first = 0.2 * m + 0.8 * (m * below + s * density)
+    second = 0.04 * (m**2 + s**2) + 0.96 * ((m**2 + s**2) * below + m * s * density)
+    noise = (second / len(w)).sqrt().expand(prior.rows, -1)
+    assert ((w.mean(0) - first).abs() < 5 * noise).all()
+    torch.testing.assert_close(w.square().mean(0), second.expand_as(noise), rtol=0.15, atol=0)
+    a, b = (w[:, row] - w[:, row].mean(0) for row in (0, 1))
+    assert ((a * b).mean(0) / (a.std(0) * b.std(0))).abs().max() < 0.1, "rows are independent"
 
 
 def test_the_gaussian_is_no_parameter_and_kept(prior):
@@ -311,6 +321,20 @@ def test_the_chain_can_be_split_at_any_block(prior, state, k):
 def test_latents_and_noises_are_all_inputs(prior, state):
     assert {*prior.latents, *prior.noises} == state.keys()
     assert len(prior.noises) == len(state) - 1 == 7  # at 4, 8, 8, 16, 16, 32 and 32 px
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_without_the_colors_so_far_the_image_is_of_the_later_blocks(prior, state, k):
+    """Against the reference, with colors of no weight before block k: its image is a sum over blocks, and linear."""
+    public = public_state(TINY_CHANNELS, 5, 2)
+    for name in ["to_rgb1", "to_rgbs.0", "to_rgbs.1"][:k]:
+        public[f"{name}.conv.weight"].zero_()
+        public[f"{name}.bias"].zero_()
+    ahead = flat(advance(prior, state, 0, k))
+    del ahead["skip"]
+    ones = flat(state)
+    expected = reference(public, ones["w"], [ones[f"noise{i}"] for i in range(7)])
+    torch.testing.assert_close(prior.advance(ahead, k)["h"], (expected + 1) / 2)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
@@ -385,9 +409,8 @@ def test_both_kinds_of_file_give_the_same_generator(public, tmp_path):
     save_file(public, tmp_path / "faces.safetensors")
     pickled, safe = (
         StyleGAN2.load_public(tmp_path / "faces.pt"),
-        StyleGAN2.load_public(tmp_path / "faces.safetensors", start="gaussian"),
+        StyleGAN2.load_public(tmp_path / "faces.safetensors"),
     )
-    assert (pickled.start, safe.start) == ("mapped", "gaussian")
     assert pickled.trained_on == safe.trained_on == "faces"
     assert not pickled.training
     assert not any(p.requires_grad for p in pickled.parameters())
@@ -395,6 +418,55 @@ def test_both_kinds_of_file_give_the_same_generator(public, tmp_path):
     state = pickled.draw(1, torch.Generator().manual_seed(0))
     assert torch.equal(pickled(state), safe(state))
     torch.testing.assert_close(pickled(state), built(public)(state), rtol=0, atol=0)
+
+
+def test_a_fit_beside_the_weights_replaces_that_of_mapped_latents(public, tmp_path):
+    path = tmp_path / "faces.pt"
+    torch.save({"g_ema": public}, path)
+    without = StyleGAN2.load_public(path, fit="fit.pt")
+    assert without.fit is None
+    fit = {"mean": torch.tensor([-1.0, 0, 1, 2, -3]), "std": torch.tensor([1.0, 2, 3, 0.5, 0.1])}
+    torch.save(fit, tmp_path / "fit.pt")
+    assert StyleGAN2.load_public(path).fit is None
+    prior = StyleGAN2.load_public(path, fit="fit.pt").double()
+    assert prior.state_dict().keys() - without.state_dict().keys() == {"fit"}, "a run's contents tell them apart"
+    n = torch.randn(3, 8, 5, generator=torch.Generator().manual_seed(2))
+    start = fit["std"] * n + fit["mean"]
+    start[start < 0] /= 5
+    torch.testing.assert_close(prior.draw_gaussian(3, torch.Generator().manual_seed(2))["w"], start)
+    drawn = [each.draw(1, torch.Generator().manual_seed(0))["w"] for each in (prior.float(), without)]
+    assert torch.equal(*drawn), "mapped latents have nothing to do with it"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"mean": torch.zeros(4), "std": torch.ones(4)}, {"mean": torch.zeros(5)}, [3]],
+    ids=["4", "no std", "list"],
+)
+def test_another_fit_is_refused_in_one_line(wrong, public, tmp_path):
+    torch.save({"g_ema": public}, tmp_path / "faces.pt")
+    torch.save(wrong, tmp_path / "fit.pt")
+    with pytest.raises(InputError, match=r"fit\.pt is not a Gaussian fit, mean and std of 5 numbers each") as caught:
+        StyleGAN2.load_public(tmp_path / "faces.pt", fit="fit.pt")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.shared
+def test_the_fit_for_faces_is_loaded_with_the_published_generator(tmp_path):
+    """Its file was written on a GPU and is read on any machine; the generator here is untrained."""
+    entry = published()["stylegan2-ffhq-1024"]
+    fit = entry.options["fit"]
+    shared = SHARED / "weights" / "priors" / fit
+    (tmp_path / fit).symlink_to(shared)
+    torch.save({"g_ema": public_state([4] * 9, 512, 1, dtype=torch.float32)}, tmp_path / entry.file)
+    prior = StyleGAN2.load_public(tmp_path / entry.file, **entry.options)
+    found = torch.load(shared, "cpu", weights_only=True)
+    assert prior.image_shape == (3, entry.size, entry.size)
+    assert torch.equal(prior.gaussian[0], found["mean"]), "the file's, not those of its own mapping network"
+    assert torch.equal(prior.gaussian[1], found["std"])
+    assert (prior.gaussian[1] > 0).all()
+    w = prior.draw_gaussian(2, torch.Generator().manual_seed(0))["w"]
+    assert w.shape == (2, 18, 512)
 
 
 class Code:
