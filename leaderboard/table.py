@@ -101,8 +101,7 @@ def board_table(entries: Sequence[Entry]) -> Table:
     if any(entry.recognized for entry in entries):
         scores["recognized"] = [interval(entry.recognized, entry.n) for entry in entries]
     if any(entry.knows for entry in entries):
-        told = ((entry.knows.mean, entry.knows.n) if entry.knows else None for entry in entries)
-        scores["knows"] = ["{:+.2f} (n={})".format(*cell) if cell else NOTHING for cell in told]
+        scores["knows"] = [interval(entry.knows, entry.n, signed=True) for entry in entries]
     ranks = {"place": list(map(_place, entries, places(entries)))}
     if any(entry.degenerate for entry in entries):
         scores["PSNR ↑ without degenerate"] = [interval(entry.psnr_of_others, entry.n) for entry in entries]

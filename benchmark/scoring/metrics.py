@@ -39,7 +39,7 @@ class Metric:
     Attributes:
         function: computes it.
         higher_is_better: the direction in which a reconstruction is closer to the truth.
-        range: the least and the greatest value.
+        range: the least and the greatest value; intervals on boards keep to it.
         failure: what an attack without any result scores, no better than a picture that has nothing of the truth.
     """
 

@@ -23,8 +23,7 @@ function digits(number, count = 4) {
 const fixed = (number, count) => number == null ? "-" : Math.abs(number) < 1e-3 && number ? number.toExponential(1) : number.toFixed(count);
 const BESIDE = { best_in_batch: "Best in batch (dB)", worst_in_batch: "Worst in batch (dB)", recognized: "Recognized", knows: "Knows", psnr_of_others: "PSNR without degenerate (dB)" };
 const places = metric => metric === "psnr" || (metric in BESIDE && metric !== "recognized") ? 2 : 3;
-const PER_BATCH = ["best_in_batch", "worst_in_batch", "knows"];
-const interval = (score, metric) => metric === "knows" ? `${score.n} batches` : score.low == null ? (score.clusters === 1 ? "one batch" : "no interval") : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
+const interval = (score, metric) => score.low == null ? (score.clusters === 1 ? "one batch" : "no interval") : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
 const heading = metric => BESIDE[metric] ?? metric.toUpperCase() + (metric === "psnr" ? " (dB)" : "");
 const higher = metric => board.metrics[metric] ?? true;
 const name = entry => entry.attack + (entry.variant ? `, ${entry.variant}` : "");
@@ -71,7 +70,7 @@ function scoreCell(entry, metric) {
   if (!score) return "-";
   const label = `${fixed(score.mean, places(metric))}: open ${name(entry)}`;
   return [make("button", { type: "button", "aria-label": label, onclick: () => open(entry) }, fixed(score.mean, places(metric))),
-    make("span", { class: "interval" }, interval(score, metric) + (score.n !== entry.n && !PER_BATCH.includes(metric) ? ` (n=${score.n})` : ""))];
+    make("span", { class: "interval" }, interval(score, metric) + (score.n !== entry.n && !metric.endsWith("_in_batch") ? ` (n=${score.n})` : ""))];
 }
 
 /** Filters for the fields in which entries differ; `values` returns the values of an entry. */

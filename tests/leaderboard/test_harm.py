@@ -2,13 +2,14 @@
 
 import random
 import re
+from math import asin, pi, sqrt
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from leaderboard.board import entries
-from leaderboard.harm import RECOGNIZED_DB, RECOGNIZED_LPIPS, ranks
+from leaderboard.harm import RECOGNIZED_DB, RECOGNIZED_LPIPS, rank_interval, ranks
 from leaderboard.table import as_csv, as_markdown, as_text
 
 
@@ -70,8 +71,21 @@ def test_an_attacker_who_knows_his_successes_has_one(row):
     assert knows(told(row, [1, 2, 3, 4, 5], errors)).mean == pytest.approx(1)
     assert knows(told(row, [5, 4, 3, 2, 1], errors)).mean == pytest.approx(-1)
     text = as_markdown(entries(told(row, [1, 2, 3, 4, 5], errors)))
-    assert "| +1.00 (n=5) |" in text
+    assert "| +1.000 [0.161, 1.00] (n=5) |" in text
     assert "knows: rank correlation" in text
+
+
+@pytest.mark.parametrize("k", [5, 8, 20])
+@pytest.mark.parametrize("rho", [0, 0.6, 0.97])
+def test_its_interval_covers_the_true_rank_correlation(k, rho):
+    """That of two normal variables with correlation rho is 6/pi asin(rho/2)."""
+    generator = np.random.default_rng(k)
+    x, noise = generator.normal(size=(2, 1000, k))
+    y = rho * x + sqrt(1 - rho**2) * noise
+    found = [rank_interval(stats.spearmanr(*pair).statistic, k) for pair in zip(x, y, strict=True)]
+    true = 6 / pi * asin(rho / 2)
+    assert np.mean([low <= true <= high for low, high in found]) >= 0.92
+    assert all(-1 <= low < high <= 1 for low, high in found)
 
 
 def test_a_batch_that_diverged_has_the_largest_cost(row):
