@@ -78,13 +78,14 @@ def capture(
         amp: mixed precision of the client, `bf16` or `fp16`.
         seed: of the defense's randomness.
         task: the name of the batch; the attacker knows it, and its starting points depend on it.
-        knowledge: what the attacker is declared to know: `give_labels`, `adapt`, `bn`, `know_lr`, see `Client`.
+        knowledge: what the attacker is declared to know: `give_labels`, `adapt`, `surrogate`, `bn`, `know_lr`, see
+            `Client`.
 
     Raises:
         InputError: images, labels or options do not fit.
     """
     check_batch(images, labels)
-    check_names("option of capture", knowledge, ("give_labels", "adapt", "bn", "know_lr"))
+    check_names("option of capture", knowledge, ("give_labels", "adapt", "surrogate", "bn", "know_lr"))
     if mode not in TRAINING:
         raise InputError(f"mode is '{mode}'; give one of {', '.join(TRAINING)}.")
     model = unwrapped(model)

@@ -208,6 +208,7 @@ class Config(Options):
             defense=self.make_defense(),
             local=self.local_training(),
             adapt=self.adapt,
+            surrogate=self.surrogate,
             give_labels=self.labels == "given",
             bn=self.bn,
             know_lr=self.know_lr,

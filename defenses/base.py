@@ -22,11 +22,13 @@ class Defense(ABC):
     Class attributes:
         examples: uses of it as DEFENSE= takes them, a mild one first; two with different parameters, if it has any. The
             contract tests run every attack under the first, and one attack under all.
+        surrogates: other ways than `estimate` to build the surrogate, by their names in SURROGATE=.
         least_images: in a step of the client, for it to change anything.
     """
 
     examples: ClassVar[tuple[str, ...]] = ()
     least_images: ClassVar[int] = 1
+    surrogates: ClassVar[Mapping[str, Estimate]] = {}
 
     @property
     def axis(self) -> Mapping[str, float]:
@@ -65,9 +67,13 @@ class Defense(ABC):
             victim: as the attacker has it.
         """
 
-    def surrogate(self) -> Estimate:
-        """How an attacker who knows which defense is used, but not its parameters, builds the surrogate."""
-        return type(self).estimate
+    def surrogate(self, name: str = "") -> Estimate:
+        """How an attacker who knows which defense is used, but not its parameters, builds the surrogate.
+
+        Args:
+            name: of one of `surrogates`; where there is none of this name it is `estimate`.
+        """
+        return self.surrogates.get(name, type(self).estimate)
 
 
 def parts(defense: Defense | None) -> tuple[Defense, ...]:
@@ -107,9 +113,9 @@ class Chain(Defense):
     def estimate(received: Gradient, victim: Victim) -> Transform:
         raise TypeError("the surrogate of a chain depends on its parts; call `surrogate`")
 
-    def surrogate(self) -> Estimate:
+    def surrogate(self, name: str = "") -> Estimate:
         """The surrogates of the parts, each estimated from what was received at the end, applied in their order."""
-        estimates = [part.surrogate() for part in self.parts]
+        estimates = [part.surrogate(name) for part in self.parts]
 
         def estimate(received: Gradient, victim: Victim) -> Transform:
             transforms = [of_part(received, victim) for of_part in estimates]

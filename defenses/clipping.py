@@ -1,23 +1,36 @@
 """Gradient clipping: GIFD supplement F (1). Its text clips every tensor, its code the whole update."""
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from defenses.base import Defense
 from victims.errors import InputError
-from victims.observation import Transform
+from victims.observation import Estimate, Transform
 from victims.victim import Gradient, Victim
 
 TINY = 1e-30  # a tensor of zeros stays one, with finite gradients
+
+
+def by_bound(received: Gradient, victim: Victim) -> Transform:
+    """The whole dummy gradient is clipped to the norm of the whole received update, as if that were c (GGL)."""
+    bound = whole(received).sqrt()
+
+    def clipped(gradient: Gradient) -> Gradient:
+        factor = shortening(whole(gradient), bound)
+        return {name: scaled(g, factor) for name, g in gradient.items()}
+
+    return clipped
 
 
 class Clipping(Defense):
     """Tensors (or the update) longer than a bound are shortened to it: g min(c / |g|, 1) in l2 norms."""
 
     examples = ("clipping:0.1", "clipping:0.1:global")
+    surrogates: ClassVar[Mapping[str, Estimate]] = {"parameter": by_bound}
 
     def __init__(self, bound: float, by: Literal["layer", "global"] = "layer") -> None:
         """
@@ -48,14 +61,24 @@ class Clipping(Defense):
         bound, but not after noise or another defense, which change the norms.
         """
         norms = {name: squares(g).sqrt() for name, g in received.items()}
-
-        def clipped(g: Tensor, norm: Tensor) -> Tensor:
-            longest = squares(g).maximum(norm.square().clamp_min(TINY)).sqrt()  # no root is taken at zero
-            return g * (norm / longest).view(-1, *[1] * (g.ndim - 1))
-
-        return lambda gradient: {name: clipped(g, norms[name]) for name, g in gradient.items()}
+        return lambda gradient: {name: scaled(g, shortening(squares(g), norms[name])) for name, g in gradient.items()}
 
 
 def squares(g: Tensor) -> Tensor:
     """(R, *shape) -> (R,): the squared l2 norms."""
     return g.reshape(len(g), -1).square().sum(1)
+
+
+def whole(update: Gradient) -> Tensor:
+    """(R,): the squared l2 norms over all tensors."""
+    return torch.stack([squares(g) for g in update.values()]).sum(0)
+
+
+def shortening(square: Tensor, bound: Tensor) -> Tensor:
+    """(R,): min(bound / |g|, 1), given the squared norms."""
+    return bound / square.maximum(bound.square().clamp_min(TINY)).sqrt()  # no root is taken at zero
+
+
+def scaled(g: Tensor, factor: Tensor) -> Tensor:
+    """(R, *shape) times (R,)."""
+    return g * factor.view(-1, *[1] * (g.ndim - 1))

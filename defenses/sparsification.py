@@ -1,20 +1,44 @@
 """Gradient sparsification: GIAS section 5.2, GIFD supplement F (2)."""
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from defenses.base import Defense
 from victims.errors import InputError
-from victims.observation import Transform
+from victims.observation import Estimate, Transform
 from victims.victim import Gradient, Victim
+
+
+def by_rate(received: Gradient, victim: Victim) -> Transform:
+    """The dummy gradient is sparsified too, at the share of all entries that were received as zero (GGL, GIFD).
+
+    Entries are dropped below the percentile of every tensor, as numpy has it: of n, the rate (n - 1) smallest, rounded
+    up. This is weaker than masks at the positions of the zeros: at the private batch it is the same, elsewhere other
+    entries are compared.
+    """
+    zeros = torch.stack([(g == 0).reshape(len(g), -1).sum(1) for g in received.values()]).sum(0)
+    entries = sum(g[0].numel() for g in received.values())
+    rates = [Fraction(count, entries) for count in zeros.tolist()]  # by run
+    dropped = {name: [math.ceil(rate * (g[0].numel() - 1)) for rate in rates] for name, g in received.items()}
+
+    def largest(g: Tensor, dropped: list[int]) -> Tensor:
+        sizes = g.detach().abs().reshape(len(g), -1)
+        least = torch.stack([run.kthvalue(count + 1).values for run, count in zip(sizes, dropped, strict=True)])
+        return torch.where((sizes < least[:, None]).view_as(g), 0, g)
+
+    return lambda gradient: {name: largest(g, dropped[name]) for name, g in gradient.items()}
 
 
 class Sparsification(Defense):
     """Only the largest entries of every tensor are sent; the others are zero."""
 
     examples = ("sparsification:0.5", "sparsification:0.9")
+    surrogates: ClassVar[Mapping[str, Estimate]] = {"parameter": by_rate}
 
     def __init__(self, rate: float) -> None:
         """
@@ -38,12 +62,12 @@ class Sparsification(Defense):
 
     @staticmethod
     def estimate(received: Gradient, victim: Victim) -> Transform:
-        """Entries that were received as zero are masked in the dummy gradient too."""
+        """Entries that were received as zero are masked in the dummy gradient too (GIAS)."""
         masks = {name: g != 0 for name, g in received.items()}
         return lambda gradient: {name: torch.where(masks[name], g, 0) for name, g in gradient.items()}
 
 
-def keep_largest(tensor: torch.Tensor, count: int) -> torch.Tensor:
+def keep_largest(tensor: Tensor, count: int) -> Tensor:
     """The `count` entries of largest magnitude, the others zero; same shape."""
     kept = torch.zeros_like(tensor).flatten()
     index = tensor.abs().flatten().topk(count).indices

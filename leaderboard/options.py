@@ -241,6 +241,14 @@ class Options:
         "The batch-norm statistics that the attacker has: `none`; the `running` ones of the model; those of the batch, "
         "`recovered` from the running ones that a client shares; or the `exact` ones of the batch.",
     )
+    surrogate: str = option(
+        "",
+        "knowledge",
+        "What an adaptive attacker takes for the defense, where there are several ways. Default: all that was received "
+        "tells, such as which entries are zero. `parameter`: only an estimate of the defense's parameter, as in the "
+        "code of GGL and GIFD: the rate of `sparsification` by the share of zeros, the bound of `clipping` by the norm "
+        "of the update.",
+    )
     know_lr: bool = option(True, "knowledge", "Whether the attacker knows the learning rate of local training.")
     match: Match = option(
         "aga",

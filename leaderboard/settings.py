@@ -54,7 +54,8 @@ def knowledge(entry: Entry) -> list[str]:
     if entry["bn"] != "none":
         words.append(f"batch-norm statistics: {entry['bn']}")
     if entry["defense"] != "none":
-        words.append("knows the defense" if entry["adapt"] else "does not know the defense")
+        by = f" (surrogate: {entry['surrogate']})" if entry["surrogate"] else ""
+        words.append(f"knows the defense{by}" if entry["adapt"] else "does not know the defense")
     if entry["lr"] is not None:
         words.append(f"{'knows' if entry['know_lr'] else 'does not know'} the learning rate")
     return words

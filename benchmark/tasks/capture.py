@@ -48,6 +48,7 @@ class Client:
         defense: what the client does against leakage.
         local: how it trains before it shares (FedAvg); None is FedSGD.
         adapt: whether the attacker knows which defense is used.
+        surrogate: which of the defense's surrogates an adaptive attacker uses; empty for its own.
         give_labels: whether the attacker knows the batch's labels.
         bn: which batch-norm statistics of the batch the attacker knows.
         know_lr: whether the attacker knows the learning rate of local training.
@@ -58,6 +59,7 @@ class Client:
     defense: Defense | None = None
     local: LocalTraining | None = None
     adapt: bool = True
+    surrogate: str = ""
     give_labels: bool = True
     bn: Level = "none"
     know_lr: bool = True
@@ -68,6 +70,10 @@ class Client:
         for name, value, values in (("bn", self.bn, get_args(Level)), ("amp", self.amp, get_args(Amp))):
             if value not in values:
                 raise InputError(f"{name} is '{value}'; give one of {', '.join(values)}.")
+        offered = {name for part in parts(self.defense) for name in part.surrogates}
+        if self.defense and self.adapt and self.surrogate not in {"", *offered}:
+            fix = f"give one of {', '.join(sorted(offered))}, or leave it out" if offered else "leave it out"
+            raise InputError(f"no part of the defense offers a surrogate '{self.surrogate}'; {fix}.")
 
 
 def client_update(
@@ -147,7 +153,7 @@ def capture(
     local = client.local
     if local and not client.know_lr:
         local = replace(local, lr=None)
-    estimate = client.defense.surrogate() if client.defense and client.adapt else None
+    estimate = client.defense.surrogate(client.surrogate) if client.defense and client.adapt else None
     decay = client.local.optimizer.decay if client.local and any(map(of_updates, parts(client.defense))) else 0
     knowledge = Knowledge(
         labels=in_order(labels) if client.give_labels else None,  # a multiset, without the batch's order

@@ -5,6 +5,7 @@ import inspect
 import types
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -375,7 +376,7 @@ def test_no_private_image_is_reachable(method, make, capture):
 def defended() -> Callable[..., Task]:
     """Tasks of an adaptive attacker on a LeNet."""
 
-    def take(text: str, indices: tuple[int, ...] = (3, 50, 90)) -> Task:
+    def take(text: str, indices: tuple[int, ...] = (3, 50, 90), surrogate: str = "") -> Task:
         data, defense = Photos(split="tune"), open_defense(text)
         net = build(
             lambda image_shape, **options: defense.model(LeNet(image_shape=image_shape, **options), image_shape),
@@ -384,7 +385,7 @@ def defended() -> Callable[..., Task]:
             seed=0,
         )
         victim = Victim(net, mean=data.mean, std=data.std)
-        return capture_task(victim, data, Batch("t", indices), Client(defense=defense))
+        return capture_task(victim, data, Batch("t", indices), Client(defense=defense, surrogate=surrogate))
 
     return take
 
@@ -430,9 +431,13 @@ def test_steps_change_the_variables_under_a_defense(method, text, make, defended
         assert all(tensor.isfinite().all() for tensor in (last.values() if isinstance(last, dict) else [last]))
 
 
-@pytest.mark.parametrize("name", DEFENSES)
-def test_a_surrogate_depends_only_on_the_update(name, defended):
+SURROGATES = [(name, surrogate) for name, defense in DEFENSES.items() for surrogate in ("", *defense.surrogates)]
+
+
+@pytest.mark.parametrize(("name", "surrogate"), SURROGATES)
+def test_a_surrogate_depends_only_on_the_update(name, surrogate, defended):
     """Two clients with different images and parameters but the same update have the same surrogate."""
+    defended = partial(defended, surrogate=surrogate)
     mild, strong = DEFENSES[name].examples[0], DEFENSES[name].examples[-1]
     victim = defended(mild).observation.victim
     received = {n: g[None] for n, g in defended(mild).observation.update.items()}
@@ -445,9 +450,9 @@ def test_a_surrogate_depends_only_on_the_update(name, defended):
     assert all(torch.equal(g, other[n]) for n, g in one.items())
 
 
-@pytest.mark.parametrize("text", [use for defense in DEFENSES.values() for use in defense.examples])
-def test_a_surrogate_brings_the_true_gradient_no_further_from_the_update(text, defended):
-    task = defended(text)
+@pytest.mark.parametrize(("text", "surrogate"), [(use, s) for name, s in SURROGATES for use in DEFENSES[name].examples])
+def test_a_surrogate_brings_the_true_gradient_no_further_from_the_update(text, surrogate, defended):
+    task = defended(text, surrogate=surrogate)
     victim, update = task.observation.victim, task.observation.update
     received = {n: g[None] for n, g in update.items()}
     true = {n: g[None] for n, g in gradient(victim, victim.normalize(task.images), task.labels).items()}

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from defenses.base import Chain, Defense
+from defenses.sparsification import Sparsification
 from victims.client import fed_sgd
 
 
@@ -60,6 +61,14 @@ def test_the_surrogates_of_the_parts_are_applied_in_order():
     received = {"w": torch.tensor([[10.0, 20.0]])}
     seen = Chain([FIRST, SECOND]).surrogate()(received, None)(G)
     assert torch.equal(seen["w"], 2 * (2 * G["w"] + received["w"]) + received["w"])
+
+
+def test_a_part_without_a_surrogate_of_the_name_keeps_its_own():
+    received = {"w": torch.tensor([[3.0, 0.0, 0.0, 4.0]])}
+    dummy = {"w": torch.tensor([[7.0, 9.0, 8.0, 1.0]])}
+    chain = Chain([Affine(2, 1), Sparsification(0.5)])
+    seen = [chain.surrogate(name)(received, None)(dummy)["w"].tolist() for name in ("", "parameter")]
+    assert seen == [[[17, 0, 0, 6]], [[17, 18, 0, 0]]]  # of 2 dummy + received: [17, 18, 16, 6]
 
 
 def test_a_chain_alone_cannot_be_estimated():

@@ -9,7 +9,7 @@ import torch
 
 from attacks.engine.distances import cosine, squared_l2
 from benchmark.registry import open_defense
-from defenses.clipping import Clipping
+from defenses.clipping import Clipping, by_bound
 from victims.errors import InputError
 
 VICTIM = None  # norms are looked at in what was received alone
@@ -133,10 +133,31 @@ def test_it_holds_if_another_defense_follows(update, after):
     assert cosine(adaptive(one(update)), sent) < 0.1 * cosine(non_adaptive(one(update)), sent)
 
 
+@pytest.mark.parametrize("longer", [0.1, 1, 50])
+def test_by_bound_clips_the_whole_dummy_to_the_norm_of_all_that_was_received(update, longer):
+    """As the code of GGL has it: the norm of the norms of all tensors."""
+    for sent in defended(update):
+        dummy = {name: longer * g for name, g in update.items()}
+        factor = min(1, total(sent) / total(dummy))
+        seen = by_bound(one(sent), VICTIM)(one(dummy))
+        for name, g in dummy.items():
+            assert np.allclose(seen[name][0].numpy(), g.numpy() * factor, rtol=1e-5, atol=0)
+
+
+def test_by_bound_recovers_a_global_bound_and_no_layers_bound(update):
+    sent = {by: one(clip(update, 0.5 * total(update) / 8**0.5, by)) for by in ("global", "layer")}
+    seen = {by: by_bound(received, VICTIM)(one(update)) for by, received in sent.items()}
+    assert squared_l2(seen["global"], sent["global"]) < 1e-8 * squared_l2(one(update), sent["global"])
+    assert squared_l2(seen["layer"], sent["layer"]) > 1e-3 * squared_l2(one(update), sent["layer"])
+
+
 def test_runs_do_not_affect_each_other(update):
     cases = defended(update)
     received = {name: torch.stack([sent[name] for sent in cases]) for name in update}
     dummy = {name: torch.stack([g] * len(cases)) for name, g in update.items()}
+    by_run = [by_bound(one(sent), VICTIM)(one(update)) for sent in cases]
+    for name, g in by_bound(received, VICTIM)(dummy).items():
+        assert torch.allclose(g, torch.cat([seen[name] for seen in by_run]), rtol=1e-5, atol=0)
     seen = Clipping.estimate(received, VICTIM)(dummy)
     for name in update:
         assert torch.allclose(seen[name], received[name], rtol=1e-5, atol=0)
@@ -170,9 +191,10 @@ def test_zeros_have_finite_gradients(update, zero):
         shortest = min(update, key=lengths(update).get)
         sent, dummy = {**sent, shortest: nothing[shortest]}, {**dummy, shortest: nothing[shortest]}
     dummy = {name: g.clone().requires_grad_() for name, g in dummy.items()}
-    seen = Clipping.estimate(sent, VICTIM)(dummy)
-    gradients = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
-    assert all(g.isfinite().all() for g in (*seen.values(), *gradients))
+    for estimate in (Clipping.estimate, by_bound):
+        seen = estimate(sent, VICTIM)(dummy)
+        gradients = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
+        assert all(g.isfinite().all() for g in (*seen.values(), *gradients))
 
 
 def test_estimate_needs_no_instance():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from defenses.base import Defense
-from defenses.sparsification import Sparsification
+from defenses.sparsification import Sparsification, by_rate
 from victims.errors import InputError
 
 VICTIM = None  # zeros are looked for in what was received alone
@@ -122,6 +122,47 @@ def test_estimate_lets_the_gradient_through_where_something_was_received(receive
     grads = torch.autograd.grad(list(seen.values()), list(dummy.values()), list(gradients.values()))
     for grad, g in zip(grads, received.values(), strict=True):
         assert torch.equal(grad, torch.where(g == 0, 0.0, 3.0))
+
+
+def test_by_rate_prunes_every_tensor_at_the_share_of_zeros_in_all_that_was_received(received, dummy):
+    """As the code of GGL and GIFD has it, in numpy."""
+    seen = by_rate(received, VICTIM)(dummy)
+    assert list(seen) == list(dummy)
+    for r in range(2):
+        all_received = np.concatenate([g[r].numpy().ravel() for g in received.values()])
+        percentage = 100 * np.mean(all_received == 0)
+        for name, g in dummy.items():
+            values = g[r].detach().numpy()
+            expected = np.where(np.abs(values) < np.percentile(np.abs(values), percentage), 0, values)
+            assert np.array_equal(seen[name][r].detach().numpy(), expected), name
+
+
+def test_by_rate_looks_at_no_position(received, dummy):
+    moved = {name: g.flatten(1).flip(1).view_as(g) if g.ndim > 1 else g for name, g in received.items()}
+    assert any(not torch.equal(g, moved[name]) for name, g in received.items())
+    one, other = (by_rate(given, VICTIM)(dummy) for given in (received, moved))
+    assert all(torch.equal(g, other[name]) for name, g in one.items())
+
+
+@pytest.mark.parametrize("rate", ["0", "0.29", "0.5", "0.9"])
+def test_by_rate_is_the_defense_on_the_clients_own_update_of_one_tensor(update, rate):
+    one = {"w": update["(3, 2, 5, 5)"]}
+    sent = sparsify(one, rate)
+    seen = by_rate({"w": sent["w"][None]}, VICTIM)({"w": one["w"][None]})
+    assert torch.equal(seen["w"][0], sent["w"])
+
+
+def test_by_rate_lets_the_gradient_through_where_entries_are_kept(received, dummy):
+    seen = by_rate(received, VICTIM)(dummy)
+    gradients = torch.autograd.grad(sum(g.sum() for g in seen.values()), list(dummy.values()))
+    for (name, g), gradient in zip(seen.items(), gradients, strict=True):
+        assert torch.equal(gradient, (g != 0).float()), name
+
+
+def test_by_rate_keeps_what_is_not_finite_and_the_largest_entry():
+    zeros = {"w": torch.zeros(1, 4)}
+    assert by_rate(zeros, VICTIM)({"w": torch.tensor([[1.0, -3.0, 2.0, 0.0]])})["w"].tolist() == [[0, -3, 0, 0]]
+    assert by_rate(zeros, VICTIM)({"w": torch.full((1, 4), torch.nan)})["w"].isnan().all()
 
 
 def test_estimate_needs_no_instance():

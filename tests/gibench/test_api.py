@@ -15,6 +15,7 @@ import gibench
 from attacks.ig import IG
 from benchmark.scoring.metrics import METRICS, PSNR_CAP
 from defenses.noise import Noise
+from defenses.sparsification import Sparsification
 from victims.data.photos import Photos
 from victims.models.lenet import LeNet
 from victims.victim import build
@@ -94,6 +95,8 @@ def test_what_a_client_does_is_said_in_words(model, batch):
     assert same(sent.update, gibench.capture(model, images, labels, defense=Noise(0.1), seed=3).update)
     assert not same(sent.update, gibench.capture(model, images, labels).update)
     assert (sent.knowledge.labels, sent.knowledge.estimate) == (None, None)
+    sparse = gibench.capture(model, images, labels, defense="sparsification:0.5", surrogate="parameter")
+    assert sparse.knowledge.estimate is Sparsification.surrogates["parameter"]
     local = gibench.capture(model, images, labels, lr=0.1, epochs=2, mini_batch=1, know_lr=False)
     assert (local.knowledge.local.epochs, local.knowledge.local.mini_batch, local.knowledge.local.lr) == (2, 1, None)
 

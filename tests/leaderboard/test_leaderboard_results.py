@@ -136,6 +136,8 @@ def test_knowledge_in_words(row):
         "does not know the defense",
         "does not know the learning rate",
     ]
+    (entry,) = of([row(defense="clip", adapt=True, surrogate="parameter")])["entries"]
+    assert "knows the defense (surrogate: parameter)" in entry["knowledge"]
 
 
 def test_sweeps_by_batch_size_and_along_the_axis_of_a_defense(row):

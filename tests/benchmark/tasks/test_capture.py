@@ -86,6 +86,29 @@ def test_what_is_not_declared_is_not_there(victim, data):
     assert knowledge.local.lr is None
 
 
+def test_an_adaptive_attacker_uses_the_surrogate_that_is_named(victim, data):
+    own, named = (Client(defense=Sparsification(0.9), surrogate=name) for name in ("", "parameter"))
+    estimates = [capture_task(victim, data, Batch("t", (1,)), c).observation.knowledge.estimate for c in (own, named)]
+    assert estimates == [Sparsification.estimate, Sparsification.surrogates["parameter"]]
+
+
+@pytest.mark.parametrize(
+    ("defense", "name", "fix"),
+    [
+        ("noise:0.1", "parameter", "leave it out"),
+        ("clipping:1", "rate", "give one of parameter, or leave it out"),
+        ("noise:0.1+sparsification:0.5", "x", "give one of parameter, or leave it out"),
+    ],
+)
+def test_a_surrogate_that_no_part_offers_is_refused_where_the_attacker_would_use_it(defense, name, fix):
+    with pytest.raises(InputError, match=f"no part of the defense offers a surrogate '{name}'; {fix}") as error:
+        Client(defense=open_defense(defense), surrogate=name)
+    assert "\n" not in str(error.value)
+    Client(defense=open_defense(defense), surrogate=name, adapt=False)  # as without a defense: nothing to adapt to
+    Client(surrogate=name)
+    Client(defense=open_defense("noise:0.1+sparsification:0.5"), surrogate="parameter")
+
+
 @pytest.mark.parametrize("factor", [0.0, torch.inf])
 def test_an_update_that_cannot_be_matched_gives_a_notice(data, factor):
     model = build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=0)
