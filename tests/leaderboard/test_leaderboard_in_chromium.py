@@ -11,7 +11,7 @@ from leaderboard.results import results
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -112,13 +112,24 @@ def test_a_number_opens_its_entry(page):
     dialog = page.find_element(By.ID, "entry")
     assert dialog.get_attribute("open") is not None
     assert dialog.find_element(By.TAG_NAME, "code").text.startswith("python -m benchmark run --method=gias")
-    (curve,) = dialog.find_elements(By.CSS_SELECTOR, "svg[role=img]")
+    drawn = WebDriverWait(page, 10).until(lambda _: dialog.find_elements(By.CSS_SELECTOR, "svg[role=img]"))
+    (curve,) = drawn  # when the browser has told the size of its place
     assert "attacker's cost" in curve.text
     pictures = dialog.find_elements(By.CSS_SELECTOR, ".pictures img")
     assert len(pictures) == 2 * 4  # truth, reconstruction, and both in the difference
     assert all(page.execute_script("return arguments[0].naturalWidth", picture) == 32 for picture in pictures)
     assert "batch size" in dialog.text
     assert "labels given" in dialog.text
+
+
+def test_what_a_mean_hides_stands_beside_the_psnr_and_why_there_is_no_place(page):
+    heads = [th.text.split("\n")[0].rstrip(" ↕") for th in all_of(page, "#board thead th")]
+    assert heads[2:6] == ["PSNR (dB)", "Best in batch (dB)", "Worst in batch (dB)", "Recognized"]
+    assert "Knows" not in heads  # two batches, of one image
+    notes = page.find_element(By.ID, "notes").text
+    assert notes.startswith("Recognized: share of images with a PSNR of at least 20 dB")
+    first = page.find_element(By.CSS_SELECTOR, "tr[data-id]").text
+    assert "too few batches (1; 5 needed)" in first
 
 
 def test_a_link_to_an_entry_opens_it(page):
