@@ -85,9 +85,9 @@ class Config(Options):
         file = self.weights_file()
         return checkpoints.label(file) if file else self.victim_weights
 
-    def folder(self, lpips: Sequence[str]) -> Path:
-        """Where the results go: the same folder for the same options and the same available backbones of LPIPS."""
-        identity = json.dumps([self.identity(), sorted(lpips)], sort_keys=True)
+    def folder(self, networks: Sequence[str]) -> Path:
+        """Where the results go: the same folder for the same options and the same available networks of metrics."""
+        identity = json.dumps([self.identity(), sorted(networks)], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
         parts = [
             self.attack,

@@ -27,7 +27,8 @@ from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
-from benchmark.scoring.lpips import Lpips, find_all
+from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.networks import Networks, available, missing, networks
 from benchmark.scoring.picture import draw, write_truths
 from benchmark.tasks.batches import Batch, grouped, share_of
 from benchmark.tasks.capture import Task, capturing, mean_image
@@ -72,19 +73,19 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     batches = config.make_batches(data, config.tasks)
     order = [batch.task for batch in batches]
     groups = grouped(batches, config.group)
-    lpips = find_all(config.lpips, config.weights_dir)
+    given = networks(config.lpips, config.data, config.weights_dir)
     trainer = make_trainer(config, len(groups))
     victim.to(trainer.strategy.root_device)
     capture = capturing(victim, data, client, config.control)
     attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
     config.check_defense(victim, data, batches[0])
     found = contents(config, data, victim, attack, batches)
-    base = config.folder([name for name, net in lpips.items() if net.available])
+    base = config.folder(available(given))
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
-    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, lpips, digests(found)), lpips, data)
+    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, given, digests(found)), given, data)
     done, torn = folder.read_tasks()
-    for warning in [*torn, *(missing(lpips) if first else ())]:
+    for warning in [*torn, *(missing(given) if first else ())]:
         warnings.warn(warning, Notice, stacklevel=1)
     if config.control == "mean_image":
         if first:
@@ -175,29 +176,21 @@ def prepare(base: Path, found: Contents, config: str, held: ExitStack) -> RunFol
         raise InputError(f"cannot write results to {base} ({error.strerror}); choose another --out.") from None
 
 
-def missing(lpips: Mapping[str, Lpips]) -> list[str]:
-    """A line for every backbone without its weights; of the first, a row says it (`lpips_backbone`)."""
-    return [
-        f"no lpips_{name}: {net.backbone.removeprefix('none: ')}."
-        for name, net in lpips.items()
-        if name != "squeeze" and not net.available
-    ]
-
-
 def row_maker(
     config: Config,
     attack: Attack,
     preprocessing: Preprocessing,
-    lpips: Mapping[str, Lpips],
+    given: Networks,
     of_contents: Mapping[str, str],
 ) -> RowMaker:
     """Makes rows: everything that is the same for the whole run is filled in.
 
     Args:
         preprocessing: the victim's.
+        given: to the metrics.
         of_contents: digests of the run's contents, by their keys in a row.
     """
-    idle = config.control == "mean_image"
+    idle, squeeze = config.control == "mean_image", given.get("squeeze")
     defense = config.make_defense()
     prior = None if idle else attack.prior
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -220,7 +213,7 @@ def row_maker(
         protocol=PROTOCOL,
         settings={**asked, **used, **of_contents},
         axis=defense.axis if defense else {},
-        lpips_backbone=lpips["squeeze"].backbone if "squeeze" in lpips else "none: not asked for",
+        lpips_backbone=squeeze.backbone if isinstance(squeeze, Lpips) else "none: not asked for",
         device=device,
         code=code_version(),
     )

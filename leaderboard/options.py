@@ -315,7 +315,8 @@ class Options:
     weights_dir: Path = option(
         Path("weights"),
         "execution",
-        "Folder of weights that are not shipped: generators in `priors/`, backbones of LPIPS in `lpips/`.",
+        "Folder of weights that are not shipped: generators in `priors/`, backbones of LPIPS in `lpips/`, "
+        "the face descriptor in `metrics/`.",
         rows=(),
         alias="weights",
         changes_rows=False,

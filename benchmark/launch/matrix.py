@@ -11,7 +11,7 @@ from benchmark.config import Config
 from benchmark.launch.stop import PARENT, Stopped
 from benchmark.launch.strategy import is_first
 from benchmark.registry import find
-from benchmark.scoring.lpips import available
+from benchmark.scoring.networks import available_to
 from leaderboard.board import entries
 from leaderboard.matrix import matrices, write
 from leaderboard.run_folder import latest
@@ -95,7 +95,7 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
 
 def rows_of(config: Config) -> list[dict[str, Any]]:
     """Of a run that was just started and has ended; without those that a longer one left, which stand behind."""
-    folder = latest(config.folder(available(config.lpips, config.weights_dir)))
+    folder = latest(config.folder(available_to(config.lpips, config.data, config.weights_dir)))
     return folder.read_rows()[0][: config.tasks * config.batch] if folder else []
 
 

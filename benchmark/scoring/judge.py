@@ -20,6 +20,7 @@ from attacks.engine.stage import Reconstruction
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
 from benchmark.scoring.metrics import METRICS, Gallery, degenerate, of_failure, score
+from benchmark.scoring.networks import Networks
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
 from leaderboard.rows import Row
@@ -43,7 +44,7 @@ class Judge:
 
     tasks: Sequence[Task] = ()
 
-    def __init__(self, folder: RunFolder, make_row: RowMaker, given: Mapping[str, Any], data: ImageData) -> None:
+    def __init__(self, folder: RunFolder, make_row: RowMaker, given: Networks, data: ImageData) -> None:
         """
         Args:
             given: what metrics need beside the gallery; see `score`.

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
@@ -153,6 +152,11 @@ class Lpips:
         return self._net is not None
 
     @property
+    def reason(self) -> str:
+        """Why it is not available."""
+        return self.backbone.removeprefix("none: ")
+
+    @property
     def features(self) -> nn.Sequential:
         """The backbone alone, as torchvision has it; only where it is available."""
         assert self._net is not None
@@ -188,12 +192,6 @@ def find_all(names: str, weights_dir: Path) -> dict[str, Lpips]:
             f"lpips has no backbone '{min(unknown)}'; give {', '.join(BACKBONES)}, or several with commas between them."
         )
     return {name: Lpips.find(weights_dir, name) for name in BACKBONES if name in asked}
-
-
-@cache
-def available(names: str, weights_dir: Path) -> tuple[str, ...]:
-    """Those of the backbones of the option `lpips` whose weights are there."""
-    return tuple(name for name, lpips in find_all(names, weights_dir).items() if lpips.available)
 
 
 def _load(path: Path, name: str) -> Net:

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from benchmark.scoring.face import SAME, Face
 from benchmark.scoring.lpips import Lpips
 
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
@@ -169,6 +170,16 @@ def lpips_alex(reconstruction: Tensor, truth: Tensor, *, alex: Lpips) -> Tensor 
 def lpips_vgg(reconstruction: Tensor, truth: Tensor, *, vgg: Lpips) -> Tensor | None:
     """LPIPS of features of VGG-16, which CI-Net reports, and the code of GIFD beside AlexNet's; see `lpips`."""
     return vgg(reconstruction, truth) if vgg.takes(truth) else None
+
+
+@metric(higher_is_better=True, range=(0, 1), failure=0)
+def same_face(reconstruction: Tensor, truth: Tensor, *, face: Face) -> Tensor | None:
+    """Whether the face is that of the same person to dlib's descriptor (within 0.6), 1 or 0.
+
+    (B, C, H, W) of aligned faces twice -> (B,); None if the descriptor's weights are missing. The mean is the share of
+    people who are recognized. A truth of 32 pixels is within 0.6 of one stranger in ten; see `Face`.
+    """
+    return (face(reconstruction, truth) < SAME).float() if face.available else None
 
 
 @metric(higher_is_better=False, range=(0, 1), failure=1)

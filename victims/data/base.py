@@ -29,6 +29,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
             normalized by them, and clients whose model has no preprocessing of its own use them too.
         ids: a stable name for every image of the split, the same in every run and on every machine.
         labels: (N,) integer labels.
+        faces: whether every image is one aligned face, as in FFHQ: people can be recognized.
     """
 
     splits: Sequence[str] = ("train", "tune", "test")
@@ -39,6 +40,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
     std: tuple[float, ...]
     ids: list[str]
     labels: Tensor
+    faces: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)

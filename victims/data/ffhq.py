@@ -26,6 +26,7 @@ class FFHQ(ImageFiles):
     classes = tuple(f"{decade}0s" for decade in range(10))
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
+    faces = True
 
     def __init__(
         self, *, split: str = "test", size: int = 64, data_dir: Path = Path("data"), resize: Resize = "shorter"

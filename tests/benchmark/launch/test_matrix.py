@@ -34,7 +34,7 @@ def run(tmp_path, capsys, monkeypatch):
         return capsys.readouterr()
 
     monkeypatch.setattr(matrix, "subprocess", SimpleNamespace(run=cell))  # of that module alone
-    monkeypatch.setattr(matrix, "available", lambda names, folder: ())
+    monkeypatch.setattr(matrix, "available_to", lambda *options: [])
     return run
 
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torchvision.models import get_model, squeezenet1_1
 
 from benchmark.scoring import lpips as lpips_backbone
-from benchmark.scoring.lpips import BACKBONES, Lpips, available, find_all
+from benchmark.scoring.lpips import BACKBONES, Lpips, find_all
 from benchmark.scoring.metrics import score
+from benchmark.scoring.networks import available_to
 from victims.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
@@ -196,7 +197,7 @@ def test_a_backbone_without_weights_is_not_available(weights_dir, tmp_path, monk
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "lpips").mkdir()
     shutil.copy(weights_dir / "lpips" / BACKBONES["alex"].file, tmp_path / "lpips")
-    assert available("squeeze,alex,vgg", tmp_path) == ("alex",)
+    assert available_to("squeeze,alex,vgg", "photos", tmp_path) == ["alex"]
     image = random_images(1, 32, seed=1)
     scores = score(image, image, **find_all("alex,vgg", tmp_path))[1]
     assert (scores["lpips_alex"], scores["lpips_vgg"]) == ([0], [None])

@@ -35,6 +35,8 @@ NO_LPIPS = Lpips(None, "none: not under test")
 class Backbone(Lpips):
     """In place of one that needs weights."""
 
+    available = True
+
     def __init__(self):
         super().__init__(None, "stand-in")
 
@@ -391,7 +393,7 @@ def test_every_metric_stays_in_its_range_and_points_in_its_direction(name, truth
     truth = {"random": random_images(3), "black": torch.zeros(3, 3, 32, 32), "white": torch.ones(3, 3, 32, 32)}[truth]
     low, high = METRICS[name].range
     gallery = Gallery(torch.cat([(truth * 255).round().byte(), gallery_of(9, 32)]), torch.arange(3))
-    given = {backbone: Backbone() for backbone in BACKBONES} | {"gallery": gallery}
+    given = {backbone: Backbone() for backbone in BACKBONES} | {"face": Backbone(), "gallery": gallery}
     found = [score(x, truth, **given)[1][name] for x in (truth, noisy(truth), random_images(3, seed=7), 1 - truth)]
     assert all(low - 1e-6 <= value <= high + 1e-6 for values in found for value in values)
     best = np.array(found[0]) if METRICS[name].higher_is_better else -np.array(found[0])

@@ -1,0 +1,45 @@
+"""The networks that metrics compare pictures by, as a run asks for them."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from benchmark.registry import find
+from benchmark.scoring.face import Face
+from benchmark.scoring.lpips import Lpips, find_all
+from benchmark.scoring.metrics import METRICS
+from victims.data.base import ImageData
+
+Networks = Mapping[str, Lpips | Face]
+"""By the parameter of a metric that takes it."""
+
+
+def networks(lpips: str, data: str, weights_dir: Path) -> Networks:
+    """Those that a run with these options needs, whether their weights are there or not.
+
+    Raises:
+        InputError: there is no such backbone or data set, or a file does not hold the weights that it should.
+    """
+    data_set: type[ImageData] = find("data", data.partition(":")[0])
+    of_faces = {"face": Face.find(weights_dir)} if data_set.faces else {}
+    return {**find_all(lpips, weights_dir), **of_faces}
+
+
+def available(found: Networks) -> list[str]:
+    return [name for name, network in found.items() if network.available]
+
+
+@cache
+def available_to(lpips: str, data: str, weights_dir: Path) -> list[str]:
+    """Those of a run with these options whose weights are there."""
+    return available(networks(lpips, data, weights_dir))
+
+
+def missing(found: Networks) -> list[str]:
+    """A line for every metric without its network; for `lpips` a row says it (`lpips_backbone`)."""
+    return [
+        f"no {metric}: {found[need].reason}."
+        for metric, each in METRICS.items()
+        for need in each.needs & found.keys()
+        if metric != "lpips" and not found[need].available
+    ]
