@@ -39,6 +39,9 @@ class GIML:
     `paper-literal`; the code takes mean absolute values, and so does `paper`, see GIAS. What the paper leaves open (N,
     lambda, tau, steps on z) is taken from the code.
 
+    They also disagree about S, which `prior learn` simulates: the paper has 4 rounds of 200 clients; in the code the
+    model takes one step of SGD with learning rate 1e-4 after every 50 outer steps, `--between 1 --between-lr 1e-4`.
+
     Args:
         G: the generator with its initial w; it is trained in place.
         seed: of the order of the tasks and of the latents.
@@ -72,7 +75,16 @@ class GIML:
             variation="sum_squares",
             beta=0.1,
         ),
-        "code": Preset("the authors' code", steps_z=1_000, eta_z=3e-2, lam=2e-3, tau=500, meta="adam", beta=1e-2),
+        "code": Preset(
+            "the authors' code, whose rounds are `--rounds 4 --clients 200 --between 1 --between-lr 1e-4`",
+            assumed="the step between rounds is on images of other clients; the tasks of all rounds are mixed",
+            steps_z=1_000,
+            eta_z=3e-2,
+            lam=2e-3,
+            tau=500,
+            meta="adam",
+            beta=1e-2,
+        ),
     }
 
     def __init__(

@@ -35,7 +35,7 @@ from victims.errors import InputError
 from victims.names import nearest
 from victims.own_preprocessing import of_model
 from victims.preprocessing import Preprocessing, given
-from victims.rounds import Rounds, models_of_rounds
+from victims.rounds import LR, Rounds, models_of_rounds
 from victims.victim import Victim, build
 
 LONGEST_NAME = 220  # bytes of a run folder's name, without its seed and digest; file systems take 255
@@ -127,8 +127,11 @@ class Config(Options):
         options: dict[str, Any] = {"training": TRAINING[self.victim_mode], "loss": open_loss(self.loss)}
         return Victim(model, mean=data.mean, std=data.std, preprocessing=preprocessing, **options)
 
-    def make_models(self, data: ImageData, seed: int) -> tuple[list[nn.Module], Preprocessing]:
+    def make_models(self, data: ImageData, seed: int, between_lr: float = LR) -> tuple[list[nn.Module], Preprocessing]:
         """The victim's model in every round, for images such as those of `data`, and what is done to these before.
+
+        Args:
+            between_lr: learning rate of the steps between rounds.
 
         Raises:
             InputError: as `make_model` does, or there are no such rounds.
@@ -139,10 +142,9 @@ class Config(Options):
             raise InputError("trained weights are the same in every round; add --between, or run with --rounds 1.")
         first, preprocessing = self.make_model(data, seed)
         others = self.make_data("train") if self.between else data
-        options: dict[str, Any] = {"rounds": self.rounds, "between": self.between, "loss": open_loss(self.loss)}
-        models = models_of_rounds(
-            first, lambda seed: self.make_model(data, seed)[0], others, preprocessing, seed=seed, **options
-        )
+        options: dict[str, Any] = {"rounds": self.rounds, "between": self.between, "lr": between_lr}
+        options |= {"loss": open_loss(self.loss), "seed": seed}
+        models = models_of_rounds(first, lambda seed: self.make_model(data, seed)[0], others, preprocessing, **options)
         return models, preprocessing
 
     def make_model(self, data: ImageData, seed: int) -> tuple[nn.Module, Preprocessing]:

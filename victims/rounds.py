@@ -17,6 +17,7 @@ from victims.preprocessing import Preprocessing
 from victims.victim import Gradient, Victim, client_loss, modes_kept, penalties
 
 BATCH = 64
+LR = 0.01  # of the steps between rounds
 
 
 class Rounds(nn.Module):
@@ -51,6 +52,7 @@ def models_of_rounds(
     between: int,
     seed: int,
     loss: Loss | None = None,
+    lr: float = LR,
 ) -> list[nn.Module]:
     """The global model at every round.
 
@@ -60,6 +62,7 @@ def models_of_rounds(
         data: what the other clients train on.
         between: steps of SGD from one round to the next; with 0 every round has new weights.
         loss: of all clients; by default cross-entropy.
+        lr: of the steps between rounds.
     """
     models = [first]
     draws = torch.Generator().manual_seed(seed)
@@ -67,7 +70,7 @@ def models_of_rounds(
         model = make(seed=seed + len(models))
         if between:
             model.load_state_dict(models[-1].state_dict())
-            train(model, loss or CrossEntropy(), data, preprocessing, between, draws)
+            train(model, loss or CrossEntropy(), data, preprocessing, between, draws, lr)
         models.append(model)
     return models
 
@@ -79,7 +82,7 @@ def train(
     preprocessing: Preprocessing,
     steps: int,
     draws: torch.Generator,
-    lr: float = 0.01,
+    lr: float = LR,
 ) -> None:
     """Plain SGD with momentum 0.9 on batches of 64 images."""
     with modes_kept(model):

@@ -1,5 +1,6 @@
 """`python -m benchmark prior learn`: a generator learned only from the updates that clients share."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from leaderboard.options import Options
 from priors import checkpoint, weights
 from priors.dcgan import DCGAN
 from victims.errors import InputError
+from victims.rounds import LR
 from victims.victim import build
 
 SHOWN, COLUMNS = 8, 9  # latents in the picture, and snapshots over the steps
@@ -33,6 +35,7 @@ def learn(
     victim: str = "lenet",
     rounds: int = 4,
     between: int = Options.between,
+    between_lr: float = LR,
     clients: int = 200,
     batch: int = 1,
     defense: str = "none",
@@ -47,11 +50,13 @@ def learn(
         out: the .safetensors file to write; a record (.json) and samples over the steps (.png) are written beside it.
         data: the data set; updates are computed from images of its train split.
         rounds: rounds of federated learning.
+        between_lr: learning rate of the steps between rounds; GIML's code takes one with 1e-4.
         clients: clients that share an update in every round, each of its own batch.
         batch: images per update.
         defense: what a client does to its update: none, or name:parameter; the server knows which it is.
         steps: outer steps.
-        preset: GIML's options: `default`, for a CPU; `paper`, as published; or `code`, as its authors ran it.
+        preset: GIML's options: `default`, for a CPU; `paper`, as published; or `code`, as its authors ran it. All
+            are in `docs/presets.md`.
         set: single options of GIML, KEY=VALUE, on top of the preset.
         seed: of the weights of victims and generator, the latents, and the order of the tasks.
     """
@@ -65,6 +70,8 @@ def learn(
     }.items():
         if count < least:
             raise InputError(f"{name} is {count}; give {least} or more.")
+    if not 0 < between_lr < math.inf:
+        raise InputError(f"between_lr is {between_lr}; give a learning rate above 0.")
     reproducible()
     chosen: dict[str, Any] = {
         "data": data,
@@ -79,10 +86,10 @@ def learn(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     G = build(DCGAN, seed=seed, size=size).to(device)
     giml = GIML(G, seed=seed, **config.method_options(GIML))
-    update = simulate(config, G.image_shape, clients, device)
+    update = simulate(config, G.image_shape, clients, device, between_lr)
     G.trained_on = f"gradients of {data} train by GIML ({rounds} rounds x {clients} clients, B={batch})"
     G.trained_on += "" if defense == "none" else f", under {defense}"
-    words = {**chosen, "clients": clients, "steps": steps}
+    words = {**chosen, "between-lr": between_lr, "clients": clients, "steps": steps}
     command = " ".join([f"python -m benchmark prior learn {out.name}", *(f"--{n} {v}" for n, v in words.items())])
     command += "".join(f" --set+={text}" for text in config.set)
 

@@ -65,6 +65,19 @@ def test_every_round_has_a_model_of_its_own(between):
     )
 
 
+def test_the_step_between_rounds_has_the_learning_rate_that_is_given():
+    """One step of SGD from the same weights on the same images: its length is proportional to the rate."""
+    config = Config(victim="lenet", rounds=2, between=1, batch=1, defense="none")
+    lengths = []
+    for lr in (0.01, 1e-4):
+        update = simulate(config, (3, 32, 32), 1, "cpu", lr)
+        before, after = (update(i).victim.parameters for i in (0, 1))
+        lengths.append({name: (before[name] - after[name]).double() for name in before})
+    for name, longer in lengths[0].items():
+        torch.testing.assert_close(100 * lengths[1][name], longer, rtol=0.01, atol=2e-5, msg=name)
+    assert max(float(step.abs().max()) for step in lengths[0].values()) > 1e-3
+
+
 # The command's function.
 
 
@@ -144,6 +157,7 @@ def test_the_state_of_other_images_or_another_model_of_the_same_name_is_refused(
         ({"out": "prior.pt"}, "safetensors"),
         ({"rounds": 0}, "rounds"),
         ({"between": -1}, "between"),
+        ({"between_lr": 0.0}, "between_lr"),
         ({"clients": 0}, "clients"),
         ({"steps": 0}, "steps"),
         ({"batch": 0}, "batch"),
@@ -151,7 +165,7 @@ def test_the_state_of_other_images_or_another_model_of_the_same_name_is_refused(
         ({"victim": "lenett"}, "lenet"),
         ({"data": "nothing"}, "photos"),
         ({"defense": "sparsification"}, "RATE"),
-        ({"preset": "mine"}, "paper, code"),
+        ({"preset": "mine"}, "paper, paper-literal, code"),
         ({"set": ["tau=0"]}, "tau"),
         ({"set": ["meta=maml"]}, "reptile, adam"),
         ({"set": ["restarts=2"]}, "steps_z"),
