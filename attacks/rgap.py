@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.closed_form.chain import chain
+from attacks.closed_form.chain import chain, head
 from attacks.closed_form.recursion import margins, reconstruct_input, recursion
 from attacks.engine.preset import Preset
 from attacks.engine.stage import LayerReport, Reconstruction, Search, Stage
@@ -120,7 +120,7 @@ class RGAP(Attack):
         if not 0 < sum(float(tensor.square().sum()) for tensor in g.values()) < math.inf:
             return Candidate(nothing, 0, [], [])
         layers = chain(observation.victim, observation.image_shape)
-        g_d, W_d = g[layers[-1].parameter], layers[-1].module.weight
+        g_d, W_d = g[head(layers).parameter], head(layers).module.weight
         m, *twin = margins(float((g_d * W_d).sum()))
         y = -1 if (g_d.sum() > 0) == likely else 1  # x_d = g_d / k_d, and k_d has the sign of -y
         reports = recursion(layers, g, y, m, partial(reconstruct_input, balanced=self.balanced))

@@ -10,7 +10,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from attacks.base import Common
-from attacks.closed_form.chain import Layer, chain, through
+from attacks.closed_form.chain import Layer, chain, head, through
 from attacks.closed_form.recursion import balance, left_side, reconstruct_input, recursion
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
@@ -86,9 +86,9 @@ class RGAPg(RGAP):
             decoded = decode_each(self.prior, {name: v[name] for name in w}, {name: v[name] for name in state})
             return self.victim.enter(self.images(decoded))[0, 0].cpu().double()
 
-        size, g_d = through(layers[:-1], image(v)).norm(), g[layers[-1].parameter].norm()
-        m = min(plain.margins, key=lambda m: float((g_d / expit(-m) / size).log().abs()))  # x_d = g_d / k_d
-        scale = expit(-plain.margins[0]) / expit(-m)  # every input is proportional to x_d
+        size, x_d = through(layers[: layers.index(head(layers))], image(v)).norm(), plain.layers[0].input.norm()
+        scales = {m: expit(-plain.margins[0]) / expit(-m) for m in plain.margins}  # of x_d, and so of every input
+        m, scale = min(scales.items(), key=lambda item: float((item[1] * x_d / size).log().abs()))
         found = {report.layer: report for report in plain.layers}
         above = {report.layer for report in takewhile(determined, plain.layers)}
 

@@ -78,10 +78,16 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
         with torch.no_grad():
             value = module(x.clone())
         layers.append(Layer(names[module], deepcopy(module).cpu().double(), x.shape[1:], value.shape[1:]))
-    name, last = (layers[-1].name, layers[-1].module) if layers else ("", victim.model)
+    weighted = [(layer.name, layer.module) for layer in layers if type(layer.module) not in INVERSES]
+    name, last = weighted[-1] if weighted else ("", victim.model)
     if not isinstance(last, nn.Linear) or last.out_features != 1 or not torch.allclose(value, logits):
-        raise refusal(name, last, "the model has to end with a linear layer of one logit")
+        raise refusal(name, last, "the model has to end with a linear layer of one logit, or a LeakyReLU after it")
     return layers
+
+
+def head(layers: Sequence[Layer]) -> Layer:
+    """The layer that makes the logit: the last one with a weight."""
+    return next(layer for layer in reversed(layers) if type(layer.module) not in INVERSES)
 
 
 def obstacle(module: nn.Module, x: Tensor) -> str | None:

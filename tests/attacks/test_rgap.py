@@ -26,6 +26,7 @@ from victims.models.cnn6 import CNN6
 from victims.models.cnn6_d import CNN6d
 from victims.models.convnet import ConvNet
 from victims.models.fcn3 import FCN3
+from victims.models.fcn3_leaky import FCN3Leaky
 from victims.models.resnet18 import ResNet18
 from victims.victim import Victim, build
 
@@ -255,7 +256,7 @@ def psnr(result, task):
 
 
 @pytest.mark.parametrize(
-    ("model", "size", "least"), [(FCN3, 32, 100), (Reused, 16, 100), (CNN6, 16, 80)], ids=lambda v: str(v)
+    ("model", "size", "least"), [(FCN3, 32, 100), (FCN3Leaky, 32, 100), (Reused, 16, 100), (CNN6, 16, 80)]
 )
 @pytest.mark.parametrize("index", [7, 60])
 def test_reconstructs_the_image(model, size, least, index, capture):
@@ -269,6 +270,24 @@ def test_reconstructs_the_image(model, size, least, index, capture):
     right = attack.reports[0]
     assert [r.layer for r in right] == [layer.name for layer in chain(task.observation.victim, (3, size, size))[::-1]
                                         if isinstance(layer.module, nn.Conv2d | nn.Linear)]  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_leaky_relu_on_the_logit_hides_nothing(sign, capture):
+    """On either side of zero, where its slope is 1 or a fifth, and for labels that agree with the logit and not."""
+    model = build(FCN3Leaky, image_shape=(3, 16, 16), num_classes=10, seed=0).double()
+    with torch.no_grad():
+        model.fc3.weight.mul_(sign)
+    victim, agree = Victim(model, mean=(0.5,) * 3, std=(0.25,) * 3), set()
+    for index in (0, 10, 20, 30):
+        task = capture((index,), size=16, rate=None, victim=victim, give_labels=False)
+        logit, label = float(victim.logits(victim.parameters, victim.normalize(task.images))), task.labels.item() % 2
+        assert logit * sign < 0
+        agree.add((logit > 0) == bool(label))
+        result = RGAP().run([task.observation])
+        assert psnr(result, task) > 100
+        assert result.labels.item() == label
+    assert agree == {True, False}
 
 
 def test_balanced_equations_lose_fewer_digits(capture):

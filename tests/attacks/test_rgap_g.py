@@ -41,6 +41,14 @@ class Narrower(Narrow):
     widths = (4, 3, 8)
 
 
+class Bent(Narrow):
+    """A LeakyReLU follows the logit."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.append(nn.LeakyReLU(0.2))
+
+
 @pytest.fixture
 def prior(small_prior):
     """The small one with contrast: its own images are nearly gray."""
@@ -84,7 +92,7 @@ def observe(capture):
     def observe(image, label=1, model=Narrow, confidence=1.0, task="t"):
         observation = capture((7,), size=SIZE, rate=None, dtype=torch.float64, model=model, task=task).observation
         with torch.no_grad():
-            observation.victim.model[-1].weight.mul_(confidence)
+            observation.victim.model[7].weight.mul_(confidence)
         return replace(observation, update=client(observation.victim, image, label)[0])
 
     return observe
@@ -193,13 +201,14 @@ def test_equation_11_passes_gradcheck(prior, observe, monkeypatch):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-@pytest.mark.parametrize("confidence", [1, 300])
-def test_of_the_twins_the_one_of_the_generators_size_is_taken(confidence, label, near, prior, observe):
+@pytest.mark.parametrize("confidence", [1, 300, -1, -300])
+@pytest.mark.parametrize("model", [Narrow, Bent])
+def test_of_the_twins_the_one_of_the_generators_size_is_taken(model, confidence, label, near, prior, observe):
     """Where the label agrees with the prediction, untrained (the smaller one is right) or confident (the larger)."""
     image = generated(prior, near)
-    observation = observe(image, label, confidence=confidence)
+    observation = observe(image, label, model=model, confidence=confidence)
     last, logit = (client(observation.victim, image, label)[1][name] for name in "67")
-    assert abs(logit) < 0.5 if confidence == 1 else abs(logit) > 3  # the two margins meet at 1.28
+    assert abs(logit) < 0.5 if abs(confidence) == 1 else abs(logit) > 3  # the two margins meet at 1.28
     attack = RGAPg(prior=prior, steps_z=100, steps_w=0)
     result = attack.run([observation])
     assert psnr(result, observation, image) > 40
@@ -252,4 +261,4 @@ def test_refusals_name_what_is_wrong(prior, observe, capture):
     with pytest.raises(InputError, match=r"layer 1 \(ReLU\)"):
         RGAPg(prior=prior).begin([observe(image, model=Rectified)])
     with pytest.raises(InputError, match=r"the prior makes \(3, 32, 32\) images"):
-        RGAPg(prior=prior).begin([capture((7,), size=24, rate=None, dtype=torch.float64, model=FCN3).observation])
+        RGAPg(prior=prior).begin([capture((7,), size=40, rate=None, dtype=torch.float64, model=FCN3).observation])

@@ -8,9 +8,10 @@ from victims.models.cnn6 import CNN6
 from victims.models.cnn6_d import CNN6d
 from victims.models.cnn10 import CNN10
 from victims.models.fcn3 import FCN3
+from victims.models.fcn3_leaky import FCN3Leaky
 from victims.victim import build
 
-MODELS = [FCN3, CNN6, CNN6d, CNN10]
+MODELS = [FCN3, FCN3Leaky, CNN6, CNN6d, CNN10]
 each_model = pytest.mark.parametrize("make", MODELS)
 
 CNN6_KERNELS = [(12, 3, 4, 4), (36, 12, 3, 3), (36, 36, 3, 3), (36, 36, 3, 3), (64, 36, 3, 3), (128, 64, 3, 3)]
@@ -48,6 +49,14 @@ def test_fcn3_at_32_px():
     assert sum(isinstance(m, nn.LeakyReLU) for m in model.modules()) == 2
 
 
+def test_fcn3_of_the_code_bends_the_logit_of_fcn3():
+    plain, leaky = make_one(FCN3), make_one(FCN3Leaky)
+    x = torch.randn(20, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    logits = plain(x)
+    assert logits.min() < 0 < logits.max()
+    assert torch.equal(leaky(x), logits.where(logits > 0, 0.2 * logits))
+
+
 @each_model
 def test_no_bias_no_state_and_slope_a_fifth(make):
     model = make_one(make)
@@ -65,7 +74,7 @@ def test_one_logit_for_any_number_of_classes(make, image_shape):
 
 @each_model
 def test_the_logit_grows_with_the_image(make):
-    """Without biases, and the last activation being the identity: f(c x) = c f(x) for c > 0."""
+    """Without biases: f(c x) = c f(x) for c > 0."""
     model = make_one(make).double()
     x = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(model(3 * x), 3 * model(x))

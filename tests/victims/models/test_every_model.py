@@ -13,7 +13,7 @@ from victims.batch_norm import batch_norms
 from victims.classifier import classifiers
 from victims.client import calibrate
 from victims.data.photos import Photos
-from victims.errors import Notice
+from victims.errors import InputError, Notice
 from victims.losses.cross_entropy import CrossEntropy
 from victims.victim import Victim, build
 
@@ -50,7 +50,7 @@ def test_logits_at_224_pixels(name):
         assert make_one(name, 224).eval()(torch.rand(1, 3, 224, 224)).shape == (1, 10)
 
 
-@each_model
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "fcn3_leaky"])
 def test_the_classifier_is_the_layer_that_makes_the_logits(name):
     victim, given = Victim(make_one(name, 32), mean=(0.5,) * 3, std=(0.2,) * 3), []
     layer = victim.model.get_submodule(*classifiers(victim.model, (3, 32, 32)))
@@ -58,6 +58,11 @@ def test_the_classifier_is_the_layer_that_makes_the_logits(name):
     with torch.no_grad():
         logits = victim.logits(victim.parameters, torch.rand(1, 3, 32, 32))
     assert torch.equal(given[0], logits)
+
+
+def test_an_activation_after_the_logit_is_no_classifier():
+    with pytest.raises(InputError, match="act3"):
+        classifiers(make_one("fcn3_leaky", 32), (3, 32, 32))
 
 
 @each_gradient
