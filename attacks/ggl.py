@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.engine.distances import squared_l2
+from attacks.engine.distances import mean_squared_l2
 from attacks.engine.optimizers import CMAES, Adam
 from attacks.engine.preset import Preset
 from attacks.engine.regularizers import latent_divergence
@@ -104,7 +104,7 @@ class GGL(Attack):
         self.start, self.squashed, self.alpha_kl = start, squashed, alpha_kl
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
-        return squared_l2(dummy, received) / len(received)
+        return mean_squared_l2(dummy, received)
 
     def search(self) -> Search:
         state = self.latents()

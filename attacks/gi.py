@@ -7,14 +7,15 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.consensus import mean_consensus, registered_consensus
-from attacks.engine.distances import cosine, layer_l2
+from attacks.engine.distances import cosine, layer_l2, mean_squared_l2
 from attacks.engine.preset import Preset
 from attacks.engine.regularizers import image_norm, total_variation
-from attacks.engine.schedules import warmup_cosine
+from attacks.engine.schedules import multistep, warmup_cosine
 from attacks.engine.stage import Search, Stage, Variables
 from victims.victim import Gradient
 
-COSTS = {"layer_l2": layer_l2, "cosine": cosine}
+COSTS = {"layer_l2": layer_l2, "mean_squared_l2": mean_squared_l2, "cosine": cosine}
+SCHEDULES = {"cosine": warmup_cosine, "multistep": multistep}
 CONSENSUS = {"mean": mean_consensus, "registered": registered_consensus}
 
 
@@ -27,8 +28,10 @@ class GI(Attack):
 
     Args:
         steps_x: steps on the pixels.
-        eta: learning rate of Adam: 50 steps of warm-up, then cosine decay.
-        cost: layer_l2, the sum of every tensor's l2 distance (eq. 3), or cosine.
+        eta: learning rate of Adam.
+        schedule: cosine, 50 steps of warm-up and then a cosine decay, or multistep, as in IG.
+        cost: layer_l2, the sum of every tensor's l2 distance (eq. 3); mean_squared_l2, the mean of their squares; or
+            cosine.
         alpha_grad, alpha_tv, alpha_l2, alpha_bn, alpha_group: weights of the cost, of mean |dx| + mean |dy| on the
             normalized image, of the batch's l2 norm, of the batch-norm term (first layer times 10), and of the
             distance to the consensus of the restarts.
@@ -53,13 +56,30 @@ class GI(Attack):
             restarts=8,
         ),
         "gias": Preset(
-            "the port in GIAS's code, whose BN is exact",
-            steps_x=20_000,
+            "GI-x+BN of GIAS, appendix G and code: no noise, the mean of the restarts, exact statistics (--bn exact)",
+            assumed="steps, and the weights of the l2 norm, BN and group: the defaults of the code",
+            steps_x=4_800,
+            schedule="multistep",
             cost="cosine",
             alpha_grad=1.0,
+            alpha_l2=1e-4,
+            alpha_bn=1e-4,
+            alpha_group=1e-4,
             per_area=True,
+            noise=0.0,
             group_from=500,
-            noise=0.01,
+            restarts=4,
+        ),
+        "gifd": Preset(
+            "the baseline of GIFD, its code: no noise, the mean of the restarts, no BN",
+            steps_x=15_000,
+            schedule="multistep",
+            cost="mean_squared_l2",
+            alpha_grad=1.0,
+            alpha_bn=0.0,
+            per_area=True,
+            noise=0.0,
+            group_from=500,
             restarts=4,
         ),
     }
@@ -69,7 +89,8 @@ class GI(Attack):
         *,
         steps_x: int = 600,
         eta: float = 0.1,
-        cost: Literal["layer_l2", "cosine"] = "layer_l2",
+        schedule: Literal["cosine", "multistep"] = "cosine",
+        cost: Literal["layer_l2", "mean_squared_l2", "cosine"] = "layer_l2",
         alpha_grad: float = 1e-3,
         alpha_tv: float = 1e-4,
         alpha_l2: float = 1e-6,
@@ -83,7 +104,7 @@ class GI(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"x": steps_x}, **common)
-        self.eta, self.measure, self.noise_scale = eta, COSTS[cost], noise
+        self.eta, self.schedule, self.measure, self.noise_scale = eta, SCHEDULES[schedule], COSTS[cost], noise
         self.alpha_grad, self.alpha_tv, self.alpha_l2 = alpha_grad, alpha_tv, alpha_l2
         self.alpha_bn, self.alpha_group, self.per_area = alpha_bn, alpha_group, per_area
         self.group_from, self.refresh, self.consensus = group_from, refresh, CONSENSUS[consensus]
@@ -97,8 +118,9 @@ class GI(Attack):
         group = {"consensus": torch.zeros_like(x), "grouped": x.new_zeros(self.instances)}
 
         def add_noise_and_refresh(v: Variables, step: int) -> None:
-            rate = self.eta * warmup_cosine(step - 1, self.plan["x"])
-            v["x"] += rate * self.noise_scale * self.draw(lambda g: torch.randn(x.shape[1:], generator=g), step)
+            if self.noise_scale:
+                rate = self.eta * self.schedule(step - 1, self.plan["x"])
+                v["x"] += rate * self.noise_scale * self.draw(lambda g: torch.randn(x.shape[1:], generator=g), step)
             self.box(v["x"])
             if self.restarts > 1 and step >= self.group_from and (step - self.group_from) % self.refresh == 0:
                 seeds = v["x"].unflatten(0, (-1, self.restarts))
@@ -111,7 +133,7 @@ class GI(Attack):
             fixed=group,
             decode=lambda v: v["x"],
             lr=self.eta,
-            schedule=warmup_cosine,
+            schedule=self.schedule,
             penalty=self.penalty,
             project=add_noise_and_refresh,
         )

@@ -142,6 +142,11 @@ def squared_l2(dummy: Gradient, received: Gradient, weights: Weights | None = No
     return _sum(_squares(dummy, received), dummy, weights)
 
 
+def mean_squared_l2(dummy: Gradient, received: Gradient) -> Tensor:
+    """`squared_l2` divided by the number of tensors (GGL's and GIFD's code)."""
+    return squared_l2(dummy, received) / len(received)
+
+
 def layer_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
     """sum w|g - g*|: norms, not squared (Yin et al., 2021, eq. 7); units as in `squared_l2`."""
     return _sum(_squares(dummy, received).clamp_min(TINY).sqrt(), dummy, weights)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from attacks.engine.consensus import mean_consensus, registered_consensus
 from attacks.engine.schedules import warmup_cosine
@@ -15,9 +15,31 @@ from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.seeds import seed_of
 
 STEPS, RESTARTS = 9, 3
+EVERY = {"group_from": 3, "refresh": 2}
 
 
-def plain(observation, statistics, *, group_from, refresh):
+def norms(gradient, received):
+    return sum(torch.linalg.vector_norm(a - b) for a, b in zip(gradient, received, strict=True))
+
+
+def one_cosine(gradient, received):
+    return 1 - cosine_similarity(
+        *(torch.cat([t.flatten() for t in tensors]) for tensors in (gradient, received)), dim=0
+    )
+
+
+def mean_of_squares(gradient, received):
+    return sum((a - b).pow(2).sum() for a, b in zip(gradient, received, strict=True)) / len(received)
+
+
+def falling(step, steps):
+    """As torch's MultiStepLR with milestones at 3/8, 5/8 and 7/8."""
+    return 0.1 ** sum(step >= int(steps * k / 8) for k in (3, 5, 7))
+
+
+def plain(
+    observation, statistics, *, measure=norms, rate_at=warmup_cosine, scale=1e-3, l2=1e-6, bn=0.1, group=0.01, noise=0.2
+):
     """Every seed's lowest cost and its image, by the paper's equations 1 to 12; all seeds step together."""
     victim, y = observation.victim, observation.knowledge.labels
     model = copy.deepcopy(victim.model).train().requires_grad_(True)
@@ -29,7 +51,7 @@ def plain(observation, statistics, *, group_from, refresh):
     adams = [torch.optim.Adam([x.requires_grad_()], lr=0.1) for x in xs]
     best, agreed = [(np.inf, None)] * RESTARTS, None
     for step in range(STEPS):
-        rate = 0.1 * warmup_cosine(step, STEPS)
+        rate = 0.1 * rate_at(step, STEPS)
         for r, x in enumerate(xs):
             inputs, layers = {}, {n: m for n, m in model.named_modules() if n in statistics}
             hooks = [
@@ -39,24 +61,24 @@ def plain(observation, statistics, *, group_from, refresh):
             loss = cross_entropy(model(x), y)
             g = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
             [hook.remove() for hook in hooks]
-            cost = sum(torch.linalg.vector_norm(a - b) for a, b in zip(g, observation.update.values(), strict=True))
+            cost = measure(g, list(observation.update.values()))
             if cost.item() < best[r][0]:
                 best[r] = cost.item(), x.detach().clone()
             tv = (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
-            objective = 1e-3 * cost + 1e-4 * tv + 1e-6 * x.norm()
+            objective = scale * cost + 1e-4 * tv + l2 * x.norm()
             for k, (name, h) in enumerate(inputs.items()):
                 mean = (h.mean((0, 2, 3)) - statistics[name][0]).norm()
                 variance = (h.var((0, 2, 3), correction=0) - statistics[name][1]).norm()
-                objective = objective + 0.1 * (10 if k == 0 else 1) * (mean + variance)
+                objective = objective + bn * (10 if k == 0 else 1) * (mean + variance)
             if agreed is not None:
-                objective = objective + 0.01 * (x - agreed).norm()
-            x.grad = torch.autograd.grad(objective / 1e-3, x)[0]
+                objective = objective + group * (x - agreed).norm()
+            x.grad = torch.autograd.grad(objective / scale, x)[0]
             adams[r].param_groups[0]["lr"] = rate
             adams[r].step()
-            noise = torch.Generator().manual_seed(seed_of(0, "t", r, step + 1))
-            x.data += rate * 0.2 * torch.randn(3, 3, 16, 16, generator=noise)
+            generator = torch.Generator().manual_seed(seed_of(0, "t", r, step + 1))
+            x.data += rate * noise * torch.randn(3, 3, 16, 16, generator=generator)
             x.data = torch.max(torch.min(x.data, high), low)
-        if step + 1 >= group_from and (step + 1 - group_from) % refresh == 0:
+        if step + 1 >= EVERY["group_from"] and (step + 1 - EVERY["group_from"]) % EVERY["refresh"] == 0:
             agreed = sum(x.detach() for x in xs) / RESTARTS
     return min(best, key=lambda found: found[0])
 
@@ -65,10 +87,28 @@ def plain(observation, statistics, *, group_from, refresh):
 def test_is_the_papers_objective(bn, capture):
     task = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64, bn=bn)
     observation = task.observation
-    cost, image = plain(observation, observation.knowledge.statistics, group_from=3, refresh=2)
-    result = GI(steps_x=STEPS, group_from=3, refresh=2, restarts=RESTARTS).run([observation])
+    cost, image = plain(observation, observation.knowledge.statistics)
+    result = GI(steps_x=STEPS, restarts=RESTARTS, **EVERY).run([observation])
     assert result.cost.item() == pytest.approx(cost, rel=1e-6)
     torch.testing.assert_close(result.images[0], image, rtol=0, atol=2e-3)  # Adam's first steps enlarge rounding
+
+
+@pytest.mark.parametrize(
+    ("preset", "bn", "published"),
+    [
+        ("gias", "exact", {"measure": one_cosine, "l2": 1e-4 / 16**2, "bn": 1e-4, "group": 1e-4 / 16**2}),
+        ("gifd", "none", {"measure": mean_of_squares, "l2": 1e-6 / 16**2, "bn": 0.0, "group": 0.01 / 16**2}),
+    ],
+)
+def test_is_the_objective_of_those_who_ran_it(preset, bn, published, capture):
+    """As baselines of GIAS and GIFD: no noise, a rate that falls in steps, norms divided by the image's area."""
+    task = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64, bn=bn)
+    statistics = task.observation.knowledge.statistics or {}
+    cost, image = plain(task.observation, statistics, scale=1.0, noise=0.0, rate_at=falling, **published)
+    attack = GI(**{**GI.presets[preset], "steps_x": STEPS, "restarts": RESTARTS, **EVERY})
+    result = attack.run([task.observation])
+    assert result.cost.item() == pytest.approx(cost, rel=1e-6)
+    torch.testing.assert_close(result.images[0], image, rtol=0, atol=2e-3)
 
 
 def test_every_term_changes_the_search(capture):

@@ -9,6 +9,7 @@ from attacks.engine.distances import (
     compress,
     cosine,
     layer_l2,
+    mean_squared_l2,
     squared_l2,
     tensor_choice,
 )
@@ -58,6 +59,13 @@ def test_every_distance_is_its_formula_for_every_run(distance, gradients, weight
             w = {name: given[name][instance].item() for name in SHAPES}
             expected = plain(distance, arrays(dummy, instance), arrays(received, instance), w)
             assert cost.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_mean_squared_l2_is_the_mean_over_tensors(gradients):
+    dummy, received = gradients
+    for instance, cost in enumerate(mean_squared_l2(dummy, received)):
+        g, target = arrays(dummy, instance), arrays(received, instance)
+        assert cost.item() == pytest.approx(np.mean([np.sum((g[n] - target[n]) ** 2) for n in SHAPES]), rel=1e-5)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
