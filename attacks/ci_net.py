@@ -46,7 +46,8 @@ class CINet(Attack):
     Args:
         steps_w: steps on the parameters.
         eta: learning rate; it does not decay.
-        optimizer: adam or sgd, which gets the gradient's sign.
+        optimizer: adam or sgd, which gets the gradient's sign. After 200 steps on two tune tasks (squared_l2, B4) 31.1 dB
+            with adam, 21.6 with sgd.
         cost: cosine or squared_l2.
         signed: give only the gradient's sign to the optimizer.
         wider_than: the width starts at 32 and doubles until P(G) > P(F) (`victim`), P(G) > 4 B H W (`images`), or the
@@ -67,10 +68,16 @@ class CINet(Attack):
             restarts=1,
         ),
         "code": Preset(
-            "the authors' code on CIFAR-10, with `--mean 0 --std 1`", assumed=LEAST_COST, steps_w=2_000, **CODE
+            "the authors' code on CIFAR-10, with `--victim sigmoid_resnet18 --victim-mode train --mean 0 --std 1`",
+            assumed=LEAST_COST,
+            steps_w=2_000,
+            **CODE,
         ),
         "code-imagenet": Preset(
-            "the authors' code on ImageNet, with `--mean 0 --std 1`", assumed=LEAST_COST, steps_w=30_000, **CODE
+            "the authors' code on ImageNet, with `--victim sigmoid_resnet18_imagenet --size 256` and the rest as `code`",
+            assumed=LEAST_COST,
+            steps_w=30_000,
+            **CODE,
         ),
     }
 
