@@ -46,8 +46,8 @@ class CINet(Attack):
     Args:
         steps_w: steps on the parameters.
         eta: learning rate; it does not decay.
-        optimizer: adam or sgd, which gets the gradient's sign. After 200 steps on two tune tasks (squared_l2, B4) 31.1 dB
-            with adam, 21.6 with sgd.
+        optimizer: adam or sgd, which gets the gradient's sign. After 200 steps on two tune tasks (squared_l2, B4) adam
+            has 31.1 dB and sgd 21.6.
         cost: cosine or squared_l2.
         signed: give only the gradient's sign to the optimizer.
         wider_than: the width starts at 32 and doubles until P(G) > P(F) (`victim`), P(G) > 4 B H W (`images`), or the
@@ -74,7 +74,7 @@ class CINet(Attack):
             **CODE,
         ),
         "code-imagenet": Preset(
-            "the authors' code on ImageNet, with `--victim sigmoid_resnet18_imagenet --size 256` and the rest as `code`",
+            "the authors' code on ImageNet, with `--victim sigmoid_resnet18_imagenet --size 256`, else as `code`",
             assumed=LEAST_COST,
             steps_w=30_000,
             **CODE,
