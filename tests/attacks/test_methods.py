@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import median_filter
 from torch.func import functional_call
+from torch.nn import BatchNorm2d
 from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.optim.lr_scheduler import MultiStepLR
 
@@ -13,6 +14,7 @@ from attacks.gias import GIAS, GIw, GIz, GIzx
 from attacks.ig import IG
 from priors.stylegan2 import StyleGAN2
 from victims.errors import InputError
+from victims.models.resnet20 import ResNet20
 from victims.seeds import seed_of
 
 STEPS, TV = 40, 1e-2
@@ -326,6 +328,31 @@ def test_the_variation_of_gias_presets(preset, variation, small_prior):
     weight = {"code": 1e-6}.get(preset, 1e-4)
     found = GIAS(prior=small_prior, **GIAS.presets[preset]).penalty({}, x)
     torch.testing.assert_close(found, weight * torch.stack(expected))
+
+
+def test_gias_counts_all_batch_norm_layers_alike(capture, small_prior):
+    observation = capture(model=ResNet20, rate=None, bn="exact").observation
+    model, known = observation.victim.model, observation.knowledge.statistics
+    x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    norms = []
+
+    def distance(name):
+        def hook(module, inputs):
+            flat = inputs[0].transpose(0, 1).flatten(1)
+            mean, variance = known[name]
+            norms.append((flat.mean(1) - mean).norm() + (flat.var(1, correction=0) - variance).norm())
+
+        return hook
+
+    hooks = [m.register_forward_pre_hook(distance(n)) for n, m in model.named_modules() if isinstance(m, BatchNorm2d)]
+    model(x)
+    for hook in hooks:
+        hook.remove()
+    attack = GIAS(prior=small_prior, tv=0.0, alpha_bn=0.5, restarts=1)
+    attack.begin([observation])
+    found = attack.penalty({f"bn {name}": statistics[None] for name, statistics in known.items()}, x[None])
+    torch.testing.assert_close(found, 0.5 * sum(norms)[None])
+    assert len(norms) == len(known) > 1
 
 
 def test_gias_refuses_an_invalid_choice_of_tensors(small_prior):
