@@ -7,8 +7,8 @@ class AlexNet(nn.Module):
     """AlexNet for small images: the five convolutions of torchvision's (Krizhevsky, 2014) and one linear layer.
 
     Differences from torchvision: the first convolution pads by 5, the pools are 2x2, and two fully connected layers
-    with dropout are left out. So the last map is one pixel at 32 px, and the classifier sees all of it. The original,
-    as in GIFD's code at 64 px, is `torchvision:alexnet`.
+    with dropout are left out. So the last map is one pixel at 32 px, and the classifier sees all of it. The original
+    is `torchvision:alexnet`. GIFD attacks an AlexNet that its released code does not have.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:

@@ -8,7 +8,7 @@ class VGG16(nn.Module):
     """VGG-16 for small images: thirteen convolutions with batch norm (configuration D) and one linear layer.
 
     That layer sees the whole last map, which is one pixel at 32 px. The original with three fully connected layers and
-    dropout, as in GIFD's code, is `torchvision:vgg16`.
+    dropout is `torchvision:vgg16`. GIFD attacks a VGG-16 that its released code does not have.
     """
 
     def __init__(self, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
