@@ -37,8 +37,8 @@ class GGL(Attack):
         population: candidates of a round.
         eta: first step size of CMA-ES.
         eta_adam: learning rate of Adam: linear over 5 % of the steps, half a cosine over the last 25 %.
-        start: latents as `drawn` by the prior, `uniform` on (0, 1) as in the code for ImageNet, or their `mean`, which
-            is zero for normal latents, as in the code for faces.
+        start: latents as `drawn` by the prior, `gaussian` as in gifd, `uniform` on (0, 1) as in the code for ImageNet,
+            or their `mean`, which is zero for normal latents, as in the code for faces.
         squashed: the generator gets tanh z, as in the code for ImageNet.
         alpha_kl: weight of the divergence of a latent's entries from the normal distribution; the source has 0.1, and
             0 for squashed latents.
@@ -81,6 +81,7 @@ class GGL(Attack):
             assumed=f"{NEVERGRAD}; the best of the restarts, where the code takes the last; the covariance is diagonal",
             steps_z=800,
             optimizer="nevergrad",
+            start="gaussian",
             alpha_kl=0.0,
             restarts=4,
         ),
@@ -94,7 +95,7 @@ class GGL(Attack):
         population: int = 50,
         eta: float = 1.0,
         eta_adam: float = 0.1,
-        start: Literal["drawn", "uniform", "mean"] = "drawn",
+        start: Literal["drawn", "gaussian", "uniform", "mean"] = "drawn",
         squashed: bool = False,
         alpha_kl: float = 0.1,
         **common: Unpack[Common],
@@ -107,7 +108,7 @@ class GGL(Attack):
         return mean_squared_l2(dummy, received)
 
     def search(self) -> Search:
-        state = self.latents()
+        state = self.latents("gaussian" if self.start == "gaussian" else "drawn")
         state |= self.started(state)
         z, fixed = split(state, self.prior.latents)
         yield Stage(

@@ -9,7 +9,7 @@ from typing import Any, Literal, Unpack
 
 from torch import Tensor
 
-from attacks.base import Attack, Common
+from attacks.base import Attack, Common, Start
 from attacks.engine.distances import chosen_tensors, cosine, tensor_choice
 from attacks.engine.preset import Preset
 from attacks.engine.regularizers import squared_variation, total_variation
@@ -39,10 +39,20 @@ def redraw(attack: Attack, state: State, stage: str) -> Callable[[Variables, int
 
 
 def latent_search(
-    attack: Attack, eta_z: float, penalty: Penalty, *, redrawn: bool, keep: Literal["each", "best"] = "each"
+    attack: Attack,
+    state: State,
+    eta_z: float,
+    penalty: Penalty,
+    *,
+    redrawn: bool,
+    keep: Literal["each", "best"] = "each",
 ) -> Stage:
-    """min over z_1..z_B of c(G_w(z_1), ..., G_w(z_B)), from latents drawn from the prior."""
-    state, prior = attack.latents(), attack.prior
+    """min over z_1..z_B of c(G_w(z_1), ..., G_w(z_B)).
+
+    Args:
+        state: the input of the prior, (R, B, ...), which the search starts from.
+    """
+    prior = attack.prior
     z, fixed = split(state, prior.latents)
     return Stage(
         name="z",
@@ -111,7 +121,8 @@ class GIz(Attack):
         self.eta_z, self.tv, self.redrawn = eta_z, tv, noise == "redrawn"
 
     def search(self) -> Search:
-        yield latent_search(self, self.eta_z, lambda v, x: self.tv * total_variation(x), redrawn=self.redrawn)
+        state = self.latents()
+        yield latent_search(self, state, self.eta_z, lambda v, x: self.tv * total_variation(x), redrawn=self.redrawn)
 
 
 class GIw(Attack):
@@ -186,7 +197,7 @@ class GIzx(Attack):
         self.eta_z, self.eta_x, self.tv, self.signed, self.redrawn = eta_z, eta_x, tv, signed, noise == "redrawn"
 
     def search(self) -> Search:
-        state = yield latent_search(self, self.eta_z, self.penalty, redrawn=self.redrawn)
+        state = yield latent_search(self, self.latents(), self.eta_z, self.penalty, redrawn=self.redrawn)
         yield Stage(
             name="x",
             variables={"x": self.images(decode(self.prior, state))},
@@ -221,6 +232,7 @@ class GIAS(Attack):
         tensors: which tensors are in the cost, as ig's.
         noise: the generator's own noise, fixed or redrawn in every step.
         keep: after the latents `each` restart continues, or only the `best`.
+        start: latents as `drawn` by the prior, or `gaussian`, as in gifd.
     """
 
     name = "gias"
@@ -272,6 +284,7 @@ class GIAS(Attack):
             "GIFD's authors' code, StyleGAN2",
             assumed="one parameter search for four equal ones; noise of its own for each start",
             eta_w=1e-3,
+            start="gaussian",
             **GIFD,
         ),
     }
@@ -289,6 +302,7 @@ class GIAS(Attack):
         tensors: str = "all",
         noise: Noise = "fixed",
         keep: Literal["each", "best"] = "each",
+        start: Start = "drawn",
         **common: Unpack[Common],
     ) -> None:
         """
@@ -298,13 +312,15 @@ class GIAS(Attack):
         super().__init__({"z": steps_z, "w": steps_w}, **common)
         tensor_choice(tensors)  # refuses a wrong text here, not at the first step
         self.eta_z, self.eta_w, self.tv, self.alpha_bn = eta_z, eta_w, tv, alpha_bn
-        self.variation, self.tensors, self.redrawn, self.keep = VARIATION[variation], tensors, noise == "redrawn", keep
+        self.variation, self.tensors, self.redrawn = VARIATION[variation], tensors, noise == "redrawn"
+        self.keep, self.start = keep, start
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
         return cosine(dummy, received, chosen_tensors(received, self.tensors))
 
     def search(self) -> Search:
-        state = yield latent_search(self, self.eta_z, self.penalty, redrawn=self.redrawn, keep=self.keep)
+        state = self.latents(self.start)
+        state = yield latent_search(self, state, self.eta_z, self.penalty, redrawn=self.redrawn, keep=self.keep)
         yield parameter_search(self, state, self.eta_w, self.penalty, redrawn=self.redrawn)
 
     def penalty(self, v: Variables, x: Tensor) -> Tensor:

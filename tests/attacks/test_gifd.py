@@ -9,6 +9,8 @@ from test_methods import Plain, agree
 
 from attacks import gifd
 from attacks.engine.schedules import ramps
+from attacks.ggl import GGL
+from attacks.gias import GIAS
 from attacks.gifd import GIFD, Radii
 from priors.biggan import BigGAN
 from priors.stylegan2 import StyleGAN2
@@ -191,6 +193,17 @@ def by_hand(prior, j, h, state):
     for i, conv in zip(range(max(0, 2 * j - 1), 2 * j + 1), block.convs, strict=True):
         h = conv(h, w[:, i], state[f"noise{i}"])
     return h, block.to_rgb(h, w[:, 2 * j + 1])
+
+
+@pytest.mark.parametrize("method", [GIAS, GGL])
+def test_others_as_gifds_authors_ran_them_start_from_the_same_gaussian(capture, method):
+    observation = capture().observation
+    torch.manual_seed(0)
+    prior = StyleGAN2(size=32, width=6, style_dim=5, layers_mapping=2).eval().requires_grad_(False)
+    attack = method(prior=prior, **{**method.presets["gifd-stylegan2"], "restarts": 1})
+    attack.begin([observation])
+    w = prior.draw_gaussian(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["w"]
+    assert torch.equal(attack.session.stage.variables["w"][0], w)
 
 
 def test_a_prior_without_a_mapping_network_starts_from_its_own_latents(observation, make):
