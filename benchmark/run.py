@@ -26,6 +26,7 @@ from benchmark.contents import contents, digests
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
+from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.networks import Networks, available, missing, networks
@@ -83,7 +84,9 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     base = config.folder(available(given))
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
     folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
-    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, given, digests(found)), given, data)
+    about = digests(found)
+    split = partial(read_split, data, config.out, about["data_digest"])
+    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, given, about), given, split)
     done, torn = folder.read_tasks()
     for warning in [*torn, *(missing(given) if first else ())]:
         warnings.warn(warning, Notice, stacklevel=1)

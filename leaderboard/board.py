@@ -239,8 +239,8 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
 
 
 def _distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
-    """One row per sample, also where several runs wrote it; a row with LPIPS is preferred."""
-    ordered = sorted(rows, key=lambda row: known(row.get("lpips")))
+    """One row per sample, also where several runs wrote it; the one with the most scores is preferred."""
+    ordered = sorted(rows, key=lambda row: sum(known(row.get(metric)) for metric in row["higher_is_better"]))
     return {(row["seed"], row["task"], row["image"]): row for row in ordered}
 
 

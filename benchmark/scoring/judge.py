@@ -1,12 +1,9 @@
 """The judge: scores what an attack returned against the private batch, and keeps rows, pictures and curves."""
 
-import hashlib
 import math
 import resource
 import sys
 import time
-import warnings
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -17,6 +14,7 @@ from pytorch_lightning.callbacks import LambdaCallback
 from torch import Tensor
 
 from attacks.engine.stage import Reconstruction
+from benchmark.scoring.gallery import Split
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
 from benchmark.scoring.metrics import METRICS, Gallery, degenerate, of_failure, score
@@ -25,8 +23,7 @@ from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
 from leaderboard.rows import Row
 from leaderboard.run_folder import RunFolder
-from victims.data.base import ImageData, image_digest, some
-from victims.errors import Notice
+from victims.data.base import image_digest
 
 RowMaker = Callable[..., Row]
 """Row with everything filled in that is the same for the whole run."""
@@ -44,12 +41,13 @@ class Judge:
 
     tasks: Sequence[Task] = ()
 
-    def __init__(self, folder: RunFolder, make_row: RowMaker, given: Networks, data: ImageData) -> None:
+    def __init__(self, folder: RunFolder, make_row: RowMaker, given: Networks, read_split: Callable[[], Split]) -> None:
         """
         Args:
             given: what metrics need beside the gallery; see `score`.
+            read_split: the attacked split; called once, when the first task is scored.
         """
-        self.folder, self.make_row, self.given, self.data = folder, make_row, given, data
+        self.folder, self.make_row, self.given, self.read_split = folder, make_row, given, read_split
         self.pending: list[Future[None]] = []
 
     @cached_property
@@ -57,20 +55,8 @@ class Judge:
         return ThreadPoolExecutor(1)
 
     @cached_property
-    def split(self) -> tuple[list[str], Tensor]:
-        """Ids and images (N, C, H, W) of all readable images of the attacked split, as uint8; see `Gallery`."""
-        readable = self.data.readable(range(len(self.data)))
-        images = torch.stack([(self.data[i][0] * 255).round().byte() for i in readable])
-        ids = [self.data.ids[i] for i in readable]
-        if several := copies(ids, images):
-            count = "a picture is" if len(several) == 1 else f"{len(several)} pictures are"
-            warnings.warn(
-                f"in {self.data.name} {count} there under several names, such as {some(several[0])}: IIP takes one for "
-                "the other, and intervals take them for different images.",
-                Notice,
-                stacklevel=2,
-            )
-        return ids, images
+    def split(self) -> Split:
+        return self.read_split()
 
     def start(self, device: torch.device) -> None:
         """The attack begins with the group."""
@@ -127,8 +113,8 @@ class Judge:
     def write(self, task: Task, pixels: Tensor, measured: Mapping[str, Any]) -> None:
         """Score images (B, C, H, W) of one task; write its pictures, and rows that hold what else was measured."""
         name = task.observation.task
-        ids, images = self.split
-        gallery = Gallery(images, torch.tensor([ids.index(sample_id) for sample_id in task.sample_ids]))
+        index = torch.tensor([self.split.ids.index(sample_id) for sample_id in task.sample_ids])
+        gallery = Gallery(self.split.images, index)
         aligned, scores = score(pixels, task.images, **self.given, gallery=gallery)
         finite = math.isfinite(measured["cost"])
         if not finite:
@@ -166,14 +152,6 @@ def reports(judge: Judge) -> LambdaCallback:
         on_train_end=lambda trainer, attack: judge.finish(),
         on_exception=lambda trainer, attack, exception: judge.stop(),
     )
-
-
-def copies(ids: Sequence[str], images: Tensor) -> list[list[str]]:
-    """The names of every picture that is there under several: ids and images (N, C, H, W), uint8."""
-    named = defaultdict(list)
-    for sample_id, image in zip(ids, images, strict=True):
-        named[hashlib.sha256(image.numpy()).digest()].append(sample_id)
-    return [names for names in named.values() if len(names) > 1]
 
 
 def ends(bounds: tuple[float, float]) -> list[float | None]:

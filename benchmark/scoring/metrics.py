@@ -6,9 +6,9 @@ direction, and tables, the page and the pictures show what rows carry.
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import piq
 import torch
@@ -70,16 +70,23 @@ def metric(*, higher_is_better: bool, range: tuple[float, float], failure: float
     return register
 
 
+class Images(Protocol):
+    """Images (N, C, H, W) of bytes, such as a tensor of them."""
+
+    def split(self, count: int, /) -> Iterable[Tensor]:
+        """Blocks of `count` images."""
+
+
 @dataclass(frozen=True)
 class Gallery:
     """The images among which a reconstruction should find its truth.
 
     Attributes:
-        images: (N, C, H, W) uint8: nothing is lost, as images are whole multiples of 1/255.
+        images: nothing is lost in bytes, as images are whole multiples of 1/255.
         index: (B,) long, where the truths are among them.
     """
 
-    images: Tensor
+    images: Images
     index: Tensor
 
 
@@ -205,10 +212,15 @@ def iip(reconstruction: Tensor, truth: Tensor, *, gallery: Gallery) -> Tensor:
     # Not by matrix products: they round the distances of equal images differently, which would break ties.
     direct = "donot_use_mm_for_euclid_dist"
     images = reconstruction.flatten(1)
-    blocks = gallery.images.flatten(1).split(max(1, BLOCK // images.shape[1]))
-    distances = torch.cat([torch.cdist(images, block / 255, compute_mode=direct) for block in blocks], dim=1)
-    own = distances.gather(1, gallery.index[:, None]).squeeze(1)
-    return (own <= distances.amin(1)).float()
+    own, least, start = images.new_empty(len(images)), images.new_full((len(images),), math.inf), 0
+    for block in gallery.images.split(max(1, BLOCK // images.shape[1])):  # a minimum of blocks takes no memory
+        distances = torch.cdist(images, block.flatten(1) / 255, compute_mode=direct)
+        least = torch.minimum(least, distances.amin(1))
+        place = gallery.index - start
+        here = (place >= 0) & (place < len(block))
+        own[here] = distances[here, place[here]]
+        start += len(block)
+    return (own <= least).float()
 
 
 def assign(reconstruction: Tensor, truth: Tensor) -> Tensor:

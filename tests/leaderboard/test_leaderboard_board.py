@@ -42,6 +42,13 @@ def test_no_lpips_at_all_is_none_with_its_reason(row):
     assert entry["lpips_backbone"] == "no weights"
 
 
+def test_a_run_with_more_backbones_fills_in_what_another_lacks(row):
+    more = row(higher_is_better={**row()["higher_is_better"], "lpips_alex": False}, lpips_alex=0.2)
+    for order in ([more, row()], [row(), more]):
+        (entry,) = entries(order)
+        assert (entry.n, entry.scores["lpips_alex"].mean) == (1, 0.2)
+
+
 def test_a_second_run_fills_in_the_lpips_of_the_first(row):
     with_lpips, without = row(), row(lpips=None, lpips_backbone="no weights")
     for order in ([with_lpips, without], [without, with_lpips]):

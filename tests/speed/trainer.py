@@ -4,6 +4,7 @@ import contextlib
 import io
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger
 from attacks.base import INNER, Attack
 from benchmark.launch.progress import EVERY
 from benchmark.run import make_trainer, row_maker
+from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, reports
 from leaderboard.options import row_keys
 from leaderboard.run_folder import RunFolder
@@ -67,7 +69,7 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         nothing = {key: "" for key in row_keys() if key.endswith("_digest")}  # nobody reads these rows
         rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, {}, nothing)
-        judge = Judge(RunFolder(Path(folder)), rows, {}, cell.data)
+        judge = Judge(RunFolder(Path(folder)), rows, {}, partial(read_split, cell.data, Path(folder), ""))
         judge.tasks = [cell.task]
         trainer = make_trainer(cell.config, 1)
         trainer.callbacks = [reports(judge), *trainer.callbacks, beside]

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -55,19 +55,22 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
 
     def readable(self, indices: Iterable[int]) -> list[int]:
         """Those of `indices` whose image can be read; one Notice names the others."""
-        kept, errors = [], {}
+        return [index for index, _ in self.each(indices)]
+
+    def each(self, indices: Iterable[int]) -> Iterator[tuple[int, Tensor]]:
+        """Those of `indices` whose image can be read, with their images; one Notice names the others at the end."""
+        errors = {}
         for index in indices:
             try:
-                self[index]
+                image, _ = self[index]
             except InputError as error:
                 errors[index] = error
             else:
-                kept.append(index)
+                yield index, image
         if errors:
             first, *more = errors
             also = f" The same is true of {some(self.ids[index] for index in more)}." if more else ""
             warnings.warn(f"left out: {errors[first]}{also}", Notice, stacklevel=2)
-        return kept
 
     def sample(self, count: int) -> list[int]:
         """About `count` evenly spaced images that can be read, or all where they are fewer."""

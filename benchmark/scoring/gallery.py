@@ -1,0 +1,120 @@
+"""The images of the attacked split, among which IIP looks: read once for all processes, never held whole in memory."""
+
+import hashlib
+import io
+import json
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from benchmark.launch.lock import Busy, alone
+from leaderboard.run_folder import write_atomically
+from victims.data.base import ImageData, digest, image_digest, some
+from victims.errors import InputError, Notice
+
+FOLDER = ".galleries"  # below the folder of results; it may be removed at any time
+SMALL = 512  # images, which every process reads by itself and keeps
+PIXELS, CONTENT = "pixels", "content.json"
+LOOK = 0.1  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Images (N, C, H, W) of bytes, one after another in an open file: one that is removed stays readable."""
+
+    file: IO[bytes]
+    shape: Sequence[int]  # of one image
+
+    def split(self, count: int) -> Iterator[Tensor]:
+        """Blocks of `count` images, as `Tensor.split` has them."""
+        self.file.seek(0)
+        while block := self.file.read(count * prod(self.shape)):
+            yield torch.frombuffer(bytearray(block), dtype=torch.uint8).view(-1, *self.shape)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The readable images of a split: nothing is lost in bytes, as images are whole multiples of 1/255."""
+
+    ids: Sequence[str]
+    images: Stored
+
+
+def read_split(data: ImageData, out: Path, data_digest: str) -> Split:
+    """The images of a split, from a file in `out` that the first process writes; of a small one without a file.
+
+    Notices name the images that cannot be read, and pictures that are there under several names.
+
+    Args:
+        data_digest: of the classes and the split, as a row has it.
+    """
+    if len(data) <= SMALL:
+        file: IO[bytes] = io.BytesIO()
+        content = write(data, file)
+    else:
+        # With some images: their size and channels, and what own code does to them, are not in the digest.
+        content, file = shared(data, out / FOLDER / digest(repr((data_digest, list(samples(data)))))[:16])
+    if several := content["copies"]:
+        count = "a picture is" if len(several) == 1 else f"{len(several)} pictures are"
+        warnings.warn(
+            f"in {data.name} {count} there under several names, such as {some(several[0])}: IIP takes one for "
+            "the other, and intervals take them for different images.",
+            Notice,
+            stacklevel=2,
+        )
+    return Split(content["ids"], Stored(file, content["shape"]))
+
+
+def samples(data: ImageData) -> Iterator[str]:
+    """Digests of about eight evenly spaced images, without those that cannot be read."""
+    for index in range(0, len(data), max(1, len(data) // 8)):
+        with suppress(InputError):
+            yield image_digest(*data[index])
+
+
+def shared(data: ImageData, folder: Path) -> tuple[dict[str, Any], IO[bytes]]:
+    """Content and pixels in a folder; one process writes them, and the others wait."""
+    while (found := opened(folder)) is None:
+        try:
+            with alone(folder):
+                if opened(folder) is None:
+                    partial = folder / f"{PIXELS}.partial"  # that of a killed process is written over
+                    with partial.open("wb") as file:
+                        content = write(data, file)
+                    partial.replace(folder / PIXELS)
+                    write_atomically(folder / CONTENT, json.dumps(content))  # last: it says that all is there
+                    return content, (folder / PIXELS).open("rb")
+        except Busy:
+            time.sleep(LOOK)
+    there = set(found[0]["ids"])
+    data.readable(index for index, name in enumerate(data.ids) if name not in there)  # a Notice says which are not
+    return found
+
+
+def opened(folder: Path) -> tuple[dict[str, Any], IO[bytes]] | None:
+    try:
+        return json.loads((folder / CONTENT).read_text()), (folder / PIXELS).open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def write(data: ImageData, file: IO[bytes]) -> dict[str, Any]:
+    """Write all readable images into a file; returns their ids, the shape of one, and the ids of equal ones."""
+    ids: list[str] = []
+    named = defaultdict(list)
+    for index, image in data.each(range(len(data))):
+        pixels = (image * 255).round().byte().numpy().tobytes()
+        file.write(pixels)
+        ids.append(data.ids[index])
+        named[hashlib.sha256(pixels).digest()].append(data.ids[index])
+    copies = [names for names in named.values() if len(names) > 1]
+    return {"ids": ids, "shape": data.image_shape, "copies": copies}
