@@ -18,8 +18,8 @@ def by_rate(received: Gradient, victim: Victim) -> Transform:
     """The dummy gradient is sparsified too, at the share of all entries that were received as zero (GGL, GIFD).
 
     Entries are dropped below the percentile of every tensor, as numpy has it: of n, the rate (n - 1) smallest, rounded
-    up. This is weaker than masks at the positions of the zeros: at the private batch it is the same, elsewhere other
-    entries are compared.
+    up. This is weaker than masks at the positions of the zeros: at the private batch it is the same but for rounding,
+    elsewhere other entries are compared.
     """
     zeros = torch.stack([(g == 0).reshape(len(g), -1).sum(1) for g in received.values()]).sum(0)
     entries = sum(g[0].numel() for g in received.values())
