@@ -221,8 +221,9 @@ class GIAS(Attack):
     for the parameters, the code 500 and 5000 at 32 px. Variation: the paper writes a sum of squares (eq. 4), which
     grows with the image and at 64 px is far above the cost; its code has mean absolute differences alone. `paper`
     therefore has these, and `paper-literal` the sum. Which is better depends on the prior. At 64 px on a LeNet, with a
-    generator of faces and few steps, mean absolute differences gave 24.9 dB and the sum 18.4 on a face (tune, B1), where
-    the sum stops the search early; on photographs (two tune tasks, B2), where the generator is no help, 20.0 and 27.1.
+    generator of faces and few steps, mean absolute differences gave 24.9 dB and the sum 18.4 on a face (one tune task,
+    B1), where the sum stops the search early, and 20.0 and 27.1 on photographs (two, B2), where the generator does not
+    fit.
 
     Args:
         steps_z, steps_w: steps of the two stages.
