@@ -129,7 +129,7 @@ def ssim_cropped(reconstruction: Tensor, truth: Tensor) -> Tensor | None:
 
     (B, C, H, W) twice -> (B,); None below 11 pixels. Images are first average-pooled by max(1, round(min(H, W) / 256)).
 
-    The code of CI-Net reports it (scikit-image's differs above 384 pixels alone). That of GIAS and GIFD has the same
+    The code of CI-Net reports it (scikit-image's differs from 384 pixels on). That of GIAS and GIFD has the same
     windows, but pads with zeros; GIFD's takes normalized images. A failure has 0.
     """
     if min(truth.shape[-2:]) < SSIM_WINDOW:
