@@ -10,7 +10,7 @@ from test_contract import holds, reachable
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from attacks.engine.regularizers import squared_variation, total_variation
-from attacks.gias import GIz
+from attacks.gias_parts import GIz
 from attacks.giml import GIML
 from priors.dcgan import DCGAN
 from victims.errors import InputError

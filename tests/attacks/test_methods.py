@@ -10,7 +10,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.optim.lr_scheduler import MultiStepLR
 
 from attacks.dlg import DLG, IDLG
-from attacks.gias import GIAS, GIw, GIz, GIzx
+from attacks.gias import GIAS
+from attacks.gias_parts import GIw, GIz, GIzx
 from attacks.ig import IG
 from priors.stylegan2 import StyleGAN2
 from victims.errors import InputError

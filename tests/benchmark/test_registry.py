@@ -1,6 +1,7 @@
 import pytest
 
-from attacks.gias import GIAS, GIz
+from attacks.gias import GIAS
+from attacks.gias_parts import GIz
 from attacks.ig import IG
 from benchmark.config import Config
 from benchmark.registry import KINDS, find, registered

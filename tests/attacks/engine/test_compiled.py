@@ -7,7 +7,8 @@ from attacks.ci_net import CINet
 from attacks.engine import compiled
 from attacks.engine.compiled import REPAID, Compiler
 from attacks.ggl import GGL
-from attacks.gias import GIAS, GIz
+from attacks.gias import GIAS
+from attacks.gias_parts import GIz
 from attacks.ig import IG
 from priors.dcgan import DCGAN
 from priors.stylegan2 import StyleGAN2

@@ -8,7 +8,7 @@ import torch
 from attacks.engine.optimizers import CMAES, FULL
 from attacks.engine.regularizers import latent_divergence
 from attacks.ggl import GGL
-from attacks.gias import GIz
+from attacks.gias_parts import GIz
 from attacks.igims import IGIMS, IGIMSAdam
 from victims.errors import InputError
 from victims.seeds import seed_of
