@@ -33,8 +33,9 @@ class GI(Attack):
         cost: layer_l2, the sum of every tensor's l2 distance (eq. 3); mean_squared_l2, the mean of their squares; or
             cosine.
         alpha_grad, alpha_tv, alpha_l2, alpha_bn, alpha_group: weights of the cost, of mean |dx| + mean |dy| on the
-            normalized image, of the batch's l2 norm, of the batch-norm term (first layer times 10), and of the
+            normalized image, of the batch's l2 norm, of the batch-norm term, and of the
             distance to the consensus of the restarts.
+        first_bn: factor on the first layer in the batch-norm term.
         per_area: divide l2 norm and group term by H W.
         noise: standard deviation of the noise added to the pixels in every step, before it is multiplied by the
             learning rate.
@@ -57,13 +58,15 @@ class GI(Attack):
         ),
         "gias": Preset(
             "GI-x+BN of GIAS, appendix G and code: no noise, the mean of the restarts, exact statistics (--bn exact)",
-            assumed="steps, and the weights of the l2 norm, BN and group: the defaults of the code",
+            assumed="steps, and the weights of the l2 norm, BN and group: the defaults of the code; all batch-norm layers "
+            "count alike, though revision 5154dc1 has first_bn=10",
             steps_x=4_800,
             schedule="multistep",
             cost="cosine",
             alpha_grad=1.0,
             alpha_l2=1e-4,
             alpha_bn=1e-4,
+            first_bn=1.0,
             alpha_group=1e-4,
             per_area=True,
             noise=0.0,
@@ -96,6 +99,7 @@ class GI(Attack):
         alpha_l2: float = 1e-6,
         alpha_bn: float = 0.1,
         alpha_group: float = 0.01,
+        first_bn: float = 10.0,
         per_area: bool = False,
         noise: float = 0.2,
         group_from: int = 100,
@@ -106,7 +110,7 @@ class GI(Attack):
         super().__init__({"x": steps_x}, **common)
         self.eta, self.schedule, self.measure, self.noise_scale = eta, SCHEDULES[schedule], COSTS[cost], noise
         self.alpha_grad, self.alpha_tv, self.alpha_l2 = alpha_grad, alpha_tv, alpha_l2
-        self.alpha_bn, self.alpha_group, self.per_area = alpha_bn, alpha_group, per_area
+        self.alpha_bn, self.alpha_group, self.first_bn, self.per_area = alpha_bn, alpha_group, first_bn, per_area
         self.group_from, self.refresh, self.consensus = group_from, refresh, CONSENSUS[consensus]
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
@@ -143,5 +147,5 @@ class GI(Attack):
         area = x.shape[-1] * x.shape[-2] if self.per_area else 1
         group = v["grouped"] * image_norm(x - v["consensus"])
         fidelity = self.alpha_tv * total_variation(x) + self.alpha_l2 * image_norm(x) / area
-        bn = self.alpha_bn * self.bn(v, x, first=10)
+        bn = self.alpha_bn * self.bn(v, x, self.first_bn)
         return (fidelity + bn + self.alpha_group * group / area) / self.alpha_grad

@@ -100,8 +100,8 @@ class GIAS(Attack):
         eta_z, eta_w: their learning rates.
         tv: weight of the variation.
         variation: mean_abs or sum_squares of neighbor differences on the normalized image.
-        alpha_bn: weight of the distance to the batch-norm statistics that the observation declares (--bn); all layers
-            count alike, as in the paper.
+        alpha_bn: weight of the distance to the batch-norm statistics that the observation declares (--bn).
+        first_bn: factor on the first layer in it.
         tensors: which tensors are in the cost, as ig's.
         noise: the generator's own noise, fixed or redrawn in every step.
         keep: after the latents `each` restart continues, or only the `best`.
@@ -132,7 +132,8 @@ class GIAS(Attack):
         "code": Preset(
             "the authors' code at 32 px",
             assumed="one parameter search for three, which differ in the noise alone; "
-            "the batch-norm term, which its scripts leave out, as in the paper",
+            "the batch-norm term, which its scripts leave out, as in the paper, with all layers alike, though revision "
+            "5154dc1 has first_bn=10",
             steps_z=500,
             steps_w=5_000,
             keep="best",
@@ -172,6 +173,7 @@ class GIAS(Attack):
         tv: float = 1e-4,
         variation: Literal["mean_abs", "sum_squares"] = "mean_abs",
         alpha_bn: float = 0.1,
+        first_bn: float = 1.0,
         tensors: str = "all",
         noise: Noise = "fixed",
         keep: Literal["each", "best"] = "each",
@@ -184,7 +186,7 @@ class GIAS(Attack):
         """
         super().__init__({"z": steps_z, "w": steps_w}, **common)
         tensor_choice(tensors)  # refuses a wrong text here, not at the first step
-        self.eta_z, self.eta_w, self.tv, self.alpha_bn = eta_z, eta_w, tv, alpha_bn
+        self.eta_z, self.eta_w, self.tv, self.alpha_bn, self.first_bn = eta_z, eta_w, tv, alpha_bn, first_bn
         self.variation, self.tensors, self.redrawn = VARIATION[variation], tensors, noise == "redrawn"
         self.keep, self.start = keep, start
 
@@ -197,4 +199,4 @@ class GIAS(Attack):
         yield parameter_search(self, state, self.eta_w, self.penalty, redrawn=self.redrawn)
 
     def penalty(self, v: Variables, x: Tensor) -> Tensor:
-        return self.tv * self.variation(x) + self.alpha_bn * self.bn(v, x)
+        return self.tv * self.variation(x) + self.alpha_bn * self.bn(v, x, self.first_bn)

@@ -331,7 +331,8 @@ def test_the_variation_of_gias_presets(preset, variation, small_prior):
     torch.testing.assert_close(found, weight * torch.stack(expected))
 
 
-def test_gias_counts_all_batch_norm_layers_alike(capture, small_prior):
+@pytest.mark.parametrize("first", [1, 10])
+def test_gias_weighs_the_first_batch_norm_layer(first, capture, small_prior):
     observation = capture(model=ResNet20, rate=None, bn="exact").observation
     model, known = observation.victim.model, observation.knowledge.statistics
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -349,10 +350,11 @@ def test_gias_counts_all_batch_norm_layers_alike(capture, small_prior):
     model(x)
     for hook in hooks:
         hook.remove()
-    attack = GIAS(prior=small_prior, tv=0.0, alpha_bn=0.5, restarts=1)
+    attack = GIAS(prior=small_prior, tv=0.0, alpha_bn=0.5, first_bn=first, restarts=1)
     attack.begin([observation])
     found = attack.penalty({f"bn {name}": statistics[None] for name, statistics in known.items()}, x[None])
-    torch.testing.assert_close(found, 0.5 * sum(norms)[None])
+    torch.testing.assert_close(found, 0.5 * (first * norms[0] + sum(norms[1:]))[None])
+    assert {preset.get("first_bn", 1) for preset in GIAS.presets.values()} == {1}
     assert len(norms) == len(known) > 1
 
 
