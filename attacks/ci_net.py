@@ -30,29 +30,26 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "sgd": torch.op
 NARROWEST = 32
 
 CODE: dict[str, Any] = {"wider_than": "images_at_32px", "output": "tanh", "restarts": 1}
-LEAST_COST = "the images of least cost are taken, where the code looks for those of the best SSIM to the truth"
+LEAST_COST = "the images are those of least cost; the code takes those of the best SSIM to the truth"
 
 
 class CINet(Attack):
     """Parameters of an untrained generator, one for the whole batch, by steps along the sign of their gradient.
 
-    It needs no prior: the network's structure is one, and its batch norm couples the images. Paper and code disagree in
-    five places. Cost: the paper has the squared l2 distance, the code one cosine. Step: the paper takes
-    theta - eta sign(gradient), the code gives the sign to Adam. Width: the paper wants more parameters than the victim
-    has, the code more than 4 B H W, and it counts those of a generator of 32 px images at every size. Steps: the paper
-    states 150 000 (256 CIFAR-10 images), the code 2000 on CIFAR-10 and 30 000 on ImageNet. Pixels: those of the code
-    are tanh in [-1, 1], while the private images are in [0, 1]; the paper says nothing.
+    It needs no prior: the network's structure is one, and its batch norm couples the images. Paper and code have other
+    costs, optimizers, widths, steps and pixels, see the presets.
 
     Args:
         steps_w: steps on the parameters.
         eta: learning rate; it does not decay.
-        optimizer: adam or sgd, which gets the gradient's sign. After 200 steps on two tune tasks (squared_l2, B4) adam
-            has 31.1 dB and sgd 21.6.
+        optimizer: adam, or sgd: theta - eta sign(gradient). After 200 steps on two tune tasks (squared_l2, B4) adam has
+            31.1 dB and sgd 21.6.
         cost: cosine or squared_l2.
         signed: give only the gradient's sign to the optimizer.
         wider_than: the width starts at 32 and doubles until P(G) > P(F) (`victim`), P(G) > 4 B H W (`images`), or the
             same with P(G) at 32 px (`images_at_32px`).
-        output: the pixels are (tanh + 1) / 2 (`unit`) or `tanh`; scores are of pixels clamped to [0, 1].
+        output: the pixels are (tanh + 1) / 2 (`unit`), or `tanh` in [-1, 1], although private images are in [0, 1];
+            scores are of pixels clamped to [0, 1].
     """
 
     name = "ci_net"
@@ -60,7 +57,7 @@ class CINet(Attack):
     presets = {
         "paper": Preset(
             "the supplement, B.3 and algorithm 1; steps of table 5 (256 images of CIFAR-10)",
-            assumed="eta, that of the code; pixels in [0, 1], which the text does not state",
+            assumed="eta is that of the code; pixels are in [0, 1]",
             steps_w=150_000,
             optimizer="sgd",
             cost="squared_l2",

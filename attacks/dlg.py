@@ -1,7 +1,5 @@
-"""DLG and iDLG.
-
-Zhu, Liu, Han, *Deep Leakage from Gradients*, NeurIPS 2019, algorithm 1; Zhao, Mopuri, Bilen, *iDLG: Improved Deep
-Leakage from Gradients*, 2020, algorithm 1.
+"""DLG: Zhu, Liu, Han, *Deep Leakage from Gradients*, NeurIPS 2019, algorithm 1.
+iDLG: Zhao, Mopuri, Bilen, *iDLG: Improved Deep Leakage from Gradients*, 2020, algorithm 1.
 """
 
 from dataclasses import replace

@@ -18,8 +18,8 @@ from priors.base import decode
 from victims.victim import Gradient
 
 NEVERGRAD = (
-    "nevergrad 0.4.3, whose CMA starts with step size 1 (version 1: 0.47); the image is the best of all candidates, "
-    "where the code takes the best that its strategy learned from"
+    "nevergrad is version 0.4.3, whose CMA starts with step size 1 (version 1: 0.47); the image is the best of all "
+    "candidates, where the code takes the best that its strategy learned from"
 )
 
 
@@ -40,8 +40,7 @@ class GGL(Attack):
         start: latents as `drawn` by the prior, `gaussian` as in gifd, `uniform` on (0, 1) as in the code for ImageNet,
             or their `mean`, which is zero for normal latents, as in the code for faces.
         squashed: the generator gets tanh z, as in the code for ImageNet.
-        alpha_kl: weight of the divergence of a latent's entries from the normal distribution; the source has 0.1, and
-            0 for squashed latents.
+        alpha_kl: weight of the divergence of a latent's entries from the normal distribution.
     """
 
     name = "ggl"

@@ -58,8 +58,8 @@ class GI(Attack):
         ),
         "gias": Preset(
             "GI-x+BN of GIAS, appendix G and code: no noise, the mean of the restarts, exact statistics (--bn exact)",
-            assumed="steps, and the weights of the l2 norm, BN and group: the defaults of the code; all batch-norm "
-            "layers count alike, though revision 5154dc1 has first_bn=10",
+            assumed="steps and the weights of l2 norm, BN and group are the defaults of the code; all batch-norm layers "
+            "count alike (revision 5154dc1: first_bn=10)",
             steps_x=4_800,
             schedule="multistep",
             cost="cosine",
@@ -74,7 +74,7 @@ class GI(Attack):
             restarts=4,
         ),
         "gifd": Preset(
-            "the baseline of GIFD, its code: no noise, the mean of the restarts, no BN",
+            "as GIFD's authors ran it: no noise, the mean of the restarts, no BN",
             steps_x=15_000,
             schedule="multistep",
             cost="mean_squared_l2",

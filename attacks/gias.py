@@ -16,6 +16,7 @@ from victims.victim import Gradient
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}
 
+PAPER: dict[str, Any] = {"steps_z": 1_500, "steps_w": 15_000, "tv": 1e-4, "restarts": 4}
 CODE: dict[str, Any] = {"tv": 1e-6, "noise": "redrawn", "restarts": 3}  # in all scripts of the authors' code
 GIFD: dict[str, Any] = {"steps_z": 1_000, "steps_w": 8_000, "tv": 1e-4, "keep": "best", "restarts": 4}
 
@@ -86,14 +87,11 @@ def parameter_search(attack: Attack, state: State, eta_w: float, penalty: Penalt
 class GIAS(Attack):
     """Latents first, then a copy of the generator's parameters for every image (GI-z/w).
 
-    Paper and code disagree, so there is a preset for each. Restarts: the paper keeps four starts to the end, the code
-    starts every parameter search from the best latents of three. Steps: the paper states 1500 on the latents and none
-    for the parameters, the code 500 and 5000 at 32 px. Variation: the paper writes a sum of squares (eq. 4), which
-    grows with the image and at 64 px is far above the cost; its code has mean absolute differences alone. `paper`
-    therefore has these, and `paper-literal` the sum. Which is better depends on the prior. At 64 px on a LeNet, with a
-    generator of faces and few steps, mean absolute differences gave 24.9 dB and the sum 18.4 on a face (one tune task,
-    B1), where the sum stops the search early, and 20.0 and 27.1 on photographs (two, B2), where the generator does not
-    fit.
+    The paper's variation is a sum of squares (eq. 4), which grows with the image and at 64 px is far above the cost;
+    its code has mean absolute differences alone. `paper` therefore has these, and `paper-literal` the sum. Which is
+    better depends on the prior. At 64 px on a LeNet, with a generator of faces and few steps, mean absolute differences
+    gave 24.9 dB and the sum 18.4 on a face (one tune task, B1), where the sum stops the search early, and 20.0 and 27.1
+    on photographs (two, B2), where the generator does not fit.
 
     Args:
         steps_z, steps_w: steps of the two stages.
@@ -104,7 +102,7 @@ class GIAS(Attack):
         first_bn: factor on the first layer in it.
         tensors: which tensors are in the cost, as ig's.
         noise: the generator's own noise, fixed or redrawn in every step.
-        keep: after the latents `each` restart continues, or only the `best`.
+        keep: after the latents `each` restart continues, as in the paper, or only the `best`, as in the code.
         start: latents as `drawn` by the prior, or `gaussian`, as in gifd.
     """
 
@@ -114,26 +112,19 @@ class GIAS(Attack):
     presets = {
         "paper": Preset(
             "the paper, section 5, figure 1 and appendix G",
-            assumed="the variation is that of the code; steps_w, in the ratio to steps_z of the code; alpha_bn",
-            steps_z=1_500,
-            steps_w=15_000,
-            tv=1e-4,
-            restarts=4,
+            assumed="the variation is that of the code; steps_w has the code's ratio to steps_z; alpha_bn",
+            **PAPER,
         ),
         "paper-literal": Preset(
             "as `paper`, but the variation as eq. 4 writes it",
-            assumed="steps_w, in the ratio to steps_z of the code; alpha_bn",
-            steps_z=1_500,
-            steps_w=15_000,
-            tv=1e-4,
+            assumed="steps_w has the code's ratio to steps_z; alpha_bn",
             variation="sum_squares",
-            restarts=4,
+            **PAPER,
         ),
         "code": Preset(
             "the authors' code at 32 px",
-            assumed="one parameter search for three, which differ in the noise alone; "
-            "the batch-norm term, which its scripts leave out, as in the paper, with all layers alike, though revision "
-            "5154dc1 has first_bn=10",
+            assumed="one parameter search in place of three that differ in their noise alone; the batch-norm term, which "
+            "its scripts leave out, as in the paper, all layers alike (revision 5154dc1: first_bn=10)",
             steps_z=500,
             steps_w=5_000,
             keep="best",
@@ -149,14 +140,14 @@ class GIAS(Attack):
             **CODE,
         ),
         "gifd": Preset(
-            "GIFD's authors' code, BigGAN",
-            assumed="one parameter search for four equal ones",
+            "as GIFD's authors ran it, configs_biggan.yml",
+            assumed="one parameter search in place of four equal ones",
             eta_w=1e-5,
             **GIFD,
         ),
         "gifd-stylegan2": Preset(
-            "GIFD's authors' code, StyleGAN2",
-            assumed="one parameter search for four equal ones; noise of its own for each start",
+            "as GIFD's authors ran it, configs_stylegan2.yml",
+            assumed="one parameter search in place of four equal ones; noise of its own for each start",
             eta_w=1e-3,
             start="gaussian",
             **GIFD,

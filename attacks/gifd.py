@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -31,8 +31,9 @@ class Radii(tuple[float, ...]):
 
 
 BY_BALL = Radii(())
+PUBLISHED: dict[str, Any] = {"steps_each": 1_000, "restarts": 4}
 UNLIKE_THE_CODE = (
-    "as in `paper`, the best of the restarts by cost is returned (the code: the last one), and a phase starts from the "
+    "as in `paper`, the image is that of the best restart by cost (the code: of the last), and a phase starts from the "
     "variables of least cost of the phase before (the code: the last ones)"
 )
 
@@ -44,8 +45,7 @@ class GIFD(Attack):
     is returned. Variables that are no features (latents, the noises of StyleGAN2) stay on the sphere of their start.
 
     Radii are published for two generators; the presets have them. For other generators, the radius around a phase's
-    start is `ball` times the l1 norm of that start, image by image, independent of the generator's scale. Of the
-    restarts, the one of least cost is returned, as the paper says; its code returns the last one.
+    start is `ball` times the l1 norm of that start, image by image, independent of the generator's scale.
 
     Args:
         steps_each: steps of every phase.
@@ -72,40 +72,37 @@ class GIFD(Attack):
         "paper": Preset(
             "the paper, BigGAN; radii and steps in its supplement, section I",
             assumed="a phase starts from the variables of least cost of the phase before",
-            steps_each=1_000,
             layers=9,
             radii=Radii(range(2_000, 6_001, 500)),
-            restarts=4,
+            **PUBLISHED,
         ),
         "paper-stylegan2": Preset(
             "the paper, StyleGAN2; radii and steps in its supplement, section I",
-            assumed="a phase starts from the variables of least cost of the phase before; the Gaussian start, and the "
-            "noise maps of phase k, those below 5 + 2k, are the code's; colors of earlier blocks, dropped there, stay",
-            steps_each=1_000,
+            assumed="a phase starts from the variables of least cost of the phase before; the Gaussian start and the "
+            "noise maps of phase k (below number 5 + 2k) are those of the code; colors of earlier blocks stay, there "
+            "they are dropped",
             layers=4,
             radii=Radii("2000,3000,4000,5000"),
             latent_radii=Radii("1000,2000,3000,4000,5000"),
             start="gaussian",
-            restarts=4,
+            **PUBLISHED,
         ),
         "code": Preset(
             "the authors' code, configs_biggan.yml: 13 phases (a later version has the 10 of the paper)",
             assumed=UNLIKE_THE_CODE,
-            steps_each=1_000,
             layers=12,
             radii=Radii(range(2_000, 7_501, 500)),
-            restarts=4,
+            **PUBLISHED,
         ),
         "code-stylegan2": Preset(
             "the authors' code, configs_stylegan2.yml: 8 phases",
             assumed=UNLIKE_THE_CODE,
-            steps_each=1_000,
             layers=7,
             radii=Radii("2000,3000,4000,5000,6000,8000,8000"),
             latent_radii=Radii("1000,2000,3000,4000,5000,6000,8000,8000"),
             start="gaussian",
             skip="dropped",
-            restarts=4,
+            **PUBLISHED,
         ),
     }
 

@@ -32,15 +32,11 @@ class GIML:
     This is not an attack: it returns no batch, but learns a prior for attacks. G stays in eval mode with its initial
     batch-norm statistics 0 and 1, as in the code. Both searches use Adam (appendix G).
 
-    Paper and code disagree in three places, so there is a preset for each. Meta update: the paper uses Reptile with a
-    step size it does not state (`assumed`); the code takes a step of Adam along w - w'. Latent norm: the code adds, N
-    times, lambda times the norm of all N latents as one vector, which for latents of equal length is sqrt(N) lambda
-    times the sum of their norms. Variation, in both searches: the paper writes a sum of squares, which is
-    `paper-literal`; the code takes mean absolute values, and so does `paper`, see GIAS. What the paper leaves open (N,
-    lambda, tau, steps on z) is taken from the code.
-
-    They also disagree about S, which `prior learn` simulates: the paper has 4 rounds of 200 clients; in the code the
-    model takes one step of SGD with learning rate 1e-4 after every 50 outer steps, `--between 1 --between-lr 1e-4`.
+    Paper and code differ in the meta update (Reptile; a step of Adam along w - w'), in the variation of both searches
+    (see GIAS), and in the norm of latents: the code adds, N times, lambda times the norm of all N latents as one
+    vector, which for latents of equal length is sqrt(N) lambda times the sum of their norms. They also differ in S,
+    which `prior learn` simulates: the paper has 4 rounds of 200 clients; in the code the model takes one step of SGD
+    after every 50 outer steps.
 
     Args:
         G: the generator with its initial w; it is trained in place.
@@ -60,7 +56,7 @@ class GIML:
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             "GIAS, algorithm 2",
-            assumed="the variation, N, lambda, tau and steps on z as in the code; beta",
+            assumed="the variation, N, lambda, tau and steps on z are those of the code; beta",
             steps_z=1_000,
             eta_z=3e-2,
             tau=500,
@@ -68,7 +64,7 @@ class GIML:
         ),
         "paper-literal": Preset(
             "GIAS, algorithm 2, with the variation as eq. 4 writes it",
-            assumed="N, lambda, tau and steps on z as in the code; beta",
+            assumed="N, lambda, tau and steps on z are those of the code; beta",
             steps_z=1_000,
             eta_z=3e-2,
             tau=500,

@@ -62,22 +62,22 @@ class IG(Attack):
         "code": Preset("the authors' code, rec_mult", steps_x=4_800, tv=1e-4, restarts=1),
         "gias": Preset(
             "GI-x of GIAS, appendix G and code, which never takes the sign",
-            assumed="steps: the default of the code; variation of mean absolute differences, as in the code",
+            assumed="steps are the default of the code, and the variation is its mean absolute differences",
             steps_x=4_800,
             tv=1e-4,
             signed=False,
             restarts=4,
         ),
-        "gifd": Preset("the baseline of GIFD, its code", steps_x=15_000, tv=1e-4, signed=False, restarts=4),
+        "gifd": Preset("as GIFD's authors ran it", steps_x=15_000, tv=1e-4, signed=False, restarts=4),
         "igims-cifar": Preset(
-            "the baseline of IGIMS, untrained ResNet-18 on CIFAR-10",
+            "as IGIMS's authors ran it, untrained ResNet-18 on CIFAR-10",
             assumed="one start",
             steps_x=8_000,
             tv=1e-6,
             restarts=1,
         ),
         "igims-imagenet": Preset(
-            "the baseline of IGIMS on ImageNet", assumed="one start", steps_x=20_000, tv=1e-4, restarts=1
+            "as IGIMS's authors ran it on ImageNet", assumed="one start", steps_x=20_000, tv=1e-4, restarts=1
         ),
     }
 

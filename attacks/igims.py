@@ -1,4 +1,4 @@
-"""IGIMS and IGIMS*: the iterative search on mixed spaces of the paper on IGIMS, ALR and AGA, algorithm 1."""
+"""IGIMS and IGIMS*: Fang, Wang, Li, Cybersecurity 2024, algorithm 1: the iterative search on mixed spaces."""
 
 from functools import partial, reduce
 from typing import Any, Unpack
@@ -20,15 +20,14 @@ class IGIMS(Attack):
     """Rounds of two stages: latents by CMA-ES, then a copy of the generator's parameters for every image by Adam.
 
     Each round starts from the parameters and latents of the round before, and has the same M and N steps. The paper
-    reduces the learning rates from round to round and does not say how: `assumed` is that every round's are `decay`
-    times the previous ones, and that the first round's are those that it states for GIAS. With an untrained prior this
-    is its untrained variant.
+    reduces the learning rates from round to round and does not say how: here they are `decay` times the previous ones.
+    With an untrained prior this is its untrained variant.
 
     Args:
         rounds: T.
         steps_z: M, generations of CMA-ES in a round; a generation costs `population` victim gradients.
         steps_w: N, steps of Adam on the parameters in a round.
-        population: candidates of a generation; the paper's "budget" of 50 is read as this.
+        population: candidates of a generation.
         sigma: first step size of CMA-ES.
         eta_z: learning rate of Adam on the latents, for IGIMS*.
         eta_w: learning rate of Adam on the parameters.
@@ -43,8 +42,8 @@ class IGIMS(Attack):
     presets = {
         "paper": Preset(
             "the paper, appendix A, DCGAN on CIFAR and FFHQ",
-            assumed="T, adjusted to GIAS: 4 x (300 + 1000) steps are about the 500 + 5000 of GIAS's code; "
-            "rates: GIAS's, halved from round to round; the budget of 50 as population; alpha_kl, lambda_w; one start",
+            assumed="T, for about the steps of GIAS's code: 4 x (300 + 1000), where that has 500 + 5000; "
+            "rates are GIAS's, halved every round; the budget of 50 is the population; alpha_kl, lambda_w; one start",
             rounds=4,
             steps_z=300,
             steps_w=1_000,
@@ -53,7 +52,7 @@ class IGIMS(Attack):
         ),
         "paper-imagenet": Preset(
             "the paper, appendix A, BigGAN on ImageNet",
-            assumed="rates: GIAS's; the budget of 50 as population; alpha_kl; one start",
+            assumed="rates are GIAS's; the budget of 50 is the population; alpha_kl; one start",
             rounds=1,
             steps_z=300,
             steps_w=1_000,
@@ -154,13 +153,13 @@ class IGIMSAdam(IGIMS):
     presets = {
         "paper": Preset(
             "the paper, appendix A, DCGAN on CIFAR and FFHQ",
-            assumed="T, adjusted to GIAS: 3 x (1000 + 1000) steps are about the 500 + 5000 of GIAS's code; "
-            "rates: GIAS's, halved from round to round; alpha_kl, lambda_w; one start",
+            assumed="T, for about the steps of GIAS's code: 3 x (1000 + 1000), where that has 500 + 5000; "
+            "rates are GIAS's, halved every round; alpha_kl, lambda_w; one start",
             **{**IGIMS.presets["paper"], "rounds": 3, "steps_z": 1_000},
         ),
         "paper-imagenet": Preset(
             "the paper, appendix A, BigGAN on ImageNet",
-            assumed="rates: GIAS's; alpha_kl; one start",
+            assumed="rates are GIAS's; alpha_kl; one start",
             **{**IGIMS.presets["paper-imagenet"], "steps_z": 1_000},
         ),
     }

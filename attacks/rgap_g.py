@@ -46,7 +46,7 @@ class RGAPg(RGAP):
     presets = {
         "paper": Preset(
             "GIAS, appendix C and figure A1, which searches the latents alone",
-            assumed="steps, and learning rate and starts as in the main text",
+            assumed="steps; learning rate and starts are those of the main text",
             steps_z=300,
             steps_w=0,
             restarts=4,
