@@ -58,8 +58,8 @@ class GI(Attack):
         ),
         "gias": Preset(
             "GI-x+BN of GIAS, appendix G and code: no noise, the mean of the restarts, exact statistics (--bn exact)",
-            assumed="steps and the weights of l2 norm, BN and group are the defaults of the code; all batch-norm layers "
-            "count alike (revision 5154dc1: first_bn=10)",
+            assumed="steps and the weights of l2 norm, BN and group are the defaults of the code; all batch-norm "
+            "layers count alike (revision 5154dc1: first_bn=10)",
             steps_x=4_800,
             schedule="multistep",
             cost="cosine",

@@ -123,8 +123,8 @@ class GIAS(Attack):
         ),
         "code": Preset(
             "the authors' code at 32 px",
-            assumed="one parameter search in place of three that differ in their noise alone; the batch-norm term, which "
-            "its scripts leave out, as in the paper, all layers alike (revision 5154dc1: first_bn=10)",
+            assumed="one parameter search in place of three that differ in their noise alone; the batch-norm term, "
+            "which its scripts leave out, as in the paper, all layers alike (revision 5154dc1: first_bn=10)",
             steps_z=500,
             steps_w=5_000,
             keep="best",
