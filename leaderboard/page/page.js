@@ -318,7 +318,7 @@ function draw() {
 }
 
 $("summary").textContent = `${board.entries.length} entries in ${board.settings.length} settings, ${board.entries.reduce((sum, e) => sum + e.n, 0)} images, protocol ${board.protocol}.`;
-$("notes").textContent = Object.entries(board.notes).filter(([metric]) => tells(metric, board.entries)).map(([metric, note]) => `${heading(metric)}: ${note}.`).join(" ");
+$("notes").append(...Object.entries(board.notes).filter(([metric]) => tells(metric, board.entries)).map(([metric, note]) => make("li", {}, `${heading(metric)}: ${note}.`)));
 $("warnings").hidden = !board.warnings.length;
 $("warnings").firstChild.textContent = `${board.warnings.length === 1 ? "1 result is" : `${board.warnings.length} results are`} torn or missing; all other results are shown`;
 $("warnings").lastChild.append(...board.warnings.map(text => make("li", {}, text)));

@@ -52,6 +52,14 @@ def test_the_page_holds_the_results_and_needs_nothing_else(run):
     assert set(re.findall(r"https?://[^\"' ]+", text)) <= {"http://www.w3.org/2000/svg"}  # a name, nothing to load
 
 
+def test_what_names_a_part_of_the_page_is_there(run):
+    text = page(run(1))
+    labels = re.findall(r'aria-labelledby="([^"]+)"', text)
+    assert len(labels) == 5
+    for label in labels:
+        assert re.search(rf'\bid(?:="|: "){label}"', text), label
+
+
 def test_no_row_can_end_the_script(row):
     bad = "</script><script>alert(1)</script><!-- <script>"
     text = page(results([row(attack=bad)], [Path("run")]) | {"warnings": [bad]})
