@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 from typing import ClassVar, Literal
 
 import torch
@@ -71,7 +73,7 @@ def squares(g: Tensor) -> Tensor:
 
 def whole(update: Gradient) -> Tensor:
     """(R,): the squared l2 norms over all tensors."""
-    return torch.stack([squares(g) for g in update.values()]).sum(0)
+    return reduce(add, map(squares, update.values()))
 
 
 def shortening(square: Tensor, bound: Tensor) -> Tensor:

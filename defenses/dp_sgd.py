@@ -2,14 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor
 
 from defenses.base import Defense
-from defenses.clipping import squares
+from defenses.clipping import scaled, shortening, whole
 from victims.batch_norm import batch_norms
 from victims.client import GradientFn
 from victims.errors import InputError
@@ -106,7 +104,7 @@ class DPSGD(Defense):
         parameters. Of several images each was shortened by itself, which no map of their mean can repeat. The noise has
         mean zero, so the surrogate has none.
         """
-        bounds = [square(part).clamp_min(TINY).sqrt() for part in by_round(victim, received)]
+        bounds = [whole(part).clamp_min(TINY).sqrt() for part in by_round(victim, received)]
         return lambda gradient: clip(gradient, bounds, victim)
 
 
@@ -118,11 +116,6 @@ def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradie
     """
     tensors = []
     for part, c in zip(by_round(victim, gradient), bounds, strict=True):
-        factor = c / square(part).maximum(c.square()).sqrt()  # of squares: a root has no gradient at 0
-        tensors += [g * factor.view(-1, *[1] * (g.ndim - 1)) for g in part.values()]
+        factor = shortening(whole(part), c)
+        tensors += [scaled(g, factor) for g in part.values()]
     return dict(zip(gradient, tensors, strict=True))  # round after round, which is the order of the parameters
-
-
-def square(gradient: Gradient) -> Tensor:
-    """The squared l2 norm over all parameters, (R, *shape) each: (R,)."""
-    return reduce(add, map(squares, gradient.values()))
