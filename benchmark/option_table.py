@@ -34,7 +34,7 @@ def table(options: type[Options] = Options) -> str:
 def shown(value: object) -> str:
     if isinstance(value, bool):
         return "`yes`" if value else "`no`"
-    return "" if value is None or value == [] else f"`{value}`"
+    return "" if value in (None, "", []) else f"`{value}`"
 
 
 if __name__ == "__main__":

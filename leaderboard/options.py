@@ -244,10 +244,9 @@ class Options:
     surrogate: str = option(
         "",
         "knowledge",
-        "What an adaptive attacker takes for the defense, where there are several ways. Default: all that was received "
-        "tells, such as which entries are zero. `parameter`: only an estimate of the defense's parameter, as in the "
-        "code of GGL and GIFD: the rate of `sparsification` by the share of zeros, the bound of `clipping` by the norm "
-        "of the update.",
+        "How an adaptive attacker models the defense. Default: by all that was received, such as which entries are "
+        "zero. `parameter`: by an estimate of the defense's parameter alone, as in the code of GGL and GIFD: the rate "
+        "of `sparsification` is the share of zeros, the bound of `clipping` the norm of the update.",
     )
     know_lr: bool = option(True, "knowledge", "Whether the attacker knows the learning rate of local training.")
     match: Match = option(
