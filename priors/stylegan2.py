@@ -150,9 +150,11 @@ class StyleGAN2(Prior):
     for every image, has no variables that the image does not depend on.
 
     Args:
-        size: side of the images. channel_multiplier: 2 is configuration F; 32, 64, ... channels at the sides 1024, 512,
-        ... width: most channels of any side. style_dim: length of a latent. layers_mapping: depth of the mapping
-        network.
+        size: side of the images.
+        channel_multiplier: 2 is configuration F; 32, 64, ... channels at the sides 1024, 512, ...
+        width: most channels of any side.
+        style_dim: length of a latent.
+        layers_mapping: depth of the mapping network.
 
     Attributes:
         fit: mean and standard deviation, (2, style_dim), of the Gaussian start, where a file states them.
