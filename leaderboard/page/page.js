@@ -317,7 +317,7 @@ function draw() {
   drawCharts();
 }
 
-$("summary").textContent = `${board.entries.length} entries in ${board.settings.length} settings, ${board.entries.reduce((sum, e) => sum + e.n, 0)} images, protocol ${board.protocol}.`;
+$("summary").textContent = `Entries: ${board.entries.length}, settings: ${board.settings.length}, images: ${board.entries.reduce((sum, e) => sum + e.n, 0)}, protocol: ${board.protocol}.`;
 $("notes").append(...Object.entries(board.notes).filter(([metric]) => tells(metric, board.entries)).map(([metric, note]) => make("li", {}, `${heading(metric)}: ${note}.`)));
 $("warnings").hidden = !board.warnings.length;
 $("warnings").firstChild.textContent = `${board.warnings.length === 1 ? "1 result is" : `${board.warnings.length} results are`} torn or missing; all other results are shown`;
