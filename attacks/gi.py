@@ -33,8 +33,8 @@ class GI(Attack):
         cost: layer_l2, the sum of every tensor's l2 distance (eq. 3); mean_squared_l2, the mean of their squares; or
             cosine.
         alpha_grad, alpha_tv, alpha_l2, alpha_bn, alpha_group: weights of the cost, of mean |dx| + mean |dy| on the
-            normalized image, of the batch's l2 norm, of the batch-norm term, and of the distance to the consensus of the
-            restarts.
+            normalized image, of the batch's l2 norm, of the batch-norm term, and of the distance to the consensus of
+            the restarts.
         first_bn: factor on the first layer in the batch-norm term.
         per_area: divide l2 norm and group term by H W.
         noise: standard deviation of the noise added to the pixels in every step, before it is multiplied by the
