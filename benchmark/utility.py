@@ -81,7 +81,8 @@ def utility(
         spent = budget(client)
         epsilon = f"{spent(steps, batch / len(train), DELTA):.3g}" if spent else NOTHING
         norms, cosines = zip(*errors, strict=True)
-        errors_shown = cell(norms, (0, math.inf)), cell(cosines, (-math.inf, 1))  # one end: always 1 is no chance
+        # An open end: trials that are all equal, as without a defense, are no sample and have no interval.
+        errors_shown = cell(norms, (0, math.inf)), cell(cosines, (-math.inf, 1))
         lines.append([text, *errors_shown, cell(accuracies, (0, 1)), epsilon])
     bar.close()
     headings = ("defense", "norm", "cosine", "accuracy", "epsilon")
