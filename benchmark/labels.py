@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isnan
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.tasks.capture import capturing
 from leaderboard.options import Options
 from leaderboard.statistics import Range, clustered_interval
-from leaderboard.table import NOTHING, Table
+from leaderboard.table import NOTHING, Table, interval
 from victims.errors import InputError
 
 NAMED = ("data", "split", "size", "victim", "victim_weights", "victim_mode", "defense", "seed")
@@ -87,10 +86,8 @@ def labels(
 
 def cell(values: Sequence[float], bounds: Range) -> str:
     """Mean and interval of independent trials, of values within `bounds`; a dash where there are none."""
-    if not values:
-        return NOTHING
-    score = clustered_interval(values, list(map(str, range(len(values)))), bounds)
-    return f"{score.mean:.3f}" if isnan(score.low) else f"{score.mean:.3f} [{score.low:.3f}, {score.high:.3f}]"
+    clusters = list(map(str, range(len(values))))
+    return interval(clustered_interval(values, clusters, bounds) if values else None)
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

@@ -67,7 +67,7 @@ def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys, mon
     monkeypatch.setenv("COLUMNS", "120")
     labels(**SMALL, batch="1,3", methods="alr,idlg,zlr")
     printed = capsys.readouterr().out
-    exact = r"1\.000 \[0\.158, 1\.000\]"  # both trials were right: 0.158 is the square root of 0.025
+    exact = r"1\.000 \[0\.158, 1\.00\]"  # both trials were right: 0.158 is the square root of 0.025
     assert len(re.findall(rf"alr +{exact} +{exact} +bias, scale, softmax\n", printed)) == 2  # counts, existence
     assert len(re.findall(rf"idlg +{exact} +- +non-negative features, one image, signs\n", printed)) == 2
     assert "B = 1" in printed
@@ -83,7 +83,7 @@ def test_it_measures_the_defended_update_of_the_drawn_batches(capsys):
     assert sorted(Counter(data.labels[list(batch.indices)].tolist()).values()) == [1, 1, 2, 4]
     once = {**SMALL, "trials": 1, "batch": "8", "batches": "unbalanced"}
     labels(**once, methods="zlr,alr")
-    assert re.findall(r"(?:zlr|alr) +(\d\.\d+)", capsys.readouterr().out)[:2] == ["0.500", "1.000"]
+    assert re.findall(r"(?:zlr|alr) +(\d\.\d+)", capsys.readouterr().out)[:2] == ["0.5000", "1.000"]
     labels(**once, methods="alr", defense="sparsification:0.99")  # every bias gradient is gone
     assert float(re.findall(r"alr +(\d\.\d+)", capsys.readouterr().out)[0]) < 1
 
