@@ -30,7 +30,6 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "sgd": torch.op
 NARROWEST = 32
 
 CODE: dict[str, Any] = {"wider_than": "images_at_32px", "output": "tanh", "restarts": 1}
-LEAST_COST = "the images are those of least cost; the code takes those of the best SSIM to the truth"
 
 
 class CINet(Attack):
@@ -66,13 +65,13 @@ class CINet(Attack):
         ),
         "code": Preset(
             "the authors' code on CIFAR-10, with `--victim sigmoid_resnet18 --victim-mode train --mean 0 --std 1`",
-            assumed=LEAST_COST,
+            assumed="the images are those of least cost; the code takes those of the best SSIM to the truth",
             steps_w=2_000,
             **CODE,
         ),
         "code-imagenet": Preset(
             "the authors' code on ImageNet, with `--victim sigmoid_resnet18_imagenet --size 256`, else as `code`",
-            assumed=LEAST_COST,
+            assumed="as `code`",
             steps_w=30_000,
             **CODE,
         ),

@@ -17,11 +17,6 @@ from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode
 from victims.victim import Gradient
 
-NEVERGRAD = (
-    "nevergrad is version 0.4.3, whose CMA starts with step size 1 (version 1: 0.47); the image is the best of all "
-    "candidates, where the code takes the best that its strategy learned from"
-)
-
 
 class GGL(Attack):
     """Latents by CMA-ES, without gradients, on the squared distance of gradients.
@@ -48,7 +43,8 @@ class GGL(Attack):
     presets = {
         "code": Preset(
             "the authors' code, celeba32_wgan-gp.py with CMA",
-            assumed=NEVERGRAD,
+            assumed="nevergrad is version 0.4.3, whose CMA starts with step size 1 (version 1: 0.47); the image is the "
+            "best of all candidates, where the code takes the best that its strategy learned from",
             steps_z=500,
             optimizer="nevergrad",
             start="mean",
@@ -56,7 +52,7 @@ class GGL(Attack):
         ),
         "code-imagenet": Preset(
             "the authors' code, imagenet_biggan.py with CMA",
-            assumed=NEVERGRAD,
+            assumed="as `code`",
             steps_z=500,
             optimizer="nevergrad",
             start="uniform",
@@ -69,7 +65,7 @@ class GGL(Attack):
         ),
         "gifd": Preset(
             "as GIFD's authors ran it, configs_biggan.yml",
-            assumed=f"{NEVERGRAD}; the best of the restarts, where the code takes the last",
+            assumed="as `code`; the best of the restarts, where GIFD's code takes the last",
             steps_z=800,
             optimizer="nevergrad",
             squashed=True,
@@ -77,7 +73,7 @@ class GGL(Attack):
         ),
         "gifd-stylegan2": Preset(
             "as GIFD's authors ran it, configs_stylegan2.yml",
-            assumed=f"{NEVERGRAD}; the best of the restarts, where the code takes the last; the covariance is diagonal",
+            assumed="as `gifd`; the covariance is diagonal",
             steps_z=800,
             optimizer="nevergrad",
             start="gaussian",

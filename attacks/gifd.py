@@ -32,10 +32,6 @@ class Radii(tuple[float, ...]):
 
 BY_BALL = Radii(())
 PUBLISHED: dict[str, Any] = {"steps_each": 1_000, "restarts": 4}
-UNLIKE_THE_CODE = (
-    "as in `paper`, the image is that of the best restart by cost (the code: of the last), and a phase starts from the "
-    "variables of least cost of the phase before (the code: the last ones)"
-)
 
 
 class GIFD(Attack):
@@ -89,14 +85,15 @@ class GIFD(Attack):
         ),
         "code": Preset(
             "the authors' code, configs_biggan.yml: 13 phases (a later version has the 10 of the paper)",
-            assumed=UNLIKE_THE_CODE,
+            assumed="as in `paper`, the image is that of the best restart by cost (the code: of the last), and a phase "
+            "starts from the variables of least cost of the phase before (the code: the last ones)",
             layers=12,
             radii=Radii(range(2_000, 7_501, 500)),
             **PUBLISHED,
         ),
         "code-stylegan2": Preset(
             "the authors' code, configs_stylegan2.yml: 8 phases",
-            assumed=UNLIKE_THE_CODE,
+            assumed="as `code`",
             layers=7,
             radii=Radii("2000,3000,4000,5000,6000,8000,8000"),
             latent_radii=Radii("1000,2000,3000,4000,5000,6000,8000,8000"),
