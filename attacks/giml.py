@@ -23,6 +23,7 @@ from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 
+OPEN: dict[str, Any] = {"steps_z": 1_000, "eta_z": 3e-2, "tau": 500}  # left open by the paper, from the code
 META: dict[str, Callable[..., Optimizer]] = {"reptile": SGD, "adam": partial(Adam, fused=True)}
 
 
@@ -55,31 +56,25 @@ class GIML:
 
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
-            "GIAS, algorithm 2",
+            "the paper, algorithm 2",
             assumed="the variation, N, lambda, tau and steps on z are those of the code; beta",
-            steps_z=1_000,
-            eta_z=3e-2,
-            tau=500,
             beta=0.1,
+            **OPEN,
         ),
         "paper-literal": Preset(
-            "GIAS, algorithm 2, with the variation as eq. 4 writes it",
+            "as `paper`, but the variation as eq. 4 writes it",
             assumed="N, lambda, tau and steps on z are those of the code; beta",
-            steps_z=1_000,
-            eta_z=3e-2,
-            tau=500,
             variation="sum_squares",
             beta=0.1,
+            **OPEN,
         ),
         "code": Preset(
             "the authors' code, whose rounds are `--rounds 4 --clients 200 --between 1 --between-lr 1e-4`",
             assumed="the step between rounds is on images of other clients; the tasks of all rounds are mixed",
-            steps_z=1_000,
-            eta_z=3e-2,
             lam=2e-3,
-            tau=500,
             meta="adam",
             beta=1e-2,
+            **OPEN,
         ),
     }
 
