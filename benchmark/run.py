@@ -28,8 +28,7 @@ from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
-from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.networks import Networks, available, missing, networks
+from benchmark.scoring.networks import available, lpips_backbone, missing, networks
 from benchmark.scoring.picture import draw, write_truths
 from benchmark.tasks.batches import Batch, grouped, share_of
 from benchmark.tasks.capture import Task, capturing, mean_image
@@ -86,7 +85,8 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
     about = digests(found)
     split = partial(read_split, data, config.out, about["data_digest"])
-    judge = Judge(folder, row_maker(config, attack, victim.preprocessing, given, about), given, split)
+    make_row = row_maker(config, attack, victim.preprocessing, lpips_backbone(given), about)
+    judge = Judge(folder, make_row, given, split)
     done, torn = folder.read_tasks()
     for warning in [*torn, *(missing(given) if first else ())]:
         warnings.warn(warning, Notice, stacklevel=1)
@@ -183,17 +183,17 @@ def row_maker(
     config: Config,
     attack: Attack,
     preprocessing: Preprocessing,
-    given: Networks,
+    lpips_backbone: str,
     of_contents: Mapping[str, str],
 ) -> RowMaker:
     """Makes rows: everything that is the same for the whole run is filled in.
 
     Args:
         preprocessing: the victim's.
-        given: to the metrics.
+        lpips_backbone: see `Row`.
         of_contents: digests of the run's contents, by their keys in a row.
     """
-    idle, squeeze = config.control == "mean_image", given.get("squeeze")
+    idle = config.control == "mean_image"
     defense = config.make_defense()
     prior = None if idle else attack.prior
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
@@ -216,7 +216,7 @@ def row_maker(
         protocol=PROTOCOL,
         settings={**asked, **used, **of_contents},
         axis=defense.axis if defense else {},
-        lpips_backbone=squeeze.backbone if isinstance(squeeze, Lpips) else "none: not asked for",
+        lpips_backbone=lpips_backbone,
         device=device,
         code=code_version(),
     )

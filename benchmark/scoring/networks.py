@@ -29,6 +29,12 @@ def available(found: Networks) -> list[str]:
     return [name for name, network in found.items() if network.available]
 
 
+def lpips_backbone(found: Networks) -> str:
+    """The network of the metric `lpips`, or in one line why there is none, as a row has it."""
+    squeeze = found.get("squeeze")
+    return squeeze.backbone if isinstance(squeeze, Lpips) else "none: not asked for"
+
+
 @cache
 def available_to(lpips: str, data: str, weights_dir: Path) -> list[str]:
     """Those of a run with these options whose weights are there."""

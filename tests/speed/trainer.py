@@ -68,7 +68,7 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
     beside = Beside(twin)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         nothing = {key: "" for key in row_keys() if key.endswith("_digest")}  # nobody reads these rows
-        rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, {}, nothing)
+        rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, "none", nothing)
         judge = Judge(RunFolder(Path(folder)), rows, {}, partial(read_split, cell.data, Path(folder), ""))
         judge.tasks = [cell.task]
         trainer = make_trainer(cell.config, 1)

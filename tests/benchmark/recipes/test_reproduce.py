@@ -136,7 +136,7 @@ def row_of(cell):
         published = names.published().get(config.prior)
         options["prior"].trained_on = published.trained_on if published else trained_on(config.prior)
     contents = {key: "" for key in row_keys() if key.endswith("_digest")}
-    make = row_maker(config, method(**options), given("0.5", "0.5"), {}, contents)
+    make = row_maker(config, method(**options), given("0.5", "0.5"), "squeeze", contents)
     nothing = {"task": "t", "image": "i", "label": 0, "status": "ok", "cost": 0.0, "scores": {}, "higher_is_better": {}}
     return make(**nothing, gradient_evaluations=1, seconds=1.0, memory=1).flat()
 
