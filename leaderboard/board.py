@@ -80,6 +80,11 @@ class Entry:
         return self.scores.get("psnr")
 
     @property
+    def too_few(self) -> str:
+        """Why an attack has too few batches for a place; empty where it has enough, and for a control."""
+        return too_few(self.psnr) if self.psnr and self.control == "none" else ""
+
+    @property
     def stale(self) -> bool:
         """Whether its numbers cannot stand beside those of the present protocol."""
         return bool(self.age)
@@ -193,7 +198,7 @@ def places(board: Sequence[Entry]) -> list[tuple[int, bool] | None]:
 def _ranked(entry: Entry) -> Score | None:
     """The score that gives an attack its place; None for a control, and where it has no place."""
     ranked = entry.control == "none" and entry.diverged < entry.n
-    return entry.psnr if ranked and entry.psnr and not too_few(entry.psnr) else None
+    return entry.psnr if ranked and not entry.too_few else None
 
 
 def _entry(group: Sequence[FlatRow]) -> EntryWithRows:

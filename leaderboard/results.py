@@ -32,7 +32,7 @@ from leaderboard.reported import Reported
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
 from leaderboard.settings import knowledge, label, setting_of, stands_in, varying_in
-from leaderboard.statistics import Score, corrected, too_few, verdicts
+from leaderboard.statistics import Score, corrected, verdicts
 from leaderboard.sweeps import Sweep, sweeps
 
 SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "degenerate", "cost")  # beside its scores
@@ -93,7 +93,7 @@ def results(
                 "place": place and place[0],
                 "tied": bool(place and place[1]),
                 "scores": _scores({**entry.scores, **{key: getattr(entry, key) for key in BESIDE}}),
-                "too_few": too_few(entry.psnr) if entry.psnr and entry.control == "none" else "",
+                "too_few": entry.too_few,
                 "reference": _id(base[0]) if base else None,
                 **differences,
                 "reported": [asdict(number) for number in published if number.matches(first)],

@@ -14,7 +14,7 @@ from typing import Any
 
 from leaderboard.board import BESIDE, COUNTS, DIGESTS, FOLLOWING, IDENTITY, Entry, metrics, places, telling
 from leaderboard.harm import NOTES
-from leaderboard.statistics import Score, corrected, too_few, verdicts
+from leaderboard.statistics import Score, corrected, verdicts
 
 NOTHING = "-"
 # Without the attack, which is always shown with its control and a mark for an older protocol.
@@ -140,7 +140,7 @@ def _place(entry: Entry, place: tuple[int, bool] | None) -> str:
     """`2`, `2=` where it is shared; the reason where an attack has none."""
     if place:
         return f"{place[0]}{'=' if place[1] else ''}"
-    return NOTHING if entry.control != "none" or not entry.psnr else too_few(entry.psnr) or NOTHING
+    return entry.too_few or NOTHING
 
 
 def _names(entries: Sequence[Entry]) -> dict[str, list[str]]:
