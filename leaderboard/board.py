@@ -1,5 +1,6 @@
 """Rows -> entries: one entry per attack and setting, its metrics as means with clustered intervals."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -244,9 +245,34 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
 
 
 def _distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
-    """One row per sample, also where several runs wrote it; the one with the most scores is preferred."""
-    ordered = sorted(rows, key=lambda row: sum(known(row.get(metric)) for metric in row["higher_is_better"]))
-    return {(row["seed"], row["task"], row["image"]): row for row in ordered}
+    """One row per sample, also where several runs wrote it, each with other scores as of another backbone of LPIPS."""
+    written = defaultdict(list)
+    for row in rows:
+        written[row["seed"], row["task"], row["image"]].append(row)
+    return {sample: _merged(alike) if len(alike) > 1 else alike[0] for sample, alike in written.items()}
+
+
+def _merged(rows: Iterable[FlatRow]) -> FlatRow:
+    """The row with the most scores, and from the others those that it lacks; the order of rows does not matter."""
+
+    def preference(row: FlatRow) -> tuple[Any, ...]:
+        scores = sum(known(row.get(metric)) for metric in row["higher_is_better"])
+        content = {key: value for key, value in row.items() if key != "folder"}
+        # `seconds` are those of a task: where runs have equally many scores, all its images are taken from one.
+        return scores, row["lpips_backbone"], row["seconds"], json.dumps(content, sort_keys=True)
+
+    best, *others = sorted(rows, key=preference, reverse=True)
+    merged = best | {key: dict(best[key]) for key in ("higher_is_better", "ranges")}
+    for row in others:
+        for metric in row["higher_is_better"]:
+            if not known(merged.get(metric)):
+                merged[metric] = row.get(metric)
+                merged["higher_is_better"][metric] = row["higher_is_better"][metric]
+                if metric in row["ranges"]:
+                    merged["ranges"][metric] = row["ranges"][metric]
+                if metric == "lpips" and known(row.get(metric)):
+                    merged["lpips_backbone"] = row["lpips_backbone"]
+    return merged
 
 
 def _score(values: Mapping[Sample, float | None], names: Mapping[str, str], range: Range) -> Score | None:

@@ -1,4 +1,5 @@
 import random
+from itertools import permutations
 from math import isnan, nan
 
 import pytest
@@ -54,6 +55,30 @@ def test_a_second_run_fills_in_the_lpips_of_the_first(row):
     for order in ([with_lpips, without], [without, with_lpips]):
         (entry,) = entries(order)
         assert (entry.n, entry.scores["lpips"].n, entry["lpips_backbone"]) == (1, 1, "squeeze")
+
+
+@pytest.mark.parametrize("order", list(permutations(("squeeze", "alex", "vgg"))))
+def test_runs_that_differ_in_the_lpips_option_are_one_entry_with_the_scores_of_all(row, order):
+    def run(name, value, seconds):
+        """Of `python -m benchmark` with LPIPS=name: the squeeze column is named `lpips`."""
+        metric = "lpips" if name == "squeeze" else f"lpips_{name}"
+        plain = {key: value for key, value in row(seconds=seconds).items() if key != "lpips"}
+        directions = {key: higher for key, higher in row()["higher_is_better"].items() if key != "lpips"}
+        backbone = name if name == "squeeze" else "none: not asked for"
+        added = {"higher_is_better": {**directions, metric: False}, "lpips_backbone": backbone}
+        return [plain | added | {"image": image, metric: value} for image in "ab"]
+
+    runs = {"squeeze": run("squeeze", 0.25, 9.0), "alex": run("alex", 0.5, 1.0), "vgg": run("vgg", 0.75, 5.0)}
+    (entry,) = entries([line for name in order for line in runs[name]])
+    found = [entry.scores[metric] for metric in ("lpips", "lpips_alex", "lpips_vgg")]
+    assert [(score.mean, score.n) for score in found] == [(0.25, 2), (0.5, 2), (0.75, 2)]
+    assert (entry.n, entry["lpips_backbone"], entry.recognized.mean) == (2, "squeeze", 1)
+    assert entry.seconds == 9  # of the run with the column `lpips`, in any order
+
+
+def test_of_a_score_in_several_runs_one_is_taken_in_any_order(row):
+    rows = [row(image=image, psnr=psnr, seconds=seconds) for image in "ab" for psnr, seconds in ((20, 1), (22, 3))]
+    assert [entries(order)[0].psnr.mean for order in permutations(rows)] == [22] * 24
 
 
 def test_two_backbones_are_never_averaged(row):
