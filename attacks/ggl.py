@@ -124,7 +124,7 @@ class GGL(Attack):
 
     def gradient_free(self, z: Variables) -> dict[str, Any]:
         d = sum(latents[0].numel() for latents in z.values())
-        generation = 4 + int(3 * log(d)) if self.optimizer == "nevergrad" else self.population
+        generation = 4 + int(3 * log(d)) if self.optimizer == "nevergrad" else None
         optimizer = partial(CMAES, population=self.population, seeds=self.seeds("cma"), generation=generation)
         return {"lr": self.eta, "schedule": constant, "optimizer": optimizer, "population": self.population}
 

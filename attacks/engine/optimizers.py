@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import cma
 import numpy as np
 import torch
+from cma.sigma_adaptation import CMAAdaptSigmaCSA
 from torch import Tensor
 from torch.optim.adam import adam
 
@@ -94,7 +95,9 @@ class CMAES:
 
     Generations may be smaller than the population of a step, as in code that asks the package nevergrad for a fixed
     number of candidates: a generation then begins in one step and may end in the next, and of those that end in a step
-    the strategy learns from the first alone. The others are evaluated for nothing.
+    the strategy learns from the first alone. The others are evaluated for nothing. The step size then adapts by the
+    cumulated path (CSA) at every dimension, as in that code: two-point adaptation, which cma has since version 4 from
+    300 dimensions on, needs every generation that is drawn.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class CMAES:
             raise InputError(f"population is {population}, less than a generation; give {generation} or more.")
         self.param_groups = [{"lr": lr}]
         starts = torch.cat([v.flatten(1) for v in variables], 1).double().numpy(force=True)
+        adaptation = {} if generation is None else {"AdaptSigma": CMAAdaptSigmaCSA}
         self.each = [
             cma.CMAEvolutionStrategy(
                 start,
@@ -132,6 +136,7 @@ class CMAES:
                     "randn": np.random.RandomState(seed % 2**32).randn,
                     "CMA_diagonal": start.size > FULL,
                     "verbose": -9,
+                    **adaptation,
                 },
             )
             for start, seed in zip(starts, seeds, strict=True)

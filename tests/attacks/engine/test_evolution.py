@@ -4,6 +4,7 @@ import cma
 import numpy as np
 import pytest
 import torch
+from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
 from attacks.engine.optimizers import CMAES, FULL
 from attacks.engine.regularizers import latent_divergence
@@ -79,6 +80,7 @@ def rounds_of_nevergrad(start, seed, evaluations, rounds, f):
     d = len(start)
     generation = 4 + int(3 * np.log(d))
     options = {"popsize": generation, "seed": np.nan, "randn": np.random.RandomState(seed).randn, "verbose": -9}
+    options |= {"CMA_diagonal": d > FULL, "AdaptSigma": CMAAdaptSigmaCSA}  # before cma 4, CSA at every dimension
     strategy = cma.CMAEvolutionStrategy(np.zeros(d), 1.0, options)
     queue, collected, asked, refused = [], [], [], 0
     for _ in range(rounds):
@@ -99,7 +101,12 @@ def rounds_of_nevergrad(start, seed, evaluations, rounds, f):
     return np.array(asked), refused
 
 
-@pytest.mark.parametrize(("d", "evaluations", "refused"), [(128, 50, 21), (128, 18, 0), (9, 25, 18)])
+STYLEGAN2 = 14 * 512
+
+
+@pytest.mark.parametrize(
+    ("d", "evaluations", "refused"), [(128, 50, 21), (128, 18, 0), (9, 25, 18), (300, 50, 16), (STYLEGAN2, 50, 8)]
+)
 def test_small_generations_are_asked_and_told_as_by_nevergrad(d, evaluations, refused):
     start = torch.rand(d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     scale = np.linspace(1, 3, d)
