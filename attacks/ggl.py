@@ -61,7 +61,11 @@ class GGL(Attack):
             restarts=1,
         ),
         "code-adam": Preset(
-            "the authors' code, reconstructor.py with Adam", steps_z=2_500, optimizer="adam", restarts=1
+            "the authors' code, reconstructor.py with Adam",
+            assumed="steps_z is the default of its class; its script passes 500",
+            steps_z=2_500,
+            optimizer="adam",
+            restarts=1,
         ),
         "gifd": Preset(
             "as GIFD's authors ran it, configs_biggan.yml",

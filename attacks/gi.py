@@ -58,15 +58,13 @@ class GI(Attack):
         ),
         "gias": Preset(
             "GI-x+BN of GIAS, appendix G and code: no noise, the mean of the restarts, exact statistics (--bn exact)",
-            assumed="steps and the weights of l2 norm, BN and group are the defaults of the code; all batch-norm "
-            "layers count alike (revision 5154dc1: first_bn=10)",
+            assumed="steps and the weights of l2 norm, BN and group are the defaults of the code",
             steps_x=4_800,
             schedule="multistep",
             cost="cosine",
             alpha_grad=1.0,
             alpha_l2=1e-4,
             alpha_bn=1e-4,
-            first_bn=1.0,
             alpha_group=1e-4,
             per_area=True,
             noise=0.0,

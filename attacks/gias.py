@@ -16,7 +16,8 @@ from victims.victim import Gradient
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}
 
-PAPER: dict[str, Any] = {"steps_z": 1_500, "steps_w": 15_000, "tv": 1e-4, "restarts": 4}
+OF_CODE: dict[str, Any] = {"alpha_bn": 1e-4, "first_bn": 10.0}  # options.py and every loss of revision 5154dc1
+PAPER: dict[str, Any] = {"steps_z": 1_500, "steps_w": 15_000, "tv": 1e-4, "restarts": 4, **OF_CODE}
 CODE: dict[str, Any] = {"tv": 1e-6, "noise": "redrawn", "restarts": 3}  # in all scripts of the authors' code
 GIFD: dict[str, Any] = {"steps_z": 1_000, "steps_w": 8_000, "tv": 1e-4, "keep": "best", "restarts": 4}
 
@@ -89,9 +90,8 @@ class GIAS(Attack):
 
     The paper's variation is a sum of squares (eq. 4), which grows with the image and at 64 px is far above the cost;
     its code has mean absolute differences alone. `paper` therefore has these, and `paper-literal` the sum. Which is
-    better depends on the prior. At 64 px on a LeNet, with a generator of faces and few steps, mean absolute differences
-    gave 24.9 dB and the sum 18.4 on a face (one tune task, B1), where the sum stops the search early, and 20.0 and 27.1
-    on photographs (two, B2), where the generator does not fit.
+    better depends on images and prior. On a LeNet at 64 px, with a generator of faces and few steps, mean absolute
+    differences gave 24.9 dB and the sum 18.4 on a face (one tune task, B1), but 20.0 and 27.1 on photographs (two, B2).
 
     Args:
         steps_z, steps_w: steps of the two stages.
@@ -112,23 +112,25 @@ class GIAS(Attack):
     presets = {
         "paper": Preset(
             "the paper, section 5, figure 1 and appendix G",
-            assumed="the variation is that of the code; steps_w has the code's ratio to steps_z; alpha_bn",
+            assumed="variation and batch-norm term are those of the code; steps_w has the code's ratio to steps_z; "
+            "noise stays fixed; every layer has a latent of its own (W+, as in the code; the paper writes W)",
             **PAPER,
         ),
         "paper-literal": Preset(
             "as `paper`, but the variation as eq. 4 writes it",
-            assumed="steps_w has the code's ratio to steps_z; alpha_bn",
+            assumed="otherwise as `paper`",
             variation="sum_squares",
             **PAPER,
         ),
         "code": Preset(
             "the authors' code at 32 px",
-            assumed="one parameter search in place of three that differ in their noise alone; the batch-norm term, "
-            "which its scripts leave out, as in the paper, all layers alike (revision 5154dc1: first_bn=10)",
+            assumed="one parameter search in place of three that differ in their noise alone; with --bn, which its "
+            "scripts leave out, the batch-norm term of its options",
             steps_z=500,
             steps_w=5_000,
             keep="best",
             **CODE,
+            **OF_CODE,
         ),
         "code-128": Preset(
             "the authors' code at 128 px",
@@ -138,6 +140,27 @@ class GIAS(Attack):
             tensors="top50",
             keep="best",
             **CODE,
+            **OF_CODE,
+        ),
+        "code-meta": Preset(
+            "the authors' code, scripts/meta_eval.sh: with a generator learned by GIML, figures 4 and 5",
+            assumed="as `code`",
+            steps_z=1_000,
+            steps_w=5_000,
+            eta_z=0.1,
+            keep="best",
+            **{**CODE, "restarts": 4},
+            **OF_CODE,
+        ),
+        "igims-imagenet": Preset(
+            "the baseline of IGIMS on ImageNet, appendix A",
+            assumed="steps and starts are those of `code`; no term of |w - w_0|, which the text has for IGIMS",
+            steps_z=500,
+            steps_w=5_000,
+            eta_w=1e-5,
+            tv=1e-4,
+            keep="best",
+            restarts=3,
         ),
         "gifd": Preset(
             "as GIFD's authors ran it, configs_biggan.yml",

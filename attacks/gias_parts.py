@@ -30,12 +30,13 @@ class GIz(Attack):
     name = "gi_z"
     needs = frozenset({"labels", "prior"})
     presets = {
+        "paper": Preset("GIAS, table 1 and appendix G", assumed="as gias:paper", steps_z=1_500, tv=1e-4, restarts=4),
         "code": Preset(
             "the authors' code",
             assumed="steps_z, which are those of GIAS there at 128 px",
             steps_z=1_000,
             **CODE,
-        )
+        ),
     }
 
     def __init__(
@@ -69,7 +70,12 @@ class GIw(Attack):
 
     name = "gi_w"
     needs = frozenset({"labels", "prior"})
-    presets = {"code": Preset("the authors' code", assumed="steps_w", steps_w=6_000, **CODE)}
+    presets = {
+        "paper": Preset(
+            "GIAS, table 1 and appendix G", assumed="steps_w, as gias:paper", steps_w=15_000, tv=1e-4, restarts=4
+        ),
+        "code": Preset("the authors' code", assumed="steps_w", steps_w=6_000, **CODE),
+    }
 
     def __init__(
         self,

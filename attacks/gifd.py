@@ -92,8 +92,8 @@ class GIFD(Attack):
             **PUBLISHED,
         ),
         "code-stylegan2": Preset(
-            "the authors' code, configs_stylegan2.yml: 8 phases",
-            assumed="as `code`",
+            "the authors' code, configs_stylegan2.yml: 8 phases (a later version has the 5 of the paper)",
+            assumed="as `code`; noise of its own for each start (the code: one for all)",
             layers=7,
             radii=Radii("2000,3000,4000,5000,6000,8000,8000"),
             latent_radii=Radii("1000,2000,3000,4000,5000,6000,8000,8000"),

@@ -70,7 +70,8 @@ class GIML:
         ),
         "code": Preset(
             "the authors' code, whose rounds are `--rounds 4 --clients 200 --between 1 --between-lr 1e-4`",
-            assumed="the step between rounds is on images of other clients; the tasks of all rounds are mixed",
+            assumed="the step between rounds is on 64 images of other clients (the code: on the private ones of four); "
+            "the tasks of all rounds are mixed",
             lam=2e-3,
             meta="adam",
             beta=1e-2,
