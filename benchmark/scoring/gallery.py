@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import time
 import warnings
 from collections import defaultdict
@@ -40,13 +41,40 @@ class Stored:
         while block := self.file.read(count * prod(self.shape)):
             yield torch.frombuffer(bytearray(block), dtype=torch.uint8).view(-1, *self.shape)
 
+    def at(self, place: int) -> bytes:
+        """One of the images."""
+        self.file.seek(place * prod(self.shape))
+        return self.file.read(prod(self.shape))
+
 
 @dataclass(frozen=True)
 class Split:
-    """The readable images of a split: nothing is lost in bytes, as images are whole multiples of 1/255."""
+    """The readable images of a split: nothing is lost in bytes, as images are whole multiples of 1/255.
+
+    Attributes:
+        folder: that of the file; None where there is none.
+    """
 
     ids: Sequence[str]
     images: Stored
+    folder: Path | None = None
+
+    def places(self, ids: Sequence[str], images: Tensor) -> Tensor:
+        """Where images (B, C, H, W) are among them: (B,) long.
+
+        Raises:
+            InputError: one is not, for its file was changed meanwhile. The gallery is removed, and made again by the
+                next start.
+        """
+        for name, image in zip(ids, images, strict=True):
+            if name not in self.ids or self.images.at(self.ids.index(name)) != pixels_of(image):
+                if self.folder:
+                    (self.folder / CONTENT).unlink(missing_ok=True)
+                raise InputError(
+                    f"the image {name} is not the one among which IIP looks: it was changed while the split was read "
+                    "or attacked; start the same command again."
+                )
+        return torch.tensor([self.ids.index(name) for name in ids])
 
 
 def read_split(data: ImageData, out: Path, data_digest: str) -> Split:
@@ -57,12 +85,14 @@ def read_split(data: ImageData, out: Path, data_digest: str) -> Split:
     Args:
         data_digest: of the classes and the split, as a row has it.
     """
+    folder = None
     if len(data) <= SMALL:
         file: IO[bytes] = io.BytesIO()
         content = write(data, file)
     else:
         # With some images: their size and channels, and what own code does to them, are not in the digest.
-        content, file = shared(data, out / FOLDER / digest(repr((data_digest, list(samples(data)))))[:16])
+        folder = out / FOLDER / digest(repr((data_digest, data.stamp(), list(samples(data)))))[:16]
+        content, file = shared(data, folder)
     if several := content["copies"]:
         count = "a picture is" if len(several) == 1 else f"{len(several)} pictures are"
         warnings.warn(
@@ -71,7 +101,7 @@ def read_split(data: ImageData, out: Path, data_digest: str) -> Split:
             Notice,
             stacklevel=2,
         )
-    return Split(content["ids"], Stored(file, content["shape"]))
+    return Split(content["ids"], Stored(file, content["shape"]), folder)
 
 
 def samples(data: ImageData) -> Iterator[str]:
@@ -101,10 +131,13 @@ def shared(data: ImageData, folder: Path) -> tuple[dict[str, Any], IO[bytes]]:
 
 
 def opened(folder: Path) -> tuple[dict[str, Any], IO[bytes]] | None:
-    try:
-        return json.loads((folder / CONTENT).read_text()), (folder / PIXELS).open("rb")
-    except FileNotFoundError:
-        return None
+    """None where they are not there, or not whole."""
+    with suppress(FileNotFoundError, ValueError):
+        content, file = json.loads((folder / CONTENT).read_text()), (folder / PIXELS).open("rb")
+        if os.fstat(file.fileno()).st_size == len(content["ids"]) * prod(content["shape"]):
+            return content, file
+        file.close()
+    return None
 
 
 def write(data: ImageData, file: IO[bytes]) -> dict[str, Any]:
@@ -112,9 +145,13 @@ def write(data: ImageData, file: IO[bytes]) -> dict[str, Any]:
     ids: list[str] = []
     named = defaultdict(list)
     for index, image in data.each(range(len(data))):
-        pixels = (image * 255).round().byte().numpy().tobytes()
+        pixels = pixels_of(image)
         file.write(pixels)
         ids.append(data.ids[index])
         named[hashlib.sha256(pixels).digest()].append(data.ids[index])
     copies = [names for names in named.values() if len(names) > 1]
     return {"ids": ids, "shape": data.image_shape, "copies": copies}
+
+
+def pixels_of(image: Tensor) -> bytes:
+    return (image * 255).round().byte().numpy(force=True).tobytes()

@@ -113,8 +113,7 @@ class Judge:
     def write(self, task: Task, pixels: Tensor, measured: Mapping[str, Any]) -> None:
         """Score images (B, C, H, W) of one task; write its pictures, and rows that hold what else was measured."""
         name = task.observation.task
-        index = torch.tensor([self.split.ids.index(sample_id) for sample_id in task.sample_ids])
-        gallery = Gallery(self.split.images, index)
+        gallery = Gallery(self.split.images, self.split.places(task.sample_ids, task.images))
         aligned, scores = score(pixels, task.images, **self.given, gallery=gallery)
         finite = math.isfinite(measured["cost"])
         if not finite:

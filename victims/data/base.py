@@ -88,6 +88,13 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         """
         return self.digest()
 
+    def stamp(self) -> str:
+        """Changes where the file of any image is written again, and from machine to machine; quick to compute.
+
+        Here it is empty; a subclass that reads its images from files says when they were written.
+        """
+        return ""
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the first image that can be read.

@@ -47,6 +47,9 @@ class Recolored(ImageData):
     def split_digest(self) -> str:
         return self.data.split_digest()
 
+    def stamp(self) -> str:
+        return self.data.stamp()
+
     def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, labels = self.data.augmented(count, generator)
         return recolored(images, self.channels), labels

@@ -84,6 +84,10 @@ class ImageFiles(ImageData):
         """Of all ids and labels, and of the sizes of files or the bytes of arrays."""
         return digest(repr((self.ids, self.labels.tolist(), [stored(picture) for picture in self.pictures])))[:16]
 
+    def stamp(self) -> str:
+        """Of the times and sizes of all files; arrays are in `split_digest`."""
+        return digest(repr([written(picture) for picture in self.pictures if not isinstance(picture, np.ndarray)]))
+
     def picture(self, index: int) -> Image.Image:
         """The stored picture, in RGB."""
         picture = self.pictures[index]
@@ -102,6 +106,15 @@ def stored(picture: Path | np.ndarray) -> str:
         return str(Path(picture).stat().st_size)
     except OSError:  # it is gone, or cannot be read either
         return ""
+
+
+def written(file: Path) -> tuple[int, ...]:
+    """The size of a file, and when it was written; the last number tells it also where the time before was set back."""
+    try:
+        status = file.stat()
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def printable(name: str) -> str:

@@ -1,5 +1,6 @@
 """The gallery of IIP: the images of a split from a file that is written once, or from memory; the same scores."""
 
+import os
 import shutil
 import warnings
 from threading import Thread
@@ -14,7 +15,7 @@ from benchmark.scoring import gallery
 from benchmark.scoring.gallery import CONTENT, FOLDER, PIXELS, read_split
 from benchmark.scoring.metrics import Gallery, iip
 from victims.data.folder import Folder
-from victims.errors import Notice
+from victims.errors import InputError, Notice
 
 COUNT = 12
 
@@ -105,6 +106,52 @@ def test_other_content_is_another_gallery(opened, pictures, tmp_path, large):
     for other in (lambda: read_split(opened(), tmp_path, "b"), lambda: read_split(opened(9), tmp_path, "a")):
         assert torch.equal(whole(other()), whole(other()))
     assert len(list((tmp_path / FOLDER).iterdir())) == 3
+
+
+def replaced(file, *, seed: int, same_times: bool) -> None:
+    """Another picture of as many bytes in the place of this one."""
+    before = file.stat()
+    picture = np.random.default_rng(seed).integers(0, 255, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(file, "bmp")
+    if same_times:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("same_times", [False, True])
+def test_pictures_that_were_replaced_are_another_gallery(opened, pictures, tmp_path, large, monkeypatch, same_times):
+    monkeypatch.setattr(gallery, "samples", lambda data: iter(()))  # as if none of them were sampled
+    file = pictures / "test" / "k" / "03.png"
+    replaced(file, seed=1, same_times=False)
+    before = read_split(opened(), tmp_path, "")
+    replaced(file, seed=2, same_times=same_times)
+    after = read_split(opened(), tmp_path, "")
+    assert torch.equal(whole(after), bytes_of(opened()))
+    assert not torch.equal(whole(after), whole(before))
+
+
+def test_a_truth_that_is_not_in_its_place_is_refused_and_the_gallery_made_again(opened, tmp_path, large):
+    data, split = opened(), read_split(opened(), tmp_path, "")
+    images, _ = data.batch([5, 2])
+    ids = [data.ids[5], data.ids[2]]
+    assert split.places(ids, images).tolist() == [5, 2]
+    (folder,) = (tmp_path / FOLDER).iterdir()
+    stored = (folder / PIXELS).read_bytes()
+    (folder / PIXELS).write_bytes(bytes([stored[0] ^ 1]) + stored[1:])  # of the first image alone
+    split = read_split(opened(), tmp_path, "")
+    assert split.places(ids, images).tolist() == [5, 2]
+    for name, image in ((data.ids[0], data[0][0]), ("gone", images[0]), (ids[0], images[1])):
+        with pytest.raises(InputError, match=f"the image {name} is not the one among which IIP looks: "):
+            split.places([ids[0], name], torch.stack([images[0], image]))
+    assert torch.equal(whole(read_split(opened(), tmp_path, "")), bytes_of(data))
+
+
+@pytest.mark.parametrize("name", [PIXELS, CONTENT])
+def test_a_gallery_that_is_not_whole_is_written_again(name, opened, tmp_path, large):
+    read_split(opened(), tmp_path, "")
+    (file,) = (tmp_path / FOLDER).glob(f"*/{name}")
+    for cut in (file.read_bytes()[:-192], file.read_bytes()[:-1], b"", file.read_bytes() * 2):
+        file.write_bytes(cut)
+        assert torch.equal(whole(read_split(opened(), tmp_path, "")), bytes_of(opened()))
 
 
 def test_a_gallery_that_was_cut_or_removed_is_written_again(opened, tmp_path, large):

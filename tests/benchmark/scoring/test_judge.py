@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from attacks.ig import IG
+from benchmark import run as run_of
 from benchmark.__main__ import main
 from benchmark.scoring import judge
 
@@ -111,3 +112,21 @@ def test_copies_of_a_picture_are_named_once(tmp_path, capsys):
     assert main(["run", *options, "--tasks=2", f"--data=folder:{tmp_path / 'mine'}", f"--out={tmp_path}"]) == 0
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "several names" in line]
     assert "in folder a picture is there under several names, such as test-k-a.png, test-k-copy of a.png" in said
+
+
+def test_a_picture_that_changes_during_a_run_ends_it_in_one_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine" / "test" / "k").mkdir(parents=True)
+    for name in "abc":
+        Image.new("RGB", (16, 16), (ord(name), 0, 0)).save(tmp_path / "mine" / "test" / "k" / f"{name}.png")
+
+    def read_split(data, *_, read_split=run_of.read_split):
+        for file in tmp_path.glob("mine/test/k/*"):
+            Image.new("RGB", (16, 16), "white").save(file)
+        return read_split(data, *_)
+
+    monkeypatch.setattr(run_of, "read_split", read_split)
+    options = ["--attack=ig", "--victim=lenet", "--size=16", "--batch=1", "--steps=2", "--devices=1", "--wandb=off"]
+    assert main(["run", *options, "--tasks=1", f"--data=folder:{tmp_path / 'mine'}", f"--out={tmp_path}"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("changed while the split was read or attacked; start the same command again.")
+    assert not rows(tmp_path)

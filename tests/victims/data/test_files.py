@@ -1,5 +1,6 @@
 """Images from files: how they are resized, and broken files."""
 
+import os
 import zlib
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from victims.data.channels import in_channels
 from victims.data.decode import decode
 from victims.data.files import RULES, ImageFiles, by_class, images_in
 from victims.errors import InputError, Notice
@@ -45,6 +47,17 @@ def test_a_digest_of_the_split_tells_its_images(tmp_path):
     digest = data.split_digest()
     arrays[1] = arrays[1] * 2
     assert data.split_digest() != digest
+
+
+def test_a_stamp_tells_when_any_file_was_written(tmp_path):
+    files = [photograph(tmp_path / name, 60, 40) for name in ("a.png", "b.png")]
+    stamp = Files(files).stamp()
+    assert Files(files).stamp() == stamp != Files(files[:1]).stamp()
+    status, content = files[1].stat(), files[1].read_bytes()
+    files[1].write_bytes(content[::-1])
+    os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns))  # as a copy with its times
+    assert Files(files).stamp() != stamp
+    assert in_channels(Files(files), 1).stamp() == Files(files).stamp()
 
 
 # What the code of the papers does, at the sizes that they use (torchvision's transforms).
