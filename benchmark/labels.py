@@ -1,7 +1,7 @@
 """`python -m benchmark labels`: how many of a batch's labels its update reveals."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from benchmark.config import Config
 from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.label_accuracy import label_accuracies
+from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import capturing
 from leaderboard.options import Options
-from leaderboard.statistics import Range, clustered_interval
+from leaderboard.statistics import Range, clustered_interval, joined
 from leaderboard.table import NOTHING, Table, interval
 from victims.errors import InputError
 
@@ -25,6 +26,9 @@ HEADINGS = {
     "counts": "Labels recovered, sum_i min(n_i, found n_i) / B: the label reconstruction accuracy of IGIMS, table 2",
     "existence": "Classes recovered: share of the classes in the batch that were found at least once",
 }
+
+Trial = tuple[str, float]
+"""The cluster of a trial, and its value."""
 
 
 @with_options("setting", also=("data_dir", "weights_dir"), but=("adapt",))
@@ -61,7 +65,8 @@ def labels(
     drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
     for B, tasks in drawn.items():
         replace(config, batch=B).check_defense(model, images, tasks[0])
-    scores: dict[str, dict[tuple[str, int], list[float]]] = {name: defaultdict(list) for name in HEADINGS}
+    clusters = {B: clusters_of(tasks) for B, tasks in drawn.items()}
+    scores: dict[str, dict[tuple[str, int], list[Trial]]] = {name: defaultdict(list) for name in HEADINGS}
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
     for B, task in bar:
@@ -73,21 +78,33 @@ def labels(
                 refused.setdefault(name, f"{NOTHING} {error}")
             else:
                 for score, value in accuracies.items():
-                    scores[score][name, B].append(value)
+                    scores[score][name, B].append((clusters[B][task.task], value))
     needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]
     where = in_words(config, NAMED)
     where += f", {len(images.classes)} classes; {trials} {config.batches} batches of each size, 95 % intervals "
-    where += "over them."
+    where += "over them" + "".join(sharing(f"those of {B}", found) for B, found in clusters.items()) + "."
     for score, heading in HEADINGS.items():
         columns = {f"B = {B}": [cell(scores[score][name, B], (0, 1)) for name in chosen] for B in drawn}
         print(Table(f"{heading}.", {"method": list(chosen), **columns, "needs": needs}).text())
     print("\n".join([where, *refused.values()]))
 
 
-def cell(values: Sequence[float], bounds: Range) -> str:
-    """Mean and interval of independent trials, of values within `bounds`; a dash where there are none."""
-    clusters = list(map(str, range(len(values))))
-    return interval(clustered_interval(values, clusters, bounds) if values else None)
+def cell(trials: Iterable[Trial], bounds: Range) -> str:
+    """Mean and interval of the values of trials, which are within `bounds`; a dash where there are none."""
+    trials = list(trials)
+    values, clusters = [value for _, value in trials], [cluster for cluster, _ in trials]
+    return interval(clustered_interval(values, clusters, bounds) if trials else None)
+
+
+def clusters_of(batches: Iterable[Batch]) -> dict[str, str]:
+    """The cluster of every batch: those that share an image are not independent and count as one."""
+    return joined((batch.task, str(index)) for batch in batches for index in batch.indices)
+
+
+def sharing(them: str, clusters: Mapping[str, str]) -> str:
+    """What a reader must know of batches that share images; empty where none do."""
+    count = len(set(clusters.values()))
+    return f"; {them} share images and count as {count}" if count < len(clusters) else ""
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

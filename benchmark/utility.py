@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from benchmark.config import Config
-from benchmark.labels import cell
+from benchmark.labels import cell, clusters_of, sharing
 from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.accuracy import classified_right
@@ -80,17 +80,19 @@ def utility(
             bar.update()
         spent = budget(client)
         epsilon = f"{spent(steps, batch / len(train), DELTA):.3g}" if spent else NOTHING
-        norms, cosines = zip(*errors, strict=True)
+        clusters = clusters_of(batches[:trials])
+        names = [clusters[of_trial.task] for of_trial in batches[:trials]]
+        norms, cosines = (zip(names, values, strict=True) for values in zip(*errors, strict=True))
         # An open end: trials that are all equal, as without a defense, are no sample and have no interval.
         errors_shown = cell(norms, (0, math.inf)), cell(cosines, (-math.inf, 1))
-        lines.append([text, *errors_shown, cell(accuracies, (0, 1)), epsilon])
+        lines.append([text, *errors_shown, cell(zip(map(str, range(seeds)), accuracies, strict=True), (0, 1)), epsilon])
     bar.close()
     headings = ("defense", "norm", "cosine", "accuracy", "epsilon")
     where = in_words(config(), NAMED)
     above = (
         f"{where}. Norm over that of the undefended update, and cosine to it: {trials} batches of {batch} at the "
-        f"initial weights, 95 % intervals over them. Accuracy on the {len(tested)} test images after {steps} steps of "
-        f"SGD with learning rate {lr}, 95 % interval over {seeds} initial weights."
+        f"initial weights, 95 % intervals over them{sharing('they', clusters)}. Accuracy on the {len(tested)} test "
+        f"images after {steps} steps of SGD with learning rate {lr}, 95 % interval over {seeds} initial weights."
     )
     below = f"epsilon: of this training, at delta {DELTA:g}, as if each step drew its batch by Poisson sampling."
     columns = dict(zip(headings, map(list, zip(*lines, strict=True)), strict=True))

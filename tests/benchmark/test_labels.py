@@ -77,6 +77,19 @@ def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys, mon
         assert fact in printed
 
 
+def test_batches_that_share_images_count_as_one_for_the_interval(capsys, monkeypatch):
+    """96 images are 3 batches of 32: the fourth shares images with all of them."""
+    monkeypatch.setenv("COLUMNS", "120")
+    labels(**SMALL | {"trials": 3}, methods="zlr", batch="32")
+    apart = capsys.readouterr().out
+    assert len(re.findall(r"zlr +\d\.\d+ \[\d\.", apart)) == 2  # counts, existence
+    assert "share images" not in apart
+    labels(**SMALL | {"trials": 6}, methods="zlr", batch="32")
+    together = capsys.readouterr().out
+    assert len(re.findall(r"zlr +\d\.\d+ \[-\]", together)) == 2
+    assert "95 % intervals over them; those of 32 share images and count as 1" in together
+
+
 def test_it_measures_the_defended_update_of_the_drawn_batches(capsys):
     data = Photos(split="test", size=8)
     (batch,) = draw_batches(data, "photos-test-8px", rule="unbalanced", batch_size=8, tasks=1)

@@ -128,6 +128,19 @@ def test_the_table_has_a_line_for_every_defense(capsys, monkeypatch):
         assert fact in " ".join(printed.split())
 
 
+def test_batches_that_share_images_count_as_one_for_the_errors_alone(capsys, monkeypatch):
+    """192 images are 3 batches of 64: the fourth shares images with all of them."""
+    monkeypatch.setenv("COLUMNS", "160")
+    options = SMALL | {"batch": 64, "defense": "sparsification:0.99"}
+    share = r"\d\.\d+ \[\d\.\d+, \d\.\d+\]"
+    utility(**options | {"trials": 3})
+    assert re.search(rf"^sparsification:0\.99 +{share} +{share} +{share}$", capsys.readouterr().out, re.M)
+    utility(**options | {"trials": 6})
+    printed = capsys.readouterr().out
+    assert re.search(rf"^sparsification:0\.99 +\d\.\d+ \[-\] +\d\.\d+ \[-\] +{share}$", printed, re.M)
+    assert "95 % intervals over them; they share images and count as 1" in " ".join(printed.split())
+
+
 def test_a_defense_with_a_budget_has_it_in_the_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("benchmark.config.open_defense", lambda text: None if text == "none" else Private())
