@@ -183,10 +183,11 @@ def lpips_vgg(reconstruction: Tensor, truth: Tensor, *, vgg: Lpips) -> Tensor | 
 def same_face(reconstruction: Tensor, truth: Tensor, *, face: Face) -> Tensor | None:
     """Whether the face is that of the same person to dlib's descriptor (within 0.6), 1 or 0.
 
-    (B, C, H, W) of aligned faces twice -> (B,); None if the descriptor's weights are missing. The mean is the share of
-    people who are recognized. A truth of 32 pixels is within 0.6 of one stranger in ten; see `Face`.
+    (B, C, H, W) of aligned faces twice -> (B,); None if the descriptor's weights are missing, or below 32 pixels. The
+    mean is the share of people who are recognized. At 32 pixels strangers, a gray picture and noise count as the same
+    person in 8 % of cases, and the mean of twelve faces in 17 %; at 64 pixels only noise does, in 3 %.
     """
-    return (face(reconstruction, truth) < SAME).float() if face.available else None
+    return (face(reconstruction, truth) < SAME).float() if face.takes(truth) else None
 
 
 @metric(higher_is_better=False, range=(0, 1), failure=1)

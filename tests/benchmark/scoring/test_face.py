@@ -130,6 +130,8 @@ def test_a_person_is_the_same_within_the_threshold(weights_dir, monkeypatch):
         assert score(images, images, face=face)[1]["same_face"] == expected
     assert SAME == 0.6
     assert score(images, images, face=Face(None, "no weights"))[1]["same_face"] == [None, None]
+    small = images[..., :31, :]
+    assert score(small, small, face=face)[1]["same_face"] == [None, None]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "longer", "no manifest", "another network"])
@@ -201,7 +203,7 @@ def test_the_descriptor_has_the_documented_distances():
     assert moved == pytest.approx({"flipped": 0.24, "noisy": 0.39, "from 32 px": 0.34, "from 16 px": 0.58}, abs=0.03)
 
 
-@pytest.mark.parametrize(("size", "strangers"), [(256, 0), (128, 0), (64, 0), (32, 0.1)])
+@pytest.mark.parametrize(("size", "strangers"), [(256, 0), (128, 0), (64, 0), (48, 0), (32, 0.08)])
 @pytest.mark.shared
 @shared
 def test_of_cut_out_faces_each_is_recognized_and_no_other(size, strangers):
@@ -211,3 +213,12 @@ def test_of_cut_out_faces_each_is_recognized_and_no_other(size, strangers):
     assert (face(images.flip(-1), images) < SAME).all()
     whole = torch.pdist(face.descriptors(images))
     assert (whole < SAME).float().mean() > 0.5  # without the cut
+
+
+@pytest.mark.parametrize(("size", "gray", "mean"), [(64, 0, 0), (32, 1, 2)])
+@pytest.mark.shared
+@shared
+def test_as_many_people_are_seen_in_pictures_of_nobody_as_is_documented(size, gray, mean):
+    face, images = Face.find(SHARED / "weights"), faces(size)
+    for picture, people in ((torch.full_like(images[0], 0.5), gray), (images.mean(0), mean)):
+        assert (face(picture.expand_as(images), images) < SAME).sum() == people
