@@ -71,8 +71,11 @@ def results(
     published = list(reported)
     warnings: list[str] = []
     shown = []
-    bases = [_reference(pair, board, against) for pair in board]
-    compared = _differences(board, bases)
+    candidates = [_candidates(entry, board, against) for entry in alone]
+    bases = [
+        found[0] if found and found[0][0] is not entry else None for entry, found in zip(alone, candidates, strict=True)
+    ]
+    compared = _differences(board, bases, [len(found) > 1 for found in candidates])
     for (entry, samples), place, base, differences in zip(board, places(alone), bases, compared, strict=True):
         curve, torn = joined(_tasks(samples.values()))
         warnings += torn
@@ -116,23 +119,27 @@ def results(
     )
 
 
-def _reference(pair: EntryWithRows, board: Sequence[EntryWithRows], against: str | None) -> EntryWithRows | None:
-    """The attack that an entry is compared with: `against`, or the best (first) of its setting."""
-    entry = pair[0]
-    attacks = [
+def _candidates(entry: Entry, board: Sequence[EntryWithRows], against: str | None) -> list[EntryWithRows]:
+    """The attacks whose best, the first, an entry is compared with: those named `against`, or all of its setting."""
+    return [
         other
         for other in board
         if other[0].control == "none"
         and against in (None, other[0].attack)
         and (comparable(other[0], entry) or (entry.control == "mean_image" and stands_in(entry, setting_of(other[0]))))
     ]
-    return attacks[0] if attacks and attacks[0][0] is not entry else None
 
 
-def _differences(board: Sequence[EntryWithRows], bases: Sequence[EntryWithRows | None]) -> list[dict[str, Any]]:
+def _differences(
+    board: Sequence[EntryWithRows], bases: Sequence[EntryWithRows | None], chosen: Sequence[bool]
+) -> list[dict[str, Any]]:
     """By entry: the `differences` from its reference by metric, and how the verdicts were `corrected`.
 
     What is compared with one reference, by one metric, is one family of comparisons.
+
+    Args:
+        bases: the reference of every entry.
+        chosen: whether it is the best of several.
     """
     found: list[dict[str, Any]] = [{"differences": {}, "corrected": ""} for _ in board]
     families = defaultdict(list)
@@ -140,15 +147,17 @@ def _differences(board: Sequence[EntryWithRows], bases: Sequence[EntryWithRows |
         if base:
             families[id(base[0])].append(i)
     for alike in families.values():
+        best = any(chosen[i] for i in alike)
         scores: dict[str, list[Score | None]] = {}
         for name, higher in metrics(board[i][0] for i in alike).items():
             pairs = ((board[i], bases[i]) for i in alike)
             scores[name] = [difference(pair, base, name) if base else None for pair, base in pairs]
-            for i, score, word in zip(alike, scores[name], verdicts(scores[name], higher), strict=True):
+            words = verdicts(scores[name], higher, chosen=best)
+            for i, score, word in zip(alike, scores[name], words, strict=True):
                 if score:
                     found[i]["differences"][name] = _score(score) | {"verdict": word}
         for i in alike:
-            found[i]["corrected"] = corrected(scores.values())
+            found[i]["corrected"] = corrected(scores.values(), chosen=best)
     return found
 
 

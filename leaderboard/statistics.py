@@ -90,13 +90,16 @@ def too_few(score: Score) -> str:
     return f"too few batches ({score.clusters}; {ENOUGH} needed)" if score.clusters < ENOUGH else ""
 
 
-def verdicts(differences: Sequence[Score | None], higher_is_better: bool) -> list[str]:
+def verdicts(differences: Sequence[Score | None], higher_is_better: bool, *, chosen: bool = False) -> list[str]:
     """`better`, `worse` or `tie` for each of several differences from one reference, after Holm's correction.
 
     Where there can be no verdict the reason, and an empty text where there is no difference.
+
+    Args:
+        chosen: whether the reference was chosen by the same data, see `comparisons`.
     """
     judged = [d for d in differences if d and not too_few(d)]
-    adjusted = iter(holm([d.p for d in judged]))
+    adjusted = iter(holm([d.p for d in judged], comparisons(len(judged), chosen)))
     words = []
     for d in differences:
         if d is None or too_few(d):
@@ -108,22 +111,33 @@ def verdicts(differences: Sequence[Score | None], higher_is_better: bool) -> lis
     return words
 
 
-def corrected(families: Iterable[Sequence[Score | None]]) -> str:
-    """What a reader must know of the verdicts on such families of differences; empty where there are none."""
+def corrected(families: Iterable[Sequence[Score | None]], *, chosen: bool = False) -> str:
+    """What a reader must know of the `verdicts` on such families of differences; empty where there are none."""
     most = max((sum(d is not None and not too_few(d) for d in family) for family in families), default=0)
     if most < 2:
         return "Verdicts at p < .05." if most else ""
-    return f"Verdicts at p < .05 after Holm's correction for {most} comparisons by each metric."
+    why = ": all pairs, as the reference is the best by the same data" if chosen else ""
+    return (
+        f"Verdicts at p < .05 after Holm's correction for {comparisons(most, chosen)} comparisons by each metric{why}."
+    )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def comparisons(differences: int, chosen: bool) -> int:
+    """How many comparisons a correction is for: all pairs where any of them could have been the reference."""
+    return differences * (differences + 1) // 2 if chosen else differences
+
+
+def holm(p_values: Sequence[float], among: int) -> list[float]:
     """Adjusted p-values of Holm's step-down procedure.
 
     Those below a level may be called significant together: the probability of any false one is at most the level.
+
+    Args:
+        among: how many comparisons were made or could have been; of those without a p-value it is taken to be 1.
     """
     adjusted, largest = [1.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, (len(p_values) - rank) * p_values[i])
+        largest = max(largest, (among - rank) * p_values[i])
         adjusted[i] = min(1.0, largest)
     return adjusted
 

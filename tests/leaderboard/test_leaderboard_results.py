@@ -101,9 +101,18 @@ def test_differences_are_paired_with_the_best_or_with_the_named(row):
     )
     assert [difference[key] for key in ("n", "clusters", "verdict")] == [5, 5, "worse"]
     assert found["b"]["differences"]["ssim"]["verdict"] == "tie"
-    assert "Holm's correction for 2 comparisons" in found["b"]["corrected"]
+    assert "Holm's correction for 3 comparisons by each metric: all pairs" in found["b"]["corrected"]
     assert found["a"]["corrected"] == ""
-    assert by_attack(of(rows, against="b"))["a"]["differences"]["psnr"]["mean"] == 11
+    against = by_attack(of(rows, against="b"))["a"]
+    assert against["differences"]["psnr"]["mean"] == 11
+    assert against["corrected"].endswith("for 2 comparisons by each metric.")  # `b` was not chosen by these rows
+
+
+def test_a_single_attack_was_not_chosen(row):
+    control = {"control": "shuffled_update"}
+    rows = [line for name in "ab" for line in batches(row, [9, 8, 7, 9, 8], attack=name, **control)]
+    found = by_attack(of([*rows, *batches(row, [20, 24, 20, 24, 22], attack="a")]))
+    assert found["b, shuffled update (control)"]["corrected"].endswith("for 2 comparisons by each metric.")
 
 
 def test_a_mean_image_is_in_every_setting_with_its_images_and_compared_with_the_best_there(row):
