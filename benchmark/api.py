@@ -13,7 +13,7 @@ from attacks.base import Attack, Common
 from attacks.engine.stage import Reconstruction
 from benchmark.config import options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
-from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.lpips import find_all
 from benchmark.scoring.metrics import of_failure
 from benchmark.scoring.metrics import score as score_images
 from benchmark.tasks.capture import Client
@@ -255,23 +255,31 @@ def attack(
 
 
 def score(
-    reconstruction: Reconstruction | Tensor, images: Tensor, *, weights_dir: Path = WEIGHTS_DIR
+    reconstruction: Reconstruction | Tensor,
+    images: Tensor,
+    *,
+    lpips: str = Options().lpips,
+    weights_dir: Path = WEIGHTS_DIR,
 ) -> dict[str, list[float | None]]:
     """Every metric for every image, after the images were assigned one to one; the i-th score belongs to image i.
 
-    LPIPS, on SqueezeNet, is None if its weights are neither in `weights_dir` nor in torch's cache: nothing is
-    downloaded. IIP needs a gallery of other images, and is left out.
+    LPIPS is None if its weights are neither in `weights_dir` nor in torch's cache: nothing is downloaded. IIP needs a
+    gallery of other images, and `same_face` pictures that are known to be aligned faces: they are left out.
 
     A reconstruction that diverged, whose cost is infinite, has the scores of a failure.
 
     Args:
         reconstruction: of one batch; or its images (B, C, H, W) in [0, 1].
         images: the private ones, (B, C, H, W) in [0, 1].
+        lpips: backbones of LPIPS, as `run --lpips` takes them: `squeeze` gives `lpips`, `alex` and `vgg` give
+            `lpips_alex` and `lpips_vgg`; several with commas between them.
+        weights_dir: folder with weights that are not shipped: backbones in `lpips/`.
 
     Raises:
+        InputError: there is no such backbone, or a file does not hold its weights.
         ValueError: the shapes differ, or `images` are not in [0, 1].
     """
     pixels = reconstruction if isinstance(reconstruction, Tensor) else reconstruction.pixels.squeeze(0)
-    _, scores = score_images(pixels, images, squeeze=Lpips.find(weights_dir, download=False))
+    _, scores = score_images(pixels, images, **find_all(lpips, weights_dir, download=False))
     failed = isinstance(reconstruction, Reconstruction) and not reconstruction.cost.isfinite().all()
     return of_failure(scores) if failed else scores

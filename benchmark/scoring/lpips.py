@@ -180,8 +180,8 @@ class Lpips:
         return self._net.to(a.device)(a, b)
 
 
-def find_all(names: str, weights_dir: Path) -> dict[str, Lpips]:
-    """The backbones of the option `lpips`, by name.
+def find_all(names: str, weights_dir: Path, *, download: bool = True) -> dict[str, Lpips]:
+    """The backbones of the option `lpips`, by name; see `Lpips.find`.
 
     Raises:
         InputError: there is no such backbone, or a file does not hold its weights.
@@ -191,7 +191,7 @@ def find_all(names: str, weights_dir: Path) -> dict[str, Lpips]:
         raise InputError(
             f"lpips has no backbone '{min(unknown)}'; give {', '.join(BACKBONES)}, or several with commas between them."
         )
-    return {name: Lpips.find(weights_dir, name) for name in BACKBONES if name in asked}
+    return {name: Lpips.find(weights_dir, name, download=download) for name in BACKBONES if name in asked}
 
 
 def _load(path: Path, name: str) -> Net:

@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torchvision.models import get_model
 
 import gibench
 from attacks.ig import IG
+from benchmark.scoring.lpips import BACKBONES, Lpips
 from benchmark.scoring.metrics import METRICS, PSNR_CAP
 from defenses.noise import Noise
 from defenses.sparsification import Sparsification
 from victims.data.photos import Photos
+from victims.errors import InputError
 from victims.models.lenet import LeNet
 from victims.victim import build
 
@@ -68,6 +72,27 @@ def test_capture_attack_score(model, batch):
     assert all(len(values) == 3 for values in scores.values())
     assert all(psnr > 12 for psnr in scores["psnr"])
     assert max(gibench.score(torch.rand(images.shape), images)["psnr"]) < 9
+
+
+def test_scores_of_lpips_are_those_of_the_backbones_that_are_asked_for(tmp_path, monkeypatch):
+    images, _ = Photos(split="tune", size=32).batch((3, 50, 90))
+    darker = images / 2
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    features = get_model("alexnet", weights=None).features
+    (tmp_path / "lpips").mkdir()
+    save_file(features.state_dict(), tmp_path / "lpips" / BACKBONES["alex"].file)
+    found = {}
+    for asked in ("squeeze", "alex", "vgg,alex"):
+        scores = gibench.score(darker, images, lpips=asked, weights_dir=tmp_path)
+        found[asked] = {name: values for name, values in scores.items() if name.startswith("lpips")}
+    own = Lpips.find(tmp_path, "alex")(darker, images).tolist()
+    assert min(own) > 0
+    missing = [None] * len(images)
+    assert found["squeeze"] == {"lpips": missing}
+    assert found["alex"] == {"lpips_alex": pytest.approx(own, rel=1e-5)}
+    assert found["vgg,alex"] == {**found["alex"], "lpips_vgg": missing}
+    with pytest.raises(InputError, match="lpips has no backbone 'nope'; give squeeze, alex, vgg"):
+        gibench.score(images, images, lpips="nope")
 
 
 def test_a_diverged_reconstruction_scores_as_a_failure(batch):
