@@ -284,7 +284,9 @@ def _score(values: Mapping[Sample, float | None], names: Mapping[str, str], rang
     found = {sample: value for sample, value in sorted(values.items()) if known(value)}
     if not found:
         return None
-    return clustered_interval(list(found.values()), [names[task] for _, task, _ in found], range)
+    tasks = [task for _, task, _ in found]
+    score = clustered_interval(list(found.values()), [names[task] for task in tasks], range)
+    return score._replace(batches=len(set(tasks)))
 
 
 def _range(low: float | None, high: float | None) -> Range:

@@ -19,9 +19,9 @@ RECOGNIZED_DB, RECOGNIZED_LPIPS = 20, 0.3
 NOTES = {
     "recognized": f"share of images with a PSNR of at least {RECOGNIZED_DB} dB and an LPIPS of at most "
     f"{RECOGNIZED_LPIPS} (assumed thresholds)",
-    "knows": "rank correlation, over n batches, of the attacker's own cost with the true MSE: at 1 the attacker can "
-    "tell which results are right, and then needs only a few that are. Easy images lower cost and error alike: compare "
-    "it with the control of a shuffled update",
+    "knows": f"rank correlation, over n batches (at least {ENOUGH} that share no image), of the attacker's own cost "
+    "with the true MSE: at 1 the attacker can tell which results are right, and then needs only a few that are. Easy "
+    "images lower cost and error alike: compare it with the control of a shuffled update",
 }
 """What a reader must know of a score, by its name."""
 

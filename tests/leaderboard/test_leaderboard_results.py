@@ -88,6 +88,16 @@ def test_places_and_ties_by_hand(row, monkeypatch):
     assert by_attack(of(rows))["four batches"]["too_few"] == "too few batches (4; 5 needed)"
 
 
+def test_batches_that_share_images_are_no_reason_for_more_of_them(row):
+    """Six batches in a ring: each shares an image with the next."""
+    images = [(f"t{i}", f"i{j % 6}") for i in range(6) for j in (i, i + 1)]
+    rows = [row(task=t, image=i, attack=name, psnr=p) for name, p in (("a", 20), ("b", 10)) for t, i in images]
+    reason = "6 batches share images, count as 1 (5 needed): lower TASKS"
+    found = by_attack(of(rows))
+    assert found["a"]["too_few"] == found["b"]["differences"]["psnr"]["verdict"] == reason
+    assert as_text(entries(rows)).count(reason) == 2
+
+
 def test_differences_are_paired_with_the_best_or_with_the_named(row):
     psnr = {"a": [20, 24, 20, 24, 22], "b": [10, 12, 8, 14, 11], "c": [9, 8, 7, 9, 8]}
     rows = [line for attack, values in psnr.items() for line in batches(row, values, attack=attack)]

@@ -53,6 +53,15 @@ def test_it_covers_the_true_mean_in_95_of_100_samples(kind, least, k):
     assert least <= np.mean([low <= true <= high for _, low, high, *_ in intervals]) <= 0.97
 
 
+def test_one_cluster_that_is_far_larger_costs_coverage():
+    """As the docstring says; of cluster effects and noise of equal size."""
+    generator, sizes = np.random.default_rng(6), [1, 2, 1, 2, 16]
+    clusters = np.repeat(np.arange(5), sizes)
+    values = generator.normal(size=(1000, 5))[:, clusters] + generator.normal(size=(1000, 22))
+    intervals = [clustered_interval(sample, clusters) for sample in values]
+    assert 0.65 < np.mean([low <= 0 <= high for _, low, high, *_ in intervals]) < 0.75
+
+
 @pytest.mark.parametrize("k", [6, 10, 30])
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
 def test_it_covers_a_share_of_images_that_are_often_all_identified(k, share):
