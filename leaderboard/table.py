@@ -112,7 +112,7 @@ def board_table(entries: Sequence[Entry]) -> Table:
         "gradients": [f"{entry.gradient_evaluations:.0f}" for entry in entries],
     }
     notes = [f"{name}: {note}." for name, note in NOTES.items() if name in scores]
-    below = " ".join(filter(None, [_footnote(entries), *notes]))
+    below = " ".join(filter(None, [_footnote(entries), *notes, _missing(entries)]))
     return Table(common(entries), _names(entries) | counts | ranks | scores | measured | budget, below)
 
 
@@ -176,7 +176,18 @@ def _values(entries: Sequence[Entry], key: str) -> set[Any]:
 
 def _footnote(entries: Sequence[Entry]) -> str:
     ages = sorted({entry.age for entry in entries} - {""})
-    return f"* {' or '.join(ages[::-1])} protocol" if ages else ""
+    return f"* {' or '.join(ages[::-1])} protocol." if ages else ""
+
+
+def _missing(entries: Sequence[Entry]) -> str:
+    """Why entries have no LPIPS, or no `recognized`, which needs it."""
+    distances = [score for entry in entries for name, score in entry.scores.items() if name.startswith("lpips")]
+    said = []
+    if None in distances:
+        said.append("No LPIPS where its network has no weights, images are too small for it, or runs differ in it.")
+    if any(entry.recognized is None for entry in entries):
+        said.append("recognized needs the LPIPS of squeeze.")
+    return " ".join(said)
 
 
 def _heading(metric: str, higher_is_better: bool) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leaderboard.rows import KINDS
 from victims.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def upload(project: str, group: str | None, out: Path) -> None:
     try:
         with start(out, entity=entity, project=name, group=group, name=BOARD, kind=BOARD) as run:
             heading, *lines = csv.reader((out / "leaderboard.csv").read_text().splitlines())
-            cells = [[number(cell) for cell in line] for line in lines]
+            cells = [list(map(value, heading, line)) for line in lines]
             run.log({BOARD: wandb.Table(columns=[*heading], data=cells, allow_mixed_types=True)})
             artifact = wandb.Artifact(f"{BOARD}-{run.id}", type=BOARD)
             for path in sorted(out.glob("leaderboard.*")):
@@ -134,12 +135,12 @@ def split(project: str) -> tuple[str, str]:
     return entity, name
 
 
-def number(cell: str) -> float | str | None:
-    """The value of a CSV cell; None for an empty cell."""
+def value(key: str, cell: str) -> float | str | None:
+    """The value of a CSV cell, None for an empty one. A digest such as 1e345678 is a text, whatever it looks like."""
     try:
-        return float(cell)
+        return (str if str in KINDS.get(key, ()) else float)(cell) if cell else None
     except ValueError:
-        return cell or None
+        return cell
 
 
 def one_line(error: Exception) -> str:

@@ -63,7 +63,18 @@ def test_mark_of_an_older_protocol(row):
     text = as_text(entries([now, before]))
     assert line(text, "dlg").startswith("dlg* ")
     assert line(text, "ig").startswith("ig ")
-    assert "\n* older protocol" in text
+    assert "\n* older protocol. recognized: share of images" in text
+
+
+def test_a_table_says_why_lpips_or_recognized_is_missing(row):
+    assert "needs" not in as_text(entries([row()]))
+    assert "No LPIPS" not in as_text(entries([row()]))
+    small = as_text(entries([row(lpips=None)]))  # smaller than its network takes
+    assert "No LPIPS where its network has no weights, images are too small for it, or runs differ in it." in small
+    without = {name: higher for name, higher in row()["higher_is_better"].items() if name != "lpips"}
+    asked = row(higher_is_better={**without, "lpips_alex": False}, lpips_alex=0.2, lpips_backbone="none: not asked for")
+    del asked["lpips"]
+    assert as_text(entries([asked])).endswith("\n\nrecognized needs the LPIPS of squeeze.\n")
 
 
 def test_diverged_images_have_a_column_where_there_are_any(row):

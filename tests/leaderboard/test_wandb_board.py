@@ -13,6 +13,7 @@ from wandb.errors import CommError
 
 from leaderboard.__main__ import gather, main
 from leaderboard.board import entries
+from leaderboard.wandb_board import value
 from tests import wandb_records
 
 
@@ -169,6 +170,18 @@ def test_a_board_is_logged_with_its_files(row, tmp_path, monkeypatch):
         "ig": (25.0, 0.25, 2.0),
         "gias": (20.0, None, 1.0),
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "cell", "expected"),
+    [
+        ("victim_digest", "1e345678", "1e345678"), ("data_digest", "00123456", "00123456"), ("attack", "nan", "nan"),
+        ("size", "32", 32.0), ("psnr_low", "1e-3", 0.001), ("adapt", "False", "False"), ("options", "lr=1", "lr=1"),
+        ("steps", "", None), ("prior_digest", "", None),
+    ],
+)  # fmt: skip
+def test_only_what_is_a_number_becomes_one(key, cell, expected):
+    assert value(key, cell) == expected
 
 
 def test_a_board_that_cannot_be_logged_is_one_line_and_stays_on_disk(row, tmp_path, monkeypatch, capsys):
