@@ -18,6 +18,7 @@ from leaderboard.run_folder import RunFolder, write_figure
 from victims.data.base import ImageData
 
 COLUMNS, MOST = 8, 32
+WIDE = 26  # characters below an image
 
 
 def png(image: Tensor) -> bytes:
@@ -115,9 +116,15 @@ def show(axis: Any, path: Path) -> None:
 
 
 def caption(row: Mapping[str, Any]) -> str:
-    """Every score of a row, two on a line, whether the attack diverged, and whether the truth is degenerate."""
+    """Every score of a row, whether the attack diverged, and whether the truth is degenerate, as wide as an image."""
     known = {name: row.get(name) for name in row["higher_is_better"]}
     texts = [f"{name.upper()} {'-' if value is None else format(value, '.3g')}" for name, value in known.items()]
     texts += ["diverged"] if row["status"] == "diverged" else []
     texts += ["degenerate"] if row["degenerate"] else []
-    return "\n".join("  ".join(texts[at : at + 2]) for at in range(0, len(texts), 2))
+    lines = texts[:1]
+    for text in texts[1:]:
+        if len(lines[-1]) + len(text) + 2 <= WIDE:
+            lines[-1] += f"  {text}"
+        else:
+            lines.append(text)
+    return "\n".join(lines)

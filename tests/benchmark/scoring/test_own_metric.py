@@ -41,6 +41,7 @@ def test_it_is_wherever_the_other_metrics_are(worst_pixel, tmp_path, monkeypatch
     assert "WORST_PIXEL ↓" in capsys.readouterr().out
     assert len(captions) == 2
     assert all("WORST_PIXEL 0." in text for text in captions)
+    assert all(len(line) <= picture.WIDE for text in captions for line in text.splitlines())
     assert leaderboard([str(tmp_path)]) == 0
     mean = sum(row["worst_pixel"] for row in rows) / len(rows)
     assert f"{mean:#.4g}" in (tmp_path / "leaderboard.md").read_text()
