@@ -253,7 +253,10 @@ def _distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
 
 
 def _merged(rows: Iterable[FlatRow]) -> FlatRow:
-    """The row with the most scores, and from the others those that it lacks; the order of rows does not matter."""
+    """The row with the most scores, and from the others those that it lacks; the order of rows does not matter.
+
+    What others gave scores stand under the key `also`.
+    """
 
     def preference(row: FlatRow) -> tuple[Any, ...]:
         scores = sum(known(row.get(metric)) for metric in row["higher_is_better"])
@@ -262,16 +265,14 @@ def _merged(rows: Iterable[FlatRow]) -> FlatRow:
         return scores, row["lpips_backbone"], row["seconds"], json.dumps(content, sort_keys=True)
 
     best, *others = sorted(rows, key=preference, reverse=True)
-    merged = best | {key: dict(best[key]) for key in ("higher_is_better", "ranges")}
+    merged = best | {key: dict(best[key]) for key in ("higher_is_better", "ranges")} | {"also": []}
     for row in others:
-        for metric in row["higher_is_better"]:
-            if not known(merged.get(metric)):
-                merged[metric] = row.get(metric)
-                merged["higher_is_better"][metric] = row["higher_is_better"][metric]
-                if metric in row["ranges"]:
-                    merged["ranges"][metric] = row["ranges"][metric]
-                if metric == "lpips" and known(row.get(metric)):
-                    merged["lpips_backbone"] = row["lpips_backbone"]
+        added = [name for name in row["higher_is_better"] if known(row.get(name)) and not known(merged.get(name))]
+        merged |= {name: row[name] for name in added}
+        merged |= {"lpips_backbone": row["lpips_backbone"]} if "lpips" in added else {}
+        for key in ("higher_is_better", "ranges"):
+            merged[key] |= {name: row[key][name] for name in added if name in row[key]}
+        merged["also"] += [row] if added else []
     return merged
 
 

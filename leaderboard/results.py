@@ -162,10 +162,11 @@ def _differences(
 
 
 def _commands(rows: Iterable[FlatRow]) -> list[str]:
-    """One command for each run, in the order of their folders."""
+    """One command for each run, also for one that gave only some scores, in the order of their folders."""
     runs = defaultdict(list)
     for row in rows:
-        runs[row["folder"]].append(row)
+        for each in (row, *row.get("also", ())):
+            runs[each["folder"]].append(each)
     return list(
         dict.fromkeys(command(RunFolder(folder).read_config() or config_of(runs[folder])) for folder in sorted(runs))
     )

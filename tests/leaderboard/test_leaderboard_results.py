@@ -248,6 +248,16 @@ def test_one_command_for_each_run(tmp_path, row):
     assert entry["commands"] == [f"python -m benchmark run --method=ig --set=tv={tv}" for tv in (1, 2)]
 
 
+def test_a_run_that_gave_some_scores_of_an_entry_has_its_command_there(tmp_path, row):
+    for name, lpips in (("a", "squeeze"), ("b", "alex"), ("c", "squeeze")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"attack: ig\nlpips: {lpips}\nseed: {int(name == 'c')}\n")
+    alex = row(lpips=None, lpips_backbone="none: not asked for", lpips_alex=0.2)
+    alex["higher_is_better"] = {**alex["higher_is_better"], "lpips_alex": False}
+    (entry,) = results([row(), alex, row(seconds=1.0)], [tmp_path / name for name in "abc"])["entries"]
+    assert entry["commands"] == [f"python -m benchmark run --method=ig{more}" for more in ("", " --lpips=alex")]
+
+
 def test_plain_json_whatever_the_order_of_rows(row):
     source = random.Random(5)
     rows = [
