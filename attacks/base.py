@@ -17,7 +17,7 @@ from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.preset import Preset
 from attacks.engine.regularizers import statistics_distance
-from attacks.engine.requirements import check_requirements, warn_of_average
+from attacks.engine.requirements import check_requirements, warn_of_average, warn_of_rounding
 from attacks.engine.session import Session
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
 from attacks.labels import find, infer
@@ -238,6 +238,8 @@ class Attack(LightningModule):
             weights = [*observation.victim.model.parameters(), *observation.victim.model.buffers()]
             weights += self.prior.parameters() if self.prior else []
             self.paths = GradientPaths.probe(observation, local, Compiler(self.compiling, weights))
+            if not self.analytic:
+                warn_of_rounding(self.distance, observation)
         return observation
 
     def begin(self, observations: Sequence[Observation]) -> None:

@@ -1,19 +1,21 @@
 """What an attack must be told, and the refusal of observations that it cannot work on."""
 
+import copy
 import warnings
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from attacks.engine.objective import Distance
 from priors.base import Prior
 from victims.choices import Match
-from victims.client import LocalTraining
+from victims.client import LocalTraining, fed_sgd
 from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
 from victims.observation import Observation
 from victims.rounds import by_round
-from victims.victim import Gradient
+from victims.victim import Gradient, Victim
 
 if TYPE_CHECKING:
     from attacks.base import Attack
@@ -79,6 +81,39 @@ def warn_of_average(local: LocalTraining | None) -> None:
             Notice,
             stacklevel=3,
         )
+
+
+def warn_of_rounding(distance: Distance, observation: Observation) -> None:
+    """A Notice where the cost of another image has no right digit in the victim's precision.
+
+    The cost is that of gray for noise, with the same labels, and its error is found in float64. Sigmoids with random
+    weights can make 1 - cosine less than one rounding.
+    """
+    victim = observation.victim
+    if victim.mean.dtype != torch.float32:
+        return
+    shape = observation.batch_size, *observation.image_shape
+    x = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.full(shape, 0.5)])
+    try:
+        double = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
+        rounded, right = (cost_between(distance, each, x.to(each.mean)) for each in (victim, double))
+    except Exception:  # a model that only runs in float32
+        return
+    if abs(rounded - right) > right / 2:
+        warnings.warn(
+            f"in float32 the cost of gray for noise is {rounded:.1e} in place of {right:.1e}: this victim's gradient "
+            "hardly depends on the images, and costs are rounding alone. Try --victim-mode train, calibrated or "
+            "trained --victim-weights, or --precision float64.",
+            Notice,
+            stacklevel=3,
+        )
+
+
+def cost_between(distance: Distance, victim: Victim, pair: Tensor) -> float:
+    """Of two batches with the same labels, (2, B, C, H, W) in [0, 1]."""
+    labels = torch.zeros(pair.shape[1], dtype=torch.long, device=pair.device)
+    one, other = (by_round(victim, {n: g[None] for n, g in fed_sgd(victim, x, labels).items()}) for x in pair)
+    return float(sum(distance(*each) for each in zip(one, other, strict=True)))
 
 
 def refuse_unknown_scale(distance: Distance, update: Gradient, match: Match) -> None:
