@@ -95,7 +95,8 @@ def too_few(score: Score) -> str:
     if score.clusters >= ENOUGH:
         return ""
     if score.batches > score.clusters:  # more batches of the same images would share more
-        return f"{score.batches} batches share images, count as {score.clusters} ({ENOUGH} needed): lower TASKS"
+        counted = f"{score.batches} batches share images, count as {score.clusters} ({ENOUGH} needed)"
+        return f"{counted}: fewer TASKS or more images"
     return f"too few batches ({score.clusters}; {ENOUGH} needed)"
 
 

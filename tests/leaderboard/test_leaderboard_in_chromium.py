@@ -129,7 +129,7 @@ def test_what_a_mean_hides_stands_beside_the_psnr_and_why_there_is_no_place(page
     notes = page.find_element(By.ID, "notes").text
     assert notes.startswith("Recognized: share of images with a PSNR of at least 20 dB")
     first = page.find_element(By.CSS_SELECTOR, "tr[data-id]").text
-    assert "too few batches (1; 5 needed)" in first
+    assert "2 batches share images, count as 1 (5 needed): fewer TASKS or more images" in first
 
 
 def test_a_link_to_an_entry_opens_it(page):

@@ -92,7 +92,7 @@ def test_batches_that_share_images_are_no_reason_for_more_of_them(row):
     """Six batches in a ring: each shares an image with the next."""
     images = [(f"t{i}", f"i{j % 6}") for i in range(6) for j in (i, i + 1)]
     rows = [row(task=t, image=i, attack=name, psnr=p) for name, p in (("a", 20), ("b", 10)) for t, i in images]
-    reason = "6 batches share images, count as 1 (5 needed): lower TASKS"
+    reason = "6 batches share images, count as 1 (5 needed): fewer TASKS or more images"
     found = by_attack(of(rows))
     assert found["a"]["too_few"] == found["b"]["differences"]["psnr"]["verdict"] == reason
     assert as_text(entries(rows)).count(reason) == 2
