@@ -16,6 +16,7 @@ from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import at_least
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_requirements, warn_of_average, warn_of_rounding
 from attacks.engine.session import Session
@@ -112,9 +113,7 @@ class Attack(LightningModule):
         """
         super().__init__()
         self.automatic_optimization = False
-        for name, count in {"restarts": restarts, "steps": steps, "chunk": chunk, **plan}.items():
-            if count is not None and count < 1:
-                raise InputError(f"{name} is {count}; give 1 or more.")
+        at_least(1, restarts=restarts, steps=steps, chunk=chunk, **plan)
         if self.analytic and steps is not None:
             raise InputError(f"{self.name} is solved in closed form and has no steps to choose; leave --steps out.")
         if "prior" in self.needs and prior is None:

@@ -11,6 +11,7 @@ from attacks.base import Attack, Common
 from attacks.engine.distances import cosine, squared_l2
 from attacks.engine.optimizers import Adam
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero
 from attacks.engine.stage import Optimizer, Search, Stage, Variables
 from priors.overparameterized import (
     LATENT,
@@ -90,6 +91,7 @@ class CINet(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"w": steps_w}, **common)
+        above_zero(eta=eta)
         self.eta, self.optimizer, self.measure, self.signed = eta, OPTIMIZERS[optimizer], COSTS[cost], signed
         self.wider_than, self.output = wider_than, output
 

@@ -12,6 +12,7 @@ from attacks.base import Attack, Common, LabelSource
 from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import LBFGS
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero
 from attacks.engine.stage import Search, Stage
 from attacks.labels.idlg import idlg
 from victims.observation import Observation
@@ -48,6 +49,7 @@ class DLG(Attack):
 
     def __init__(self, *, steps_x: int = 4_000, eta: float = 1.0, **common: Unpack[Common]) -> None:
         super().__init__({"x": steps_x}, **common)
+        above_zero(eta=eta)
         self.eta = eta
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.distances import mean_squared_l2
-from attacks.engine.optimizers import CMAES, Adam
+from attacks.engine.optimizers import CMAES, SMALLEST, Adam
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import latent_divergence
 from attacks.engine.schedules import constant, ramps
 from attacks.engine.stage import Search, Stage, Variables, split
@@ -100,6 +101,9 @@ class GGL(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z}, **common)
+        above_zero(eta=eta, eta_adam=eta_adam)
+        not_negative(alpha_kl=alpha_kl)
+        at_least(SMALLEST, population=population)
         self.optimizer, self.population, self.eta, self.eta_adam = optimizer, population, eta, eta_adam
         self.start, self.squashed, self.alpha_kl = start, squashed, alpha_kl
 

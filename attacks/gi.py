@@ -9,6 +9,7 @@ from attacks.base import Attack, Common
 from attacks.engine.consensus import mean_consensus, registered_consensus
 from attacks.engine.distances import cosine, layer_l2, mean_squared_l2
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import multistep, warmup_cosine
 from attacks.engine.stage import Search, Stage, Variables
@@ -106,6 +107,10 @@ class GI(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"x": steps_x}, **common)
+        above_zero(eta=eta, alpha_grad=alpha_grad)
+        not_negative(alpha_tv=alpha_tv, alpha_l2=alpha_l2, alpha_bn=alpha_bn, alpha_group=alpha_group)
+        not_negative(first_bn=first_bn, noise=noise, group_from=group_from)
+        at_least(1, refresh=refresh)
         self.eta, self.schedule, self.measure, self.noise_scale = eta, SCHEDULES[schedule], COSTS[cost], noise
         self.alpha_grad, self.alpha_tv, self.alpha_l2 = alpha_grad, alpha_tv, alpha_l2
         self.alpha_bn, self.alpha_group, self.first_bn, self.per_area = alpha_bn, alpha_group, first_bn, per_area

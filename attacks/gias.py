@@ -8,6 +8,7 @@ from torch import Tensor
 from attacks.base import Attack, Common, Start
 from attacks.engine.distances import chosen_tensors, cosine, tensor_choice
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import squared_variation, total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables, split
@@ -196,9 +197,11 @@ class GIAS(Attack):
     ) -> None:
         """
         Raises:
-            InputError: `tensors` is no choice of tensors.
+            InputError: an option that means nothing.
         """
         super().__init__({"z": steps_z, "w": steps_w}, **common)
+        above_zero(eta_z=eta_z, eta_w=eta_w)
+        not_negative(tv=tv, alpha_bn=alpha_bn, first_bn=first_bn)
         tensor_choice(tensors)  # refuses a wrong text here, not at the first step
         self.eta_z, self.eta_w, self.tv, self.alpha_bn, self.first_bn = eta_z, eta_w, tv, alpha_bn, first_bn
         self.variation, self.tensors, self.redrawn = VARIATION[variation], tensors, noise == "redrawn"

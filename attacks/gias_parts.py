@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables
@@ -49,6 +50,8 @@ class GIz(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z}, **common)
+        above_zero(eta_z=eta_z)
+        not_negative(tv=tv)
         self.eta_z, self.tv, self.redrawn = eta_z, tv, noise == "redrawn"
 
     def search(self) -> Search:
@@ -87,6 +90,8 @@ class GIw(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"w": steps_w}, **common)
+        above_zero(eta_w=eta_w)
+        not_negative(tv=tv)
         self.eta_w, self.tv, self.redrawn = eta_w, tv, noise == "redrawn"
 
     def search(self) -> Search:
@@ -128,6 +133,8 @@ class GIzx(Attack):
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z, "x": steps_x}, **common)
+        above_zero(eta_z=eta_z, eta_x=eta_x)
+        not_negative(tv=tv)
         self.eta_z, self.eta_x, self.tv, self.redrawn = eta_z, eta_x, tv, noise == "redrawn"
 
     def search(self) -> Search:

@@ -1,5 +1,6 @@
 """GIFD: Fang, Chen, Wang, Wang, Xia, *GIFD: A Generative Gradient Inversion Method*, ICCV 2023."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Literal, Unpack
@@ -10,17 +11,29 @@ from torch import Tensor
 from attacks.base import Attack, Common, Start
 from attacks.engine.preset import Preset
 from attacks.engine.projections import l1_ball, sphere, sphere_norm
+from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import ramps
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import advance, decode
+from victims.errors import InputError
 
 
 class Radii(tuple[float, ...]):
-    """Numbers, also given as text such as 2000,2500."""
+    """Numbers above 0, also given as text such as 2000,2500.
+
+    Raises:
+        InputError: anything else.
+    """
 
     def __new__(cls, radii: str | Iterable[float]) -> "Radii":
-        return super().__new__(cls, map(float, radii.split(",") if isinstance(radii, str) and radii else radii))
+        try:
+            found = [float(radius) for radius in (radii.split(",") if isinstance(radii, str) and radii else radii)]
+        except ValueError:
+            found = [0.0]
+        if not all(0 < radius < math.inf for radius in found):
+            raise InputError(f"give numbers above 0 with commas between them, such as 2000,2500, not '{radii}'.")
+        return super().__new__(cls, found)
 
     def __str__(self) -> str:
         return ",".join(f"{radius:g}" for radius in self)
@@ -124,6 +137,8 @@ class GIFD(Attack):
         searched = 0 if variant == "z" else min(layers or depth, depth)
         phases = ["z", *(f"f{k}" for k in range(1, searched + 1))]
         super().__init__(dict.fromkeys(phases, steps_each), **common)
+        above_zero(eta=eta, ball=ball)
+        not_negative(layers=layers, tv=tv, l2=l2)
         self.variant, self.eta, self.tv, self.l2 = variant, eta, tv, l2
         self.ball, self.radii, self.latent_radii = ball, radii, latent_radii
         self.start, self.skip = start, skip

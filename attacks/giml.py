@@ -15,6 +15,7 @@ from attacks.engine.gradients import GradientPaths
 from attacks.engine.objective import Objective
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.gias import VARIATION
 from priors import checkpoint
 from priors.base import decode
@@ -95,9 +96,9 @@ class GIML:
         meta: Literal["reptile", "adam"] = "reptile",
         beta: float = 0.5,
     ) -> None:
-        for name, count in {"N": N, "steps_z": steps_z, "tau": tau}.items():
-            if count < 1:
-                raise InputError(f"{name} is {count}; give 1 or more.")
+        at_least(1, N=N, steps_z=steps_z, tau=tau)
+        above_zero(eta_z=eta_z, alpha=alpha, beta=beta)
+        not_negative(lam=lam, tv=tv)
         self.G, self.seed, self.N = G.eval().requires_grad_(), seed, N
         self.steps_z, self.eta_z, self.lam, self.tau, self.alpha = steps_z, eta_z, lam, tau, alpha
         self.tv, self.variation = tv, VARIATION[variation]

@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 from attacks.base import Attack, Common
 from attacks.engine.distances import chosen_tensors, compress, cosine, squared_l2, tensor_choice
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables
@@ -100,6 +101,8 @@ class IG(Attack):
             InputError: an option that means nothing.
         """
         super().__init__({"x": steps_x}, **common)
+        above_zero(eta=eta)
+        not_negative(tv=tv)
         if not 0 <= compress < 1:
             raise InputError(f"compress is {compress}; give a share from 0 up to but not including 1.")
         if median_every < 0:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.engine.optimizers import CMAES
+from attacks.engine.optimizers import CMAES, SMALLEST
 from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import TINY, latent_divergence, total_variation
 from attacks.engine.schedules import constant, multistep
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode_each
-from victims.errors import InputError
 
 
 class IGIMS(Attack):
@@ -81,10 +81,12 @@ class IGIMS(Attack):
     ) -> None:
         """
         Raises:
-            InputError: no round.
+            InputError: an option that means nothing.
         """
-        if rounds < 1:
-            raise InputError(f"rounds is {rounds}; give 1 or more.")
+        at_least(1, rounds=rounds)
+        at_least(SMALLEST, population=population)
+        above_zero(sigma=sigma, eta_z=eta_z, eta_w=eta_w, decay=decay)
+        not_negative(tv=tv, alpha_kl=alpha_kl, lambda_w=lambda_w)
         round_ = {"z": steps_z, "w": steps_w}
         super().__init__({f"{space}{t}": n for t in range(1, rounds + 1) for space, n in round_.items()}, **common)
         self.rounds, self.population, self.sigma, self.eta_z, self.eta_w = rounds, population, sigma, eta_z, eta_w

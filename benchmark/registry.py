@@ -197,6 +197,8 @@ def parse(parameter: inspect.Parameter, text: str, what: str) -> Any:
         if wanted is bool:
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
         value = wanted(text)
+    except InputError as error:
+        raise InputError(f"{what} {parameter.name}: {error}") from None
     except (KeyError, ValueError, TypeError):
         kind = getattr(wanted, "__name__", wanted)
         raise InputError(f"{what} {parameter.name} is a {kind}, not '{text}'.") from None

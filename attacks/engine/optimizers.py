@@ -85,6 +85,7 @@ class LBFGS:
             self.each[instance].step(lambda: 0.0)  # the gradient is known already
 
 
+SMALLEST = 3  # population of CMA-ES: two of its candidates, from 300 dimensions on, test the step size
 FULL = 1_000  # dimensions up to which CMA-ES keeps a full covariance; its decomposition costs their cube
 
 

@@ -1,0 +1,68 @@
+"""Options that mean nothing are refused, in one line, before a run begins; of every attack in the folder."""
+
+import math
+
+import pytest
+
+from attacks.giml import GIML
+from benchmark.registry import parameters_of, parse, registered
+from victims.errors import InputError
+
+ATTACKS = {**registered("attack"), "giml": GIML}
+NUMBERS = [(a, n) for a, m in ATTACKS.items() for n, p in parameters_of(m).items() if p.annotation in (float, int)]
+ZERO = {"seed", "layers", "group_from", "median_every"}  # counts that may be 0
+ABOVE = {"sigma", "decay", "alpha_grad", "alpha", "beta", "ball"}  # and learning rates
+COVARIANCE = [(name, "population") for name in ("ggl", "igims", "igims_adam")]
+
+
+def refused(attack, option, value, prior):
+    make = ATTACKS[attack]
+    given = (prior,) if make is GIML else ()
+    options = {option: value} | ({"prior": prior} if "prior" in getattr(make, "needs", ()) else {})
+    named = r"\w+" if option.startswith("steps_") else option  # a stage's name
+    with pytest.raises(InputError, match=rf"^{named} is {value:g}; give ") as refusal:
+        make(*given, **options)
+    assert "\n" not in str(refusal.value)
+
+
+def is_count(attack, option):
+    return parameters_of(ATTACKS[attack])[option].annotation is int
+
+
+def test_there_are_numbers_to_refuse():
+    assert {("ggl", "eta"), ("gias", "eta_w"), ("dlg", "eta"), ("giml", "beta"), ("gi", "refresh")} <= set(NUMBERS)
+
+
+@pytest.mark.parametrize(("attack", "option"), [pair for pair in NUMBERS if pair[1] != "seed"])
+def test_no_number_is_negative(attack, option, small_prior):
+    refused(attack, option, -3, small_prior)
+
+
+@pytest.mark.parametrize(("attack", "option"), NUMBERS)
+def test_some_are_not_zero(attack, option, small_prior):
+    if option.startswith("eta") or option in ABOVE or (is_count(attack, option) and option not in ZERO):
+        refused(attack, option, 0, small_prior)
+
+
+@pytest.mark.parametrize(("attack", "option"), NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_all_are_finite(attack, option, value, small_prior):
+    if not is_count(attack, option):
+        refused(attack, option, value, small_prior)
+
+
+@pytest.mark.parametrize(("attack", "option"), COVARIANCE)
+@pytest.mark.parametrize("value", [1, 2])
+def test_a_population_can_adapt_its_step_size(attack, option, value, small_prior):
+    refused(attack, option, value, small_prior)
+
+
+@pytest.mark.parametrize("text", ["abc", "0", "-5,3", "nan", "2000,inf", "1,,2"])
+def test_radii_are_numbers_with_commas(text):
+    radii = parameters_of(ATTACKS["gifd"])["radii"]
+    with pytest.raises(InputError) as refusal:
+        parse(radii, text, "gifd")
+    assert str(refusal.value) == (
+        f"gifd radii: give numbers above 0 with commas between them, such as 2000,2500, not '{text}'."
+    )
+    assert parse(radii, "2000,2500", "gifd") == (2000, 2500)
