@@ -14,7 +14,7 @@ from attacks.closed_form.chain import Layer, chain, head, through
 from attacks.closed_form.recursion import balance, left_side, reconstruct_input, recursion
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, at_least
+from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.stage import LayerReport, Variables
 from attacks.rgap import RGAP, Candidate, in_double
 from priors.base import decode_each
@@ -67,7 +67,7 @@ class RGAPg(RGAP):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(balanced=balanced, **common)
-        at_least(1, steps_z=steps_z, steps_w=steps_w)
+        not_negative(steps_z=steps_z, steps_w=steps_w)
         above_zero(eta_z=eta_z, eta_w=eta_w)
         self.steps_z, self.steps_w, self.eta_z, self.eta_w = steps_z, steps_w, eta_z, eta_w
 
