@@ -163,7 +163,7 @@ def test_gias_weighs_the_first_batch_norm_layer(first, capture, small_prior):
     attack.begin([observation])
     found = attack.penalty({f"bn {name}": statistics[None] for name, statistics in known.items()}, x[None])
     torch.testing.assert_close(found, 0.5 * (first * norms[0] + sum(norms[1:]))[None])
-    assert {preset.get("first_bn", 1) for preset in GIAS.presets.values()} == {1}
+    assert (GIAS.presets["code"]["alpha_bn"], GIAS.presets["code"]["first_bn"]) == (1e-4, 10)  # of its options and loss
     assert len(norms) == len(known) > 1
 
 
