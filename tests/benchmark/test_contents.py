@@ -35,7 +35,7 @@ class Net(nn.Sequential):
     def __init__(self, *, image_shape, num_classes):
         super().__init__(nn.Flatten(), nn.Linear(3072, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, num_classes))
 """
-ATTACK = "from attacks.ig import IG\nclass Mine(IG):\n    name = 'mine'\n"
+ATTACK = "from attacks.ig import IG\nclass Mine(IG):\n    name = 'my_attack'\n"
 LABELS = "from attacks.labels.zlr import zlr as guess\n"
 DEFENSE = "from defenses.sign import Sign\nclass Mine(Sign):\n    pass\n"
 
@@ -195,7 +195,7 @@ def read():
     return json.loads(Path({file!r}).read_text())
 """
 READERS = {
-    "attack": (ATTACK, "class Mine(IG):\n    name = 'mine'\n"),
+    "attack": (ATTACK, "class Mine(IG):\n    name = 'my_attack'\n"),
     "victim": ("from torch import nn\n", "class Mine(nn.Sequential):\n"),
     "loss": ("from torch import nn\n", "class Mine(nn.CrossEntropyLoss):\n"),
     "local_optimizer": ("from victims.optimizers.sgd import SGD\n", "class Mine(SGD):\n"),
