@@ -20,6 +20,8 @@ from victims.victim import Gradient, Victim
 if TYPE_CHECKING:
     from attacks.base import Attack
 
+FEW = 8  # images show whether a victim's gradient depends on them; more would take memory
+
 
 def check_requirements(attack: "Attack", observation: Observation) -> None:
     """Refuse an observation that the attack cannot work on.
@@ -92,7 +94,7 @@ def warn_of_rounding(distance: Distance, observation: Observation) -> None:
     victim = observation.victim
     if victim.mean.dtype != torch.float32:
         return
-    shape = observation.batch_size, *observation.image_shape
+    shape = min(observation.batch_size, FEW), *observation.image_shape
     x = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.full(shape, 0.5)])
     try:
         double = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
