@@ -131,7 +131,7 @@ class CINet(Attack):
     def search(self) -> Search:
         options = {"width": self.width(), "size": self.observations[0].image_shape[-1]}
         G = OverParameterized(**options).to(self.victim.mean)
-        z = self.draw(lambda generator: torch.randn(self.batch_size, LATENT, generator=generator))  # fixed
+        z = self.normal((self.batch_size, LATENT))  # fixed
         starts = [dict(build(OverParameterized, **options, seed=seed).named_parameters()) for seed in self.seeds("w")]
         w = {name: torch.stack([start[name].detach() for start in starts]).to(z) for name in starts[0]}
         uv = power_start(G, w)

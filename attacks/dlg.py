@@ -5,7 +5,6 @@ iDLG: Zhao, Mopuri, Bilen, *iDLG: Improved Deep Leakage from Gradients*, 2020, a
 from dataclasses import replace
 from typing import ClassVar, Unpack
 
-import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common, LabelSource
@@ -59,7 +58,7 @@ class DLG(Attack):
         shape = (self.batch_size, self.observations[0].num_classes)
         yield Stage(
             name="x",
-            variables={"x": self.noise(), "y": self.draw(lambda g: torch.randn(shape, generator=g), "labels")},
+            variables={"x": self.noise(), "y": self.normal(shape, "labels")},
             decode=lambda v: v["x"],
             labels=lambda v: v["y"].softmax(-1),
             lr=self.eta,

@@ -127,7 +127,7 @@ class GI(Attack):
         def add_noise_and_refresh(v: Variables, step: int) -> None:
             if self.noise_scale:
                 rate = self.eta * self.schedule(step - 1, self.plan["x"])
-                v["x"] += rate * self.noise_scale * self.draw(lambda g: torch.randn(x.shape[1:], generator=g), step)
+                v["x"] += rate * self.noise_scale * self.normal(x.shape[1:], step)
             self.box(v["x"])
             if self.restarts > 1 and step >= self.group_from and (step - self.group_from) % self.refresh == 0:
                 seeds = v["x"].unflatten(0, (-1, self.restarts))
