@@ -22,7 +22,7 @@ from attacks.engine.requirements import check_requirements, warn_of_average, war
 from attacks.engine.session import Session
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
 from attacks.labels import find, infer
-from priors.base import Prior, shrink
+from priors.base import Generator, Prior, shrink
 from victims.choices import Compile, Match
 from victims.errors import InputError
 from victims.observation import Observation
@@ -57,6 +57,8 @@ class Attack(LightningModule):
     Class attributes:
         name: on the command line; a class that declares none has its dotted path.
         needs: what the attack must be given: any of `labels`, `prior`.
+        takes: the kind of prior that it needs, if it needs one.
+        default_prior: shipped weights of that kind, which a run takes if it names none.
         uses: what it can use if it is given: `bn`, the batch-norm statistics.
         labels: see `LabelSource`.
         made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
@@ -66,13 +68,15 @@ class Attack(LightningModule):
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
+    takes: ClassVar[type[Prior]] = Generator
+    default_prior: ClassVar[str] = "dcgan-photos32"
     uses: ClassVar[frozenset[str]] = frozenset()
     labels: ClassVar[LabelSource] = "given"
     made_for: ClassVar[Mapping[str, Any]] = {}
     analytic: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {}
 
-    prior: Prior  # None in attacks that need none, and never read there
+    prior: Generator  # None in attacks that need none, and never read there
     session: Session
     paths: GradientPaths | None = None  # kept from one session to the next on the same victim
 
@@ -97,7 +101,7 @@ class Attack(LightningModule):
         """
         Args:
             plan: the method's stages in order, with their steps.
-            prior: the generator, for attacks that need one.
+            prior: for attacks that need one.
             restarts: independent starts per task.
             steps: in total; the plan's stages keep their proportions.
             seed: of the starting points.
@@ -108,8 +112,8 @@ class Attack(LightningModule):
 
         Raises:
             InputError: a count below 1, an unknown match or compile, fewer steps than stages, steps for a closed form,
-                no prior for an attack that needs one, an unknown label method, or a label method for an attack that
-                finds labels by itself.
+                no prior of its kind for an attack that needs one, an unknown label method, or a label method for an
+                attack that finds labels by itself.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -117,7 +121,10 @@ class Attack(LightningModule):
         if self.analytic and steps is not None:
             raise InputError(f"{self.name} is solved in closed form and has no steps to choose; leave --steps out.")
         if "prior" in self.needs and prior is None:
-            raise InputError(f"{self.name} searches a generator; give one with --prior.")
+            raise InputError(f"{self.name} needs a {self.takes.kind}; give one with --prior.")
+        if prior is not None and not isinstance(prior, self.takes):
+            given = f"{prior.kind} ({type(prior).__name__})"
+            raise InputError(f"{self.name} takes a {self.takes.kind}, not a {given}; choose another --prior.")
         for name, value, values in (("match", match, get_args(Match)), ("compile", compile, get_args(Compile))):
             if value not in values:
                 raise InputError(f"{name} is '{value}'; give one of {', '.join(values)}.")
@@ -127,7 +134,7 @@ class Attack(LightningModule):
                 raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
         self.label_method, self.match, self.compiling = label_method, match, compile
         self.plan = dict(plan) if steps is None else share_out(plan, steps)
-        self.prior, self.restarts, self.seed, self.chunk = cast(Prior, prior), restarts, seed, chunk
+        self.prior, self.restarts, self.seed, self.chunk = cast(Generator, prior), restarts, seed, chunk
 
     # What a method defines.
 

@@ -15,7 +15,7 @@ from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import ramps
 from attacks.engine.stage import Search, Stage, Variables, split
-from priors.base import advance, decode
+from priors.base import Generator, advance, decode
 from victims.errors import InputError
 
 
@@ -133,7 +133,7 @@ class GIFD(Attack):
         **common: Unpack[Common],
     ) -> None:
         prior = common.get("prior")
-        depth = len(prior.blocks) - 1 if prior else 0
+        depth = len(prior.blocks) - 1 if isinstance(prior, Generator) else 0
         searched = 0 if variant == "z" else min(layers or depth, depth)
         phases = ["z", *(f"f{k}" for k in range(1, searched + 1))]
         super().__init__(dict.fromkeys(phases, steps_each), **common)

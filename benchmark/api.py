@@ -228,7 +228,7 @@ def attack(
 
     Args:
         method: a name, as `run --attack` takes it, or a class.
-        prior: of methods that search a generator: as `run --prior` takes it, by default what `run` takes; or an object.
+        prior: of methods that take one: as `run --prior` takes it, by default what `run` takes; or an object.
         preset: the method's options: `default`, `paper`, `code`, ...
         weights_dir: folder with weights that are not shipped: generators in `priors/`.
         seed: of the starting points.
@@ -242,10 +242,10 @@ def attack(
     check_names(f"preset of {chosen.name}", [preset], presets)
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
-        raise InputError(f"{chosen.name} searches no generator; leave prior= out.")
+        raise InputError(f"{chosen.name} takes no prior; leave prior= out.")
     if "prior" in chosen.needs:
         size, mean = observation.image_shape[-1], observation.victim.mean
-        named = prior if isinstance(prior, str) else Options().prior
+        named = prior if isinstance(prior, str) and prior != "default" else chosen.default_prior
         if isinstance(prior, Prior):
             own = deepcopy(prior)  # the caller's stays where it is
         else:

@@ -121,15 +121,19 @@ def by_comment(path: Path, module: str) -> Pairs:
     yield path.stem, Named("", "", first_sentence("\n".join(line.lstrip("# ") for line in comment)))
 
 
-def generators() -> Pairs:
+def priors() -> Pairs:
     """Shipped weights, published ones, and architectures without weights."""
+    architectures = names.architectures()
     for name in names.shipped():
         record = json.loads((names.SHIPPED / f"{name}.json").read_text())
-        yield name, Named("", "", f"shipped: {record['prior']}, trained on {record['trained_on']}")
+        of, on = record["prior"], record["trained_on"]
+        yield name, Named("", "", f"shipped {architectures[of].kind}: {of}, trained on {on}")
     for name, entry in names.published().items():
-        yield name, Named("", "", f"published: {entry.architecture}, trained on {entry.trained_on}; {entry.license}")
-    for name, architecture in names.architectures().items():
-        yield name, Named(f"priors.{name}", architecture.class_name, f"untrained: {architecture.summary}")
+        of, on = entry.architecture, entry.trained_on
+        yield name, Named("", "", f"published {architectures[of].kind}: {of}, trained on {on}; {entry.license}")
+    for name, architecture in architectures.items():
+        about = f"untrained {architecture.kind}: {architecture.summary}"
+        yield name, Named(f"priors.{name}", architecture.class_name, about)
 
 
 def of_files(package: str, files: str, read: Callable[[Path, str], Pairs]) -> Pairs:
@@ -140,7 +144,7 @@ def of_files(package: str, files: str, read: Callable[[Path, str], Pairs]) -> Pa
 
 KINDS: Mapping[Kind, Callable[[], Pairs]] = {
     "attack": partial(of_files, "attacks", "*.py", by_attribute),
-    "prior": generators,
+    "prior": priors,
     "victim": partial(of_files, "victims.models", "*.py", partial(by_file, ast.ClassDef)),
     "data": partial(of_files, "victims.data", "*.py", partial(by_file, ast.ClassDef)),
     "defense": partial(of_files, "defenses", "*.py", partial(by_file, ast.ClassDef)),

@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from benchmark.api import attack, capture, score
     from benchmark.scoring.metrics import metric
     from defenses.base import Defense
-    from priors.base import Prior
+    from priors.base import Denoiser, Generator, Inverter, Prior
     from victims.errors import InputError
     from victims.observation import Observation
 
 _HOMES = {
     "Attack": "attacks.base",
     "Defense": "defenses.base",
+    "Denoiser": "priors.base",
+    "Generator": "priors.base",
     "InputError": "victims.errors",
+    "Inverter": "priors.base",
     "Observation": "victims.observation",
     "Prior": "priors.base",
     "Reconstruction": "attacks.engine.stage",
@@ -36,7 +39,10 @@ _HOMES = {
 __all__ = [
     "Attack",
     "Defense",
+    "Denoiser",
+    "Generator",
     "InputError",
+    "Inverter",
     "Observation",
     "Prior",
     "Reconstruction",

@@ -221,10 +221,11 @@ class Options:
     )
 
     prior: str = option(
-        "dcgan-photos32",
+        "default",
         "knowledge",
-        "The generator of attacks that need one: a name from `make priors` (shipped, or published weights that lie in "
-        "`WEIGHTS/priors/`); `ARCHITECTURE:FILE` in the layout of its authors (`stylegan2:my.pt`); a `.safetensors` "
+        "What the attacker knows of images, where the method needs it: a generator, a denoiser or a trained inverter. "
+        "`default`: the shipped one of the method. Or a name from `make priors` (shipped, or published weights that "
+        "lie below `WEIGHTS`); `ARCHITECTURE:FILE` in the layout of its authors (`stylegan2:my.pt`); a `.safetensors` "
         "file written by `prior train`; or untrained: `ARCHITECTURE` or `ARCHITECTURE:SIZE` (`dcgan:64`).",
         rows=("prior", "prior_trained_on", "prior_digest"),
     )
@@ -314,8 +315,8 @@ class Options:
     weights_dir: Path = option(
         Path("weights"),
         "execution",
-        "Folder of weights that are not shipped: generators in `priors/`, backbones of LPIPS in `lpips/`, "
-        "the face descriptor in `metrics/`.",
+        "Folder of weights that are not shipped: generators in `priors/`, denoisers in `denoisers/`, backbones of "
+        "LPIPS in `lpips/`, the face descriptor in `metrics/`.",
         rows=(),
         alias="weights",
         changes_rows=False,

@@ -1,4 +1,4 @@
-"""What every prior provides to the attacks that search its spaces."""
+"""What an attacker knows of images before it sees an update: the base of all priors, and its three kinds."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,44 +11,32 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import avg_pool2d
 
 from victims.errors import InputError
+from victims.observation import Observation
+from victims.victim import Gradient
 
 State = Mapping[str, Tensor]
 """The tensors at some point of a generator's chain, by name, (N, ...) each; (R, B, ...) for runs."""
 
 
 class Prior(nn.Module, ABC):
-    """A generator G_w: a chain of `blocks` that transform a state, with three search spaces.
-
-    The inputs are what `draw` returns, and `y`, the classes (N,), for a conditional generator. `enter` turns the inputs
-    into the state before block 0. Every block replaces `h`, and after the last block `h` is the image.
-
-    - **latents**: the inputs named by `latents`.
-    - **features**: the tensors named by `features(k)` of the state before block k.
-    - **parameters**: w, by name, as in `named_parameters`.
-
-    A prior is used in eval mode, so that the images of a batch do not depend on each other.
+    """A generator, a denoiser or an inverter.
 
     One file of this folder holds all of a prior: the network, its published weights, and how these are loaded. Names
     are read from the file without importing it, so `published` is a literal.
 
     Attributes:
-        latents: names of the inputs that are searched.
-        noises: names of the inputs that are standard normal noise of the generator's own, if it has any.
+        kind: what it is, in messages.
         published: weights that others have published, by name: the fields of `priors.names.Published`.
         follows_size: whether it takes the size of the task's images if no size is given.
-        image_shape: (C, H, W) of one image.
-        classes: the number of classes of a conditional generator; else None.
+        image_shape: (C, H, W) of one image, where the prior is made for one size.
         trained_on: what the weights were trained on; it is in every row.
     """
 
+    kind: ClassVar[str]
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     follows_size: ClassVar[bool] = False
-    latents: tuple[str, ...] = ("z",)
-    noises: tuple[str, ...] = ()
     image_shape: tuple[int, int, int]
-    classes: int | None = None
     trained_on: str = "untrained"
-    blocks: nn.ModuleList
 
     @classmethod
     def load_public(cls, path: Path) -> "Prior":
@@ -60,6 +48,55 @@ class Prior(nn.Module, ABC):
             InputError: no file, other weights than expected, or there is no such layout.
         """
         raise InputError(f"{cls.__name__} has no layout but this suite's own; give a .safetensors file alone.")
+
+    @abstractmethod
+    def check(self, observation: Observation) -> None:
+        """Refuse an observation for which the prior is of no use.
+
+        Raises:
+            InputError: it is made for other images, classes or victims.
+        """
+
+
+class Generator(Prior):
+    """A generator G_w: a chain of `blocks` that transform a state, with three search spaces.
+
+    The inputs are what `draw` returns, and `y`, the classes (N,), for a conditional generator. `enter` turns the inputs
+    into the state before block 0. Every block replaces `h`, and after the last block `h` is the image.
+
+    - **latents**: the inputs named by `latents`.
+    - **features**: the tensors named by `features(k)` of the state before block k.
+    - **parameters**: w, by name, as in `named_parameters`.
+
+    A prior is used in eval mode, so that the images of a batch do not depend on each other.
+
+    Attributes:
+        latents: names of the inputs that are searched.
+        noises: names of the inputs that are standard normal noise of the generator's own, if it has any.
+        classes: the number of classes of a conditional generator; else None.
+    """
+
+    kind = "generator"
+    latents: tuple[str, ...] = ("z",)
+    noises: tuple[str, ...] = ()
+    classes: int | None = None
+    blocks: nn.ModuleList
+
+    def check(self, observation: Observation) -> None:
+        """Refuse images that are larger than the generator's or have other channels, and labels it does not take."""
+        (channels, side, _), wanted = self.image_shape, observation.image_shape
+        if channels != wanted[0] or wanted[1] != wanted[2] or side < wanted[1]:
+            cure = f"choose --size {side} or less" if channels == wanted[0] else f"run with --channels {channels}"
+            raise InputError(
+                f"the prior makes {self.image_shape} images, the task has {wanted}; {cure}, or choose another --prior."
+            )
+        labels = observation.knowledge.labels
+        given = "none" if labels is None else "probabilities" if labels.is_floating_point() else "its own"
+        if self.classes and (given != "its own" or self.classes < observation.num_classes):
+            raise InputError(
+                f"the prior takes labels of {self.classes} classes, the task has {observation.num_classes} and {given} "
+                "given; choose another --prior."
+            )
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -100,19 +137,55 @@ class Prior(nn.Module, ABC):
         return self.advance(state)["h"]
 
 
-def advance(prior: Prior, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
-    """`Prior.advance` for runs: (R, B, ...) -> (R, B, ...), one generator for all."""
+class Denoiser(Prior):
+    """A network D that removes white Gaussian noise from natural images of any size.
+
+    (D(x, sigma) - x) / sigma^2 is the score of the images' distribution, smoothed by that noise (Miyasawa 1961).
+
+    Attributes:
+        channels: of its images.
+    """
+
+    kind = "denoiser"
+    channels: int = 3
+
+    def check(self, observation: Observation) -> None:
+        """Refuse images with other channels."""
+        given = observation.image_shape[0]
+        if given != self.channels:
+            raise InputError(
+                f"the denoiser takes images with {self.channels} channels, the task's have {given}; run with "
+                f"--channels {self.channels}, or choose another --prior."
+            )
+
+    @abstractmethod
+    def forward(self, images: Tensor, sigma: float) -> Tensor:
+        """Noisy images (N, C, H, W) in the scale of [0, 1], with noise of standard deviation sigma -> clean ones."""
+
+
+class Inverter(Prior):
+    """A network that was trained to give the images of an update, for one victim, in one forward pass."""
+
+    kind = "inverter"
+
+    @abstractmethod
+    def forward(self, update: Gradient, labels: Tensor) -> Tensor:
+        """Received updates, (R, *shape) per parameter, and labels (R, B) -> images (R, B, C, H, W) in [0, 1]."""
+
+
+def advance(prior: Generator, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
+    """`Generator.advance` for runs: (R, B, ...) -> (R, B, ...), one generator for all."""
     runs = next(iter(state.values())).shape[:2]
     ahead = prior.advance({name: s.flatten(0, 1) for name, s in state.items()}, start, stop)
     return {name: s.unflatten(0, runs) for name, s in ahead.items()}
 
 
-def decode(prior: Prior, state: State, start: int = 0) -> Tensor:
+def decode(prior: Generator, state: State, start: int = 0) -> Tensor:
     """The state before block `start`, (R, B, ...), to images (R, B, C, H, W) in [0, 1]."""
     return advance(prior, state, start)["h"]
 
 
-def decode_each(prior: Prior, w: Mapping[str, Tensor], state: State) -> Tensor:
+def decode_each(prior: Generator, w: Mapping[str, Tensor], state: State) -> Tensor:
     """Every image with its own copy of the generator's parameters (GIAS, algorithm 1, line 3).
 
     Args:

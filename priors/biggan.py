@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from priors.base import Prior, State
+from priors.base import Generator, State
 from victims.checkpoints import expected, tensors
 from victims.errors import InputError
 
@@ -93,7 +93,7 @@ class LastBlock(nn.Module):
         return (self.conv(self.bn(h).relu()).tanh() + 1) / 2
 
 
-class BigGAN(Prior):
+class BigGAN(Generator):
     """BigGAN-deep, the generator of ImageNet's classes, for 128, 256 or 512 px.
 
     The latent and the class's embedding together are the condition, which every GenBlock sees. The blocks are the

@@ -13,13 +13,13 @@ from victims.victim import build
 
 
 def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
-    """The generator, in eval mode, its parameters frozen.
+    """The prior, in eval mode, its parameters frozen.
 
     Args:
         spec: the name of shipped or of published weights; ARCHITECTURE:FILE, in the layout of its authors;
             FILE.safetensors, in this suite's own; ARCHITECTURE or ARCHITECTURE:SIZE, with random weights.
             ARCHITECTURE is a name, or a dotted path to a class of the user's own.
-        weights_dir: the folder that holds `priors/` with the published files.
+        weights_dir: the folder that holds `priors/`, `denoisers/`, ... with the published files.
         size: side of the task's images. A prior that follows it has this size where `spec` gives none.
         seed: of random weights.
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from priors.base import Prior, State
+from priors.base import Generator, State
 from victims.errors import InputError
 
 
@@ -35,7 +35,7 @@ class LastBlock(nn.Module):
         return (self.conv(h).tanh() + 1) / 2
 
 
-class DCGAN(Prior):
+class DCGAN(Generator):
     """DCGAN, the generator of GIAS and GIML: small, for 32 or 64 px, with or without classes.
 
     Latent 100 -> 4x4 -> 8x8 -> ... -> `size`, each block with half the channels, the last but one `ngf`.

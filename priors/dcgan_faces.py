@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from priors.base import Prior
+from priors.base import Generator
 from victims.checkpoints import expected, tensors
 
 NZ = 100  # length of the latent
@@ -38,7 +38,7 @@ class LastBlock(nn.Sequential):
         return (super().forward(h) + 1) / 2
 
 
-class DCGANFaces(Prior):
+class DCGANFaces(Generator):
     """DCGAN of faces at 32 px, in the form of fletchersarip93/face-generator.
 
     Latent 100 -> 4x4 -> 4x4 with half the channels -> 8x8 -> 16x16 -> 32x32; latents are uniform on (-1, 1).

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from priors.base import Prior
+from priors.base import Generator
 from priors.dcgan import Block, FirstBlock
 from victims.checkpoints import expected, tensors
 
@@ -23,7 +23,7 @@ class LastBlock(nn.Sequential):
         return (super().forward(h) + 1) / 2
 
 
-class DCGANGIAS(Prior):
+class DCGANGIAS(Generator):
     """DCGAN of GIAS's code at 32 px: twice as wide as `dcgan`, and the last block keeps the side.
 
     Latent 100 -> 512 channels at 4x4 -> 256 at 8x8 -> 128 at 16x16 -> 64 at 32x32 -> color. Random weights are those

@@ -1,7 +1,7 @@
 """The priors and weights that have names, read from their files: this module imports no torch.
 
-A prior is one file of this folder. It has the class of its name (SomeName in `some_name.py`), a subclass of `Prior`,
-which lists its published weights in `published` and loads them by `load_public`.
+A prior is one file of this folder. It has the class of its name (SomeName in `some_name.py`), a subclass of a
+kind of `Prior`, which lists its published weights in `published` and loads them by `load_public`.
 """
 
 import ast
@@ -25,34 +25,41 @@ class Published:
 
     Attributes:
         architecture: the prior that loads them.
-        file: its name in `<weights_dir>/priors/`.
-        size: side of the images in pixels.
+        file: its name in `<weights_dir>/<folder>/`.
+        size: side of the images in pixels; None where it takes any.
         trained_on: what the weights have seen.
         license: of the weights.
         source: where the file is available.
         sha256: of the file; None where it is not known for sure. Then a `<file>.json` beside the file with a `sha256`
             counts, if there is one.
         options: of the prior's `load_public`.
+        folder: below the folder of weights.
     """
 
     architecture: str
     file: str
-    size: int
+    size: int | None
     trained_on: str
     license: str
     source: str
     sha256: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = "priors"
 
     def path(self, weights_dir: Path) -> Path:
-        return weights_dir / "priors" / self.file
+        return weights_dir / self.folder / self.file
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A prior of this folder, by the name of its file; `summary` is the first line of its class's docstring."""
+    """A prior of this folder, by the name of its file; `summary` is the first line of its class's docstring.
+
+    Attributes:
+        kind: of prior: the name of the base of its class, such as `generator`.
+    """
 
     name: str
+    kind: str
     class_name: str
     summary: str
     published: Mapping[str, Published]
@@ -83,7 +90,8 @@ def _read(name: str, node: ast.stmt) -> Architecture | None:
     """The prior that a statement of the file `name` defines, if it defines one."""
     if not isinstance(node, ast.ClassDef) or node.name.lower() != name.replace("_", ""):
         return None
-    if all(ast.unparse(base) == "nn.Module" for base in node.bases):  # a network that is no prior
+    kind = next((ast.unparse(base).rpartition(".")[2] for base in node.bases), "Module")
+    if kind == "Module":  # a network that is no prior
         return None
     entries: dict[str, Any] = {}
     for statement in node.body:
@@ -95,4 +103,4 @@ def _read(name: str, node: ast.stmt) -> Architecture | None:
                 entries = ast.literal_eval(literal)
     summary = (ast.get_docstring(node) or "").partition("\n")[0]
     weights = {title: Published(architecture=name, **facts) for title, facts in entries.items()}
-    return Architecture(name, node.name, summary, weights)
+    return Architecture(name, kind.lower(), node.name, summary, weights)

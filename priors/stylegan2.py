@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, linear
 
-from priors.base import Prior, State
+from priors.base import Generator, State
 from priors.stylegan2_layout import convert
 from victims.checkpoints import expected, tensors
 from victims.errors import InputError
@@ -137,7 +137,7 @@ class LastBlock(Block):
         return {**state, "h": (state["skip"] + 1) / 2}
 
 
-class StyleGAN2(Prior):
+class StyleGAN2(Generator):
     """StyleGAN2, the face generator of GIFD, GIAS and others, from 32 to 1024 px.
 
     W+ and noise maps -> 4x4 -> 8x8 -> ... -> `size`; block k works at the side 2^(k + 2).

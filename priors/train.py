@@ -13,7 +13,7 @@ from torchvision.utils import save_image
 from tqdm import tqdm
 
 from priors import checkpoint, weights
-from priors.base import Prior
+from priors.base import Generator
 from priors.dcgan import DCGAN, Discriminator
 from victims.data.base import ImageData
 from victims.errors import InputError
@@ -86,7 +86,7 @@ class Game:
         self.draws.set_state(state["draws"])
 
 
-def inputs(prior: Prior, count: int, draws: torch.Generator) -> dict[str, Tensor]:
+def inputs(prior: Generator, count: int, draws: torch.Generator) -> dict[str, Tensor]:
     """Random inputs of a prior, (count, ...) each, on the CPU; a conditional prior gets its classes in turn."""
     state = prior.draw(count, draws)
     return {**state, "y": torch.arange(count) % prior.classes} if prior.classes else state

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from attacks.engine.objective import Distance
-from priors.base import Prior
 from victims.choices import Match
 from victims.client import LocalTraining, fed_sgd
 from victims.errors import InputError, Notice
@@ -28,7 +27,7 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
 
     Raises:
         InputError: the observation lacks what the attack needs, gives what it cannot use, or is of a kind that the
-            attack is not made for (batch size, loss, defense, local training, image shape of the prior).
+            attack is not made for (batch size, loss, defense, local training), or its prior is of no use for it.
     """
     knowledge = observation.knowledge
     observation.require(attack.needs - {"prior"}, attack.name)
@@ -53,7 +52,7 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
                 "--adapt false."
             )
     if attack.prior is not None:
-        check_prior(attack.prior, observation)
+        attack.prior.check(observation)
 
 
 def check_soft_labels(observation: Observation) -> None:
@@ -138,21 +137,4 @@ def refuse_unknown_scale(distance: Distance, update: Gradient, match: Match) -> 
         raise InputError(
             "this distance depends on the length of the gradient, which an unknown learning rate hides; take an attack "
             "that compares directions (cosine), or run with --know-lr true."
-        )
-
-
-def check_prior(prior: Prior, observation: Observation) -> None:
-    """Refuse a prior whose images are smaller than the task's or have other channels, or that has other classes."""
-    (channels, side, _), wanted = prior.image_shape, observation.image_shape
-    if channels != wanted[0] or wanted[1] != wanted[2] or side < wanted[1]:
-        cure = f"choose --size {side} or less" if channels == wanted[0] else f"run with --channels {channels}"
-        raise InputError(
-            f"the prior makes {prior.image_shape} images, the task has {wanted}; {cure}, or choose another --prior."
-        )
-    labels = observation.knowledge.labels
-    given = "none" if labels is None else "probabilities" if labels.is_floating_point() else "its own"
-    if prior.classes and (given != "its own" or prior.classes < observation.num_classes):
-        raise InputError(
-            f"the prior takes labels of {prior.classes} classes, the task has {observation.num_classes} and {given} "
-            "given; choose another --prior."
         )

@@ -54,7 +54,7 @@ SAID: Mapping[str, tuple[str, Words]] = {
     "lr": ("local training", local_training),
     "batch": ("images in an update", lambda o: str(o.batch)),
     "precision": ("numbers", lambda o: f"{o.precision}; closed forms in float64"),
-    "prior": ("generator", lambda o: o.prior),
+    "prior": ("prior", lambda o: "the shipped one of each method" if o.prior == "default" else o.prior),
     "labels": ("labels of the batch", lambda o: "known to the attacker, but not whose they are"),
     "bn": ("batch-norm statistics", lambda o: LEVELS[o.bn]),
     "adapt": ("defense", lambda o: "where one is used the attacker knows which, but not its parameters"),

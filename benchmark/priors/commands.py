@@ -1,4 +1,4 @@
-"""`python -m benchmark prior`: list generators, measure their quality, train or learn one."""
+"""`python -m benchmark prior`: list priors, measure the quality of generators, train or learn one."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,30 +13,34 @@ from benchmark.scoring.lpips import Lpips
 from leaderboard.options import Options
 from leaderboard.table import Table
 from priors import names, weights
+from priors.base import Generator
 from priors.by_name import find
 from priors.train import train as train_dcgan
 from victims.errors import InputError
 
 
 def list_priors(*, weights_dir: Path = Path("weights")) -> None:
-    """List the generators that have names, and say where missing files are available.
+    """List the generators, denoisers and inverters that have names, and say where missing files are available.
 
     Args:
     """
+    kinds = {name: architecture.kind for name, architecture in names.architectures().items()}
     rows = []
     for name in names.shipped():
         path = names.SHIPPED / f"{name}.safetensors"
         prior, record = weights.load(path), json.loads(path.with_suffix(".json").read_text())
-        rows.append((name, record["prior"], prior.image_shape[-1], prior.trained_on, "this suite's", "shipped"))
+        size = getattr(prior, "image_shape", ("any",))[-1]
+        rows.append((name, record["prior"], size, prior.trained_on, "this suite's", "shipped"))
     for name, entry in names.published().items():
         path = entry.path(weights_dir)
         where = str(path) if path.is_file() else f"missing: {path.name}, from {entry.source}"
-        rows.append((name, entry.architecture, entry.size, entry.trained_on, entry.license, where))
+        rows.append((name, entry.architecture, entry.size or "any", entry.trained_on, entry.license, where))
     headings = ("prior", "architecture", "px", "trained on", "license", "weights")
     columns = {heading: [str(row[i]) for row in rows] for i, heading in enumerate(headings)}
+    columns = {"kind": [kinds[row[1]] for row in rows], **columns}
     below = (
-        f"Put a missing file into {weights_dir / 'priors'}. Without weights: ARCHITECTURE or ARCHITECTURE:SIZE "
-        f"of {', '.join(names.architectures())}."
+        f"Put a missing file into {weights_dir / 'priors'}, a denoiser's into {weights_dir / 'denoisers'}. Without "
+        f"weights: ARCHITECTURE or ARCHITECTURE:SIZE of {', '.join(names.architectures())}."
     )
     print(Table("", columns, below).text(), end="")
 
@@ -66,6 +70,8 @@ def quality(
         raise InputError(f"prior quality needs the LPIPS backbone ({lpips.backbone}); fix --weights-dir.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator, net = find(prior, weights_dir, size=32, seed=seed).to(device), Features(lpips.features).to(device)
+    if not isinstance(generator, Generator):
+        raise InputError(f"{prior} is a {generator.kind}, which makes no images; give a generator.")
     other = "test" if split == "tune" else "tune"
     real, scale = (open_data(data, name, generator.image_shape[-1], data_dir) for name in (split, other))
     if min(len(real), len(scale)) < LEAST:

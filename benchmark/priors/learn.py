@@ -82,7 +82,7 @@ def learn(
         "batch": batch,
     }
     chosen |= {"defense": defense, "preset": preset, "seed": seed}
-    config = Config(attack="giml", data_dir=data_dir, set=set or [], **chosen)
+    config = Config(attack="giml", prior="none", data_dir=data_dir, set=set or [], **chosen)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     G = build(DCGAN, seed=seed, size=size).to(device)
     giml = GIML(G, seed=seed, **config.method_options(GIML))

@@ -12,7 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 from tqdm import tqdm
 
-from priors.base import Prior
+from priors.base import Generator
 from victims.data.base import ImageData
 
 NET = "SqueezeNet 1.1 (ImageNet), a fifth of the mean over the last feature map, images at 128 px"
@@ -76,7 +76,7 @@ def photographs(data: ImageData) -> Iterator[Tensor]:
         yield data.batch(data.readable(range(start, min(start + BATCH, len(data)))))[0]
 
 
-def samples(prior: Prior, count: int, seed: int) -> Iterator[Tensor]:
+def samples(prior: Generator, count: int, seed: int) -> Iterator[Tensor]:
     """`count` images of the prior in batches (N, 3, H, W) in [0, 1]; a conditional prior gets its classes in turn."""
     generator = torch.Generator().manual_seed(seed)
     device = next(prior.parameters()).device

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, softplus
 from attacks import rgap_g
 from attacks.rgap import RGAP
 from attacks.rgap_g import RGAPg
-from priors.base import Prior
+from priors.base import Generator
 from victims.errors import InputError, Notice
 from victims.models.fcn3 import FCN3
 
@@ -102,7 +102,7 @@ def psnr(result, observation, image):
     return float(-10 * (observation.victim.denormalize(result.images[0]).clamp(0, 1) - image).square().mean().log10())
 
 
-class Untouchable(Prior):
+class Untouchable(Generator):
     image_shape = (3, SIZE, SIZE)
 
     def draw(self, count, generator):

@@ -242,7 +242,7 @@ def test_mistyped_words_of_capture_are_refused(model, batch, options, expected):
         ({"match": "xx"}, "match is 'xx'"),
         ({"compile": "maybe"}, "compile is 'maybe'"),
         ({"stepz": 3}, "did you mean 'steps_x'|did you mean 'steps'"),
-        ({"prior": "dcgan"}, "ig searches no generator"),
+        ({"prior": "dcgan"}, "ig takes no prior"),
         ({"preset": "papr"}, "did you mean 'paper'"),
     ],
 )

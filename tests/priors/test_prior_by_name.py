@@ -236,11 +236,11 @@ MINE = '''
 import torch
 from torch import nn
 
-from priors.base import Prior
+from priors.base import Generator
 from victims.checkpoints import tensors
 
 
-class Mine(Prior):
+class Mine(Generator):
     """Colors: three numbers, one image.
 
     More of it.

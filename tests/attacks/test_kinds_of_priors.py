@@ -1,0 +1,40 @@
+"""An attack takes one kind of prior, and says in one line what it does with another."""
+
+import pytest
+
+from attacks.gias import GIAS
+from attacks.gifd import GIFD
+from benchmark.config import Config
+from benchmark.registry import registered
+from priors import names
+from priors.base import Denoiser
+from victims.errors import InputError
+
+
+class Identity(Denoiser):
+    def forward(self, images, sigma):
+        return images
+
+
+@pytest.mark.parametrize("method", [GIAS, GIFD])
+def test_another_kind_of_prior_is_refused(method):
+    with pytest.raises(InputError, match=r"takes a generator, not a denoiser \(Identity\); choose another --prior"):
+        method(prior=Identity())
+
+
+def test_a_denoiser_refuses_images_with_other_channels(capture):
+    observation = capture().observation
+    Identity().check(observation)
+    gray = Identity()
+    gray.channels = 1
+    with pytest.raises(InputError, match=r"takes images with 1 channels, the task's have 3; run with --channels 1"):
+        gray.check(observation)
+
+
+@pytest.mark.parametrize("name", [name for name, each in registered("attack").items() if "prior" in each.needs])
+def test_a_run_that_names_no_prior_takes_the_shipped_one_of_its_method(name):
+    """It is the run that names these weights."""
+    config = Config(attack=name)
+    assert config.prior in names.shipped()
+    assert config == Config(attack=name, prior=config.prior)
+    assert isinstance(config.make_prior(), registered("attack")[name].takes)
