@@ -58,7 +58,8 @@ class Config(Options):
     def __post_init__(self) -> None:
         if self.prior == "default":
             method: type[Attack] = find("attack", self.attack)
-            object.__setattr__(self, "prior", method.default_prior)
+            if "prior" in method.needs:
+                object.__setattr__(self, "prior", method.default_prior)
         if self.weights_dir.is_file():
             raise InputError(
                 f"--weights {self.weights_dir} is a file, but it names the folder of generators and LPIPS weights; "
