@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -16,7 +15,16 @@ from torch import nn
 
 from attacks.base import Attack, Common
 from attacks.engine.preset import Preset
-from benchmark.registry import find, open_data, open_defense, open_loss, open_training, parameters_of, parse
+from benchmark.registry import (
+    find,
+    open_data,
+    open_defense,
+    open_loss,
+    open_training,
+    open_victim,
+    parameters_of,
+    parse,
+)
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
@@ -158,7 +166,7 @@ class Config(Options):
             InputError: there is no such model or defense, or the weights do not fit.
         """
         file, defense = self.weights_file(), self.make_defense()
-        model = victims_by_name.find(self.victim, partial(find, "victim"), training=TRAINING[self.victim_mode])
+        model = victims_by_name.find(self.victim, open_victim, training=TRAINING[self.victim_mode])
 
         def defended(**options: Any) -> tuple[nn.Module, nn.Module]:
             plain = model(**options)

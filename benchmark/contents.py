@@ -11,7 +11,7 @@ from functools import partial
 from attacks import labels
 from attacks.base import Attack
 from benchmark.config import Config
-from benchmark.registry import find, one_defense, open_loss, open_optimizer
+from benchmark.registry import find, one_defense, open_loss, open_optimizer, open_victim
 from benchmark.sources import loaded, of_text, sources
 from benchmark.state import WEIGHTS, of_state, of_tensors
 from benchmark.tasks.batches import Batch
@@ -19,6 +19,7 @@ from benchmark.tasks.capture import strangers
 from leaderboard.options import abouts
 from leaderboard.run_folder import Contents
 from priors.base import Prior
+from victims.by_name import LIBRARIES
 from victims.data.base import ImageData, image_digest
 from victims.victim import Victim, build
 
@@ -75,7 +76,8 @@ def words(config: Config, *options: str) -> str:
 
 def named_victim(config: Config) -> list[Callable[..., object]]:
     """The class or function of the victim, unless it is a library's."""
-    return [] if ":" in config.victim else [find("victim", config.victim)]
+    name = config.victim.partition(":")[0]
+    return [] if name in LIBRARIES else [find("victim", name)]
 
 
 # Weights and images
@@ -87,7 +89,7 @@ def of_own(config: Config, data: ImageData) -> dict[tuple[str, str], str]:
     shape, classes = data.image_shape, len(data.classes)
     makers: dict[tuple[str, str], Callable[[], object]] = {
         ("attack", config.attack): seedless.make_attack,
-        ("victim", config.victim): lambda: find("victim", config.victim)(image_shape=shape, num_classes=classes),
+        ("victim", config.victim): lambda: open_victim(config.victim)(image_shape=shape, num_classes=classes),
         ("victim", config.loss): partial(open_loss, config.loss),
         ("victim", config.local_optimizer): partial(open_optimizer, config.local_optimizer),
         **{("defense", part): partial(one_defense, part) for part in config.defense.split("+")},

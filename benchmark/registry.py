@@ -7,7 +7,8 @@ it is built with. Priors have names of their own, see `priors.names`.
 import importlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -22,7 +23,7 @@ from victims.client import LocalTraining
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.losses.base import Loss, as_loss
-from victims.names import at, imported, unknown
+from victims.names import at, imported, nearest, unknown
 from victims.optimizers.base import Optimizer
 
 T = TypeVar("T")
@@ -38,6 +39,9 @@ KINDS: dict[ClassKind, type] = {
     "local optimizer": Optimizer,
 }
 """What classes of a kind derive from."""
+
+OF_IMAGES = ("image_shape", "num_classes")
+"""What a victim is built for."""
 
 
 def registered(kind: ClassKind) -> dict[str, type]:
@@ -99,6 +103,24 @@ def one_defense(text: str) -> Defense:
     return made("defense", text, find("defense", text.partition(":")[0]))
 
 
+def open_victim(text: str) -> Callable[..., nn.Module]:
+    """What builds the victim of `name` or `name:parameter:...`, called with `image_shape` and `num_classes`.
+
+    Raises:
+        InputError: there is none of this name, or the parameters do not fit it.
+    """
+    name, colon, _ = text.partition(":")
+    if not colon:
+        return find("victim", name)
+    if "." not in name and name not in (there := known("victim")):
+        raise InputError(
+            f"victim '{text}' is of no library known here, and none of this suite; {nearest(name, there)}write "
+            "torchvision:NAME or timm:NAME, or a name from the list of victims."
+        )
+    make = find("victim", name)
+    return partial(make, **arguments("victim", text, make, OF_IMAGES))
+
+
 def open_loss(text: str) -> Loss:
     """The loss of `name` or `name:parameter:...`, or at a dotted path: a function, or a class that makes one.
 
@@ -151,14 +173,27 @@ def made(kind: ClassKind, text: str, make: Callable[..., T]) -> T:
     Raises:
         InputError: the parameters do not fit it.
     """
+    return make(**arguments(kind, text, make))
+
+
+def arguments(kind: ClassKind, text: str, make: Callable[..., Any], given: Collection[str] = ()) -> dict[str, Any]:
+    """The parameters in `name:parameter:...` by name, as `make` takes them.
+
+    Args:
+        given: parameters that are given otherwise.
+
+    Raises:
+        InputError: they do not fit.
+    """
     name, *values = text.split(":")
-    known = [p for p in parameters_of(make).values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    own = [p for p in parameters_of(make).values() if p.name not in given]
+    known = [p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD]
     needed = [p for p in known if p.default is p.empty]
     if not len(needed) <= len(values) <= len(known):
         optional = "".join(f"[:{p.name.upper()}]" for p in known if p not in needed)
         names = ":".join([name, *(p.name.upper() for p in needed)])
         raise InputError(f"{kind} '{text}' does not fit; write {names}{optional}.")
-    return make(*(parse(p, value, f"{kind} {name}") for p, value in zip(known, values, strict=False)))
+    return {p.name: parse(p, value, f"{kind} {name}") for p, value in zip(known, values, strict=False)}
 
 
 def parameters_of(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:

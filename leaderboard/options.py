@@ -122,7 +122,8 @@ class Options:
         "setting",
         "The model: a name from `make list`, any classifier as `torchvision:NAME` (7x7 stem) or `timm:NAME`. "
         "The residual nets and `densenet121` have forms for small images (3x3 stem). R-GAP's `fcn3`, `cnn6`, `cnn6_d` "
-        "and `cnn10` (and its code's `fcn3_leaky`) have one logit, which tells odd classes from even ones.",
+        "and `cnn10` (and its code's `fcn3_leaky`) have one logit, which tells odd classes from even ones. "
+        "`fcn:WIDTHS` is fully connected with ReLU, with hidden layers of these widths: `fcn:400x400`.",
         rows=("victim", "victim_digest"),
         of_images=True,  # a mean image stands on the board beside the attacks on a victim
     )

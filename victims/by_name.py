@@ -1,4 +1,4 @@
-"""Victims by name: one of this suite's, `torchvision:NAME`, `timm:NAME`, or a dotted path to the user's own."""
+"""Victims by name: one of this suite's or a dotted path to the user's own, `torchvision:NAME`, `timm:NAME`."""
 
 import difflib
 from collections.abc import Callable
@@ -24,17 +24,15 @@ def find(spec: str, own: Callable[[str], Make], *, training: bool | None = False
     """A function that builds the victim of this name, and refuses images that it cannot take.
 
     Args:
-        own: finds plain names and dotted paths.
+        own: finds plain names and dotted paths, with what follows them.
         training: whether the client computes its update in train mode; None leaves every layer in its own mode.
 
     Raises:
         InputError: the name is unknown; names the nearest one.
     """
-    library, colon, name = spec.partition(":")
-    if not colon:
-        return partial(tried, own(spec), spec, training)
+    library, _, name = spec.partition(":")
     if library not in LIBRARIES:
-        raise InputError(f"victim '{spec}' is of no library known here; write torchvision:NAME or timm:NAME.")
+        return partial(tried, own(spec), spec, training)
     list_names, make = LIBRARIES[library]
     names = list_names()
     if name not in names:

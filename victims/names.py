@@ -25,7 +25,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def is_own(victim: str) -> bool:
     """Whether the name of a victim is a dotted path to the user's own, and not that of a library's, `timm:NAME`."""
-    return "." in victim and ":" not in victim
+    return "." in victim.partition(":")[0]
 
 
 def imported(kind: str, path: str, base: type[T]) -> type[T]:

@@ -1,7 +1,6 @@
 """Victims by name: the right model is built, and what cannot be a victim is refused in one line."""
 
 import warnings
-from functools import partial
 
 import pytest
 import timm
@@ -14,7 +13,7 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 from torchvision.ops import StochasticDepth
 
 from attacks.engine.gradients import vectorizes, victim_gradients
-from benchmark.registry import find as registered
+from benchmark.registry import open_victim
 from victims import by_name
 from victims.classifier import classifiers
 from victims.elementary import Hardsigmoid
@@ -22,10 +21,8 @@ from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
 from victims.victim import Victim, build
 
-own = partial(registered, "victim")
 
-
-def make_one(spec, size=32, *, training=False, num_classes=10, seed=0, own=own):
+def make_one(spec, size=32, *, training=False, num_classes=10, seed=0, own=open_victim):
     make = by_name.find(spec, own, training=training)
     return build(make, image_shape=(3, size, size), num_classes=num_classes, seed=seed)
 
