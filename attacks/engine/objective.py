@@ -85,7 +85,10 @@ class Objective:
     def cost_and_gradients(
         self, stage: Stage, variables: Variables
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Cost (n,), images and labels at `variables`, and the gradient of cost plus penalty in them."""
+        """Cost (n,), images and labels at `variables`, and the gradient of cost plus penalty in them.
+
+        Of a stage with an objective of its own the cost is this objective, and images and labels are empty.
+        """
         cost, x, y, *grads = self._of_chunks(self._cost_and_gradients, stage, variables)
         return cost, x, y, dict(zip(variables, grads, strict=True))
 
@@ -108,6 +111,10 @@ class Objective:
 
     def _evaluate(self, chunk: Chunk, stage: Stage, v: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         v = {**v, **chunk.statistics}
+        if stage.objective:
+            value = stage.objective(v)
+            none = value.new_empty(len(value), 0)
+            return value, none, none, value
         x = stage.decode(v)
         y = stage.labels(v) if stage.labels else chunk.labels
         assert y is not None, "an attack that needs no labels has them in its stage"

@@ -167,15 +167,18 @@ class Session:
         """Keep every instance's images and variables of least cost, as they were when the cost was measured."""
         cost = cost.where(self._matchable, torch.inf)
         self.costs.append((self.stage.name, cost.unflatten(0, (-1, self.restarts))))
+        if self.stage.latest:
+            self._best_of_stage.forget()
+        self._best_of_stage.update(cost, self.variables)
+        if self.stage.objective:  # of another kind than the costs that choose the images
+            return
         self.gradient_evaluations += self.restarts * self.stage.population * self._objective.gradients
         self._ran |= self._objective.ran
         if "labels" not in self._best.tensors:
             self._best.tensors["labels"] = labels.clone()
         if self.stage.latest:
             self._best.forget()
-            self._best_of_stage.forget()
         self._best.update(cost, {"images": images, "labels": labels})
-        self._best_of_stage.update(cost, self.variables)
 
     def _leave(self) -> None:
         """Send the stage's best variables, and its `fixed`, to the search; enter the stage that it yields next."""

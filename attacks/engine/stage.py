@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -41,7 +42,8 @@ class Stage:
     Attributes:
         name: the space that is searched, as the paper writes it: x, z, w, ...
         variables: the starting point, (R, ...) each.
-        decode: variables and `fixed` -> images (R, B, C, H, W), normalized as the victim expects them.
+        decode: variables and `fixed` -> images (R, B, C, H, W), normalized as the victim expects them; by default the
+            variable x.
         lr: learning rate.
         fixed: tensors (R, ...) that the functions below get together with the variables and that are not optimized.
         labels: variables and `fixed` -> labels of the dummy batch, classes (R, B) or probabilities (R, B, K); None
@@ -52,6 +54,8 @@ class Stage:
         schedule: factor on the learning rate at (step, steps).
         penalty: (variables and `fixed`, images) -> (R,), added to the matching cost for the step, but not when the
             best is chosen.
+        objective: variables and `fixed` -> (R,), minimized in place of the matching cost. Then there are no images and
+            no victim gradients: the best variables are handed on, and a later stage makes the images that are judged.
         project: changes the variables in place after every step; called with them and the number of steps taken.
         signed: the optimizer gets only the sign of the gradient.
         keep: after this stage, `each` restart continues from its own best variables, or only the `best` restart of
@@ -62,7 +66,7 @@ class Stage:
 
     name: str
     variables: Variables
-    decode: Callable[[Variables], Tensor]
+    decode: Callable[[Variables], Tensor] = itemgetter("x")
     lr: float
     fixed: Variables = field(default_factory=dict)
     labels: Callable[[Variables], Tensor] | None = None
@@ -70,6 +74,7 @@ class Stage:
     population: int = 1
     schedule: Callable[[int, int], float] = constant
     penalty: Callable[[Variables, Tensor], Tensor] | None = None
+    objective: Callable[[Variables], Tensor] | None = None
     project: Callable[[Variables, int], None] | None = None
     signed: bool = False
     keep: Literal["each", "best"] = "each"

@@ -1,8 +1,13 @@
 """The state of one run: what is kept as the best, and what a new session shares with the one before."""
 
+from functools import partial
+
+import pytest
 import torch
 
+from attacks.engine.optimizers import CMAES
 from attacks.engine.session import Best, least
+from attacks.engine.stage import Stage
 from attacks.ig import IG
 
 NAN, INF = torch.nan, torch.inf
@@ -51,3 +56,42 @@ def test_a_session_that_has_ended_keeps_only_its_result(capture):
     assert attack.session.variables == {}
     assert not hasattr(attack.session, "_optimizer")
     assert torch.equal(attack.result().images, attack.result().images)
+
+
+class Halves(IG):
+    """Two numbers by an objective of their own, then the image that is gray to their mean."""
+
+    def __init__(self, free: bool = False, **common):
+        super().__init__(**common)
+        self.plan, self.free = {"n": 4, "x": 1}, free
+
+    def search(self):
+        start = self.normal((2,))
+        cmaes = partial(CMAES, population=4, seeds=self.seeds())
+        found = yield Stage(
+            name="n",
+            variables={"n": start},
+            objective=lambda v: (v["n"] - 3).square().sum(1) - 100,  # far below any matching cost
+            lr=0.1,
+            **({"optimizer": cmaes, "population": 4} if self.free else {}),
+        )
+        assert set(found) == {"n"}
+        self.ends = [start, found["n"]]
+        images = self.noise().mul(0) + found["n"].mean(1)[:, None, None, None, None]
+        yield Stage(name="x", variables={"x": images}, lr=0.0)
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_stage_with_its_own_objective_hands_its_best_on_and_is_not_judged(capture, free):
+    attack = Halves(free, restarts=2)
+    result = attack.run([capture(size=16).observation, capture((8, 30, 77), size=16, task="u").observation])
+    start, best = attack.ends
+    values = torch.stack([cost for stage, cost in result.curve if stage == "n"])
+    assert [stage for stage, _ in result.curve] == ["n"] * 4 + ["x"]
+    assert (values < 0).all()
+    torch.testing.assert_close(values.amin(0), ((best - 3).square().sum(1) - 100).unflatten(0, (2, 2)).amin(1))
+    assert ((best - 3).square().sum(1) < (start - 3).square().sum(1)).all()
+    assert torch.equal(result.cost, result.curve[-1][1])
+    assert result.gradient_evaluations == 2, "one of each restart, of the last stage"
+    torch.testing.assert_close(result.images[:, 0, 0, 0, 0], best.mean(1)[attack.session.winners()])
+    assert result.labels.shape == (2, 3)
