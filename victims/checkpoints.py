@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import sys
+import warnings
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from victims.data.base import some
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "ema", "model_ema", "state_dict_ema")
 """Where training scripts put a state dict; of several the first one counts: trained weights before their averages."""
@@ -81,7 +83,8 @@ def load(model: nn.Module, path: Path, name: str) -> None:
     """Give a model all of its weights and buffers, in place.
 
     The file holds a state dict, or has one under one of `NESTED`. A prefix that all of its keys have (`module.`,
-    `model.`, ...) is removed; with one, keys without it are no part of the model and left out.
+    `model.`, ...) is removed; with one, keys without it are no part of the model and left out. A Notice says what timm
+    resampled, see `adapted`.
 
     Args:
         name: of the model, for messages.
@@ -103,15 +106,49 @@ def load(model: nn.Module, path: Path, name: str) -> None:
             for key, value in given.items()
             if key.startswith(prefix) and (plain := key.removeprefix(prefix))
         }
+        found = adapted(given, model, name)
     for key, tensor in model.state_dict().items():
-        if key in given:
-            compare(given[key], tensor, key, path, name)
+        if key in found:
+            compare(found[key], tensor, key, path, name)
     with expected(f"a state dict of {name}", path):
-        missing, unexpected = model.load_state_dict(given, strict=False)
+        missing, unexpected = model.load_state_dict(found, strict=False)
     if missing or unexpected:
         lacks = f" its keys lack {some(missing)};" if missing else ""
         has = f" the model has no {some(unexpected)};" if unexpected else ""
         raise InputError(f"{path} is not a state dict of {name}:{lacks}{has} give the weights of this model.")
+    tell_resampled(given, found, path)
+
+
+def adapted(given: dict[str, Tensor], model: nn.Module, name: str) -> dict[str, Tensor]:
+    """Weights of one of timm's models as timm itself adapts them: renamed from a layout of their authors, and position
+    embeddings resampled to the size of the images. Those that fit the model, or are for another one, stay as they are.
+    """
+    library, _, architecture = name.partition(":")
+    if library != "timm" or shapes(given) == shapes(model.state_dict()):
+        return given
+    from timm.models import model_entrypoint  # takes most of a second, and few runs need it
+
+    adapt = getattr(sys.modules[model_entrypoint(architecture).__module__], "checkpoint_filter_fn", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about how timm resamples
+        return dict(adapt(dict(given), model)) if adapt else given
+
+
+def tell_resampled(given: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:
+    """A Notice of the tensors that timm changed to other shapes."""
+    changed = [key for key in found if key in given and found[key].shape != given[key].shape]
+    if changed:
+        sizes = some(f"{key} from {sides(given[key])} to {sides(found[key])}" for key in changed)
+        warnings.warn(
+            f"{path.name} is for images of another size: timm resampled {sizes}; its accuracy here is not the "
+            "published one.",
+            Notice,
+            stacklevel=3,
+        )
+
+
+def shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in state.items()}
 
 
 def prefix_of(given: Iterable[str], own: Container[str], path: Path, name: str) -> str:
@@ -144,7 +181,7 @@ def compare(given: Tensor, own: Tensor, key: str, path: Path, name: str) -> None
     if given.shape != own.shape:
         raise InputError(
             f"{path} does not fit {name} here: its {key} is {sides(given)}, not {sides(own)}; "
-            "give weights for the data's classes and --size."
+            "give weights for the data's classes, --channels and --size."
         )
     require_numbers(given, own, key, path, name)
 

@@ -20,7 +20,7 @@ from victims.victim import Victim, build
 MODELS = registered("victim")
 NEEDS = {"alexnet": 32, "vgg16": 32, "sigmoid_resnet18_imagenet": 64}  # other models take 16 px, which is faster
 SLOW = (
-    *("convnet64", "densenet121", "resnet18", "resnet34", "resnet50", "resnet56"),
+    *("convnet64", "densenet121", "resnet18", "resnet18_gn", "resnet34", "resnet50", "resnet56"),
     *("sigmoid_resnet18", "sigmoid_resnet18_imagenet", "sigmoid_vgg11", "vgg16"),
 )
 
