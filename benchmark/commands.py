@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "prior list": "benchmark.priors.commands:list_priors",
     "prior quality": "benchmark.priors.commands:quality",
     "prior train": "benchmark.priors.commands:train",
+    "prior train-denoiser": "benchmark.priors.commands:train_denoiser",
     "prior learn": "benchmark.priors.learn:learn",
 }
 """What a command runs: `module:function`. A module is imported when its command is given."""
@@ -112,7 +113,7 @@ def summary_of(command: str) -> str:
 
 def overview() -> str:
     """All commands, a line each."""
-    lines = [f"  {command:14} {summary_of(command)}" for command in COMMANDS]
+    lines = [f"  {command:20} {summary_of(command)}" for command in COMMANDS]
     return "\n".join(
         [
             f"usage: {PROGRAM} COMMAND [options], or gibench COMMAND [options]",

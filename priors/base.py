@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -144,10 +145,12 @@ class Denoiser(Prior):
 
     Attributes:
         channels: of its images.
+        sigma_max: the strongest noise that it is made for.
     """
 
     kind = "denoiser"
     channels: int = 3
+    sigma_max: float = inf
 
     def check(self, observation: Observation) -> None:
         """Refuse images with other channels."""
@@ -159,8 +162,12 @@ class Denoiser(Prior):
             )
 
     @abstractmethod
-    def forward(self, images: Tensor, sigma: float) -> Tensor:
-        """Noisy images (N, C, H, W) in the scale of [0, 1], with noise of standard deviation sigma -> clean ones."""
+    def forward(self, images: Tensor, sigma: float | Tensor) -> Tensor:
+        """Noisy images (N, C, H, W) in the scale of [0, 1] -> clean ones.
+
+        Args:
+            sigma: the noise's standard deviation, one for all or (N,).
+        """
 
 
 class Inverter(Prior):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from attacks.engine.ranges import at_least
 from benchmark.priors.learn import learn
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
 from benchmark.registry import open_data
@@ -16,6 +17,7 @@ from priors import names, weights
 from priors.base import Generator
 from priors.by_name import find
 from priors.train import train as train_dcgan
+from priors.train_denoiser import train as train_ffdnet
 from victims.errors import InputError
 
 
@@ -120,9 +122,36 @@ def train(
     print(train_dcgan(images, out, conditional=conditional, steps=steps, seed=seed, **about))
 
 
+def train_denoiser(
+    out: Path,
+    *,
+    data: str = Options.data,
+    size: int = Options.size,
+    data_dir: Path = Options.data_dir,
+    steps: int = 5_000,
+    seed: int = Options.seed,
+) -> None:
+    """Train a small FFDNet on a data set's train split; the same command resumes a training that was stopped.
+
+    Args:
+        out: the .safetensors file to write; a record (.json) and a picture (.png) are written beside it.
+        steps: of Adam, on batches of 16.
+        seed: of weights, images and noise.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"prior train-denoiser writes a .safetensors file, not {out}.")
+    at_least(1, steps=steps)
+    images = open_data(data, "train", size, data_dir)
+    options = f"--data {data} --size {size} --steps {steps} --seed {seed}"
+    command = f"python -m benchmark prior train-denoiser {out.name} {options}"
+    about = {"trained_on": f"{data} train, {size} px", "command": command}
+    print(train_ffdnet(images, out, steps=steps, seed=seed, **about))
+
+
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "list": list_priors,
     "quality": quality,
     "train": train,
+    "train-denoiser": train_denoiser,
     "learn": learn,
 }
