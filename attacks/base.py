@@ -238,12 +238,12 @@ class Attack(LightningModule):
         self.check(observation)
         if self.paths is None or self.paths.victim is not observation.victim:
             local = observation.knowledge.local
-            if self.match == "aga":
-                warn_of_average(local)
-                local = None
+            if self.match != "fa":
+                warn_of_average(local, self.match)
             weights = [*observation.victim.model.parameters(), *observation.victim.model.buffers()]
             weights += self.prior.parameters() if self.prior else []
-            self.paths = GradientPaths.probe(observation, local, Compiler(self.compiling, weights))
+            repeated, own_weights = local if self.match == "fa" else None, self.match == "sme" and local is not None
+            self.paths = GradientPaths.probe(observation, repeated, Compiler(self.compiling, weights), own_weights)
             if not self.analytic:
                 warn_of_rounding(self.distance, observation)
         return observation
@@ -268,13 +268,13 @@ class Attack(LightningModule):
         return self.session.result()
 
     def cost(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The matching cost on the session's tasks, (R,); differentiable.
+        """The matching cost on the session's tasks, (R,); differentiable. A surrogate model is the session's.
 
         Args:
             images: (R, B, C, H, W), normalized.
             labels: classes (R, B) or probabilities (R, B, K).
         """
-        return self.session.objective().cost(images, labels)
+        return self.session.objective().cost(images, labels, self.session.alpha)
 
     def run(self, observations: Sequence[Observation]) -> Reconstruction:
         """The whole attack without a Trainer."""

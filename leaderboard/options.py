@@ -254,8 +254,8 @@ class Options:
     match: Match = option(
         "aga",
         "knowledge",
-        "How the attack matches local training: `aga`, as one gradient (IGIMS); `fa`, by repeating it (Geiping et "
-        "al.).",
+        "How the attack matches local training: `aga`, as one gradient (IGIMS); `sme`, as one gradient at searched "
+        "weights between those before and after it (Zhu et al.); `fa`, by repeating it (Geiping et al.).",
     )
 
     restarts: int | None = option(

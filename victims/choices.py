@@ -22,7 +22,7 @@ TRAINING: dict[Mode, bool | None] = {"eval": False, "train": True, "as_is": None
 Level = Literal["none", "running", "recovered", "exact"]
 """Which batch-norm statistics the attacker has, see `victims.client.known_statistics`."""
 
-Match = Literal["aga", "fa"]
+Match = Literal["aga", "fa", "sme"]
 """How an update after local training is matched.
 
 - `aga`: as if the mean gradient of its steps were one gradient of the whole batch at theta_0 (average gradient
@@ -30,6 +30,8 @@ Match = Literal["aga", "fa"]
 - `fa`: by the mean gradient of the same training on the dummy batch, differentiable through all of its steps
   (Geiping et al., 2020). Clients and mini-batches are cut from the dummy batch in its order. If labels are given, that
   is their sorted order and not the clients' order, which the attacker does not know.
+- `sme`: as `aga`, but by the gradient at a point between the weights before and after training, which is searched
+  together with the images (surrogate model extension; Zhu et al., 2023). See `attacks.engine.surrogate_model`.
 """
 
 Amp = Literal["none", "bf16", "fp16"]

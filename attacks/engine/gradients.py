@@ -19,6 +19,7 @@ from torch.func import grad, vmap
 from attacks.engine.compiled import Compiler, Function
 from attacks.engine.distances import cosine, squared_l2
 from attacks.engine.factored_gradients import Layers, plain_layers
+from attacks.engine.surrogate_model import surrogate_model
 from victims.client import GradientFn, LocalTraining, idle_parameters, mean_direction
 from victims.errors import InputError, Notice
 from victims.observation import Observation
@@ -31,19 +32,28 @@ CPU_IMAGES = 4  # measured: with more images, grouped convolutions of many insta
 CPU_FACTORED = 16  # measured: convolutions run on one large batch, and more images do not fit into the caches
 CPU_CANDIDATES = 25  # of a gradient-free step, which keeps nothing for a backward pass
 
-PathFn = Callable[[Tensor, Tensor], Gradient]
+PathFn = Callable[..., Gradient]
 """Images (R, B, C, H, W), normalized, and labels, classes (R, B) or probabilities (R, B, K) -> d loss / d theta,
-(R, *shape) per parameter."""
+(R, *shape) per parameter. `theta=` are the weights of every instance, (R, *shape) each; by default the victim's. The
+factored path does not take them, for it needs the same weights for all."""
 
 
 def victim_gradients(
-    victim: Victim, images: Tensor, labels: Tensor, *, local: LocalTraining | None = None, vectorized: bool = True
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    theta: Gradient | None = None,
+    local: LocalTraining | None = None,
+    vectorized: bool = True,
 ) -> Gradient:
     """d loss / d theta for every instance, or after local training `Observation.gradient`.
 
     Args:
         images: (R, B, C, H, W), normalized.
         labels: (R, B) classes, or (R, B, K) probabilities.
+        theta: the weights of every instance, (R, *shape) each; by default the victim's. The result is differentiable
+            in them.
         local: with its learning rate; the result is differentiable through all of its steps. Clients and mini-batches
             are cut from the batch in its order.
         vectorized: all instances as one `torch.func` computation; otherwise one after another by plain autograd, which
@@ -55,17 +65,19 @@ def victim_gradients(
 
     idle = idle_parameters(victim, images[0], labels[0], local) if local else frozenset()
 
-    def of_instance(gradient_fn: GradientFn, x: Tensor, y: Tensor) -> Gradient:
-        theta = victim.parameters
+    def of_instance(gradient_fn: GradientFn, at: Gradient, x: Tensor, y: Tensor) -> Gradient:
         if local is None:
-            return gradient_fn(theta, x, y)
-        return local.as_gradient(mean_direction(gradient_fn, theta, x, y, local, idle), theta, len(x))
+            return gradient_fn(at, x, y)
+        return local.as_gradient(mean_direction(gradient_fn, at, x, y, local, idle), at, len(x))
 
+    shared = victim.parameters
     if vectorized:
-        return vmap(partial(of_instance, grad(victim.loss)))(images, labels)
+        each = partial(of_instance, grad(victim.loss))
+        return vmap(each)(theta, images, labels) if theta else vmap(partial(each, shared))(images, labels)
     gradient_fn = partial(gradient_at, victim, create_graph=torch.is_grad_enabled())
     with torch.enable_grad():
-        first, *others = (of_instance(gradient_fn, x, y) for x, y in zip(images, labels, strict=True))
+        places = [{name: p[k] for name, p in theta.items()} if theta else shared for k in range(len(images))]
+        first, *others = (of_instance(gradient_fn, *case) for case in zip(places, images, labels, strict=True))
     if not others:
         return {name: g[None] for name, g in first.items()}  # without a copy: it may be large
     return {name: torch.stack([g, *(other[name] for other in others)]) for name, g in first.items()}
@@ -99,6 +111,7 @@ class GradientPaths:
         layers: the victim's, if its gradient can be factored.
         vectorized: whether `torch.func` works for this victim; not probed where `layers` make it unnecessary.
         compiler: None never compiles.
+        own_weights: whether every instance has weights of its own, see `attacks.engine.surrogate_model`.
     """
 
     victim: Victim
@@ -106,18 +119,26 @@ class GradientPaths:
     layers: Layers | None = None
     vectorized: bool = False
     compiler: Compiler | None = None
+    own_weights: bool = False
 
     @classmethod
-    def probe(cls, observation: Observation, local: LocalTraining | None, compiler: Compiler) -> "GradientPaths":
+    def probe(
+        cls,
+        observation: Observation,
+        local: LocalTraining | None,
+        compiler: Compiler,
+        own_weights: bool = False,
+    ) -> "GradientPaths":
         """Find the paths for the victim of an observation, on random images of its shape.
 
         Raises:
             InputError: see `admit`.
         """
         case = observation.victim, observation.image_shape, observation.batch_size
-        layers = None if local else find_layers(*case)
+        layers = None if local or own_weights else find_layers(*case)
         needed = layers is None or bool(observation.knowledge.statistics)
-        found = cls(observation.victim, local, layers, needed and vectorizes(*case, local), compiler)
+        vectorized = needed and vectorizes(*case, local, own_weights)
+        found = cls(observation.victim, local, layers, vectorized, compiler, own_weights)
         found.admit(*case[1:])
         return found
 
@@ -148,7 +169,7 @@ class GradientPaths:
             images = self.victim.normalize(x.to(self.victim.mean)).requires_grad_()
             labels = torch.zeros(n, batch_size, dtype=torch.long, device=images.device)
             try:
-                cost_gradient(path.gradient, self.victim, images, labels)
+                cost_gradient(path.gradient, self.victim, images, labels, self.own_weights)
             except Exception as error:  # of the model's own operations too
                 if memory_ran_out(error):  # a stage takes smaller chunks then
                     continue
@@ -182,7 +203,7 @@ class Probe:
         self.images = self.victim.normalize(x.to(victim.mean.device)).requires_grad_()
         self.labels = torch.zeros(2, batch_size, dtype=torch.long, device=self.images.device)
 
-    def agrees(self, path: PathFn, local: LocalTraining | None = None) -> bool:
+    def agrees(self, path: PathFn, local: LocalTraining | None = None, own_weights: bool = False) -> bool:
         """Whether the path's costs have the gradients of plain autograd.
 
         The second derivative is what counts: some layers, such as torch's layer norm, are silently wrong under `vmap`
@@ -192,29 +213,41 @@ class Probe:
             Exception: the path cannot run this victim.
         """
         plain = partial(victim_gradients, self.victim, local=local, vectorized=False)
-        case = self.victim, self.images, self.labels
+        case = self.victim, self.images, self.labels, own_weights
         fast, exact = (cost_gradient(gradient, *case) for gradient in (path, plain))
         return bool((fast - exact).norm() <= AGREE * exact.norm())
 
 
-def cost_gradient(path: PathFn, victim: Victim, images: Tensor, labels: Tensor) -> Tensor:
-    """The gradient in n dummy batches of costs, against the victim's weights as if they had been received."""
-    target = {name: p.expand(len(images), *p.shape) for name, p in victim.parameters.items()}
+def cost_gradient(path: PathFn, victim: Victim, images: Tensor, labels: Tensor, own_weights: bool = False) -> Tensor:
+    """The gradient in n dummy batches of costs, against the victim's weights as if they had been received.
+
+    Args:
+        own_weights: every batch has weights that depend on its images, so that the gradient goes through them too.
+    """
+    theta = victim.parameters
+    target = {name: p.expand(len(images), *p.shape) for name, p in theta.items()}
+    if own_weights:
+        path = partial(path, theta=surrogate_model(theta, target, images.flatten(1).sigmoid().mean(1)))
     dummy = path(images, labels)
     return torch.autograd.grad((cosine(dummy, target) + squared_l2(dummy, target)).sum(), images)[0]
 
 
 def vectorizes(
-    victim: Victim, image_shape: tuple[int, int, int], batch_size: int, local: LocalTraining | None = None
+    victim: Victim,
+    image_shape: tuple[int, int, int],
+    batch_size: int,
+    local: LocalTraining | None = None,
+    own_weights: bool = False,
 ) -> bool:
     """Whether `torch.func` runs this victim and agrees with plain autograd; if not, a warning says why.
 
     Args:
         local: training that is to be repeated, in which every instance gets its own weights.
+        own_weights: whether it has its own from the start.
     """
     probe = Probe(victim, image_shape, batch_size if local else min(batch_size, 2))
     try:
-        if probe.agrees(partial(victim_gradients, probe.victim, local=local), local):
+        if probe.agrees(partial(victim_gradients, probe.victim, local=local), local, own_weights):
             return True
         reason = "torch.func and plain autograd disagree on this victim's second derivative"
     except Exception as error:  # of torch, or of the model, which may look at values

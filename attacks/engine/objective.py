@@ -12,6 +12,7 @@ from attacks.engine.compiled import Function
 from attacks.engine.distances import Target
 from attacks.engine.gradients import GradientPath, GradientPaths, memory_ran_out
 from attacks.engine.stage import Stage, Variables
+from attacks.engine.surrogate_model import ALPHA, START, surrogate_model
 from victims.errors import InputError, Notice
 from victims.observation import Observation, Transform
 from victims.rounds import by_round
@@ -32,6 +33,7 @@ class Chunk:
         labels: the given ones, (n, B).
         statistics: the given batch-norm statistics, (n, 2, C), as `bn <layer>`; stages get them with `fixed`.
         transform: the estimate of the defense.
+        moved: theta_0 - theta_T as it was received, (n, *shape) each, for surrogate models; else None.
     """
 
     rows: slice
@@ -40,6 +42,7 @@ class Chunk:
     labels: Tensor | None
     statistics: Variables
     transform: Transform
+    moved: Gradient | None = None
 
 
 class Objective:
@@ -78,9 +81,14 @@ class Objective:
         self._task_of = [task for task in range(len(observations)) for _ in range(restarts * population)]
         self._cut(chunk or paths.at_once(batch_size, population) or len(self._task_of))
 
-    def cost(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of normalized images (n, B, C, H, W) and classes (n, B) or probabilities (n, B, K): (n,); differentiable."""
-        return torch.cat([self._cost(chunk, images[chunk.rows], labels[chunk.rows]) for chunk in self.chunks])
+    def cost(self, images: Tensor, labels: Tensor, alpha: Tensor | None = None) -> Tensor:
+        """Of normalized images (n, B, C, H, W) and classes (n, B) or probabilities (n, B, K): (n,); differentiable.
+
+        Args:
+            alpha: (n,) of surrogate models; by default where a search starts.
+        """
+        given = images, labels, images.new_full((len(images),), START) if alpha is None else alpha
+        return torch.cat([self._cost(chunk, *(tensor[chunk.rows] for tensor in given)) for chunk in self.chunks])
 
     def cost_and_gradients(
         self, stage: Stage, variables: Variables
@@ -118,11 +126,15 @@ class Objective:
         x = stage.decode(v)
         y = stage.labels(v) if stage.labels else chunk.labels
         assert y is not None, "an attack that needs no labels has them in its stage"
-        cost = self._cost(chunk, x, y)
+        cost = self._cost(chunk, x, y, v.get(ALPHA))
         return cost, x, y, cost + stage.penalty(v, x) if stage.penalty else cost
 
-    def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor) -> Tensor:
-        dummy = by_round(self.victim, chunk.transform(chunk.path.gradient(images, labels)))
+    def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor, alpha: Tensor | None) -> Tensor:
+        gradient = chunk.path.gradient
+        if chunk.moved is not None:
+            assert alpha is not None, "every stage has it then"
+            gradient = partial(gradient, theta=surrogate_model(self.victim.parameters, chunk.moved, alpha))
+        dummy = by_round(self.victim, chunk.transform(gradient(images, labels)))
         cost = reduce(torch.add, map(self.distance, dummy, chunk.targets))
         return cost.to(images.dtype)  # single layers may have another type than the images
 
@@ -199,4 +211,7 @@ class Objective:
             gather(labels) if labels else None,
             {f"bn {layer}": gather([statistics[layer] for statistics in given]) for layer in given[0]},
             first.estimate(received, self.victim) if first.estimate else lambda dummy: dummy,
+            {name: gather([o.update[name] for o in self.observations]) for name in received}
+            if self.paths.own_weights
+            else None,
         )

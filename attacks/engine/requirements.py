@@ -69,16 +69,18 @@ def check_local_training(attack: "Attack", observation: Observation, local: Loca
         raise InputError(f"{attack.name} solves for one gradient; run with one local step, or without --lr.")
     if attack.analytic and not local.optimizer.averages:
         raise InputError(f"{attack.name} solves for one gradient, and this optimizer's steps are none; run with sgd.")
+    if attack.analytic and attack.match == "sme":
+        raise InputError(f"{attack.name} solves for the gradient at the weights before training; run with --match aga.")
     if local.lr is None:
         refuse_unknown_scale(attack.distance, by_round(observation.victim, observation.update)[0], attack.match)
 
 
-def warn_of_average(local: LocalTraining | None) -> None:
+def warn_of_average(local: LocalTraining | None, match: Match) -> None:
     """A Notice where local steps are matched as if they were gradients, and are not."""
     if local and not local.optimizer.averages:
         warnings.warn(
-            "the client's local optimizer takes no steps along gradients, and aga matches their sum as if it were one "
-            "gradient; --match fa repeats the steps.",
+            f"the client's local optimizer takes no steps along gradients, and {match} matches their sum as if it were "
+            "one gradient; --match fa repeats the steps.",
             Notice,
             stacklevel=3,
         )

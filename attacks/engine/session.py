@@ -15,6 +15,7 @@ from attacks.engine.gradients import GradientPaths
 from attacks.engine.inner_products import for_each
 from attacks.engine.objective import Objective
 from attacks.engine.stage import Reconstruction, Stage, Variables
+from attacks.engine.surrogate_model import ALPHA, START, with_alpha
 from victims.observation import Observation
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Session:
         stage, step, variables: the current stage, the steps taken in it, and the current variables, (R, ...) each.
         costs: of every step the stage's name and the matching costs, (T, restarts).
         gradient_evaluations: victim gradients computed so far, per task.
+        alpha: (R,) of surrogate models, which the next stage starts from; None if there are none.
     """
 
     stage: Stage
@@ -71,6 +73,7 @@ class Session:
         self._ran: dict[str, None] = {}  # names of gradient paths, in order
         first = observations[0]
         images = paths.victim.mean.new_zeros(self.instances, first.batch_size, *first.image_shape)
+        self.alpha = images.new_full((self.instances,), START) if paths.own_weights else None
         self._best = Best(images.new_empty(self.instances), {"images": images})  # the mean color until a cost is finite
         scale = torch.cat([scale_of({name: g[None] for name, g in o.update.items()}) for o in observations])
         self._matchable = ((scale > 0) & scale.isfinite()).repeat_interleave(self.restarts)
@@ -92,7 +95,7 @@ class Session:
         """
         stage, steps = self.stage, self.attack.plan[self.stage.name]
         for group in self._optimizer.param_groups:
-            group["lr"] = stage.lr * stage.schedule(self.step, steps)
+            group["lr"] = group.get("initial_lr", stage.lr) * stage.schedule(self.step, steps)
         if stage.population > 1:
             self._gradient_free_step(stage)
         else:
@@ -138,6 +141,8 @@ class Session:
         if self._ahead[:1] != [stage.name]:
             raise ValueError(f"{self.attack.name} yields the stage '{stage.name}', its plan has {self._ahead} ahead")
         self._ahead = self._ahead[1:]
+        if self.alpha is not None:
+            stage = with_alpha(stage, self.alpha)
         self.stage, self.step = stage, 0
         self.variables = {name: v.detach().clone().contiguous() for name, v in stage.variables.items()}
         kept = self.variables if self._ahead else {}  # nothing continues from the best of the last stage
@@ -189,6 +194,8 @@ class Session:
             self._best.select(self.winners())
             self._matchable = self._matchable[best]
             self.restarts = 1
+        if self.alpha is not None:
+            self.alpha = found.pop(ALPHA)
         try:
             stage = self._search.send(found)
         except StopIteration:

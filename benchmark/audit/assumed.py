@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from leaderboard.options import Options, abouts
-from victims.choices import Amp, Level, Mode, Resize
+from victims.choices import Amp, Level, Match, Mode, Resize
 from victims.preprocessing import Preprocessing, text
 
 Words = Callable[[Options], str]
@@ -32,6 +32,12 @@ LEVELS: dict[Level, str] = {
     "exact": "the attacker has those of the batch, which favors it",
 }
 
+MATCHES: dict[Match, str] = {
+    "aga": "matches it as one gradient",
+    "fa": "repeats it",
+    "sme": "matches it as one gradient at searched weights between those before and after",
+}
+
 
 def local_training(options: Options) -> str:
     if options.lr is None:
@@ -39,7 +45,7 @@ def local_training(options: Options) -> str:
     batches = f"mini-batches of {options.mini_batch}" if options.mini_batch else "one batch"
     clients = f", the mean of {options.clients} clients" if options.clients > 1 else ""
     known = "knows" if options.know_lr else "does not know"
-    how = {"aga": "matches it as one gradient", "fa": "repeats it"}[options.match]
+    how = MATCHES[options.match]
     return (
         f"{options.epochs} epochs in {batches} by {options.local_optimizer} at learning rate {options.lr:g}{clients} "
         f"(FedAvg); the attacker {known} the learning rate and {how}"

@@ -67,6 +67,13 @@ def test_a_run_leaves_everything_a_result_needs(run, tmp_path):
     assert re.search(r"gias +4 ", printed)
 
 
+def test_the_row_says_how_local_training_was_matched(run, tmp_path):
+    run("--lr=0.1", "--epochs=2", "--match=sme")
+    (folder,) = tmp_path.iterdir()
+    for line in map(json.loads, (folder / "rows.jsonl").read_text().splitlines()):
+        assert (line["match"], line["epochs"], line["gradient_evaluations"]) == ("sme", 2, 4)
+
+
 def test_the_config_of_a_result_repeats_it(run, tmp_path):
     run("--seed=3")
     (folder,) = tmp_path.iterdir()

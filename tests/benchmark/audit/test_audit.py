@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from benchmark.config import Config
 from benchmark.scoring.accuracy import like_guessing
 from leaderboard.options import Options, abouts, option
 from leaderboard.rows import read_rows
+from victims.choices import Match
 from victims.data.folder import Folder
 from victims.errors import InputError
 from victims.preprocessing import Preprocessing
@@ -311,6 +313,7 @@ def test_no_option_of_client_or_attacker_is_forgotten():
     other = {"epochs": 2, "mini_batch": 1, "clients": 2, "local_optimizer": "adam", "know_lr": False, "match": "fa"}
     for name, value in other.items():
         assert local_training(replace(fed_avg, **{name: value})) != local_training(fed_avg), name
+    assert len({local_training(replace(fed_avg, match=match)) for match in get_args(Match)}) == len(get_args(Match))
 
 
 def test_an_audit_takes_the_options_of_client_and_attacker_but_not_what_it_decides():

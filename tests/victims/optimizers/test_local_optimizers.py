@@ -187,7 +187,9 @@ def observe(text, **options):
     return gibench.capture(model.double(), PIXELS, LABELS, lr=0.01, optimizer=text, **options)
 
 
-@pytest.mark.parametrize(("text", "match", "said"), [("sgd:0.9", "aga", 0), ("adam", "aga", 1), ("adamw", "fa", 0)])
+@pytest.mark.parametrize(
+    ("text", "match", "said"), [("sgd:0.9", "aga", 0), ("adam", "aga", 1), ("adam", "sme", 1), ("adamw", "fa", 0)]
+)
 def test_adams_steps_are_matched_as_gradients_with_a_notice_or_repeated(text, match, said):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
