@@ -32,7 +32,7 @@ def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
     if spec in names.shipped():
         return weights.load(names.SHIPPED / f"{spec}.safetensors")
     if spec in published:
-        return load_published(spec, weights_dir)
+        return load_published(spec, weights_dir, size)
     if architecture in known:
         make = known[architecture].load()
     elif spec.endswith(".safetensors"):
@@ -45,15 +45,15 @@ def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
         forms = ("ARCHITECTURE:SIZE", "ARCHITECTURE:FILE", "FILE.safetensors")
         raise InputError(unknown("prior", architecture, [*names.shipped(), *published, *known, *forms]))
     if detail and not detail.isdecimal():
-        return load_public(make, Path(detail))
+        return load_public(make, Path(detail), size)
     prior = untrained(make, architecture, int(detail) if detail else size if make.follows_size else None, seed)
     if architecture in known:
         warnings.warn(f"prior {architecture} is untrained; for trained ones see `prior list`.", Notice, stacklevel=2)
     return prior
 
 
-def load_published(name: str, weights_dir: Path) -> Prior:
-    """Published weights by their name.
+def load_published(name: str, weights_dir: Path, size: int) -> Prior:
+    """Published weights by their name, for images of `size` where they take any.
 
     Raises:
         InputError: the file is missing, has another SHA-256 or does not fit.
@@ -66,15 +66,21 @@ def load_published(name: str, weights_dir: Path) -> Prior:
             f"It is available from {entry.source}."
         )
     make = names.architectures()[entry.architecture].load()
-    prior = load_public(make, path, entry.sha256, **entry.options)
+    prior = load_public(make, path, size, entry.sha256, **entry.options)
     prior.trained_on = entry.trained_on
     return prior
 
 
-def load_public(make: type[Prior], path: Path, sha256: str | None = None, **options: object) -> Prior:
-    """A file in the layout of the architecture's authors, its SHA-256 checked where one is known, and its numbers."""
+def load_public(make: type[Prior], path: Path, size: int, sha256: str | None = None, **options: object) -> Prior:
+    """A file in the layout of the architecture's authors, its SHA-256 checked where one is known, and its numbers.
+
+    Args:
+        size: of the task's images, for an architecture whose weights fit any.
+    """
     if path.is_file():
         weights.verify(path, sha256)
+    if make.follows_size and "size" in inspect.signature(make.load_public).parameters:
+        options["size"] = size
     prior = make.load_public(path, **options)
     for key, tensor in prior.state_dict().items():
         require_finite(tensor, key, path)

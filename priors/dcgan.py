@@ -1,10 +1,14 @@
 """DCGAN (Radford et al., 2016), the generator of GIAS's and GIML's 32 px experiments."""
 
+import re
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from priors.base import Generator, State
+from victims.checkpoints import expected, tensors
 from victims.errors import InputError
 
 
@@ -48,6 +52,17 @@ class DCGAN(Generator):
             long as the latent.
     """
 
+    published = {
+        "dcgan_digiface64": {
+            "file": "dcgan_digiface64.safetensors",
+            "size": 64,
+            "trained_on": "DigiFace-1M (synthetic faces), 64 px",
+            "license": "MIT",
+            "source": "https://pypi.org/project/gan-face-generate/1.1.1/ (its weights.tar as .safetensors with the "
+            "names of this suite; PRIOR=dcgan:weights.tar takes it as it is)",
+            "sha256": "3d1f5a33d4302f508a5a20b4160106d482135a19a31b594609f19eae86f6afc4",
+        },
+    }
     follows_size = True
 
     def __init__(self, *, nz: int = 100, ngf: int = 64, size: int = 32, classes: int | None = None) -> None:
@@ -78,6 +93,32 @@ class DCGAN(Generator):
     def enter(self, state: State) -> dict[str, Tensor]:
         z = state["z"]
         return {**state, "h": torch.cat([z, self.embed(state["y"])], 1) if self.embed else z}
+
+    @classmethod
+    def load_public(cls, path: Path) -> "DCGAN":
+        """A state dict of PyTorch's tutorial on DCGAN (`main.0.weight`, ...), or under the names of this class.
+
+        The file does not say what it was trained on: its name is used instead.
+
+        Raises:
+            InputError: no file, code in it, or other tensors than these.
+        """
+        public = tensors(path)
+        with expected("a DCGAN without classes, of 32 or 64 px, in the layout of PyTorch's tutorial", path):
+            public = public.get("netG_state_dict", public)
+            weights = {renamed(name): tensor for name, tensor in public.items()}
+            last = len({name.split(".")[1] for name in weights}) - 1
+            weights = {name.replace(f".{last}.0.", f".{last}.conv."): tensor for name, tensor in weights.items()}
+            first, colors = weights["blocks.0.0.weight"], weights[f"blocks.{last}.conv.weight"]
+            prior = cls(nz=len(first), ngf=len(colors), size=4 * 2**last)
+            prior.load_state_dict(weights)
+        prior.trained_on = path.stem
+        return prior.eval().requires_grad_(False)
+
+
+def renamed(name: str) -> str:
+    """The place of a tensor in one sequence of layers, `main` -> in blocks of three."""
+    return re.sub(r"^main\.(\d+)", lambda m: f"blocks.{int(m[1]) // 3}.{int(m[1]) % 3}", name)
 
 
 class Discriminator(nn.Module):

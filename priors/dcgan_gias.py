@@ -1,13 +1,12 @@
 """The generator of GIAS's code for 32 px: the DCGAN of csinva/gan-vae-pretrained-pytorch."""
 
-import re
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from priors.base import Generator
-from priors.dcgan import Block, FirstBlock
+from priors.dcgan import Block, FirstBlock, renamed
 from victims.checkpoints import expected, tensors
 
 NZ = 100  # length of the latent
@@ -71,8 +70,3 @@ class DCGANGIAS(Generator):
             prior.load_state_dict({renamed(name): tensor for name, tensor in public.items()})
         prior.trained_on = path.stem
         return prior.eval().requires_grad_(False)
-
-
-def renamed(name: str) -> str:
-    """The place of a tensor in one sequence of layers -> in blocks of three."""
-    return re.sub(r"^main\.(\d+)", lambda m: f"blocks.{int(m[1]) // 3}.{int(m[1]) % 3}", name)

@@ -6,10 +6,14 @@ from copy import deepcopy
 import pytest
 import torch
 from scipy.stats import kstest
+from torch import nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, interpolate, relu
 
 from priors.base import decode, decode_each, shrink
+from priors.by_name import find
 from priors.dcgan import DCGAN, Discriminator
+from tests.conftest import SHARED
+from victims.errors import InputError
 
 R, B = 2, 3
 
@@ -277,3 +281,67 @@ def test_a_conditional_discriminator_adds_the_kernels_of_its_class():
     h = h + torch.cat([conv2d(ones, classes[:, [label]], stride=2, padding=1) for label in y])
     torch.testing.assert_close(judge(x, y), judge.head(torch.nn.Sequential(*rest)(h)).flatten())
     assert (judge(x, y) - judge(x, (y + 1) % 3)).abs().min() > 0
+
+
+# Files of others.
+
+
+def tutorial(size, nz=6, ngf=4):
+    """The generator of PyTorch's tutorial on DCGAN, batch-norm statistics away from where they start."""
+    layers, c_in = [], nz
+    for c_out in [ngf * size // side for side in (8, 16, 32, 64) if side <= size]:
+        stride, padding = (1, 0) if c_in == nz else (2, 1)
+        layers += [nn.ConvTranspose2d(c_in, c_out, 4, stride, padding, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+        layers[-2].running_mean.normal_(0, 0.3)
+        layers[-2].running_var.uniform_(0.5, 2)
+        c_in = c_out
+    net = nn.Module()
+    net.main = nn.Sequential(*layers, nn.ConvTranspose2d(c_in, 3, 4, 2, 1, bias=False), nn.Tanh())
+    return net.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("layout", ["the tutorial's", "nested", "this suite's"])
+def test_a_file_of_either_layout_gives_the_images_of_the_tutorials_generator(size, layout, tmp_path):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net, path = tutorial(size), tmp_path / "net.pth"
+    state = net.state_dict()
+    torch.save({"netG_state_dict": state} if layout == "nested" else state, path)
+    if layout == "this suite's":
+        torch.save(DCGAN.load_public(path).state_dict(), path)
+    prior = find(f"dcgan:{path}", tmp_path, size=32, seed=0)
+    z = prior.draw(3, torch.Generator().manual_seed(1))["z"]
+    expected = (net.main(z[:, :, None, None]) + 1) / 2
+    torch.testing.assert_close(prior({"z": z}), expected)
+    assert expected.shape == (3, *prior.image_shape) == (3, 3, size, size)
+    assert prior.trained_on == "net"
+    assert not prior.training
+    assert not any(p.requires_grad for p in prior.parameters())
+
+
+@pytest.mark.parametrize("content", [b"text", [3], {"x": torch.zeros(3)}, {"main.0.weight": torch.zeros(2, 8, 4, 4)}])
+def test_other_files_are_refused_in_one_line(content, tmp_path):
+    path = tmp_path / "net.pth"
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(InputError, match=r"net\.pth") as refusal:
+        DCGAN.load_public(path)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(
+    not (SHARED / "weights" / "priors" / "dcgan_digiface64.safetensors").is_file(),
+    reason="needs ../shared/weights/priors/dcgan_digiface64.safetensors",
+)
+def test_the_published_faces_of_64_pixels_have_the_statistics_that_normal_latents_leave():
+    prior = find("dcgan_digiface64", SHARED / "weights", size=32, seed=0)
+    assert prior.image_shape == (3, 64, 64)
+    assert prior.trained_on.startswith("DigiFace")
+    state = prior.draw(256, torch.Generator().manual_seed(0))
+    for k, block in enumerate(prior.blocks[:4]):
+        h = prior.advance(state, 0, k)["h"] if k else state["z"][..., None, None]
+        conv, norm = block[0], block[1]
+        h, sigma = conv(h), norm.running_var.sqrt()
+        assert ((h.mean((0, 2, 3)) - norm.running_mean) / sigma).abs().mean() < 0.1
+        assert (h.std((0, 2, 3)) / sigma).mean() == pytest.approx(1, abs=0.1)

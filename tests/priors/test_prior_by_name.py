@@ -181,7 +181,15 @@ def test_a_file_in_this_suites_layout(make, tmp_path):
 # Random weights.
 
 
-SIDES = {"dcgan": 64, "dcgan:32": 32, "dcgan_faces": 32, "stylegan2": 256, "stylegan2:32": 32, "biggan:128": 128}
+SIDES = {
+    "dcgan": 64,
+    "dcgan:32": 32,
+    "dcgan_faces": 32,
+    "stylegan2": 256,
+    "stylegan2:32": 32,
+    "biggan:128": 128,
+    "tiny_autoencoder": 64,
+}
 
 
 @pytest.mark.parametrize(("spec", "side"), SIDES.items())
@@ -217,7 +225,7 @@ BAD = {
     "biggan:100": "BigGAN has no size 100",
     "dcgan:48": "32 or 64 px, not 48",
     "dcgan_faces:32": "comes in one size",
-    "dcgan:x.pt": "no layout but this suite's own",
+    "priors.base.Generator:x.pt": "no layout but this suite's own",
     "550000.pt": "write ARCHITECTURE:550000.pt",
     "nowhere.safetensors": "no weights at",
     "nowhere.Mine": "cannot import the prior",
