@@ -420,11 +420,11 @@ def test_steps_change_the_variables_under_a_defense(method, text, make, defended
 
     watch("cost_and_gradients")
     watch("values")
-    attack = make(method, steps=8 * STEPS)  # so that the first stage has two steps
+    attack = make(method, steps=8 * STEPS)
     attack.begin([defended(text, (3, 50, 90)[: method.made_for.get("batch")]).observation])
-    attack.advance()
-    attack.advance()
-    (before, _), (after, _) = seen
+    while len(seen) < 2 or seen[-2][0].keys() != seen[-1][0].keys():  # a first stage may have a single step
+        attack.advance()
+    (before, _), (after, _) = seen[-2:]
     assert all(not torch.equal(before[name], after[name]) for name in before)
     for _, (cost, *_, last) in seen:
         assert cost.isfinite().all()
