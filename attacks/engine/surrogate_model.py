@@ -46,10 +46,10 @@ class Together:
     """The optimizer of a stage's own variables, and Adam on alpha."""
 
     def __init__(self, own: Any, alpha: Tensor) -> None:
-        self.each: tuple[Optimizer, Optimizer] = own, Adam([alpha], lr=RATE)
-        own_groups, (group,) = (optimizer.param_groups for optimizer in self.each)
-        group["initial_lr"] = RATE
-        self.param_groups = [*own_groups, group]
+        adam = Adam([alpha], lr=RATE)
+        adam.param_groups[0]["initial_lr"] = RATE  # which the stage's schedule then multiplies, not the stage's lr
+        self.each: tuple[Optimizer, Optimizer] = own, adam
+        self.param_groups = [*own.param_groups, *adam.param_groups]
 
     def step(self) -> None:
         for optimizer in self.each:

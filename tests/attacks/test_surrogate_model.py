@@ -4,7 +4,19 @@ import copy
 
 import pytest
 import torch
-from test_federated import LABELS, PIXELS, SCHEDULES, SHAPE, B, both_ways, draw, each_mode, make_victim, observe
+from test_federated import (
+    LABELS,
+    PIXELS,
+    SCHEDULES,
+    SHAPE,
+    B,
+    LayerNormed,
+    both_ways,
+    draw,
+    each_mode,
+    make_victim,
+    observe,
+)
 from torch import nn
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
@@ -314,13 +326,6 @@ def test_a_closed_form_refuses_it():
     with pytest.raises(InputError, match="--match aga") as refusal:
         check_local_training(RGAP(match="sme"), observe(make_victim(), LOCAL), LocalTraining(lr=0.1))
     assert "\n" not in str(refusal.value)
-
-
-class LayerNormed(nn.Sequential):
-    """torch's layer norm, whose second derivative is wrong under vmap."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 5))
 
 
 def test_probing_goes_through_weights_of_every_instance(monkeypatch):
