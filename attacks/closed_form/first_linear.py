@@ -89,6 +89,28 @@ def first_linear(victim: Victim, image_shape: tuple[int, int, int], who: str) ->
     return FirstLinear(name, *map(in_double, (layer.weight, layer.bias, scale, offset)))
 
 
+def first_linear_of_features(victim: Victim, image_shape: tuple[int, int, int], who: str) -> FirstLinear:
+    """The first linear layer that sees one vector of every image, whatever the layers before it make of images.
+
+    Its scale and offset are 1 and 0: it is not asked for images.
+
+    Raises:
+        InputError: there is none whose weight and bias are shared.
+    """
+    calls = called(victim, noise((2, *image_shape)).to(victim.mean))
+    names = [name for name, _ in calls]
+    for name, x in calls:
+        layer = victim.model.get_submodule(name)
+        shared = {parameter(name, "weight"), parameter(name, "bias")} <= victim.trained
+        if isinstance(layer, nn.Linear) and shared and x.ndim == 2 and len(x) == 2 and names.count(name) == 1:
+            one, zero = torch.ones_like(x[0]), torch.zeros_like(x[0])
+            return FirstLinear(name, *map(in_double, (layer.weight, layer.bias, one, zero)))
+    raise InputError(
+        f"{who} needs a linear layer that sees one vector of every image, with a weight and a bias that the client "
+        f"shares, and {type(victim.model).__name__} has none; choose another --victim, such as convnet."
+    )
+
+
 @torch.no_grad()
 def called(victim: Victim, images: Tensor) -> list[tuple[str, Tensor]]:
     """The layers with parameters of their own in the order in which a forward pass calls them, and their inputs."""

@@ -28,7 +28,6 @@ from defenses.base import Defense
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError
-from victims.models.lenet import LeNet
 from victims.victim import Victim, build, gradient
 
 ATTACKS = registered("attack")
@@ -374,12 +373,13 @@ def test_no_private_image_is_reachable(method, make, capture):
 
 @pytest.fixture
 def defended() -> Callable[..., Task]:
-    """Tasks of an adaptive attacker on a LeNet."""
+    """Tasks of an adaptive attacker, by default on a LeNet."""
 
-    def take(text: str, indices: tuple[int, ...] = (3, 50, 90), surrogate: str = "") -> Task:
+    def take(text: str, indices: tuple[int, ...] = (3, 50, 90), surrogate: str = "", victim: str = "lenet") -> Task:
         data, defense = Photos(split="tune"), open_defense(text)
+        make = find("victim", victim)
         net = build(
-            lambda image_shape, **options: defense.model(LeNet(image_shape=image_shape, **options), image_shape),
+            lambda image_shape, **options: defense.model(make(image_shape=image_shape, **options), image_shape),
             image_shape=data.image_shape,
             num_classes=10,
             seed=0,
@@ -421,7 +421,9 @@ def test_steps_change_the_variables_under_a_defense(method, text, make, defended
     watch("cost_and_gradients")
     watch("values")
     attack = make(method, steps=8 * STEPS)
-    attack.begin([defended(text, (3, 50, 90)[: method.made_for.get("batch")]).observation])
+    made_for = method.made_for
+    task = defended(text, (3, 50, 90)[: made_for.get("batch")], victim=made_for.get("victim", "lenet"))
+    attack.begin([task.observation])
     while len(seen) < 2 or seen[-2][0].keys() != seen[-1][0].keys():  # a first stage may have a single step
         attack.advance()
     (before, _), (after, _) = seen[-2:]

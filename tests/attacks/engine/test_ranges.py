@@ -11,7 +11,8 @@ from victims.errors import InputError
 ATTACKS = {**registered("attack"), "giml": GIML}
 NUMBERS = [(a, n) for a, m in ATTACKS.items() for n, p in parameters_of(m).items() if p.annotation in (float, int)]
 ZERO = {"seed", "layers", "group_from", "median_every"}  # counts that may be 0
-LEFT_OUT = {("rgap_g", "steps_z"), ("rgap_g", "steps_w"), ("gi_nas", "steps_g")}  # 0 leaves the stage out
+# 0 leaves the stage out
+LEFT_OUT = {("rgap_g", "steps_z"), ("rgap_g", "steps_w"), ("gi_nas", "steps_g"), ("cocktail_party_fi", "steps_z")}
 ABOVE = {"sigma", "decay", "alpha_grad", "alpha", "beta", "ball"}  # and learning rates
 COVARIANCE = [(name, "population") for name in ("ggl", "igims", "igims_adam")]
 

@@ -1,0 +1,264 @@
+"""Cocktail Party Attack: Kariyappa, Guo, Maeng, Xiong, Suh, Qureshi, Lee, ICML 2023."""
+
+from collections.abc import Generator, Mapping
+from functools import partial
+from operator import itemgetter
+from typing import Any, ClassVar, Unpack
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from attacks.base import Attack, Common
+from attacks.closed_form.first_linear import FirstLinear, first_linear, first_linear_of_features, labels_of
+from attacks.closed_form.independent_components import decorrelation, negentropy, unit_rows, warn_of_rank, whitening
+from attacks.engine.preset import Preset
+from attacks.engine.ranges import above_zero, at_least, not_negative
+from attacks.engine.regularizers import total_variation
+from attacks.engine.schedules import warmup_cosine
+from attacks.engine.stage import Search, Stage, Variables, share_out
+from victims.errors import InputError
+from victims.observation import Observation
+
+LEEWAY = 0.05  # by which the pixels of an image may span more than [0, 1]
+
+
+class CocktailParty(Attack):
+    """The images of a batch as independent components of the gradient of the linear layer that sees them.
+
+    dL/dW = V X, so X = U K dL/dW up to the scale of each image, where K whitens and U has unit rows. U minimizes
+
+    - minus the mean negentropy of the images, for a mixture is closer to normal numbers than its parts are;
+    - the decorrelation of its rows, exp(T |<u_i, u_j>|) - 1, so that no image comes twice;
+    - the total variation of the images at variance 1.
+
+    This takes no victim gradient; one judges the images of each start. D = U K makes D V = diag(1 / s), and dL/dc is
+    V 1, so scale and sign are known from D dL/dc = 1 / s. The code takes the sign from the truth and scales every image
+    to [0, 1]; here only an image that would span more is scaled so. Labels are the classes whose gradients are nearest
+    in direction to the columns of V.
+
+    The code computes the negentropy, as (E[log cosh s])^2, and then sets it to zero. Here it is the squared distance of
+    E[log cosh s] from that of normal numbers, and it counts unless `ne` is 0.
+
+    Args:
+        steps_u: steps on U.
+        eta: learning rate of Adam.
+        ne, decor, tv: weights of the three terms.
+        T: of the decorrelation.
+    """
+
+    name = "cocktail_party"
+    labels = "inferred"
+    made_for: ClassVar[Mapping[str, Any]] = {"victim": "fcn"}
+    presets = {
+        "code": Preset(
+            "the authors' code, fully connected net on Tiny-ImageNet, batches of 128",
+            assumed="rows of U start orthonormal and drawn (the code: the identity); sign and scale; labels",
+            steps_u=25_000,
+            eta=1e-3,
+            ne=0.0,
+            restarts=1,
+        ),
+    }
+
+    def __init__(
+        self,
+        *,
+        steps_u: int = 2_000,
+        eta: float = 3e-2,
+        ne: float = 1.0,
+        decor: float = 1.47,
+        T: float = 12.4,
+        tv: float = 3.1,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__({"u": steps_u, "x": 1}, **common)
+        above_zero(eta=eta, T=T)
+        not_negative(ne=ne, decor=decor, tv=tv)
+        self.eta, self.ne, self.decor, self.T, self.tv = eta, ne, decor, T, tv
+
+    def layer(self, observation: Observation) -> FirstLinear:
+        """The layer whose inputs are separated."""
+        return first_linear(observation.victim, observation.image_shape, self.name)
+
+    def check(self, observation: Observation) -> None:
+        """As the base, and refuse a victim without such a layer, or with one that is too narrow for the batch."""
+        super().check(observation)
+        layer = self.layer(observation)
+        if observation.batch_size > (most := min(layer.W.shape)):
+            raise InputError(
+                f"{self.name} separates no more than {most} images by the layer {layer.name}, of {len(layer.W)} "
+                f"outputs and {layer.W.shape[1]} inputs; run with --batch {most}, or choose a wider --victim."
+            )
+
+    def search(self) -> Search:
+        layer = self.layer(self.observations[0])
+        x, dz = yield from self.separate(layer)
+        images = torch.stack([layer.images(each, o) for each, o in zip(x, self.of_instances, strict=True)])
+        images = self.victim.normalize(spanning_one(self.victim.denormalize(images)))
+        yield Stage(
+            name="x",
+            variables={"x": images},
+            fixed={"y": self.infer(layer, images, dz)},
+            labels=itemgetter("y"),
+            lr=0.0,
+        )
+
+    @property
+    def of_instances(self) -> list[Observation]:
+        """The observation of every instance."""
+        return [o for o in self.observations for _ in range(self.session.restarts)]
+
+    def separate(self, layer: FirstLinear) -> Generator[Stage, dict[str, Tensor], tuple[Tensor, Tensor]]:
+        """The stage on U; returns the inputs of the layer (R, B, n) and dL/dz of each (R, B, m), in float64."""
+        B = self.batch_size
+        gradients = [layer.gradients(o) for o in self.observations]
+        K = [whitening(G, B) for G, _ in gradients]
+        warn_of_rank(K, layer.name)
+        M, b, P = map(
+            self.per_instance,
+            zip(*((k @ G, k @ g, torch.linalg.pinv(k)) for k, (G, g) in zip(K, gradients, strict=True)), strict=True),
+        )
+        start = self.draw(lambda generator: torch.linalg.qr(torch.randn(B, B, generator=generator)).Q, "U")
+        fixed = {"M": M.to(self.victim.mean)}
+        v = yield Stage(name="u", variables={"U": start}, fixed=fixed, objective=self.mixing, lr=self.eta)
+        U = unit_rows(v["U"].cpu().double())
+        d = U @ b[:, :, None]  # 1 / s
+        return (U @ M / d).nan_to_num(0, 0, 0), d * (P @ torch.linalg.pinv(U)).mT
+
+    def mixing(self, v: Variables) -> Tensor:
+        """What U minimizes, (R,)."""
+        U = unit_rows(v["U"])
+        s = U @ v["M"]
+        return self.decor * decorrelation(U, self.T) - self.ne * negentropy(s).mean(1) + self.unlikely(s)
+
+    def unlikely(self, s: Tensor) -> Tensor:
+        """What inputs of the layer, at variance 1, are assumed not to be: (R, B, n) -> (R,)."""
+        return self.tv * total_variation(s.unflatten(2, self.observations[0].image_shape))
+
+    def infer(self, layer: FirstLinear, images: Tensor, dz: Tensor) -> Tensor:
+        """Labels (R, B) of images (R, B, C, H, W) by their dL/dz (R, B, m)."""
+        return torch.stack([labels_of(layer, *each) for each in zip(self.of_instances, images, dz, strict=True)])
+
+
+class CocktailPartyFI(CocktailParty):
+    """The features of a batch as independent components of a linear layer's gradient, then images with these features.
+
+    The layer is the first linear one that sees one vector z of every image. Its inputs are found as `cocktail_party`
+    finds images, but what is assumed of them, in place of little variation, is
+
+    - a small mean |z| at variance 1 (`l1`), for features are sparse;
+    - a small norm of the negative or of the positive part (`nv`), for after a ReLU there is none or only that.
+
+    Then images are found whose features f(x) have the directions of z, 1 - cos(z, f(x)), with little variation: first
+    by these two alone, without a victim gradient, then together with the matching cost.
+
+    Args:
+        steps_u: steps on U.
+        steps_z: steps on the images by their features alone; 0 leaves this stage out.
+        steps_x: steps on the images with the matching cost too; with 1, those of `steps_z` are only judged.
+        eta: learning rate of Adam on U.
+        eta_x: that on images; half a cosine down to 0 in either stage.
+        ne, decor, l1, nv: weights of the terms of U.
+        T: of the decorrelation.
+        fi, tv: weights of the features' distance and of the images' variation; that of the matching cost is 1.
+    """
+
+    name = "cocktail_party_fi"
+    made_for: ClassVar[Mapping[str, Any]] = {}
+    presets = {
+        "code": Preset(
+            "the authors' code, VGG-16 on ImageNet, batches of 256, features alone",
+            assumed="rows of U start orthonormal and drawn (the code: the identity); the sign of features by the bias "
+            "(the code: absolute values); labels, which only the judged step needs",
+            steps_u=25_000,
+            steps_z=25_000,
+            steps_x=1,
+            eta=1e-3,
+            ne=0.0,
+            restarts=1,
+        ),
+        "code-gm": Preset(
+            "the authors' code, VGG-16 on ImageNet, batches of 256, features and gradients together",
+            assumed="as `code`; labels are inferred and fixed (the code: searched together with the images)",
+            steps_u=25_000,
+            steps_z=0,
+            steps_x=25_000,
+            eta=1e-3,
+            ne=0.0,
+            restarts=1,
+        ),
+    }
+
+    def __init__(
+        self,
+        *,
+        steps_u: int = 2_000,
+        steps_z: int = 300,
+        steps_x: int = 300,
+        eta: float = 3e-2,
+        eta_x: float = 1e-1,
+        ne: float = 1.0,
+        decor: float = 5.3,
+        T: float = 7.7,
+        l1: float = 5.0,
+        nv: float = 0.13,
+        fi: float = 1.0,
+        tv: float = 1e-1,
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(steps_u=steps_u, eta=eta, ne=ne, decor=decor, T=T, tv=tv, **common)
+        at_least(1, steps_x=steps_x)
+        above_zero(eta_x=eta_x)
+        not_negative(steps_z=steps_z, l1=l1, nv=nv, fi=fi)
+        steps, plan = common.get("steps"), {"u": steps_u, "z": steps_z, "x": steps_x}
+        plan = {name: count for name, count in plan.items() if count}
+        self.plan = plan if steps is None else share_out(plan, steps)
+        self.eta_x, self.l1, self.nv, self.fi = eta_x, l1, nv, fi
+
+    def layer(self, observation: Observation) -> FirstLinear:
+        return first_linear_of_features(observation.victim, observation.image_shape, self.name)
+
+    def unlikely(self, s: Tensor) -> Tensor:
+        one_sided = torch.minimum(s.relu().norm(dim=2), (-s).relu().norm(dim=2)).mean(1)
+        return self.l1 * s.abs().mean((1, 2)) + self.nv * one_sided
+
+    def search(self) -> Search:
+        layer = self.layer(self.observations[0])
+        z, dz = yield from self.separate(layer)
+        found: Variables = {"x": self.noise()}
+        stage = partial(
+            Stage,
+            lr=self.eta_x,
+            schedule=partial(warmup_cosine, warmup=0),
+            project=lambda v, step: self.box(v["x"]),
+        )
+        z = z.to(self.victim.mean)
+        if "z" in self.plan:
+            found = yield stage(
+                name="z",
+                variables={"x": found["x"]},
+                fixed={"z": z},
+                objective=lambda v: self.features_apart(layer.name, v, v["x"]),
+            )
+        yield stage(
+            name="x",
+            variables={"x": found["x"]},
+            fixed={"z": z, "y": self.infer(layer, found["x"], dz)},
+            labels=itemgetter("y"),
+            penalty=partial(self.features_apart, layer.name),
+        )
+
+    def features_apart(self, layer: str, v: Variables, x: Tensor) -> Tensor:
+        """The weighted distance of directions of features, and the variation: (R, B, C, H, W) -> (R,)."""
+        victim = self.victim
+        layers = {layer: victim.model.get_submodule(layer)}
+        f = torch.stack([victim.entering(layers, victim.parameters, images)[layer] for images in x])
+        return self.fi * (1 - cosine_similarity(v["z"], f, -1)).mean(1) + self.tv * total_variation(x)
+
+
+def spanning_one(pixels: Tensor) -> Tensor:
+    """Images (..., C, H, W), clamped to [0, 1]; one that would span more is first scaled to it."""
+    low, high = pixels.amin((-3, -2, -1), keepdim=True), pixels.amax((-3, -2, -1), keepdim=True)
+    wide = high - low > 1 + LEEWAY
+    return torch.where(wide, (pixels - low) / (high - low).where(wide, 1), pixels).clamp(0, 1)
