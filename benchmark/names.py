@@ -122,16 +122,18 @@ def by_comment(path: Path, module: str) -> Pairs:
 
 
 def priors() -> Pairs:
-    """Shipped weights, published ones, and architectures without weights."""
-    architectures = names.architectures()
+    """Shipped weights, published ones, and the architectures whose name does not mean weights."""
+    architectures, published = names.architectures(), names.published()
     for name in names.shipped():
         record = json.loads((names.SHIPPED / f"{name}.json").read_text())
         of, on = record["prior"], record["trained_on"]
         yield name, Named("", "", f"shipped {architectures[of].kind}: {of}, trained on {on}")
-    for name, entry in names.published().items():
+    for name, entry in published.items():
         of, on = entry.architecture, entry.trained_on
         yield name, Named("", "", f"published {architectures[of].kind}: {of}, trained on {on}; {entry.license}")
     for name, architecture in architectures.items():
+        if name in published:
+            continue
         about = f"untrained {architecture.kind}: {architecture.summary}"
         yield name, Named(f"priors.{name}", architecture.class_name, about)
 

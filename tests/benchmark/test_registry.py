@@ -4,11 +4,15 @@ from attacks.gias import GIAS
 from attacks.gias_parts import GIz
 from attacks.ig import IG
 from benchmark.config import Config
+from benchmark.names import known
 from benchmark.registry import KINDS, find, registered
 from defenses.sparsification import Sparsification
+from priors import names as priors
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.lenet import LeNet
+
+KIND = {name: architecture.kind for name, architecture in priors.architectures().items()}
 
 
 def test_what_is_in_the_folder_has_a_name():
@@ -28,6 +32,12 @@ def test_an_unknown_name_lists_all_there_is(kind):
     with pytest.raises(InputError) as refusal:
         find(kind, "nonsense")
     assert all(name in str(refusal.value) for name in known)
+
+
+@pytest.mark.parametrize("name", priors.published())
+def test_a_name_that_means_published_weights_says_so(name):
+    """Also where the architecture that takes them has the same name."""
+    assert known("prior")[name].summary.startswith(f"published {KIND[priors.published()[name].architecture]}")
 
 
 def test_the_nearest_name_is_offered():

@@ -84,13 +84,16 @@ def test_published_weights_are_described_and_fit_their_architecture(entry):
 def test_no_two_things_have_one_name():
     assert len(PUBLISHED) == sum(len(each.published) for each in ARCHITECTURES.values())
     assert not {*names.shipped()} & {*PUBLISHED}
-    assert not {*ARCHITECTURES} & {*names.shipped(), *PUBLISHED}
+    assert not {*ARCHITECTURES} & {*names.shipped()}
+    for name in {*ARCHITECTURES} & {*PUBLISHED}:  # an architecture with one set of weights: its name means these
+        assert PUBLISHED[name].architecture == name
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_an_absent_file_is_named_with_its_place_and_source(name, tmp_path):
     message = refusal(name, tmp_path)
-    assert all(text in message for text in (PUBLISHED[name].file, str(tmp_path / "priors"), PUBLISHED[name].source))
+    entry = PUBLISHED[name]
+    assert all(text in message for text in (entry.file, str(tmp_path / entry.folder), entry.source))
 
 
 @pytest.mark.parametrize("sha256", ["right", None])
