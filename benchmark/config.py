@@ -28,6 +28,7 @@ from benchmark.registry import (
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
+from benchmark.trained import steps_of, train_first
 from defenses.base import Defense
 from leaderboard.options import Options, abouts
 from leaderboard.rows import PROTOCOL
@@ -150,14 +151,27 @@ class Config(Options):
         """
         if self.rounds < 1 or self.between < 0:
             raise InputError(f"rounds is {self.rounds} and between {self.between}; give 1 or more, and 0 or more.")
-        if self.rounds > 1 and not self.between and self.weights_file():
+        if self.epochs_trained != "0" and self.victim_weights == "calibrated":
+            raise InputError("calibrated weights are not trained ones; train from --victim-weights random or a file.")
+        if self.rounds > 1 and not self.between and (self.weights_file() or self.epochs_trained != "0"):
             raise InputError("trained weights are the same in every round; add --between, or run with --rounds 1.")
         first, preprocessing = self.make_model(data, seed)
+        if steps := self.steps_trained():
+            how: dict[str, Any] = {"steps": steps, "seed": seed, "written": self.loss, "out": self.out}
+            train_first(first, open_loss(self.loss), self.make_data("train"), preprocessing, **how)
         others = self.make_data("train") if self.between else data
         options: dict[str, Any] = {"rounds": self.rounds, "between": self.between, "lr": between_lr}
         options |= {"loss": open_loss(self.loss), "seed": seed}
         models = models_of_rounds(first, lambda seed: self.make_model(data, seed)[0], others, preprocessing, **options)
         return models, preprocessing
+
+    def steps_trained(self) -> int:
+        """How many steps the victim is trained before it is attacked.
+
+        Raises:
+            InputError: `epochs_trained` says no such number, or there are no images to train on.
+        """
+        return 0 if self.epochs_trained == "0" else steps_of(self.epochs_trained, len(self.make_data("train")))
 
     def make_model(self, data: ImageData, seed: int) -> tuple[nn.Module, Preprocessing]:
         """The victim's model with its defense and its weights, and what is done to images before it.

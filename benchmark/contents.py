@@ -51,7 +51,8 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
         found["prior"][f"the weights of {config.prior}"] = of_tensors(seedless(config, attack.prior).state_dict())
     if mean_image:  # no attack is run
         found["attack"] = {}
-    if config.victim_weights == "calibrated" or config.between or mean_image:
+    trains = config.victim_weights == "calibrated" or config.between or config.epochs_trained != "0"
+    if trains or mean_image:
         train = config.make_data("train")
         used = sorted({*train.sample(512), *train.sample(1024)})
         found["attack" if mean_image else "victim"]["the training images"] = of_images(train, used)

@@ -26,6 +26,7 @@ from benchmark.contents import contents, digests
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
+from benchmark.scoring.accuracy import victim_accuracy
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
 from benchmark.scoring.networks import available, lpips_backbone, missing, networks
@@ -38,6 +39,7 @@ from leaderboard.board import entries
 from leaderboard.options import abouts
 from leaderboard.rows import PROTOCOL, FlatRow, Row
 from leaderboard.run_folder import Contents, RunFolder
+from leaderboard.sweeps import TRAINING
 from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
 from victims.data.base import ImageData
@@ -81,11 +83,14 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     config.check_defense(victim, data, batches[0])
     found = contents(config, data, victim, attack, batches)
     base = config.folder(available(given))
-    resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version()}
+    accuracy = victim_accuracy(config)
+    resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version(), "victim_accuracy": accuracy}
     folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
     about = digests(found)
     split = partial(read_split, data, config.out, about["data_digest"])
-    make_row = row_maker(config, attack, victim.preprocessing, lpips_backbone(given), about)
+    make_row = row_maker(config, attack, victim.preprocessing, lpips_backbone(given), about, accuracy)
+    if first and accuracy is not None:
+        print(f"victim   {config.steps_trained()} steps of training: {accuracy:.1%} of test images classified right")
     judge = Judge(folder, make_row, given, split)
     done, torn = folder.read_tasks()
     for warning in [*torn, *(missing(given) if first else ())]:
@@ -185,6 +190,7 @@ def row_maker(
     preprocessing: Preprocessing,
     lpips_backbone: str,
     of_contents: Mapping[str, str],
+    victim_accuracy: float | None,
 ) -> RowMaker:
     """Makes rows: everything that is the same for the whole run is filled in.
 
@@ -192,6 +198,7 @@ def row_maker(
         preprocessing: the victim's.
         lpips_backbone: see `Row`.
         of_contents: digests of the run's contents, by their keys in a row.
+        victim_accuracy: see `Row`.
     """
     idle = config.control == "mean_image"
     defense = config.make_defense()
@@ -215,7 +222,8 @@ def row_maker(
         Row,
         protocol=PROTOCOL,
         settings={**asked, **used, **of_contents},
-        axis=defense.axis if defense else {},
+        axis={**(defense.axis if defense else {}), **({TRAINING: steps} if (steps := config.steps_trained()) else {})},
+        victim_accuracy=victim_accuracy,
         lpips_backbone=lpips_backbone,
         device=device,
         code=code_version(),

@@ -26,7 +26,10 @@ from victims.seeds import seed_of
 from victims.victim import Gradient, Victim
 
 DELTA = 1e-5
-FIXED = ("split", "batches", "adapt", "amp", "epochs", "mini_batch", "clients", "local_optimizer", "rounds", "between")
+FIXED = (
+    *("split", "batches", "adapt", "amp", "epochs", "mini_batch", "clients", "local_optimizer"),
+    *("rounds", "between", "epochs_trained"),
+)
 NAMED = ("data", "size", "victim", "victim_weights", "victim_mode")
 
 

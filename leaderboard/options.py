@@ -134,6 +134,13 @@ class Options:
         "weights (.th, .pt, .pth, .safetensors), as a path or below `WEIGHTS`. A row has its name and the start of "
         "its SHA-256.",
     )
+    epochs_trained: str = option(
+        "0",
+        "setting",
+        "Training of the victim on the `train` split before it is attacked, from its `VICTIM_WEIGHTS`: epochs such as "
+        "`3` or `0.5`, or steps such as `1000steps` (SGD with learning rate 0.01 and momentum 0.9, batches of 64, half "
+        "of the images mirrored, the run's loss). It is done once, and the weights are kept in `OUT/victims/`.",
+    )
     victim_mode: Mode = option(
         "eval",
         "setting",

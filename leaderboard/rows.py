@@ -40,8 +40,10 @@ class Row:
         label_counts, label_existence: scores of the labels that the attack used, None where nothing was attacked.
         shared_parameters, total_parameters: numbers in the model that the client trains and shares, and all of them;
             None in older rows, of which all were shared.
-        axis: where the defense stands on the axis along which charts compare it, by the name of the axis; an attack
-            without a defense stands at 0 on every axis.
+        axis: where defense and victim stand on the axes along which charts compare them, by the name of the axis; an
+            attack without a defense, or on a victim without training, stands at 0.
+        victim_accuracy: the share of test images that the victim classifies right after its training, see
+            `epochs_trained`; None without it, and in older rows.
         gradient_path: how the gradients of the victim were computed.
         seconds: of the task.
         memory: the peak until the end of the task in MiB: on a GPU that of tensors since the group of the task began,
@@ -72,6 +74,7 @@ class Row:
     ranges: Mapping[str, list[float | None]] = field(default_factory=dict)
     axis: Mapping[str, float] = field(default_factory=dict)
     gradient_path: str = ""
+    victim_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         if wrong := self.settings.keys() ^ set(row_keys()):

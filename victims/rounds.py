@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
+from tqdm import tqdm
 
 from victims.data.base import ImageData
 from victims.losses.base import Loss
@@ -83,14 +84,22 @@ def train(
     steps: int,
     draws: torch.Generator,
     lr: float = LR,
+    bar: str = "",
 ) -> None:
-    """Plain SGD with momentum 0.9 on batches of 64 images."""
+    """Plain SGD with momentum 0.9 and a constant learning rate, on batches of 64 images, half of them mirrored.
+
+    So a model after some steps is one on the way to more of them.
+
+    Args:
+        bar: what a bar of the progress is called; empty for none.
+    """
+    device = next(model.parameters()).device
     with modes_kept(model):
         sgd = SGD(model.train().parameters(), lr=lr, momentum=0.9)
-        for _ in range(steps):
+        for _ in tqdm(range(steps), desc=bar, disable=not bar, mininterval=1):
             images, labels = data.augmented(BATCH, draws)
             sgd.zero_grad()
             tensors = dict([*model.named_parameters(), *model.named_buffers()])
-            inputs = preprocessing.normalize(images)
-            client_loss(model, loss, penalties(model), tensors, inputs, labels).backward()
+            inputs = preprocessing.normalize(images).to(device)
+            client_loss(model, loss, penalties(model), tensors, inputs, labels.to(device)).backward()
             sgd.step()

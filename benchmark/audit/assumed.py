@@ -74,7 +74,7 @@ SAID_THERE = {
     **dict.fromkeys(("data", "split", "batches"), "images"),
     **dict.fromkeys(("channels", "resize"), "size"),
     "defense": "the tables",
-    **dict.fromkeys(("rounds", "between", "surrogate"), "not in an audit"),
+    **dict.fromkeys(("epochs_trained", "rounds", "between", "surrogate"), "not in an audit"),
 }
 """Options of which another line speaks."""
 

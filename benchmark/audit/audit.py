@@ -37,7 +37,7 @@ ATTACKS: Mapping[str, dict[str, Any]] = {
 }
 """Different kinds of attacks: searches over pixels, over a generator, and a closed form."""
 
-DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt", "surrogate")
+DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt", "surrogate", "epochs_trained")
 """Options of a run that an audit does not leave open."""
 
 LEAST, MOST = 100, 4800  # steps of a search: fewer say little, and IG's authors take no more

@@ -1,15 +1,18 @@
 """How many images a victim classifies right."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from scipy.stats import binom
 
+from benchmark.config import Config
 from victims.data.base import ImageData
 from victims.victim import Gradient, Victim
 
 AT_ONCE = 256  # images
 RARE = 0.01
+TESTED = 1000  # images
 
 
 @torch.no_grad()
@@ -23,6 +26,17 @@ def classified_right(victim: Victim, theta: Gradient, data: ImageData, indices: 
         found, truth = (logits[:, 0] > 0, labels % 2) if parity else (logits.argmax(1), labels)
         right += (found == truth).tolist()
     return right
+
+
+def victim_accuracy(config: Config) -> float | None:
+    """The share of about 1000 test images that the trained victim classifies right; None where it was not trained."""
+    if not config.steps_trained():
+        return None
+    data = config.make_data("test")
+    victim = replace(config, victim_mode="eval", rounds=1, between=0).make_victim(data)
+    victim.to("cuda" if torch.cuda.is_available() else "cpu")
+    right = classified_right(victim, victim.parameters, data, data.sample(TESTED))
+    return sum(right) / len(right)
 
 
 def like_guessing(right: int, n: int, classes: int) -> bool:

@@ -139,8 +139,9 @@ const MARKS = ["M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0", "M-4-4h8v8h-8z", "M0-5L5 4h-
 const DASHES = [null, "7 3", "2 3", "9 3 2 3"];
 const look = i => ({ color: `var(--c${i % 7})`, mark: MARKS[i % 5], dash: DASHES[Math.floor(i / 7) % 4] });
 
-function scale(values, low, high, log) {
-  const f = log ? Math.log10 : x => x;
+/** With `zero` a logarithmic scale is one of x + 1, which has a place for 0. */
+function scale(values, low, high, log, zero) {
+  const f = log ? x => Math.log10(x + (zero ? 1 : 0)) : x => x;
   let [a, b] = [Math.min(...values.map(f)), Math.max(...values.map(f))];
   if (a === b) [a, b] = [a - (log ? 0.3 : 0.5), b + (log ? 0.3 : 0.5)];
   const room = 0.04 * (b - a);
@@ -149,7 +150,8 @@ function scale(values, low, high, log) {
   let ticks = [];
   if (log) {
     const steps = b - a < 2 ? [1, 2, 5] : [1], skip = Math.max(1, Math.ceil((b - a) / 5));
-    for (let e = Math.floor(a); e <= b; e += 1) if (e % skip === 0) ticks.push(...steps.map(s => s * 10 ** e));
+    if (zero) ticks.push(0);
+    for (let e = zero ? 1 : Math.floor(a); e <= b; e += 1) if (e % skip === 0) ticks.push(...steps.map(s => s * 10 ** e));
   }
   if (ticks.filter(t => f(t) >= a && f(t) <= b).length < 2) {
     const [from, to] = log ? [10 ** a, 10 ** b] : [a, b], raw = (to - from) / 5, power = 10 ** Math.floor(Math.log10(raw));
@@ -161,7 +163,7 @@ function scale(values, low, high, log) {
 
 /** A figure; series have a name and points {x, y, low, high, id}, joined by lines or marked. */
 function chart({ title, caption, x, y, series, joined, marked }) {
-  series = series.map(s => ({ ...s, points: s.points.filter(p => p.y != null && p.x != null && (!y.log || p.y > 0) && (!x.log || p.x > 0)) })).filter(s => s.points.length);
+  series = series.map(s => ({ ...s, points: s.points.filter(p => p.y != null && p.x != null && (!y.log || p.y > 0) && (!x.log || x.zero || p.x > 0)) })).filter(s => s.points.length);
   if (!series.length) return null;
   const holder = make("div", { class: "plot" });
   const figure = make("figure", {}, make("h3", {}, title), holder,
@@ -180,7 +182,7 @@ function swatch(i, joined, marked) {
 
 function plot(width, { title, x, y, series, joined, marked }) {
   const height = Math.round(Math.max(230, width * 0.5)), all = series.flatMap(s => s.points);
-  const sx = scale(all.map(p => p.x), LIMITS.left, width - LIMITS.right, x.log);
+  const sx = scale(all.map(p => p.x), LIMITS.left, width - LIMITS.right, x.log, x.zero);
   const sy = scale(all.flatMap(p => [p.y, p.low ?? p.y, p.high ?? p.y]).filter(v => !y.log || v > 0), height - LIMITS.bottom, LIMITS.top, y.log);
   const [right, bottom] = [width - LIMITS.right, height - LIMITS.bottom];
   const svg = make("svg", { width, height, role: "img", "aria-label": `${title}: ${y.label} against ${x.label}` });
@@ -218,7 +220,7 @@ function costs(entries, timed) {
 function drawCharts() {
   const entries = chosen(), attacks = entries.filter(e => e.control === "none"), ids = new Set(entries.map(e => e.id));
   const groups = board.settings.map((label, i) => [label, attacks.filter(e => e.settings.includes(i))]).filter(([, group]) => group.length > 1);
-  const sweeps = board.sweeps.map(sweep => chart({ title: `PSNR by ${sweep.axis}`, caption: `${sweep.setting}. Bars: 95 % intervals.`, x: { label: sweep.axis, log: sweep.axis.startsWith("images") }, y: { label: "PSNR (dB)" },
+  const sweeps = board.sweeps.map(sweep => chart({ title: `PSNR by ${sweep.axis}`, caption: `${sweep.setting}. Bars: 95 % intervals.`, x: { label: sweep.axis, log: /^(images|steps)/.test(sweep.axis), zero: sweep.axis.startsWith("steps") }, y: { label: "PSNR (dB)" },
     series: sweep.lines.map(line => ({ name: name(byId.get(line.points[0].id)), points: line.points.filter(p => ids.has(p.id)).map(p => ({ x: p.x, y: p.mean, ...bounds(p) })) })), joined: true, marked: true }));
   const figures = groups.flatMap(([label, group]) => [
     chart({ title: "Cost against time", caption: `${label}. Median over tasks. Attacks match by different costs: compare their shapes, not their heights.`,
@@ -229,7 +231,7 @@ function drawCharts() {
   const drawn = [...sweeps, ...figures].filter(Boolean);  // sweeps first: they are few and span several settings
   $("charts").replaceChildren(...drawn.slice(0, MOST));
   if (drawn.length > MOST) $("charts").append(make("p", { class: "note" }, `${MOST} of ${drawn.length} charts: choose a setting above to see the other charts.`));
-  if (!drawn.length) $("charts").append(make("p", { class: "note" }, "Nothing to draw: a chart needs two attacks of one setting, or one attack at two batch sizes or strengths of a defense."));
+  if (!drawn.length) $("charts").append(make("p", { class: "note" }, "Nothing to draw: a chart needs two attacks of one setting, or one attack at two batch sizes, strengths of a defense or lengths of the victim's training."));
 }
 /** The number of gradients, which is the same on every machine; the time where all entries took equally many. */
 const budget = group => new Set(group.map(e => e.gradient_evaluations)).size > 1

@@ -171,6 +171,19 @@ def test_sweeps_by_batch_size_and_along_the_axis_of_a_defense(row):
     assert second["setting"].endswith("adaptive attackers")
 
 
+def test_a_sweep_over_the_victims_training_begins_without_any(row):
+    rows = [row(psnr=20), row(attack="dlg", psnr=10), row(defense="clip", psnr=5)]
+    for steps, psnr in ((1000, 12), (100, 15)):
+        trained = {"epochs_trained": f"{steps}steps", "victim_digest": f"with {steps}"}
+        rows += [row(**trained, psnr=psnr, axis={"steps of the victim's training": steps})]
+    (sweep,) = of(rows)["sweeps"]
+    assert sweep["axis"] == "steps of the victim's training"
+    assert [[(p["x"], p["mean"]) for p in line["points"]] for line in sweep["lines"]] == [
+        [(0, 20), (100, 15), (1000, 12)]
+    ]
+    assert "trained" not in sweep["setting"]
+
+
 def test_an_axis_that_older_rows_of_an_entry_do_not_name_is_known(row):
     rows = [row(), row(defense="noise:2"), row(defense="noise:2", task="t1", axis={"noise": 2.0})]
     assert [sweep["axis"] for sweep in of(rows)["sweeps"]] == ["noise"]
