@@ -7,6 +7,9 @@ from torch.nn.functional import conv2d, group_norm
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize, to_tensor
 
+from attacks.gias import GIAS
+from attacks.gias_parts import GIz
+from attacks.gifd import GIFD
 from priors.base import decode_each
 from priors.by_name import find
 from priors.tiny_autoencoder import TinyAutoencoder
@@ -126,6 +129,16 @@ def test_other_files_are_refused_in_one_line(content, public, tmp_path):
 def test_no_side_is_refused(tmp_path):
     with pytest.raises(InputError, match="1 pixel or more, not 0"):
         find("tiny_autoencoder:0", tmp_path, size=32, seed=0)
+
+
+@pytest.mark.parametrize("method", [GIz, GIAS, GIFD])
+def test_methods_search_its_latents_features_and_parameters(method, capture):
+    """Untrained, at 12 px from 16: more steps lower the cost."""
+    prior = build(TinyAutoencoder, seed=0, size=12).eval().requires_grad_(False)
+    task = capture((3,), size=12)
+    short, long = (method(prior=prior, restarts=1, steps=steps).run([task.observation]) for steps in (4, 24))
+    assert long.cost < short.cost
+    assert long.pixels.shape == (1, 1, 3, 12, 12)
 
 
 # The published weights.
