@@ -107,7 +107,7 @@ def learn(model: nn.Module, loss: Loss, data: ImageData, preprocessing: Preproce
         torch.manual_seed(seed)  # for models with dropout
         train(model.to(device), loss.to(device), data, preprocessing, steps, draws, bar="training the victim")
     model.cpu()
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
+    if not all(p.isfinite().all() for p in model.parameters()):  # a buffer may be infinite, as a mask is
         raise InputError(f"{steps} steps of training gave NaN or infinite weights; choose another --victim or --loss.")
 
 

@@ -1,5 +1,6 @@
 """How many images a victim classifies right."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,7 +34,9 @@ def victim_accuracy(config: Config) -> float | None:
     if not config.steps_trained():
         return None
     data = config.make_data("test")
-    victim = replace(config, victim_mode="eval", rounds=1, between=0).make_victim(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it has been said of the run's own
+        victim = replace(config, victim_mode="eval", rounds=1, between=0).make_victim(data)
     victim.to("cuda" if torch.cuda.is_available() else "cpu")
     right = classified_right(victim, victim.parameters, data, data.sample(TESTED))
     return sum(right) / len(right)

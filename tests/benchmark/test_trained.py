@@ -205,6 +205,16 @@ def test_a_training_that_diverges_is_refused(data, tmp_path):
     assert files(tmp_path) == []
 
 
+class Masked(LeNet):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.register_buffer("mask", torch.tensor([0, -torch.inf]))
+
+
+def test_what_is_infinite_before_may_stay_so(data, tmp_path):
+    assert after(build(Masked, **SHAPE, seed=0), data, tmp_path)["mask"][1] == -torch.inf
+
+
 def test_a_folder_that_cannot_be_written_is_refused(data, tmp_path):
     (tmp_path / "victims").touch()
     with pytest.raises(InputError, match=r"cannot write the trained victim.*another --out"):
