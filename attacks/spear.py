@@ -1,0 +1,173 @@
+"""SPEAR: Dimitrov, Baader, Müller, Vechev, *SPEAR: Exact Gradient Inversion of Batches in Federated Learning*, 2024."""
+
+from dataclasses import dataclass, replace
+from typing import Unpack
+
+import torch
+from torch import Tensor
+
+from attacks.base import Attack, Common
+from attacks.closed_form.first_linear import FirstLinear, first_linear, labels_of, parameter
+from attacks.closed_form.sparse_factors import LowRank, bases, low_rank
+from attacks.engine.preset import Preset
+from attacks.engine.ranges import at_least
+from attacks.engine.stage import Reconstruction, Search, Stage
+from victims.errors import InputError
+from victims.observation import Observation
+from victims.victim import Victim
+
+UNCERTAIN = 64  # times fewer draws where no certificate can end them
+ENOUGH = (
+    10  # neurons more than images; a wrong certificate has a chance of about 2^-10 then, and far less in wide layers
+)
+AGREEING = 0.99  # of the neurons; a gradient can be zero to rounding by chance
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What was recovered of r images: dL/dz (r, m), the layer's inputs x (r, n), and which are certified (r,)."""
+
+    dz: Tensor
+    x: Tensor
+    certified: Tensor
+
+
+class SPEAR(Attack):
+    """A whole batch exactly, from the first layer z = W x + c of a ReLU network, if it is linear and b < m.
+
+    1. dL/dW = dL/dZ X has rank b: L R by a singular value decomposition, and dL/dZ = L Q diag(d) for some Q (b, b).
+    2. ReLU makes about half of each column of dL/dZ zero. b - 1 rows of L are drawn; where all are zero in a column,
+       the vector that is orthogonal to them is a column of Q, and L q has far more zeros than these.
+    3. The b sparsest linearly independent ones make Q; dL/dc = L Q d gives the scales and signs d.
+    4. X = (Q diag(d))^-1 R.
+
+    The *certificate* needs no truth: at an image every neuron must be silent, z <= 0, exactly where its gradient is
+    zero. A wrong image agrees in about half of the m neurons. What was found is certified, all together because each
+    image depends on all columns of Q, if at least 99 % agree at every image, and if nothing but rounding is left of the
+    update. So a certificate says that the image is in the batch whose update was seen, as far as rounding goes. A
+    defense that changes the update loses it, even where images are close.
+
+    The draws that are needed grow as 2^b. Equal images leave one direction in the update: one is found, and in place of
+    the others stands the mean color, without a certificate.
+
+    Args:
+        draws: of rows, at most; a 64th of them where a certificate, which ends the search, is impossible.
+    """
+
+    name = "spear"
+    labels = "inferred"
+    analytic = True
+    made_for = {"victim": "fcn", "defense": "none"}
+    presets = {
+        "paper": Preset(
+            "the paper's algorithm",
+            assumed="how many rows are drawn; tolerances follow from the noise that the singular values show; labels "
+            "are those whose gradient at the images is nearest",
+            restarts=1,
+        ),
+    }
+
+    def __init__(self, *, draws: int = 2**20, **common: Unpack[Common]) -> None:
+        common.setdefault("restarts", 1)
+        super().__init__({"x": 1}, **common)
+        at_least(1, draws=draws)
+        self.draws = draws
+
+    def check(self, observation: Observation) -> None:
+        """As the base, and refuse a victim that does not begin with a linear layer and ReLU, wider than the batch.
+
+        Raises:
+            InputError: names the first layer, and what is wrong.
+        """
+        super().check(observation)
+        layer = first_linear(observation.victim, observation.image_shape, self.name)
+        if not relu_follows(observation.victim, layer, observation.image_shape):
+            raise InputError(
+                f"spear reads images from the zeros that ReLU leaves in gradients, and no ReLU follows {layer.name}; "
+                "choose another victim, such as --victim fcn:400."
+            )
+        if observation.batch_size >= min(layer.W.shape):
+            m, n = layer.W.shape
+            raise InputError(
+                f"spear takes batches smaller than the first layer, {layer.name} ({n} -> {m}), not of "
+                f"{observation.batch_size} images; lower --batch, or choose a wider victim, such as --victim fcn:400."
+            )
+
+    def search(self) -> Search:
+        observations = [o for o in self.observations for _ in range(self.session.restarts)]
+        self.certified = torch.zeros(len(observations), self.batch_size, dtype=torch.bool)
+        images, labels = [], []
+        for number, (observation, seed) in enumerate(zip(observations, self.seeds("rows"), strict=True)):
+            layer = first_linear(self.victim, observation.image_shape, self.name)
+            found = self.factors(layer, observation, torch.Generator().manual_seed(seed))
+            r, missing = len(found.x), self.batch_size - len(found.x)
+            self.certified[number, :r] = found.certified
+            x = torch.cat([layer.images(found.x, observation), self.mean_color(missing)])
+            self.box(x)
+            images.append(x)
+            dz = torch.cat([found.dz, found.dz.new_zeros(missing, len(layer.c))])
+            labels.append(labels_of(layer, observation, x, dz))
+        yield Stage(
+            name="x",
+            variables={"x": torch.stack(images)},
+            fixed={"y": torch.stack(labels)},
+            labels=lambda v: v["y"],
+            decode=lambda v: v["x"],
+            lr=0.0,
+        )
+
+    def result(self) -> Reconstruction:
+        return replace(super().result(), certified=self.certified[self.session.winners().cpu()])
+
+    def mean_color(self, count: int) -> Tensor:
+        return self.victim.mean.new_zeros(count, *self.observations[0].image_shape)
+
+    def factors(self, layer: FirstLinear, observation: Observation, generator: torch.Generator) -> Factors:
+        """dL/dZ and X of as many images as the update has directions."""
+        dW, dc = layer.gradients(observation)
+        nothing = Factors(dW.new_zeros(0, len(dW)), dW[:0], torch.zeros(0, dtype=torch.bool))
+        if not dW.any() or not (dW.isfinite().all() and dc.isfinite().all()):
+            return nothing
+        low = low_rank(dW, observation.batch_size, *rounding(layer, observation))
+        if low.hopeless:
+            return nothing
+        for Q in bases(low, self.draws if low.exact else -(-self.draws // UNCERTAIN), generator):
+            found = solved(layer, low, Q, dc)
+            if found.certified.all():
+                break
+        return found
+
+
+def solved(layer: FirstLinear, low: LowRank, Q: Tensor, dc: Tensor) -> Factors:
+    """Steps 3 and 4, and the certificate of every image."""
+    d = torch.linalg.solve(Q, low.L.T @ dc)
+    dz = (low.L @ Q * d).T
+    x = torch.linalg.solve(Q, low.R) / d[:, None]
+    silent = dz.abs() <= low.zero(Q.T) * d.abs()[:, None]
+    agreeing = (silent == (x @ layer.W.T + layer.c <= 0)).double().mean(1)
+    right = (agreeing >= AGREEING) & ~silent.all(1) & x.isfinite().all(1)
+    known = bool(right.all()) and low.exact and len(low.L) - len(Q) >= ENOUGH
+    return Factors(dz, x.nan_to_num(0.0, 0.0, 0.0), torch.full((len(Q),), known))
+
+
+def rounding(layer: FirstLinear, observation: Observation) -> tuple[float, float]:
+    """The relative rounding of dL/dW, and what its entries have of the rounding of weights, of which it is a difference
+    after local training."""
+    sent, local = observation.update[parameter(layer.name, "weight")], observation.knowledge.local
+    eps = torch.finfo(sent.dtype).eps
+    if local is None:
+        return eps, 0.0
+    moved = (local.lr or 1.0) * local.steps(observation.batch_size)
+    return eps, eps * float(layer.W.abs().max()) / moved
+
+
+@torch.no_grad()
+def relu_follows(victim: Victim, layer: FirstLinear, image_shape: tuple[int, int, int]) -> bool:
+    """Whether logits stay the same where the layer's outputs below zero become zero, whatever computes that."""
+    images = torch.randn(8, *image_shape, generator=torch.Generator().manual_seed(0)).to(victim.mean)
+    before = victim.logits(victim.parameters, images)
+    hook = victim.model.get_submodule(layer.name).register_forward_hook(lambda *call: call[-1].clamp(min=0))
+    try:
+        return torch.equal(victim.logits(victim.parameters, images), before)
+    finally:
+        hook.remove()
