@@ -11,7 +11,6 @@ from torch.nn.utils.rnn import pad_sequence
 from attacks.base import Attack, Common
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
-from attacks.engine.schedules import constant, multistep
 from attacks.engine.stage import Search, Stage, Variables
 from priors.skip_unets import SkipUNet, draw_unet, flatten, generate
 from victims.errors import InputError
@@ -32,8 +31,7 @@ class GINAS(Attack):
         steps_g: rounds of candidates; 0 takes the first network as it is.
         population: candidates of a round.
         steps_w: steps on the parameters of the chosen one.
-        eta: learning rate of Adam.
-        decay: eta by 0.1 after 3/8, 5/8 and 7/8 of the steps, a switch of the code that is off as the code is run.
+        eta: learning rate of Adam; it does not decay (the code has a switch for it, which is off).
         signed: give only the gradient's sign to Adam.
         width: channels of every map of a network, a multiple of 16.
     """
@@ -49,7 +47,7 @@ class GINAS(Attack):
             steps_g=100,
             population=50,
             steps_w=30_000,
-            decay=False,
+            eta=1e-3,
             width=128,
             restarts=1,
         ),
@@ -61,8 +59,7 @@ class GINAS(Attack):
         steps_g: int = 4,
         population: int = 8,
         steps_w: int = 600,
-        eta: float = 1e-3,
-        decay: bool = True,
+        eta: float = 3e-3,
         signed: bool = True,
         width: int = 32,
         **common: Unpack[Common],
@@ -76,7 +73,6 @@ class GINAS(Attack):
         if width < 1 or width % 16:
             raise InputError(f"width is {width}; give a multiple of 16.")
         self.population, self.eta, self.signed, self.width = population, eta, signed, width
-        self.schedule = multistep if decay else constant
 
     def check(self, observation: Observation) -> None:
         super().check(observation)
@@ -128,7 +124,6 @@ class GINAS(Attack):
             fixed={"r": r, "z": z},
             decode=output,
             lr=self.eta,
-            schedule=self.schedule,
             signed=self.signed,
         )
 
