@@ -298,7 +298,7 @@ def test_rows_say_it_and_are_the_same_in_two_processes(tmp_path):
     command = [sys.executable, "-m", "benchmark", "run", "--out", str(tmp_path / "two"), "--epochs-trained", "2steps"]
     for name, value in (options | {"devices": 2, "victim": "lenet", "size": 16}).items():
         command += [f"--{name}", str(value)]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=170, check=True)
+    said = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert "victim   2 steps of training: " in said.stdout
     assert (kept / weights.name).read_bytes() == weights.read_bytes()
     (two,) = (path for path in (tmp_path / "two").iterdir() if path.name.startswith("ig"))
