@@ -15,14 +15,15 @@ from torch import Tensor
 from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
+from attacks.engine.plug_and_play import refinement
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import at_least
 from attacks.engine.regularizers import statistics_distance
-from attacks.engine.requirements import check_requirements, warn_of_average, warn_of_rounding
+from attacks.engine.requirements import check_refinement, check_requirements, warn_of_average, warn_of_rounding
 from attacks.engine.session import Session
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
 from attacks.labels import find, infer
-from priors.base import Generator, Prior, shrink
+from priors.base import Denoiser, Generator, Prior, shrink
 from victims.choices import Compile, Match
 from victims.errors import InputError
 from victims.observation import Observation
@@ -42,6 +43,7 @@ class Common(TypedDict, total=False):
     """Options that every attack takes."""
 
     prior: Prior | None
+    refine: Denoiser | None
     restarts: int
     steps: int | None
     seed: int
@@ -90,6 +92,7 @@ class Attack(LightningModule):
         plan: Mapping[str, int],
         *,
         prior: Prior | None = None,
+        refine: Denoiser | None = None,
         restarts: int = 2,
         steps: int | None = None,
         seed: int = 0,
@@ -102,6 +105,8 @@ class Attack(LightningModule):
         Args:
             plan: the method's stages in order, with their steps.
             prior: for attacks that need one.
+            refine: adds a last stage, `refine`, with a quarter as many steps as all others together, which takes the
+                result to images that this denoiser finds more natural, see `attacks.engine.plug_and_play.refinement`.
             restarts: independent starts per task.
             steps: in total; the plan's stages keep their proportions.
             seed: of the starting points.
@@ -112,8 +117,8 @@ class Attack(LightningModule):
 
         Raises:
             InputError: a count below 1, an unknown match or compile, fewer steps than stages, steps for a closed form,
-                no prior of its kind for an attack that needs one, an unknown label method, or a label method for an
-                attack that finds labels by itself.
+                no prior of its kind for an attack that needs one, an unknown label method, a label method for an
+                attack that finds labels by itself, or a refinement by no denoiser or of a closed form.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -133,14 +138,29 @@ class Attack(LightningModule):
             if "labels" not in self.needs:
                 raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
         self.label_method, self.match, self.compiling = label_method, match, compile
-        self.plan = dict(plan) if steps is None else share_out(plan, steps)
+        if refine is not None:
+            check_refinement(self, refine)
+        self.refine = refine
+        self.plan = self.planned(plan, steps)
         self.prior, self.restarts, self.seed, self.chunk = cast(Generator, prior), restarts, seed, chunk
+
+    def planned(self, plan: Mapping[str, int], steps: int | None) -> dict[str, int]:
+        """The stages in order with their steps, with the refinement if there is one."""
+        if self.refine is not None:
+            plan = {**plan, "refine": max(1, sum(plan.values()) // 4)}
+        return dict(plan) if steps is None else share_out(plan, steps)
 
     # What a method defines.
 
     def search(self) -> Search:
         """Yield the stages in order; each `yield` returns its stage's best variables and its `fixed`, (R, ...) each."""
         raise NotImplementedError
+
+    def stages(self) -> Search:
+        """The stages of `search`, and then the refinement, if there is one."""
+        yield from self.search()
+        if self.refine is not None:
+            yield refinement(self.session, self.refine)
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
         """The matching cost, (R,); by default one cosine over all tensors."""

@@ -16,7 +16,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import warmup_cosine
-from attacks.engine.stage import Search, Stage, Variables, share_out
+from attacks.engine.stage import Search, Stage, Variables
 from victims.errors import InputError
 from victims.observation import Observation
 
@@ -213,7 +213,7 @@ class CocktailPartyFI(CocktailParty):
         not_negative(steps_z=steps_z, l1=l1, nv=nv, fi=fi)
         steps, plan = common.get("steps"), {"u": steps_u, "z": steps_z, "x": steps_x}
         plan = {name: count for name, count in plan.items() if count}
-        self.plan = plan if steps is None else share_out(plan, steps)
+        self.plan = self.planned(plan, steps)
         self.eta_x, self.l1, self.nv, self.fi = eta_x, l1, nv, fi
 
     def layer(self, observation: Observation) -> FirstLinear:

@@ -137,6 +137,7 @@ class GIFD(Attack):
         searched = 0 if variant == "z" else min(layers or depth, depth)
         phases = ["z", *(f"f{k}" for k in range(1, searched + 1))]
         super().__init__(dict.fromkeys(phases, steps_each), **common)
+        self.phases = phases
         above_zero(eta=eta, ball=ball)
         not_negative(layers=layers, tv=tv, l2=l2)
         self.variant, self.eta, self.tv, self.l2 = variant, eta, tv, l2
@@ -145,7 +146,7 @@ class GIFD(Attack):
 
     def search(self) -> Search:
         prior, state = self.prior, self.latents(self.start)
-        for k, phase in enumerate(self.plan):
+        for k, phase in enumerate(self.phases):
             if k:
                 with torch.no_grad():
                     state = advance(prior, state, k - 1, k)

@@ -22,7 +22,7 @@ from benchmark.tasks.effect import check_effect
 from defenses.base import Chain, Defense, parts
 from leaderboard.options import Options
 from priors import by_name as priors_by_name
-from priors.base import Prior
+from priors.base import Denoiser, Prior
 from victims.choices import TRAINING, Amp, Mode
 from victims.errors import InputError
 from victims.losses.base import Function, as_loss
@@ -219,6 +219,7 @@ def attack(
     observation: Observation,
     *,
     prior: str | Prior | None = None,
+    refine: str | Denoiser | None = None,
     preset: str = "default",
     weights_dir: Path = WEIGHTS_DIR,
     seed: int = 0,
@@ -229,6 +230,7 @@ def attack(
     Args:
         method: a name, as `run --attack` takes it, or a class.
         prior: of methods that take one: as `run --prior` takes it, by default what `run` takes; or an object.
+        refine: as `run --refine` takes it; or a denoiser. By default the result stays as it is.
         preset: the method's options: `default`, `paper`, `code`, ...
         weights_dir: folder with weights that are not shipped: generators in `priors/`.
         seed: of the starting points.
@@ -243,14 +245,20 @@ def attack(
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
         raise InputError(f"{chosen.name} takes no prior; leave prior= out.")
-    if "prior" in chosen.needs:
-        size, mean = observation.image_shape[-1], observation.victim.mean
-        named = prior if isinstance(prior, str) and prior != "default" else chosen.default_prior
-        if isinstance(prior, Prior):
-            own = deepcopy(prior)  # the caller's stays where it is
+    size, mean = observation.image_shape[-1], observation.victim.mean
+
+    def own(given: str | Prior) -> Prior:
+        """The caller's stays where it is."""
+        if isinstance(given, str):
+            given = priors_by_name.find(given, weights_dir, size=size, seed=seed)
         else:
-            own = priors_by_name.find(named, weights_dir, size=size, seed=seed)
-        options["prior"] = own.to(mean.device, mean.dtype)
+            given = deepcopy(given)
+        return given.to(mean.device, mean.dtype)
+
+    if "prior" in chosen.needs:
+        options["prior"] = own(chosen.default_prior if prior is None or prior == "default" else prior)
+    if refine is not None:
+        options["refine"] = own(refine)
     return chosen(**{**presets[preset], "seed": seed, **options}).run([observation])
 
 

@@ -82,8 +82,9 @@ def require_names(options: dict[str, Any]) -> None:
         require("defense", part.partition(":")[0])
     require("loss", options["loss"].partition(":")[0])
     require("local optimizer", options["local_optimizer"].partition(":")[0])
-    if ":" not in options["prior"] and options["prior"] != "default":
-        require("prior", options["prior"])
+    for name in (options["prior"], options["refine"]):
+        if ":" not in name and name not in ("default", "none"):
+            require("prior", name)
     if options["labels"] not in ("given", "none"):
         require("label method", options["labels"])
 

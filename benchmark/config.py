@@ -260,6 +260,10 @@ class Config(Options):
     def make_prior(self) -> Prior:
         return priors_by_name.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
 
+    def make_denoiser(self) -> Prior:
+        """Of the refinement."""
+        return priors_by_name.find(self.refine, self.weights_dir, size=self.size, seed=self.seed)
+
     def make_attack(self) -> Attack:
         """The method with its preset, the single options on top, and what every attack takes."""
         method: type[Attack] = find("attack", self.attack)
@@ -276,6 +280,8 @@ class Config(Options):
         options |= {name: value for name, value in common.items() if value is not None}
         if "prior" in method.needs:
             options["prior"] = self.make_prior().to(getattr(torch, self.precision))
+        if self.refine != "none":
+            options["refine"] = self.make_denoiser().to(getattr(torch, self.precision))
         return method(**options)
 
     def method_options(self, method: type[Method]) -> dict[str, Any]:
@@ -317,6 +323,15 @@ def dump(config: Config, resolved: Mapping[str, Any]) -> str:
 
 
 def options_of(method: type[Method]) -> dict[str, inspect.Parameter]:
-    """The method's own constructor options, without those that every attack takes."""
-    own = parameters_of(method).items()
-    return {name: p for name, p in own if p.kind is p.KEYWORD_ONLY and name not in Common.__annotations__}
+    """The method's own constructor options, without those that every attack takes.
+
+    A constructor with `**options: Any` passes them on: then those of the next base are options too.
+    """
+    found: dict[str, inspect.Parameter] = {}
+    for base in method.__mro__:
+        if "__init__" in vars(base):
+            own = parameters_of(base)
+            found = {name: p for name, p in own.items() if p.kind is p.KEYWORD_ONLY} | found
+            if not any(p.kind is p.VAR_KEYWORD and p.annotation is Any for p in own.values()):
+                break
+    return {name: p for name, p in found.items() if name not in Common.__annotations__}

@@ -47,8 +47,13 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
     for (kind, name), state in states.items():
         found[kind][f"the state of {name}"] = state
     if "prior" in attack.needs and not mean_image:
-        found["prior"] = sources(modules, config.prior, type(attack.prior))
-        found["prior"][f"the weights of {config.prior}"] = of_tensors(seedless(config, attack.prior).state_dict())
+        prior = seedless(config, attack.prior, Config.make_prior)
+        found["prior"] |= sources(modules, config.prior, type(prior))
+        found["prior"][f"the weights of {config.prior}"] = of_tensors(prior.state_dict())
+    if attack.refine is not None and not mean_image:
+        denoiser = seedless(config, attack.refine, Config.make_denoiser)
+        found["prior"] |= sources(modules, config.refine, type(denoiser))
+        found["prior"][f"the weights of {config.refine}, which refines"] = of_tensors(denoiser.state_dict())
     if mean_image:  # no attack is run
         found["attack"] = {}
     trains = config.victim_weights == "calibrated" or config.between or config.epochs_trained != "0"
@@ -101,18 +106,23 @@ def of_own(config: Config, data: ImageData) -> dict[tuple[str, str], str]:
         built = {named: build(make, seed=0) for named, make in own.items()}
     for made in built.values():
         if isinstance(made, Attack):
-            made._modules.pop("prior", None)  # it is told by itself, and what every attack has by the options
+            for prior in ("prior", "refine"):  # told by themselves, and what every attack has by the options
+                made._modules.pop(prior, None)
     common = vars(Attack({})).keys() - WEIGHTS
     return {named: of_state(made, common if isinstance(made, Attack) else ()) for named, made in built.items()}
 
 
-def seedless(config: Config, prior: Prior) -> Prior:
-    """The prior of seed 0."""
+def seedless(config: Config, prior: Prior, make: Callable[[Config], Prior]) -> Prior:
+    """The prior of seed 0.
+
+    Args:
+        prior: that of the configuration's own seed.
+    """
     if config.seed == 0:
         return prior
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it has been said of the run's own
-        return replace(config, seed=0).make_prior()
+        return make(replace(config, seed=0))
 
 
 def of_batch(config: Config, data: ImageData, batch: Batch) -> str:

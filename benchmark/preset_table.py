@@ -23,7 +23,7 @@ method's class."""
 def table() -> str:
     """Markdown: a table of presets for each method that has any."""
     methods: dict[str, type[Attack]] = registered("attack")
-    blocks = [INTRODUCTION, *(block(name, method) for name, method in sorted(methods.items()))]
+    blocks = [INTRODUCTION, *(block(name, method) for name, method in sorted(methods.items()) if method.presets)]
     return "\n\n".join([*blocks, block("GIML (`prior learn`)", GIML)]) + "\n"
 
 

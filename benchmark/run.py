@@ -202,12 +202,14 @@ def row_maker(
     """
     idle = config.control == "mean_image"
     defense = config.make_defense()
-    prior = None if idle else attack.prior
+    prior, refine = (None, None) if idle else (attack.prior, attack.refine)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     asked = {about.rows[0]: getattr(config, name) for name, about in abouts().items() if about.rows}
     used = {
         "prior": config.prior if prior else "none",
         "prior_trained_on": prior.trained_on if prior else "none",
+        "refine": config.refine if refine else "none",
+        "refine_trained_on": refine.trained_on if refine else "",
         "victim_weights": config.weights_label(),
         "mean": text(preprocessing.mean),
         "std": text(preprocessing.std),

@@ -237,6 +237,14 @@ class Options:
         "file written by `prior train`; or untrained: `ARCHITECTURE` or `ARCHITECTURE:SIZE` (`dcgan:64`).",
         rows=("prior", "prior_trained_on", "prior_digest"),
     )
+    refine: str = option(
+        "none",
+        "knowledge",
+        "A denoiser, as `PRIOR` names it (`denoiser-photos`, `ffdnet`), that refines the result of any attack with "
+        "steps: a last stage on the pixels, with a quarter as many steps as all others together, lowers the matching "
+        "cost and takes out noise in turn.",
+        rows=("refine", "refine_trained_on"),
+    )
     labels: str = option(
         "given",
         "knowledge",

@@ -50,7 +50,9 @@ def knowledge(entry: Entry) -> list[str]:
     how = f" by {entry['label_method']}" if entry["label_method"] else ""
     words = [f"labels {entry['labels']}{how}"]
     if entry["prior"] not in (None, "none"):
-        words.append(f"generator {entry['prior']} (trained on {entry['prior_trained_on'] or 'nothing'})")
+        words.append(f"prior {entry['prior']} (trained on {entry['prior_trained_on'] or 'nothing'})")
+    if entry["refine"] not in (None, "none"):
+        words.append(f"refined by {entry['refine']} (trained on {entry['refine_trained_on'] or 'nothing'})")
     if entry["bn"] != "none":
         words.append(f"batch-norm statistics: {entry['bn']}")
     if entry["defense"] != "none":

@@ -15,11 +15,12 @@ class FFDNet(Denoiser):
     """FFDNet, a denoiser of color images of any size that is told how strong the noise is.
 
     Every 2x2 pixels become the channels of one, so that the convolutions work at half the side, with sigma as one more
-    channel. It returns the image, not the noise.
+    channel.
 
     Args:
         depth: convolutions; between them is ReLU.
         width: their channels.
+        residual: the network f gives the noise in units of sigma, D(x) = x + sigma f(x); as published it gives D(x).
     """
 
     published = {
@@ -35,8 +36,9 @@ class FFDNet(Denoiser):
     }
     sigma_max = 75 / 255
 
-    def __init__(self, *, depth: int = 12, width: int = 96) -> None:
+    def __init__(self, *, depth: int = 12, width: int = 96, residual: bool = False) -> None:
         super().__init__()
+        self.residual = residual
         widths = [4 * 3 + 1, *[width] * (depth - 1), 4 * 3]
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise(widths):
@@ -46,8 +48,10 @@ class FFDNet(Denoiser):
     def forward(self, images: Tensor, sigma: float | Tensor) -> Tensor:
         height, width = images.shape[-2:]
         h = pixel_unshuffle(pad(images, (0, width % 2, 0, height % 2), mode="replicate"), 2)
-        noise = torch.as_tensor(sigma).to(h).reshape(-1, 1, 1, 1).expand(len(h), 1, *h.shape[-2:])
-        return pixel_shuffle(self.model(torch.cat([h, noise], 1)), 2)[..., :height, :width]
+        sigma = torch.as_tensor(sigma).to(h).reshape(-1, 1, 1, 1)
+        f = self.model(torch.cat([h, sigma.expand(len(h), 1, *h.shape[-2:])], 1))
+        f = pixel_shuffle(f, 2)[..., :height, :width]
+        return images + sigma * f if self.residual else f
 
     @classmethod
     def load_public(cls, path: Path) -> "FFDNet":

@@ -11,6 +11,7 @@ from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
+from priors.ffdnet import FFDNet
 from victims.choices import Level
 from victims.data.photos import Photos
 from victims.models.lenet import LeNet
@@ -31,6 +32,12 @@ def small_prior() -> DCGAN:
     """Random weights; small enough for hundreds of steps in a test."""
     torch.manual_seed(0)
     return DCGAN(nz=8, ngf=4).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def small_denoiser() -> FFDNet:
+    """Random weights."""
+    return build(FFDNet, seed=0, depth=3, width=4).eval().requires_grad_(False)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from benchmark.__main__ import main
 from benchmark.scoring.metrics import METRICS
 
 TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
+OTHERS = ("defense", "prior", "victim", "loss", "data", "metric")
 EXAMPLES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", TEXT, re.DOTALL))
 
 
@@ -37,7 +38,7 @@ def run(out, *options):
 def test_every_kind_has_its_file():
     kinds = re.findall(r"^## Add an? (.*)$", TEXT, re.MULTILINE)
     assert kinds == ["attack", "defense", "prior", "victim", "loss", "data set", "metric"]
-    assert list(EXAMPLES) == ["my_attack", "my_defense", "my_prior", "my_victim", "my_loss", "my_data", "my_metric"]
+    assert list(EXAMPLES) == ["my_attack", "my_denoised_attack", *(f"my_{kind}" for kind in OTHERS)]
 
 
 def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
@@ -54,6 +55,13 @@ def test_own_attack_defense_victim_and_data_in_one_run(outside, capsys):
     ] * 2
     assert all(row["image"].startswith("test-") for row in rows)
     assert "PSNR" in capsys.readouterr().out
+
+
+def test_own_attack_with_a_denoiser(outside):
+    rows = run(outside / "out", "--attack=my_denoised_attack.IGMedianDenoised", "--set=eta_d=0.1 tv=0.01")
+    assert [(row["attack"], row["prior"], row["status"]) for row in rows] == [
+        ("my_denoised_attack.IGMedianDenoised", "denoiser-photos", "ok")
+    ] * 2
 
 
 def test_own_prior(outside):

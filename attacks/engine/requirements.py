@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.engine.objective import Distance
+from priors.base import Denoiser, Prior
 from victims.choices import Match
 from victims.client import LocalTraining, fed_sgd
 from victims.errors import InputError, Notice
@@ -51,8 +52,21 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
                 f"{attack.name}: the surrogate of the defense leaves nothing to match of what is shared; run with "
                 "--adapt false."
             )
-    if attack.prior is not None:
-        attack.prior.check(observation)
+    for prior in (attack.prior, attack.refine):
+        if prior is not None:
+            prior.check(observation)
+
+
+def check_refinement(attack: "Attack", refine: Prior) -> None:
+    """Refuse to refine by another prior than a denoiser, or what has no steps.
+
+    Raises:
+        InputError: says so.
+    """
+    if not isinstance(refine, Denoiser):
+        raise InputError(f"refine takes a denoiser, not a {refine.kind} ({type(refine).__name__}); choose another.")
+    if attack.analytic:
+        raise InputError(f"{attack.name} is solved in closed form and has no steps to refine by; leave --refine none.")
 
 
 def check_soft_labels(observation: Observation) -> None:

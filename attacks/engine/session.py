@@ -83,9 +83,14 @@ class Session:
         """R: tasks times the restarts that are still searched."""
         return len(self.observations) * self.restarts
 
+    @property
+    def best(self) -> Variables:
+        """The `images` of least cost of every instance so far, (R, B, C, H, W), and their `labels`."""
+        return self._best.tensors
+
     def start(self) -> None:
         self._ahead = list(self.attack.plan)
-        self._search = self.attack.search()
+        self._search = self.attack.stages()
         self._enter(next(self._search))
 
     def advance(self) -> None:

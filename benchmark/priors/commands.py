@@ -128,7 +128,7 @@ def train_denoiser(
     data: str = Options.data,
     size: int = Options.size,
     data_dir: Path = Options.data_dir,
-    steps: int = 5_000,
+    steps: int = 4_000,
     seed: int = Options.seed,
 ) -> None:
     """Train a small FFDNet on a data set's train split; the same command resumes a training that was stopped.

@@ -25,7 +25,9 @@ from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
 from benchmark.tasks.module import GradientDataModule
 from defenses.base import Defense
+from priors.base import Denoiser, Generator
 from priors.dcgan import DCGAN
+from priors.ffdnet import FFDNet
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.victim import Victim, build, gradient
@@ -53,10 +55,10 @@ every_attack = pytest.mark.parametrize("method", ATTACKS.values(), ids=ATTACKS.k
 
 
 @pytest.fixture
-def make(small_prior: DCGAN) -> Callable[..., Attack]:
+def make(small_prior: DCGAN, small_denoiser: FFDNet) -> Callable[..., Attack]:
     def make(method: type[Attack], dtype: torch.dtype = torch.float32, **options: Any) -> Attack:
         if "prior" in method.needs:
-            options["prior"] = small_prior.to(dtype)
+            options["prior"] = (small_denoiser if method.takes is Denoiser else small_prior).to(dtype)
         if not method.analytic:
             options = {"steps": STEPS, **options}
         if "population" in inspect.signature(method.__init__).parameters:
@@ -171,7 +173,8 @@ def test_the_returned_cost_is_the_cost_of_the_returned_image(method, make, captu
     fresh.begin(observations)
     torch.testing.assert_close(fresh.cost(result.images, result.labels), result.cost, rtol=1e-4, atol=1e-6)
     curve = torch.stack([cost for _, cost in result.curve])
-    torch.testing.assert_close(result.cost, curve.amin(0))
+    latest = fresh.session.stage.latest  # such a stage returns its last images, whatever they cost
+    torch.testing.assert_close(result.cost, curve[-1] if latest else curve.amin(0))
 
 
 @every_attack
@@ -226,8 +229,9 @@ def test_refuses_an_observation_that_does_not_fit(method, make, capture):
     if "prior" in method.needs:
         with pytest.raises(InputError, match="prior"):
             method()
-        with pytest.raises(InputError, match="image"):
-            make(method).begin([capture(size=40).observation])  # the prior makes 32 px
+        if issubclass(method.takes, Generator):
+            with pytest.raises(InputError, match="image"):
+                make(method).begin([capture(size=40).observation])  # the prior makes 32 px
     if method.analytic:
         with pytest.raises(InputError, match="steps"):
             method(steps=STEPS)
@@ -244,7 +248,10 @@ def test_refuses_an_observation_that_does_not_fit(method, make, capture):
             make(method).begin([replace(observation, knowledge=told)])
 
 
-@pytest.mark.parametrize("method", [m for m in ATTACKS.values() if "prior" in m.needs], ids=lambda method: method.name)
+SEARCH = [m for m in ATTACKS.values() if "prior" in m.needs and issubclass(m.takes, Generator)]
+
+
+@pytest.mark.parametrize("method", SEARCH, ids=lambda method: method.name)
 def test_a_generator_of_larger_images_is_searched_at_any_size(method, make, capture):
     result = make(method).run([capture(size=24).observation])  # the prior makes 32 px
     assert result.images.shape == (1, method.made_for.get("batch", 3), 3, 24, 24)

@@ -150,7 +150,7 @@ def test_knowledge_in_words(row):
     (entry,) = of([row(**fields, label_method="alr", lr=0.1, know_lr=False)])["entries"]
     assert entry["knowledge"] == [
         "labels inferred by alr",
-        "generator dcgan (trained on faces)",
+        "prior dcgan (trained on faces)",
         "batch-norm statistics: exact",
         "does not know the defense",
         "does not know the learning rate",

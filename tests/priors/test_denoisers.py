@@ -47,6 +47,14 @@ def test_ffdnet_is_convolutions_at_half_the_side():
 
 
 @torch.no_grad()
+def test_a_residual_ffdnet_gives_the_noise_in_units_of_sigma():
+    net, residual = build(FFDNet, seed=0, **SMALL), build(FFDNet, seed=0, **SMALL, residual=True)
+    torch.testing.assert_close(residual(CLEAN, 0.1), CLEAN + 0.1 * net(CLEAN, 0.1))
+    odd = CLEAN[..., :7, :5]
+    torch.testing.assert_close(residual(odd, 0.1), odd + 0.1 * net(odd, 0.1))
+
+
+@torch.no_grad()
 def test_ffdnet_takes_a_sigma_for_every_image():
     net = build(FFDNet, seed=0, **SMALL)
     both = net(CLEAN, torch.tensor([0.05, 0.2]))
