@@ -60,7 +60,7 @@ class Attack(LightningModule):
         name: on the command line; a class that declares none has its dotted path.
         needs: what the attack must be given: any of `labels`, `prior`.
         takes: the kind of prior that it needs, if it needs one.
-        default_prior: shipped weights of that kind, which a run takes if it names none.
+        default_prior: shipped weights of that kind, which a run takes if it names none; empty where there are none.
         uses: what it can use if it is given: `bn`, the batch-norm statistics.
         labels: see `LabelSource`.
         made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
@@ -124,7 +124,7 @@ class Attack(LightningModule):
         self.automatic_optimization = False
         at_least(1, restarts=restarts, steps=steps, chunk=chunk, **plan)
         if self.analytic and steps is not None:
-            raise InputError(f"{self.name} is solved in closed form and has no steps to choose; leave --steps out.")
+            raise InputError(f"{self.name} has no steps to choose; leave --steps out.")
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} needs a {self.takes.kind}; give one with --prior.")
         if prior is not None and not isinstance(prior, self.takes):

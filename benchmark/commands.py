@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "prior quality": "benchmark.priors.commands:quality",
     "prior train": "benchmark.priors.commands:train",
     "prior train-denoiser": "benchmark.priors.commands:train_denoiser",
+    "prior train-inverter": "benchmark.priors.inverter:train_inverter",
     "prior learn": "benchmark.priors.learn:learn",
 }
 """What a command runs: `module:function`. A module is imported when its command is given."""

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,14 +34,14 @@ from defenses.base import Defense
 from leaderboard.options import Options, abouts
 from leaderboard.rows import PROTOCOL
 from priors import by_name as priors_by_name
-from priors.base import Prior
+from priors.base import Inverter, Prior
 from victims import by_name as victims_by_name
 from victims import checkpoints
 from victims.choices import TRAINING
 from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData
 from victims.data.channels import in_channels
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 from victims.names import nearest
 from victims.own_preprocessing import of_model
 from victims.preprocessing import Preprocessing, given
@@ -258,15 +259,28 @@ class Config(Options):
         check_effect(self.make_client(), names, victim, without, *data.batch(batch.indices))
 
     def make_prior(self) -> Prior:
-        return priors_by_name.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
+        """The prior; a Notice says where an inverter has learned another defense than this one."""
+        prior = priors_by_name.find(self.prior, self.weights_dir, size=self.size, seed=self.seed)
+        if isinstance(prior, Inverter) and (learned := prior.setting["defense"]) != self.defense:
+            text = (
+                f"the inverter was trained under the defense {learned}, and the updates are sent under {self.defense}."
+            )
+            warnings.warn(text, Notice, stacklevel=2)
+        return prior
 
     def make_denoiser(self) -> Prior:
         """Of the refinement."""
         return priors_by_name.find(self.refine, self.weights_dir, size=self.size, seed=self.seed)
 
     def make_attack(self) -> Attack:
-        """The method with its preset, the single options on top, and what every attack takes."""
+        """The method with its preset, the single options on top, and what every attack takes.
+
+        Raises:
+            InputError: an option cannot be used, or batches may have labels that the method does not take.
+        """
         method: type[Attack] = find("attack", self.attack)
+        if self.batch > 1 and self.batches == "random" and method.made_for.get("batches") == "distinct":
+            raise InputError(f"{self.attack} works on batches of distinct labels; run with --batches distinct.")
         common: dict[str, Any] = {
             "restarts": self.restarts,
             "steps": self.steps,

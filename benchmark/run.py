@@ -229,6 +229,7 @@ def row_maker(
         lpips_backbone=lpips_backbone,
         device=device,
         code=code_version(),
+        training_seconds=prior.training_seconds if prior else None,
     )
 
 

@@ -22,7 +22,7 @@ FOLLOWING = (*DIGESTS, "mean", "std")  # mostly from the other fields: shown whe
 OF_IMAGES = (*(key for about in abouts().values() if about.of_images for key in about.rows), "protocol")
 MEAN_IMAGE = (*OF_IMAGES, "control", "attack_digest")
 
-COUNTS = ("n", "tasks", "diverged", "degenerate", "seconds", "gradient_evaluations")
+COUNTS = ("n", "tasks", "diverged", "degenerate", "seconds", "gradient_evaluations", "training_seconds")
 BESIDE = ("best_in_batch", "worst_in_batch", "recognized", "knows", "psnr_of_others")  # scores that are no metrics
 
 
@@ -45,6 +45,7 @@ class Entry:
         knows: how well the attacker can tell which batches were rebuilt, from -1 to 1, over n batches.
         psnr_of_others: the PSNR without degenerate images.
         seconds, gradient_evaluations: means over tasks.
+        training_seconds: of the prior, where they are known.
     """
 
     fields: Mapping[str, Any]
@@ -63,6 +64,7 @@ class Entry:
     psnr_of_others: Score | None
     seconds: float
     gradient_evaluations: float
+    training_seconds: float | None
 
     def __getitem__(self, key: str) -> Any:
         return self.fields[key]
@@ -240,6 +242,7 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
         psnr_of_others=score("psnr", {sample: row.get("psnr") for sample, row in others.items()}),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
+        training_seconds=group[0]["training_seconds"],
     )
     return entry, samples
 

@@ -44,6 +44,8 @@ class Row:
             attack without a defense, or on a victim without training, stands at 0.
         victim_accuracy: the share of test images that the victim classifies right after its training, see
             `epochs_trained`; None without it, and in older rows.
+        training_seconds: of the prior, where they are known: an attack by a trained inverter takes them before it sees
+            an update.
         gradient_path: how the gradients of the victim were computed.
         seconds: of the task.
         memory: the peak until the end of the task in MiB: on a GPU that of tensors since the group of the task began,
@@ -73,6 +75,7 @@ class Row:
     total_parameters: int | None = None
     ranges: Mapping[str, list[float | None]] = field(default_factory=dict)
     axis: Mapping[str, float] = field(default_factory=dict)
+    training_seconds: float | None = None
     gradient_path: str = ""
     victim_accuracy: float | None = None
 

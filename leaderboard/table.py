@@ -111,6 +111,10 @@ def board_table(entries: Sequence[Entry]) -> Table:
         "s/task": [f"{entry.seconds:.3g}" for entry in entries],
         "gradients": [f"{entry.gradient_evaluations:.0f}" for entry in entries],
     }
+    if any(entry.training_seconds is not None for entry in entries):
+        budget["s of training"] = [
+            NOTHING if e.training_seconds is None else f"{e.training_seconds:.0f}" for e in entries
+        ]
     notes = [f"{name}: {note}." for name, note in NOTES.items() if name in scores]
     below = " ".join(filter(None, [_footnote(entries), *notes, _missing(entries)]))
     return Table(common(entries), _names(entries) | counts | ranks | scores | measured | budget, below)

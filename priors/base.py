@@ -1,8 +1,9 @@
 """What an attacker knows of images before it sees an update: the base of all priors, and its three kinds."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from math import inf
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import inf, isclose
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 
 from victims.errors import InputError
 from victims.observation import Observation
-from victims.victim import Gradient
+from victims.victim import Gradient, Victim, gradient
 
 State = Mapping[str, Tensor]
 """The tensors at some point of a generator's chain, by name, (N, ...) each; (R, B, ...) for runs."""
@@ -31,6 +32,7 @@ class Prior(nn.Module, ABC):
         follows_size: whether it takes the size of the task's images if no size is given.
         image_shape: (C, H, W) of one image, where the prior is made for one size.
         trained_on: what the weights were trained on; it is in every row.
+        training_seconds: what the training took, where that is known; it is in every row.
     """
 
     kind: ClassVar[str]
@@ -38,6 +40,7 @@ class Prior(nn.Module, ABC):
     follows_size: ClassVar[bool] = False
     image_shape: tuple[int, int, int]
     trained_on: str = "untrained"
+    training_seconds: float | None = None
 
     @classmethod
     def load_public(cls, path: Path) -> "Prior":
@@ -171,13 +174,71 @@ class Denoiser(Prior):
 
 
 class Inverter(Prior):
-    """A network that was trained to give the images of an update, for one victim, in one forward pass."""
+    """A network that was trained to give the images of an update, for one victim, in one forward pass.
+
+    A subclass says what the network `read`s of an update, how it `decode`s that, and its training `loss`.
+
+    Attributes:
+        setting: options of the run that it was trained for, by name, such as `{"victim": "lenet", "batch": "1"}`.
+        signature: that of the victim, see `signature`.
+        batch: images in an update.
+        body: the part that is trained.
+    """
 
     kind = "inverter"
+    body: nn.Module
+
+    def __init__(
+        self, *, setting: Mapping[str, str], signature: Sequence[float], batch: int, image_shape: Sequence[int]
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.setting, self.signature, self.batch = dict(setting), list(signature), batch
+        self.image_shape = (channels, height, width)
+
+    def check(self, observation: Observation) -> None:
+        """Refuse an update of another kind or victim than it was trained for."""
+        given, wanted = (observation.batch_size, *observation.image_shape), (self.batch, *self.image_shape)
+        found = signature(observation.victim, self.image_shape) if given == wanted else []
+        fits = len(found) == len(self.signature) and all(map(partial(isclose, rel_tol=1e-3), found, self.signature))
+        if not fits or observation.knowledge.local:
+            options = " ".join(f"--{name} {value}" for name, value in self.setting.items())
+            raise InputError(
+                f"the inverter was trained for the gradients of one victim, which this is not; run with {options}, or "
+                "train one for this victim by `prior train-inverter` and give it as --prior."
+            )
 
     @abstractmethod
+    def read(self, update: Gradient, labels: Tensor) -> Tensor:
+        """Received updates, (R, *shape) per parameter, and their labels (R, B) -> what is decoded, (R, ...)."""
+
+    @abstractmethod
+    def decode(self, read: Tensor) -> Tensor:
+        """(R, ...) -> images (R, B, C, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def loss(self, images: Tensor, truth: Tensor) -> Tensor:
+        """Of its images for the private ones, which are in the order of the labels, (R, B, C, H, W) twice -> ()."""
+
+    def prepare(self, update: Gradient, labels: Tensor) -> None:
+        """Before training: set what is not learned, from the first updates and labels, as `read` has them."""
+
     def forward(self, update: Gradient, labels: Tensor) -> Tensor:
         """Received updates, (R, *shape) per parameter, and labels (R, B) -> images (R, B, C, H, W) in [0, 1]."""
+        return self.decode(self.read(update, labels))
+
+
+def signature(victim: Victim, image_shape: tuple[int, int, int]) -> list[float]:
+    """The norms of a victim's gradient on two drawn images: what tells victims apart.
+
+    They depend on its weights, mode, loss and preprocessing, and are the same but for rounding on every machine.
+    """
+    images = torch.rand(2, *image_shape, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1], device=victim.mean.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for models that draw
+        found = gradient(victim, victim.normalize(images.to(victim.mean)), labels)
+    return [float(g.norm()) for g in found.values()]
 
 
 def advance(prior: Generator, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:

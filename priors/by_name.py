@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 from priors import names, weights
-from priors.base import Prior
+from priors.base import Inverter, Prior
 from victims.checkpoints import require_finite
 from victims.errors import InputError, Notice
 from victims.names import imported, unknown
@@ -27,6 +27,10 @@ def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
         InputError: says which file is missing and where it is available, what is wrong with it, or what names there
             are.
     """
+    if not spec:
+        raise InputError(
+            "this method has no shipped prior; give one with --prior, such as a file of `prior train-inverter`."
+        )
     architecture, _, detail = spec.partition(":")
     known, published = names.architectures(), names.published()
     if spec in names.shipped():
@@ -89,6 +93,10 @@ def load_public(make: type[Prior], path: Path, size: int, sha256: str | None = N
 
 def untrained(make: type[Prior], architecture: str, size: int | None, seed: int) -> Prior:
     """The prior as its class builds it, with random weights from `seed`; None: its default size."""
+    if issubclass(make, Inverter):
+        raise InputError(
+            f"{architecture} is an inverter, which is of no use untrained; give a file of `prior train-inverter`."
+        )
     if size is not None and "size" not in inspect.signature(make).parameters:
         raise InputError(f"{architecture} comes in one size; write {architecture} alone.")
     prior = build(make, seed=seed, **({} if size is None else {"size": size}))

@@ -1,8 +1,8 @@
 """Weights of priors in this suite's own layout: safetensors files that describe themselves.
 
 The file's metadata holds `prior` (the name of the architecture), `options` (its constructor arguments, JSON),
-`trained_on` and `command`. A shipped file `<name>.safetensors` has a record `<name>.json` beside it with its SHA-256;
-weights of others may have such a record too.
+`trained_on` and `command`, and `training_seconds` where they are known. A shipped file `<name>.safetensors` has a
+record `<name>.json` beside it with its SHA-256; weights of others may have such a record too.
 """
 
 import json
@@ -28,6 +28,8 @@ def save(prior: Prior, path: Path, *, architecture: str, options: Mapping[str, A
         "trained_on": prior.trained_on,
         "command": command,
     }
+    if prior.training_seconds is not None:
+        about["training_seconds"] = str(prior.training_seconds)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in prior.state_dict().items()}
     path.write_bytes(to_bytes(tensors, metadata=about))
@@ -60,6 +62,7 @@ def load(path: Path) -> Prior:
     make = known[about["prior"]].load()
     with expected(f"a file whose metadata fit '{about['prior']}'", path):
         options, trained_on = json.loads(about["options"]), about["trained_on"]
+        seconds = float(about["training_seconds"]) if "training_seconds" in about else None
         with torch.device("meta"):  # no memory is taken for a size that the file does not have
             outline = make(**options).requires_grad_(False)
     try:
@@ -71,7 +74,7 @@ def load(path: Path) -> Prior:
     for key, own in prior.state_dict().items():
         require_numbers(tensors[key], own, key, path, about["prior"])
     prior.load_state_dict(tensors)
-    prior.trained_on = trained_on
+    prior.trained_on, prior.training_seconds = trained_on, seconds
     return prior.eval().requires_grad_(False)
 
 

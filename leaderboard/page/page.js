@@ -48,6 +48,7 @@ const COLUMNS = [
   ...["diverged", "degenerate"].filter(key => board.entries.some(entry => entry[key])).map(key => ({ title: key[0].toUpperCase() + key.slice(1), value: entry => entry[key], cell: entry => String(entry[key]), down: true })),
   { title: "s/task", value: entry => entry.control === "mean_image" ? null : entry.seconds, cell: entry => digits(entry.control === "mean_image" ? null : entry.seconds, 3) },
   { title: "Gradients/task", value: entry => entry.gradient_evaluations, cell: entry => digits(entry.gradient_evaluations, 6) },
+  ...(board.entries.some(entry => entry.training_seconds != null) ? [{ title: "s of training", value: entry => entry.training_seconds, cell: entry => digits(entry.training_seconds, 4) }] : []),
   { title: "Labels", value: entry => entry.fields.labels, cell: entry => entry.fields.label_method || entry.fields.labels || "-" },
   { title: "Attacker has", value: entry => entry.knowledge.join("; "), cell: entry => entry.knowledge.join("; ") || "-", wrap: true },
   ...(board.settings.length > 1 ? [{ title: "Setting", value: settingOf, cell: settingOf, wrap: true }] : []),

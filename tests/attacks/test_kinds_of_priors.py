@@ -31,10 +31,19 @@ def test_a_denoiser_refuses_images_with_other_channels(capture):
         gray.check(observation)
 
 
-@pytest.mark.parametrize("name", [name for name, each in registered("attack").items() if "prior" in each.needs])
+TAKE_ONE = {name: each for name, each in registered("attack").items() if "prior" in each.needs}
+
+
+@pytest.mark.parametrize("name", [name for name, each in TAKE_ONE.items() if each.default_prior])
 def test_a_run_that_names_no_prior_takes_the_shipped_one_of_its_method(name):
     """It is the run that names these weights."""
     config = Config(attack=name)
     assert config.prior in names.shipped()
     assert config == Config(attack=name, prior=config.prior)
-    assert isinstance(config.make_prior(), registered("attack")[name].takes)
+    assert isinstance(config.make_prior(), TAKE_ONE[name].takes)
+
+
+@pytest.mark.parametrize("name", [name for name, each in TAKE_ONE.items() if not each.default_prior])
+def test_a_method_without_a_shipped_prior_says_how_to_get_one(name):
+    with pytest.raises(InputError, match=r"no shipped prior; give one with --prior, such as .* `prior train-inverter`"):
+        Config(attack=name).make_prior()

@@ -233,7 +233,7 @@ def test_the_nearest_option_is_one_of_the_command(words, hint, capsys):
 
 BAD = {
     "--attack=gais": "did you mean 'gias'",
-    "--attack=rgap --defense=none": "closed form and has no steps",
+    "--attack=rgap --defense=none": "has no steps to choose",
     "--attack=idlg": "run with --batch 1",
     "--bn=exact --victim=sigmoid_resnet10": "makes no use of batch-norm statistics",
     "--attack=gi --bn=running": "choose --bn none",

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -117,9 +117,16 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         images, labels = zip(*(self[i] for i in indices), strict=True)
         return torch.stack(images), torch.tensor(labels)
 
-    def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For training a prior: images (count, C, H, W) in [0, 1] drawn at random, half of them mirrored; labels."""
-        images, labels = self.batch(torch.randint(len(self), (count,), generator=generator).tolist())
+    def augmented(self, count: int, generator: torch.Generator, without: Collection[int] = ()) -> tuple[Tensor, Tensor]:
+        """For training a prior: images (count, C, H, W) in [0, 1] drawn at random, half of them mirrored; labels.
+
+        Args:
+            without: images that are held out.
+        """
+        drawn = torch.randint(len(self), (count,), generator=generator)
+        while without and bool((held := torch.tensor([int(i) in without for i in drawn])).any()):
+            drawn = torch.where(held, torch.randint(len(self), (count,), generator=generator), drawn)
+        images, labels = self.batch(drawn.tolist())
         mirror = torch.rand(count, generator=generator) < 0.5
         return torch.where(mirror[:, None, None, None], images.flip(-1), images), labels
 

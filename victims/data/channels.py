@@ -1,6 +1,6 @@
 """Images with another number of channels than those of their data set: color in shades of gray, or gray as color."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -50,8 +50,8 @@ class Recolored(ImageData):
     def stamp(self) -> str:
         return self.data.stamp()
 
-    def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, labels = self.data.augmented(count, generator)
+    def augmented(self, count: int, generator: torch.Generator, without: Collection[int] = ()) -> tuple[Tensor, Tensor]:
+        images, labels = self.data.augmented(count, generator, without)
         return recolored(images, self.channels), labels
 
     def of_constants(self, values: Sequence[float]) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ that share no pixel: the first and third are `train`, the second is `test`, the 
 `train`, settings are chosen on `tune`, results are scored on `test`.
 """
 
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
@@ -104,18 +105,26 @@ class Photos(ImageData):
         name, x, y = self.corners[index]
         return crop(name, x, y, self.size), int(self.labels[index])
 
-    def augmented(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Crops at any place of the strips, from windows of 48 to 96 pixels: the grid alone has too few images."""
+    def augmented(self, count: int, generator: torch.Generator, without: Collection[int] = ()) -> tuple[Tensor, Tensor]:
+        """Crops at any place of the strips, from windows of 48 to 96 pixels: the grid alone has too few images.
+
+        Args:
+            without: crops of the grid that are held out; no other one shares a pixel with them.
+        """
         images = []
         labels = torch.randint(len(self.classes), (count,), generator=generator)
         for label in labels.tolist():
             name = self.classes[label]
-            strip, scale, across, down, mirror = torch.rand(5, generator=generator).tolist()
-            parts = regions(name, self.split)
-            left, top, right, bottom = parts[int(strip * len(parts))]
-            window = min(round(48 * 2**scale), right - left)
-            x = left + round(across * (right - left - window))
-            y = top + round(down * (bottom - top - window))
+            held = [(x, y) for other, x, y in (self.corners[index] for index in without) if other == name]
+            while True:
+                strip, scale, across, down, mirror = torch.rand(5, generator=generator).tolist()
+                parts = regions(name, self.split)
+                left, top, right, bottom = parts[int(strip * len(parts))]
+                window = min(round(48 * 2**scale), right - left)
+                x = left + round(across * (right - left - window))
+                y = top + round(down * (bottom - top - window))
+                if not any(-WINDOW < i - x < window and -WINDOW < j - y < window for i, j in held):
+                    break
             image = crop(name, x, y, self.size, window)
             images.append(image.flip(-1) if mirror < 0.5 else image)
         return torch.stack(images), labels

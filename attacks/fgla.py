@@ -1,0 +1,42 @@
+"""FGLA: Xue et al., *Fast Generation-Based Gradient Leakage Attacks*."""
+
+from typing import ClassVar
+
+from attacks.engine.learned import Learned
+from attacks.engine.preset import Preset
+from priors.base import Prior
+from priors.fgla import FGLA as Decoder
+from victims.errors import InputError
+from victims.observation import Observation
+
+
+class FGLA(Learned):
+    """Every image's feature from its label's row of the classifier's gradient, and a trained decoder.
+
+    The labels of a batch are distinct, and a class is absent. The decoder fits one victim; `prior train-inverter`
+    trains it.
+    """
+
+    name = "fgla"
+    takes: ClassVar[type[Prior]] = Decoder
+    default_prior = ""
+    made_for = {"batches": "distinct"}
+    presets = {
+        "paper": Preset("the authors' code", assumed="the decoder is the prior, of `prior train-inverter`", restarts=1)
+    }
+
+    def check(self, observation: Observation) -> None:
+        """As the base, and refuse labels that several images share.
+
+        Raises:
+            InputError: they do, or are probabilities, or all classes are in the batch.
+        """
+        super().check(observation)
+        labels = observation.knowledge.labels
+        assert labels is not None, "the base refuses it"
+        if labels.is_floating_point() or len(labels.unique()) < len(labels):
+            raise InputError(
+                "fgla tells images apart by their labels, and some are alike; run with --batches distinct."
+            )
+        if 1 < len(labels) == observation.num_classes:
+            raise InputError("fgla needs a class that is not in the batch; run with a smaller --batch.")

@@ -1,0 +1,278 @@
+"""`python -m benchmark prior train-inverter`: a network from updates to images, trained for one victim."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torchvision.utils import save_image
+from tqdm import tqdm
+
+from attacks.engine.gradients import vectorizes, victim_gradients
+from benchmark.config import Config
+from benchmark.contents import of_training
+from benchmark.run import reproducible
+from benchmark.tasks.capture import client_update
+from defenses.base import Defense, parts
+from leaderboard.options import Options
+from priors import checkpoint, weights
+from priors.base import Inverter, signature
+from priors.fgla import FGLA
+from priors.lti import LTI
+from victims.choices import Mode
+from victims.classifier import classifiers
+from victims.data.base import ImageData
+from victims.errors import InputError
+from victims.victim import Gradient, Victim, build
+
+HELD_OUT = 16  # images of the train split that are never trained on
+ENTRIES = 1 << 25  # of updates that are held at once
+CHECKPOINT_EVERY = 100
+Batches = tuple[Tensor, Tensor]
+"""Images (N, B, C, H, W) in [0, 1] and labels (N, B), every batch in the order of its labels."""
+
+
+def train_inverter(
+    out: Path,
+    *,
+    attack: Literal["lti", "fgla"] = "lti",
+    data: str = Options.data,
+    size: int = Options.size,
+    data_dir: Path = Options.data_dir,
+    victim: str = Options.victim,
+    victim_weights: str = Options.victim_weights,
+    victim_mode: Mode = Options.victim_mode,
+    weights_dir: Path = Options.weights_dir,
+    batch: int = Options.batch,
+    defense: str = Options.defense,
+    width: int | None = None,
+    hashed: int = 4096,
+    lr: float = 1e-4,
+    updates: int = 256,
+    steps: int = 2_000,
+    minutes: float | None = None,
+    half: bool = False,
+    seed: int = Options.seed,
+) -> None:
+    """Train the network of lti or fgla on the updates of one victim; the same command continues a stopped training.
+
+    Args:
+        out: the .safetensors file to write; beside it are written a record (.json), and batches of images that were
+            held out, each above what is rebuilt from its update (.png).
+        attack: the one that takes it.
+        data: the data set; updates are those of images of its train split.
+        victim: the only one that it will fit.
+        defense: what the clients of the training do; it is learned with the rest.
+        width: of the network; 3000 in the paper of LTI. Default: 1000 for lti, 128 for fgla.
+        hashed: numbers to which LTI hashes an update; 0 feeds all of its entries.
+        lr: learning rate of Adam; a tenth of it in the last quarter.
+        updates: in a step.
+        steps: in all.
+        minutes: of training, in place of steps. What is learned then depends on the machine.
+        half: store the weights in half precision, which takes half the room.
+        seed: of the victim's weights, as in `run`, and of the network and the batches.
+    """
+    if out.suffix != ".safetensors":
+        raise InputError(f"prior train-inverter writes a .safetensors file, not {out}.")
+    for name, value in {"width": width, "updates": updates, "steps": steps}.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; give 1 or more.")
+    if hashed < 0 or lr <= 0 or (minutes is not None and minutes <= 0):
+        raise InputError("hashed is 0 or more, lr and minutes are above 0.")
+    reproducible()
+    setting: dict[str, Any] = {"data": data, "size": size, "victim": victim, "batch": batch, "defense": defense}
+    setting |= {"victim_weights": victim_weights, "victim_mode": victim_mode, "seed": seed}
+    config = Config(attack="ig", data_dir=data_dir, weights_dir=weights_dir, **setting)
+    images = config.make_data("train")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    target, client = config.make_victim(images).to(device), config.make_defense()
+    if client and client.class_counts(batch):
+        raise InputError(f"{defense} forms the batches, and an inverter is trained on random ones; choose another.")
+    defaults = {name: getattr(Options, name) for name in setting}
+    shown = {name: str(value) for name, value in setting.items() if name in SHOWN or value != defaults[name]}
+    options = network_options(attack, target, images, shown, batch, width, hashed)
+    words = {"attack": attack, **shown, "width": options["width"], "hashed": hashed, "lr": lr, "updates": updates}
+    words |= {"steps": steps} if minutes is None else {"minutes": minutes}
+    command = " ".join(
+        [f"python -m benchmark prior train-inverter {out.name}", *(f"--{k} {v}" for k, v in words.items())]
+    )
+    command += " --half true" if half else ""
+    training = Training(build(NETWORKS[attack], seed=seed, **options).to(device), target, client, images, seed, lr)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, NETWORKS[attack])}"
+    checkpoint.resume(state, identity, training.state_dict(), training.load_state_dict)
+    with tqdm(total=None if minutes else steps, initial=training.done, desc=f"prior {out.stem}", mininterval=1) as bar:
+        while (share := training.share(steps, minutes)) < 1:
+            loss = training.step(updates, share)
+            bar.set_postfix(mse=f"{loss:.4f}", refresh=False)
+            bar.update()
+            if training.done % CHECKPOINT_EVERY == 0:
+                checkpoint.save(state, identity, training.state_dict())
+    network = training.network.eval()
+    truth, rebuilt = training.held_out()
+    psnr = float((-10 * (truth - rebuilt).square().mean((2, 3, 4)).log10()).mean())
+    seen = f"{training.done * updates} updates of {victim}, seed {seed}, B={batch}, defense {defense}"
+    network.trained_on = f"{data} train, {size} px: {seen}"
+    network.training_seconds = round(training.seconds, 1)
+    if half:
+        network.body.half()
+    weights.save(network, out, architecture=attack, options=options, command=command)
+    save_image(torch.stack([truth, rebuilt], 1).flatten(0, 2), out.with_suffix(".png"), nrow=batch)
+    state.unlink(missing_ok=True)
+    print(f"{out}: {psnr:.2f} dB on {truth.shape[0] * batch} held-out images, after {training.seconds:.0f} s")
+
+
+NETWORKS: Mapping[str, type[Inverter]] = {"lti": LTI, "fgla": FGLA}
+SHOWN = ("data", "size", "victim", "batch", "defense", "seed")
+"""Of the setting, what a refusal always says."""
+
+
+def network_options(
+    attack: str, victim: Victim, data: ImageData, setting: dict[str, str], batch: int, width: int | None, hashed: int
+) -> dict[str, Any]:
+    """What the network is built with.
+
+    Raises:
+        InputError: FGLA with a victim without a linear classifier of its own, or a batch of all classes.
+    """
+    shape = data.image_shape
+    options: dict[str, Any] = {"setting": setting, "signature": signature(victim, shape)}
+    options |= {"batch": batch, "image_shape": shape}
+    if attack == "lti":
+        entries = [p.numel() for p in victim.parameters.values()]
+        return {**options, "entries": entries, "width": width or 1000, "hashed": hashed}
+    (name, share), *others = classifiers(victim.model, shape).items()
+    if others or share != 1 or f"{name}.bias" not in victim.parameters:
+        raise InputError("fgla reads one linear classifier with bias; choose another --victim.")
+    if batch >= len(data.classes):
+        raise InputError(f"fgla needs a class that is not in the batch; the data has {len(data.classes)}.")
+    features = victim.parameters[f"{name}.weight"].shape[1]
+    return {**options, "classifier": name, "features": features, "width": width or 128}
+
+
+class Training:
+    """The network, its optimizer, and the batches that are drawn for it; `step` takes one step.
+
+    Attributes:
+        done, seconds: steps, and the time that they took.
+    """
+
+    def __init__(
+        self, network: Inverter, victim: Victim, defense: Defense | None, data: ImageData, seed: int, lr: float
+    ) -> None:
+        self.network, self.victim, self.defense, self.data, self.lr = network, victim, defense, data, lr
+        self.adam = Adam(network.parameters(), lr=lr)
+        self.draws = torch.Generator().manual_seed(seed)
+        self.done, self.seconds = 0, 0.0
+        every = max(1, len(data) // HELD_OUT)
+        self.kept_out = frozenset(range(0, every * HELD_OUT, every))
+        alone = all(type(part).gradient_fn is Defense.gradient_fn for part in parts(defense))
+        self.vectorized = alone and vectorizes(victim, network.image_shape, network.batch)
+
+    def step(self, updates: int, share: float) -> float:
+        """One step on so many updates, when this share of the training is done; its loss."""
+        started = time.perf_counter()
+        for group in self.adam.param_groups:
+            group["lr"] = self.lr * (0.1 if share >= 0.75 else 1)
+        images, labels = self.draw(updates)
+        if not self.done:
+            self.network.prepare(*next(self.sent(images, labels)))
+        read = torch.cat([self.network.read(u, y) for u, y in self.sent(images, labels)])
+        loss = self.network.loss(self.network.decode(read), images.to(read.device))
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+        self.done += 1
+        self.seconds += time.perf_counter() - started
+        return loss.item()
+
+    def share(self, steps: int, minutes: float | None) -> float:
+        return self.done / steps if minutes is None else self.seconds / (60 * minutes)
+
+    def draw(self, count: int) -> Batches:
+        """So many batches of images that are not held out; their labels are distinct where the network needs it."""
+        B = self.network.batch
+        found: list[Batches] = []
+        while len(found) < count:
+            x, y = self.data.augmented(count * B, self.draws, without=self.kept_out)
+            found += [pair for pair in zip(x.split(B), y.split(B), strict=True) if self.admits(pair[1])]
+        return in_order(*map(torch.stack, zip(*found[:count], strict=True)))
+
+    def admits(self, labels: Tensor) -> bool:
+        return not isinstance(self.network, FGLA) or len(labels.unique()) == len(labels)
+
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Images that were held out, as batches (N, B, C, H, W), and what is rebuilt from their updates."""
+        B, left = self.network.batch, self.data.readable(sorted(self.kept_out))
+        batches: list[list[int]] = []
+        while len(left) >= B:
+            chosen = left[:B] if self.admits(self.data.labels[left[:B]]) else distinct(left, self.data.labels, B)
+            if not chosen:
+                break
+            batches.append(chosen)
+            left = [index for index in left if index not in chosen]
+        images, labels = in_order(*map(torch.stack, zip(*map(self.data.batch, batches), strict=True)))
+        with torch.no_grad():
+            rebuilt = [self.network(u, y).cpu() for u, y in self.sent(images, labels)]
+        return images, torch.cat(rebuilt)
+
+    def sent(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Gradient, Tensor]]:
+        """What clients send of batches, (n, *shape) per parameter, and the labels (n, B), not too many at once."""
+        many = max(1, ENTRIES // sum(p.numel() for p in self.victim.parameters.values()))
+        for x, y in zip(images.split(many), labels.split(many), strict=True):
+            yield sent(self.victim, x, y, self.defense, self.draws, self.vectorized), y.to(self.victim.mean.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        adam = checkpoint.moments(self.adam)
+        return {"network": self.network.state_dict(), "adam": adam, "done": self.done, "seconds": self.seconds} | {
+            "draws": self.draws.get_state()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        checkpoint.restore(self.adam, state["adam"])
+        self.done, self.seconds = state["done"], state["seconds"]
+        self.draws.set_state(state["draws"])
+
+
+def sent(
+    victim: Victim,
+    images: Tensor,
+    labels: Tensor,
+    defense: Defense | None,
+    generator: torch.Generator,
+    vectorized: bool,
+) -> Gradient:
+    """What clients send of batches (N, B, C, H, W) in [0, 1] with labels (N, B): (N, *shape) per parameter.
+
+    Args:
+        vectorized: compute all gradients at once; a defense of theirs, not of the update, needs them one by one.
+    """
+    if not vectorized:
+        each = [
+            client_update(victim, x, y, generator=generator, defense=defense)
+            for x, y in zip(images, labels, strict=True)
+        ]
+        return {name: torch.stack([update[name] for update in each]) for name in each[0]}
+    images, labels = images.to(victim.mean), labels.to(victim.mean.device)
+    with torch.no_grad():
+        found = victim_gradients(victim, victim.normalize(images), labels)
+    if defense is None:
+        return found
+    each = [defense({name: g[i] for name, g in found.items()}, generator) for i in range(len(images))]
+    return {name: torch.stack([update[name] for update in each]) for name in each[0]}
+
+
+def in_order(images: Tensor, labels: Tensor) -> Batches:
+    """Batches (N, B, ...), each in the order of its labels (N, B)."""
+    labels, order = labels.sort(dim=1, stable=True)
+    return torch.stack([x[place] for x, place in zip(images, order, strict=True)]), labels
+
+
+def distinct(indices: list[int], labels: Tensor, count: int) -> list[int]:
+    """The first `count` of the indices whose labels are distinct; none if there are not so many."""
+    first = {int(labels[index]): index for index in reversed(indices)}
+    return sorted(first.values())[:count] if len(first) >= count else []
