@@ -43,7 +43,7 @@ class GINAS(Attack):
             "the authors' code, with `--victim sigmoid_resnet18 --victim-mode train --mean 0 --std 1 --batch 4`; on "
             "ImageNet with `--victim sigmoid_resnet18_imagenet --size 256`",
             assumed="its list of candidates is not published: 5000, every skip with probability 1/2, all upsamplings "
-            "alike; the images are those of least cost (the code: the last)",
+            "alike; only the last convolution has a bias; the images are those of least cost (the code: the last)",
             steps_g=100,
             population=50,
             steps_w=30_000,

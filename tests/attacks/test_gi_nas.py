@@ -59,6 +59,12 @@ def test_goes_on_from_the_network_of_least_cost_of_all_rounds(capture):
     torch.testing.assert_close(start, torch.stack([cost for _, cost in searched]).amin(0), rtol=1e-4, atol=1e-6)
 
 
+def test_is_compiled_only_if_asked_for():
+    """Every network would be compiled for one instance."""
+    assert GINAS().compiling == GINAS(compile="auto").compiling == "off"
+    assert GINAS(compile="on").compiling == "on"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [({"width": 24}, "width is 24"), ({"population": 1}, "population is 1"), ({"steps_g": -1}, "steps_g is -1")],
