@@ -21,6 +21,7 @@ OF_CODE: dict[str, Any] = {"alpha_bn": 1e-4, "first_bn": 10.0}  # options.py and
 PAPER: dict[str, Any] = {"steps_z": 1_500, "steps_w": 15_000, "tv": 1e-4, "restarts": 4, **OF_CODE}
 CODE: dict[str, Any] = {"tv": 1e-6, "noise": "redrawn", "restarts": 3}  # in all scripts of the authors' code
 GIFD: dict[str, Any] = {"steps_z": 1_000, "steps_w": 8_000, "tv": 1e-4, "keep": "best", "restarts": 4}
+TAEF2 = "eta_z, the better of 0.03 and 0.1 for gi_z on two tune images of ImageNet at 64 px"
 
 Penalty = Callable[[Variables, Tensor], Tensor]
 Noise = Literal["fixed", "redrawn"]
@@ -176,6 +177,7 @@ class GIAS(Attack):
             start="gaussian",
             **GIFD,
         ),
+        "taef2": Preset("this suite, for that prior", assumed=TAEF2, eta_z=0.1),
     }
 
     def __init__(

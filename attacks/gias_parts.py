@@ -14,7 +14,7 @@ from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.stage import Search, Stage, Variables
-from attacks.gias import CODE, Noise, latent_search, parameter_search
+from attacks.gias import CODE, TAEF2, Noise, latent_search, parameter_search
 from priors.base import decode
 
 
@@ -38,6 +38,7 @@ class GIz(Attack):
             steps_z=1_000,
             **CODE,
         ),
+        "taef2": Preset("this suite, for that prior", assumed=TAEF2, eta_z=0.1),
     }
 
     def __init__(
