@@ -47,7 +47,7 @@ class PlugAndPlay(Attack):
         super().__init_subclass__(**options)
         cls.needs = super().needs | {"prior"}
 
-    def __init__(self, *, eta_d: float = 0.2, sigma: float = 0.2, sigma_end: float = 0.02, **options: Any) -> None:
+    def __init__(self, *, eta_d: float = 0.1, sigma: float = 0.2, sigma_end: float = 0.02, **options: Any) -> None:
         """
         Raises:
             InputError: an option that means nothing, or more noise than the denoiser was made for.

@@ -318,8 +318,9 @@ def test_prior_list(tmp_path, capsys, monkeypatch):
     file.parent.mkdir()
     file.write_bytes(b"")
     assert main(["prior", "list", f"--weights-dir={tmp_path}"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines() if line[:1].isalpha()}
     assert {*names.shipped(), *names.published()} <= lines.keys()
+    assert lines["denoiser-photos"].startswith("denoiser ")
     assert all(name in lines["dcgan-photos32"] for name in (" dcgan ", " 32 ", "photos train", "shipped"))
     assert lines["dcgan-faces32"].endswith(str(file))
     for fact in (" biggan ", " 128 ", "ImageNet", "missing: biggan-deep-128-pytorch_model.bin, from https://"):
