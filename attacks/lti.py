@@ -17,7 +17,7 @@ class LTI(Learned):
 
     name = "lti"
     takes: ClassVar[type[Prior]] = Network
-    default_prior = ""
+    default_prior = "lti-photos32"
     presets = {
         "paper": Preset(
             "the paper",

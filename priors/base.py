@@ -176,7 +176,7 @@ class Denoiser(Prior):
 class Inverter(Prior):
     """A network that was trained to give the images of an update, for one victim, in one forward pass.
 
-    A subclass says what the network `read`s of an update, how it `decode`s that, and its training `loss`.
+    A subclass says what the network `read`s of an update, how it `decode`s that, and its `errors`.
 
     Attributes:
         setting: options of the run that it was trained for, by name, such as `{"victim": "lenet", "batch": "1"}`.
@@ -217,8 +217,13 @@ class Inverter(Prior):
         """(R, ...) -> images (R, B, C, H, W) in [0, 1]."""
 
     @abstractmethod
-    def loss(self, images: Tensor, truth: Tensor) -> Tensor:
-        """Of its images for the private ones, which are in the order of the labels, (R, B, C, H, W) twice -> ()."""
+    def errors(self, images: Tensor, truth: Tensor) -> Tensor:
+        """The mean squared error of every image, (R, B); their mean is what it is trained on.
+
+        Args:
+            images: what it made, (R, B, C, H, W).
+            truth: the private images in the order of their labels, (R, B, C, H, W).
+        """
 
     def prepare(self, update: Gradient, labels: Tensor) -> None:
         """Before training: set what is not learned, from the first updates and labels, as `read` has them."""

@@ -82,6 +82,6 @@ class FGLA(Inverter):
         f = (read.flatten(0, 1) - self.mean) / self.std
         return self.body(f[..., None, None])[..., :h, :w].unflatten(0, read.shape[:2])
 
-    def loss(self, images: Tensor, truth: Tensor) -> Tensor:
-        """The mean squared error, in the order of the labels."""
-        return (images - truth).square().mean()
+    def errors(self, images: Tensor, truth: Tensor) -> Tensor:
+        """In the order of the labels."""
+        return (images - truth).square().mean((2, 3, 4))

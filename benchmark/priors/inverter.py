@@ -113,7 +113,7 @@ def train_inverter(
                 checkpoint.save(state, identity, training.state_dict())
     network = training.network.eval()
     truth, rebuilt = training.held_out()
-    psnr = float((-10 * (truth - rebuilt).square().mean((2, 3, 4)).log10()).mean())
+    psnr = float((-10 * network.errors(rebuilt, truth).log10()).mean())
     seen = f"{training.done * updates} updates of {victim}, seed {seed}, B={batch}, defense {defense}"
     network.trained_on = f"{data} train, {size} px: {seen}"
     network.training_seconds = round(training.seconds, 1)
@@ -181,7 +181,7 @@ class Training:
         if not self.done:
             self.network.prepare(*next(self.sent(images, labels)))
         read = torch.cat([self.network.read(u, y) for u, y in self.sent(images, labels)])
-        loss = self.network.loss(self.network.decode(read), images.to(read.device))
+        loss = self.network.errors(self.network.decode(read), images.to(read.device)).mean()
         self.adam.zero_grad()
         loss.backward()
         self.adam.step()

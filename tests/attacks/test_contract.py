@@ -52,7 +52,7 @@ def together(attack: str) -> str:
 
 
 def any_update(network: type[Inverter]) -> Inverter:
-    """An inverter of a kind that takes every update: the contract is of the attack. `test_lti.py` has real ones."""
+    """An inverter of a kind that takes every update: the contract is of attacks, `test_inverters.py` of networks."""
 
     class Untrained(network):  # type: ignore[misc, valid-type]
         def __init__(self) -> None:

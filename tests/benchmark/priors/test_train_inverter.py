@@ -12,7 +12,7 @@ from benchmark.config import Config
 from benchmark.priors import inverter
 from benchmark.priors.inverter import Training, sent, train_inverter
 from benchmark.registry import open_defense
-from benchmark.tasks.capture import client_update
+from benchmark.tasks.capture import capture_task, client_update, mean_image
 from priors import weights
 from priors.base import signature
 from priors.lti import LTI
@@ -198,3 +198,16 @@ def test_bad_options_are_refused_in_one_line_before_anything_is_written(tmp_path
         train_inverter(out, **{**SMALL, **{name: value for name, value in changes.items() if name != "out"}})
     assert "\n" not in str(error.value)
     assert not out.parent.exists()
+
+
+def test_the_shipped_inverter_fits_the_default_run_and_beats_the_mean_image():
+    config = Config(attack="lti")
+    data, attack, errors = config.make_data(), config.make_attack(), []
+    victim, mean = config.make_victim(data), mean_image(config.make_data("train"))
+    for batch in config.make_batches(data, 6):
+        task = capture_task(victim, data, batch, config.make_client())
+        images = attack.invert(attack.admit(task.observation))
+        pair = torch.stack([images, mean.expand_as(images)])
+        errors.append(attack.prior.errors(pair, task.images.expand_as(pair)).mean(1))
+    trained, control = torch.stack(errors).mean(0)
+    assert trained < 0.6 * control
