@@ -23,7 +23,7 @@ OF_IMAGES = (*(key for about in abouts().values() if about.of_images for key in 
 MEAN_IMAGE = (*OF_IMAGES, "control", "attack_digest")
 
 COUNTS = ("n", "tasks", "diverged", "degenerate", "seconds", "gradient_evaluations", "training_seconds")
-BESIDE = ("best_in_batch", "worst_in_batch", "recognized", "knows", "psnr_of_others")  # scores that are no metrics
+BESIDE = ("best_in_batch", "worst_in_batch", "recognized", "knows", "certified", "psnr_of_others")  # no metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Entry:
         best_in_batch, worst_in_batch: the PSNR of these images of every batch.
         recognized: the share of images that show the truth, see `leaderboard.harm`.
         knows: how well the attacker can tell which batches were rebuilt, from -1 to 1, over n batches.
+        certified: the share of images that the attacker knows to be right; None where it has no check.
         psnr_of_others: the PSNR without degenerate images.
         seconds, gradient_evaluations: means over tasks.
         training_seconds: of the prior, where they are known.
@@ -61,6 +62,7 @@ class Entry:
     worst_in_batch: Score | None
     recognized: Score | None
     knows: Score | None
+    certified: Score | None
     psnr_of_others: Score | None
     seconds: float
     gradient_evaluations: float
@@ -239,6 +241,7 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
         worst_in_batch=score("psnr", worst),
         recognized=_score(shown, clusters, (0, 1)),
         knows=knows(samples, clusters),
+        certified=_score({sample: row["certified"] for sample, row in samples.items()}, clusters, (0, 1)),
         psnr_of_others=score("psnr", {sample: row.get("psnr") for sample, row in others.items()}),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),

@@ -102,6 +102,8 @@ def board_table(entries: Sequence[Entry]) -> Table:
         scores["recognized"] = [interval(entry.recognized, entry.n) for entry in entries]
     if any(entry.knows for entry in entries):
         scores["knows"] = [interval(entry.knows, entry.n, signed=True) for entry in entries]
+    if any(entry.certified for entry in entries):
+        scores["certified"] = [interval(entry.certified, entry.n) for entry in entries]
     ranks = {"place": list(map(_place, entries, places(entries)))}
     if any(entry.degenerate for entry in entries):
         scores["PSNR ↑ without degenerate"] = [interval(entry.psnr_of_others, entry.n) for entry in entries]

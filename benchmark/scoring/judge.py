@@ -17,7 +17,7 @@ from attacks.engine.stage import Reconstruction
 from benchmark.scoring.gallery import Split
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
-from benchmark.scoring.metrics import METRICS, Gallery, degenerate, of_failure, score
+from benchmark.scoring.metrics import METRICS, Gallery, assign, degenerate, of_failure, readable, score
 from benchmark.scoring.networks import Networks
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
@@ -107,11 +107,20 @@ class Judge:
         self.folder.write_curve(name, [stage for stage, _ in result.curve], costs)
         if errors is not None:
             write_layers(self.folder, name, result.layers[index], errors)
-        self.write(task, pixels, measured)
+        certified: Sequence[bool] = ()
+        if result.certified is not None:
+            order = assign(readable(pixels), task.images.cpu())
+            certified = result.certified[index].cpu()[order].tolist()
+        self.write(task, pixels, measured, certified)
 
     @torch.no_grad()
-    def write(self, task: Task, pixels: Tensor, measured: Mapping[str, Any]) -> None:
-        """Score images (B, C, H, W) of one task; write its pictures, and rows that hold what else was measured."""
+    def write(self, task: Task, pixels: Tensor, measured: Mapping[str, Any], certified: Sequence[bool] = ()) -> None:
+        """Score images (B, C, H, W) of one task; write its pictures, and rows that hold what else was measured.
+
+        Args:
+            certified: what the attacker knows of the reconstruction of every private image; empty where it has no such
+                check.
+        """
         name = task.observation.task
         gallery = Gallery(self.split.images, self.split.places(task.sample_ids, task.images))
         aligned, scores = score(pixels, task.images, **self.given, gallery=gallery)
@@ -129,6 +138,7 @@ class Judge:
                 image_digest=image_digest(truth, int(label)),
                 status="ok" if finite else "diverged",
                 degenerate=flat,
+                certified=certified[k] if certified else None,
                 **{**measured, "cost": measured["cost"] if finite else None},
                 shared_parameters=shared,
                 total_parameters=total,

@@ -224,6 +224,11 @@ def iip(reconstruction: Tensor, truth: Tensor, *, gallery: Gallery) -> Tensor:
     return (own <= least).float()
 
 
+def readable(reconstruction: Tensor) -> Tensor:
+    """What is scored: on the CPU in float32, clamped to [0, 1]; a pixel that is NaN is mid-gray (0.5), +-inf 1 or 0."""
+    return reconstruction.cpu().float().nan_to_num(nan=0.5).clamp(0, 1)
+
+
 def assign(reconstruction: Tensor, truth: Tensor) -> Tensor:
     """The one-to-one assignment p of least total MSE: (B, C, H, W) twice -> (B,) long.
 
@@ -239,9 +244,8 @@ def assign(reconstruction: Tensor, truth: Tensor) -> Tensor:
 def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, dict[str, list[float | None]]]:
     """Assign a batch once, by MSE, and score each image: (B, C, H, W) twice -> aligned (B, C, H, W), scores.
 
-    Works on the CPU in float32, so that the device of an attack does not move its scores. The reconstruction
-    is clamped to [0, 1]; a pixel that is NaN counts as mid-gray (0.5), +-inf as 1 or 0. `aligned[i]` and the
-    i-th score of each metric belong to truth i.
+    Works on the CPU in float32, so that the device of an attack does not move its scores, see `readable`. `aligned[i]`
+    and the i-th score of each metric belong to truth i.
 
     Args:
         given: what metrics need, such as `squeeze` and `gallery`. A metric that needs something else is left out;
@@ -256,7 +260,7 @@ def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, 
     low, high = truth.aminmax()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"truth must lie in [0, 1], got [{low:.3g}, {high:.3g}]")
-    reconstruction = reconstruction.cpu().float().nan_to_num(nan=0.5).clamp(0, 1)
+    reconstruction = readable(reconstruction)
     aligned = reconstruction[assign(reconstruction, truth)]
     scores: dict[str, list[float | None]] = {}
     for name, each in METRICS.items():

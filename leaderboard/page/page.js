@@ -21,7 +21,7 @@ function digits(number, count = 4) {
   return size && (size < 1e-3 || size >= 1e6) ? number.toExponential(2) : String(+number.toPrecision(count));
 }
 const fixed = (number, count) => number == null ? "-" : Math.abs(number) < 1e-3 && number ? number.toExponential(1) : number.toFixed(count);
-const BESIDE = { best_in_batch: "Best in batch (dB)", worst_in_batch: "Worst in batch (dB)", recognized: "Recognized", knows: "Knows", psnr_of_others: "PSNR without degenerate (dB)" };
+const BESIDE = { best_in_batch: "Best in batch (dB)", worst_in_batch: "Worst in batch (dB)", recognized: "Recognized", knows: "Knows", certified: "Certified", psnr_of_others: "PSNR without degenerate (dB)" };
 const places = metric => metric === "psnr" || (metric in BESIDE && metric !== "recognized") ? 2 : 3;
 const interval = (score, metric) => score.low == null ? (score.clusters === 1 ? "one batch" : "no interval") : `${fixed(score.low, places(metric))} to ${fixed(score.high, places(metric))}`;
 const heading = metric => BESIDE[metric] ?? metric.toUpperCase() + (metric === "psnr" ? " (dB)" : "");

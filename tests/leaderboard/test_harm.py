@@ -56,6 +56,18 @@ def test_images_are_not_recognized_by_distances_of_two_backbones(row):
     assert "recognized" not in board_table([entry]).columns
 
 
+def test_certified_is_a_share_of_the_images_whose_attacker_has_a_check(row):
+    def entry(*certified):
+        return entries([row(image=str(i), task=f"t{i}", certified=c) for i, c in enumerate(certified)])[0]
+
+    assert entry(True, False, True, True).certified.mean == 0.75
+    assert entry(True, None).certified.n == 1
+    assert entry(None, None).certified is None
+    assert "certified: share of images" in as_markdown([entry(True, False)])
+    assert "certified" not in as_markdown([entry(None)])
+    assert re.search(r",certified,certified_low.*\n.*,0.5,", as_csv([entry(True, False)]))
+
+
 def test_knows_is_the_rank_correlation_of_scipy_over_batches(row):
     source = random.Random(2)
     costs = [round(source.random(), 1) for _ in range(12)]

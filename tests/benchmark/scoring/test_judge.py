@@ -1,6 +1,7 @@
 """Scoring while the attack works on the next task."""
 
 import json
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 from PIL import Image
 
 from attacks.ig import IG
+from attacks.spear import SPEAR
 from benchmark import run as run_of
 from benchmark.__main__ import main
 from benchmark.scoring import judge
+from victims.data.photos import Photos
 
 SECONDS = 60
+SPEAR_RUN = ["run", "--attack=spear", "--victim=fcn:150", "--batch=4", "--tasks=1", "--defense=none", "--devices=1"]
 
 
 @pytest.fixture
@@ -130,3 +134,33 @@ def test_a_picture_that_changes_during_a_run_ends_it_in_one_line(tmp_path, capsy
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith("changed while the split was read or attacked; start the same command again.")
     assert not rows(tmp_path)
+
+
+def finished(folder):
+    return [json.loads(line) for file in folder.glob("*/rows.jsonl") for line in file.read_text().splitlines()]
+
+
+def test_the_certificate_of_a_row_is_that_of_its_image(tmp_path, monkeypatch):
+    """Only reconstructions that are bright are certified, so that exactly the rows of bright images may say so."""
+
+    def result(attack, result=SPEAR.result):
+        found = result(attack)
+        assert found.certified.all()
+        return replace(found, certified=found.pixels.mean((2, 3, 4)) > threshold)
+
+    data = Photos()
+    assert main([*SPEAR_RUN, "--wandb=off", f"--out={tmp_path / 'as it is'}"]) == 0
+    written = finished(tmp_path / "as it is")
+    bright = {row["image"]: float(data[data.ids.index(row["image"])][0].mean()) for row in written}
+    assert all(row["certified"] is True and row["psnr"] > 60 for row in written)
+    threshold = np.median(list(bright.values()))
+    monkeypatch.setattr(SPEAR, "result", result)
+    assert main([*SPEAR_RUN, "--wandb=off", f"--out={tmp_path / 'bright'}"]) == 0
+    told = {row["image"]: row["certified"] for row in finished(tmp_path / "bright")}
+    assert told == {image: value > threshold for image, value in bright.items()}
+    assert set(told.values()) == {True, False}
+
+
+def test_a_method_without_a_check_has_no_certificate(run, tmp_path):
+    assert run() == 0
+    assert {row["certified"] for row in finished(tmp_path)} == {None}
