@@ -138,13 +138,13 @@ def test_copies_of_an_image_are_one_component_and_a_notice_says_so():
 
 def test_features_are_separated_and_images_found_by_them():
     task = observe((3, 50, 90), model=Hidden)
-    attack = CocktailPartyFI(steps_u=400, steps_z=200, steps_x=1, restarts=1)
+    attack = CocktailPartyFI(steps_z=200, restarts=1)
     result = attack.run([task.observation])
     gray = errors(torch.full_like(task.images, 0.5), task.images)
     assert errors(result.pixels[0], task.images).mean() < gray.mean() / 2
     assert result.labels[0].sort().values.tolist() == task.labels.sort().values.tolist()
     assert result.gradient_evaluations == 1
-    assert [stage for stage, _ in result.curve] == ["u"] * 400 + ["z"] * 200 + ["x"]
+    assert [stage for stage, _ in result.curve] == ["u"] * 1000 + ["z"] * 200 + ["x"]
 
 
 def test_the_features_distance_is_one_minus_the_cosine_of_the_layers_inputs():
