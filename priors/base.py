@@ -182,10 +182,12 @@ class Inverter(Prior):
         setting: options of the run that it was trained for, by name, such as `{"victim": "lenet", "batch": "1"}`.
         signature: that of the victim, see `signature`.
         batch: images in an update.
+        distinct: whether it tells the images of a batch apart by their labels.
         body: the part that is trained.
     """
 
     kind = "inverter"
+    distinct: ClassVar[bool] = False
     body: nn.Module
 
     def __init__(

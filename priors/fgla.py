@@ -34,6 +34,7 @@ class FGLA(Inverter):
         width: channels of the first map, 4 x 4; every doubling of the side halves them. Assumed.
     """
 
+    distinct = True
     mean: Tensor
     std: Tensor
 

@@ -202,7 +202,7 @@ class Training:
         return in_order(*map(torch.stack, zip(*found[:count], strict=True)))
 
     def admits(self, labels: Tensor) -> bool:
-        return not isinstance(self.network, FGLA) or len(labels.unique()) == len(labels)
+        return not self.network.distinct or len(labels.unique()) == len(labels)
 
     def held_out(self) -> tuple[Tensor, Tensor]:
         """Images that were held out, as batches (N, B, C, H, W), and what is rebuilt from their updates."""
