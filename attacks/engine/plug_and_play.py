@@ -12,7 +12,7 @@ from victims.victim import Victim
 if TYPE_CHECKING:
     from attacks.engine.session import Session
 
-ETA, ETA_D, SIGMAS = 0.01, 0.1, (0.05, 0.01)  # of the refinement
+ETA, ETA_D, SIGMAS = 0.03, 0.1, (0.1, 0.02)  # of the refinement: the best of four on the tune split of CIFAR-10
 
 
 def plug_and_play(x: Tensor, victim: Victim, denoiser: Denoiser, sigma: float, eta: float) -> None:
@@ -35,8 +35,9 @@ def refinement(session: "Session", denoiser: Denoiser) -> Stage:
     """A last stage on the pixels, whatever was searched before: from the attack's result, with its labels.
 
     Adam on the matching cost alone, and a step of plug and play after each of its own. The last images are returned,
-    whatever they cost: the cost rises where noise that fits the update is taken out. Of restarts, the one is chosen
-    whose last images cost least.
+    whatever they cost: the cost rises where noise that fits the update is taken out. After IG it doubled, while the
+    PSNR rose by 1.3 dB (ETA and so on as above, either denoiser). Of restarts, the one is chosen whose last images cost
+    least.
     """
     victim, steps = session.paths.victim, session.attack.plan["refine"]
 

@@ -53,16 +53,16 @@ def test_it_goes_on_from_the_result_as_a_plain_loop_does(capture):
     x = plain.images.clone().requires_grad_()
     judge = IG(steps=1, restarts=1)
     judge.begin([observation])
-    adam, costs = torch.optim.Adam([x], lr=0.01), []
+    adam, costs = torch.optim.Adam([x], lr=0.03), []
     for step in range(2):
         last, cost = x.detach().clone(), judge.cost(x, labels)
         costs.append(cost.item())
         (x.grad,) = torch.autograd.grad(cost.sum(), x)
-        adam.param_groups[0]["lr"] = 0.01 * multistep(step, 2)
+        adam.param_groups[0]["lr"] = 0.03 * multistep(step, 2)
         adam.step()
         with torch.no_grad():
             pixels = victim.denormalize(x).clamp(0, 1)
-            sigma = 0.05 * 0.2 ** min(1, (step + 1) / (7 / 8 * 2))
+            sigma = 0.1 * 0.2 ** min(1, (step + 1) / (7 / 8 * 2))
             x.copy_(victim.normalize(pixels + 0.1 * sigma * (0.5 - pixels)))
     assert costs[0] == pytest.approx(plain.cost.item())
     assert [cost.item() for stage, cost in result.curve if stage == "refine"] == pytest.approx(costs)
