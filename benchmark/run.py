@@ -190,7 +190,7 @@ def row_maker(
     preprocessing: Preprocessing,
     lpips_backbone: str,
     of_contents: Mapping[str, str],
-    victim_accuracy: float | None,
+    victim_accuracy: float | None = None,
 ) -> RowMaker:
     """Makes rows: everything that is the same for the whole run is filled in.
 

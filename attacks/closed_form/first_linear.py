@@ -65,7 +65,7 @@ def first_linear(victim: Victim, image_shape: tuple[int, int, int], who: str) ->
         return InputError(
             f"{who} reads images from a linear layer that they reach as they are, and {name or 'model'} "
             f"({type(layer).__name__}), the first layer of this victim, {why}; choose another, such as --victim "
-            "fcn:400."
+            "fcn:400, or cocktail_party_fi, which reads features."
         )
 
     if not isinstance(layer, nn.Linear):

@@ -38,13 +38,17 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
     if observation.batch_size != only:
         raise InputError(
             f"{attack.name} works on batches of {only}, not {observation.batch_size}; run with --batch {only}."
+            + whole_setting(attack)
         )
     if attack.labels == "joint":
         check_soft_labels(observation)
     if knowledge.local:
         check_local_training(attack, observation, knowledge.local)
     if attack.made_for.get("defense") == "none" and knowledge.estimate:
-        raise InputError(f"{attack.name} has no answer to a defense; run with --defense none, or --adapt false.")
+        raise InputError(
+            f"{attack.name} has no answer to a defense; run with --defense none, or --adapt false."
+            + whole_setting(attack)
+        )
     if knowledge.estimate:
         received = {name: g[None] for name, g in observation.gradient().items()}
         if not knowledge.estimate(received, observation.victim)(received):
@@ -67,6 +71,12 @@ def check_refinement(attack: "Attack", refine: Prior) -> None:
         raise InputError(f"refine takes a denoiser, not a {refine.kind} ({type(refine).__name__}); choose another.")
     if attack.analytic:
         raise InputError(f"{attack.name} is solved in closed form and has no steps to refine by; leave --refine none.")
+
+
+def whole_setting(attack: "Attack") -> str:
+    """Words on all that a method is made for, where that is more than one option: one refusal is enough."""
+    flags = " ".join(f"--{name} {value}" for name, value in attack.made_for.items())
+    return f" It is made for {flags}." if len(attack.made_for) > 1 else ""
 
 
 def check_soft_labels(observation: Observation) -> None:

@@ -200,7 +200,8 @@ def test_what_does_not_fit_is_one_line(model, batch, change, message):
         ({"method": "ig", "preset": "papr"}, "unknown preset of ig 'papr'; did you mean 'paper'"),
         ({"method": "gias", "prior": "dcgan-photo32"}, "did you mean"),
         ({"method": "ig", "steps": 0}, "steps is 0"),
-        ({"method": "idlg"}, "works on batches of 1"),
+        ({"method": "idlg"}, "works on batches of 1, not 3; run with --batch 1.$"),
+        ({"method": "rgap"}, "--batch 1. It is made for --victim fcn3 --batch 1 --defense none.$"),
     ],
 )
 def test_an_attack_that_cannot_run_is_one_line(model, batch, options, message):
