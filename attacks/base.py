@@ -128,8 +128,8 @@ class Attack(LightningModule):
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} needs a {self.takes.kind}; give one with --prior.")
         if prior is not None and not isinstance(prior, self.takes):
-            given = f"{prior.kind} ({type(prior).__name__})"
-            raise InputError(f"{self.name} takes a {self.takes.kind}, not a {given}; choose another --prior.")
+            fix = f"leave --prior out, or choose another than this {prior.kind}"
+            raise InputError(f"{self.name} takes a prior of the kind {self.takes.kind}; {fix}.")
         for name, value, values in (("match", match, get_args(Match)), ("compile", compile, get_args(Compile))):
             if value not in values:
                 raise InputError(f"{name} is '{value}'; give one of {', '.join(values)}.")

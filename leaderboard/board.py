@@ -66,7 +66,7 @@ class Entry:
     psnr_of_others: Score | None
     seconds: float
     gradient_evaluations: float
-    training_seconds: float | None
+    training_seconds: float | None = None
 
     def __getitem__(self, key: str) -> Any:
         return self.fields[key]

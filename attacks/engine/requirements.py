@@ -68,7 +68,7 @@ def check_refinement(attack: "Attack", refine: Prior) -> None:
         InputError: says so.
     """
     if not isinstance(refine, Denoiser):
-        raise InputError(f"refine takes a denoiser, not a {refine.kind} ({type(refine).__name__}); choose another.")
+        raise InputError(f"--refine takes a denoiser, not a {refine.kind}; give another, such as denoiser-photos.")
     if attack.analytic:
         raise InputError(f"{attack.name} is solved in closed form and has no steps to refine by; leave --refine none.")
 

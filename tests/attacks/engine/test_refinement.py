@@ -88,7 +88,9 @@ def test_labels_and_decoded_images_of_any_attack_are_refined(method, capture, sm
 
 
 def test_another_prior_and_a_closed_form_are_refused_in_one_line(small_prior, small_denoiser, capture):
-    with pytest.raises(InputError, match=r"refine takes a denoiser, not a generator \(DCGAN\)"):
+    with pytest.raises(
+        InputError, match="--refine takes a denoiser, not a generator; give another, such as denoiser-photos"
+    ):
         IG(refine=small_prior)
     with pytest.raises(InputError, match="rgap is solved in closed form and has no steps to refine by"):
         RGAP(refine=small_denoiser)

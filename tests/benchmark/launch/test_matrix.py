@@ -108,7 +108,7 @@ def test_a_refused_cell_is_named_and_stops_no_other(run, tmp_path):
     assert printed.err.splitlines()[-1] == (
         "benchmark: no result from 2 of 4 cells: rgap, none (refused); rgap, sparsification:0.5, adaptive (refused)."
     )
-    assert "and has no steps" in printed.err
+    assert "rgap has no steps to choose" in printed.err
     assert "| ig |" in (tmp_path / "matrix.md").read_text()
 
 
