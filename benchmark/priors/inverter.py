@@ -1,5 +1,6 @@
 """`python -m benchmark prior train-inverter`: a network from updates to images, trained for one victim."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from torchvision.utils import save_image
 from tqdm import tqdm
 
 from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.ranges import at_least
 from benchmark.config import Config
 from benchmark.contents import of_training
 from benchmark.run import reproducible
@@ -28,7 +30,7 @@ from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.victim import Gradient, Victim, build
 
-HELD_OUT = 16  # images of the train split that are never trained on
+HELD_OUT = 16  # images of the train split that are never trained on; more where they make no batch
 ENTRIES = 1 << 25  # of updates that are held at once
 CHECKPOINT_EVERY = 100
 Batches = tuple[Tensor, Tensor]
@@ -77,11 +79,11 @@ def train_inverter(
     """
     if out.suffix != ".safetensors":
         raise InputError(f"prior train-inverter writes a .safetensors file, not {out}.")
-    for name, value in {"width": width, "updates": updates, "steps": steps}.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; give 1 or more.")
-    if hashed < 0 or lr <= 0 or (minutes is not None and minutes <= 0):
-        raise InputError("hashed is 0 or more, lr and minutes are above 0.")
+    at_least(1, batch=batch, width=width, updates=updates, steps=steps)
+    at_least(0, hashed=hashed)
+    for name, value in {"lr": lr, "minutes": minutes}.items():
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} is {value}; give a number above 0.")
     reproducible()
     setting: dict[str, Any] = {"data": data, "size": size, "victim": victim, "batch": batch, "defense": defense}
     setting |= {"victim_weights": victim_weights, "victim_mode": victim_mode, "seed": seed}
@@ -101,6 +103,7 @@ def train_inverter(
     )
     command += " --half true" if half else ""
     training = Training(build(NETWORKS[attack], seed=seed, **options).to(device), target, client, images, seed, lr)
+    training.held_out()  # what fails, fails before the first step
     out.parent.mkdir(parents=True, exist_ok=True)
     state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, NETWORKS[attack])}"
     checkpoint.resume(state, identity, training.state_dict(), training.load_state_dict)
@@ -116,7 +119,7 @@ def train_inverter(
     psnr = float((-10 * network.errors(rebuilt, truth).log10()).mean())
     seen = f"{training.done * updates} updates of {victim}, seed {seed}, B={batch}, defense {defense}"
     network.trained_on = f"{data} train, {size} px: {seen}"
-    network.training_seconds = round(training.seconds, 1)
+    network.training_seconds = round(training.seconds, 3)
     if half:
         network.body.half()
     weights.save(network, out, architecture=attack, options=options, command=command)
@@ -167,8 +170,7 @@ class Training:
         self.adam = Adam(network.parameters(), lr=lr)
         self.draws = torch.Generator().manual_seed(seed)
         self.done, self.seconds = 0, 0.0
-        every = max(1, len(data) // HELD_OUT)
-        self.kept_out = frozenset(range(0, every * HELD_OUT, every))
+        self.kept_out, self.held = self.hold_out()
         alone = all(type(part).gradient_fn is Defense.gradient_fn for part in parts(defense))
         self.vectorized = alone and vectorizes(victim, network.image_shape, network.batch)
 
@@ -179,8 +181,8 @@ class Training:
             group["lr"] = self.lr * (0.1 if share >= 0.75 else 1)
         images, labels = self.draw(updates)
         if not self.done:
-            self.network.prepare(*next(self.sent(images, labels)))
-        read = torch.cat([self.network.read(u, y) for u, y in self.sent(images, labels)])
+            self.network.prepare(*next(self.sent(images, labels, self.draws)))
+        read = torch.cat([self.network.read(u, y) for u, y in self.sent(images, labels, self.draws)])
         loss = self.network.errors(self.network.decode(read), images.to(read.device)).mean()
         self.adam.zero_grad()
         loss.backward()
@@ -204,26 +206,50 @@ class Training:
     def admits(self, labels: Tensor) -> bool:
         return not self.network.distinct or len(labels.unique()) == len(labels)
 
-    def held_out(self) -> tuple[Tensor, Tensor]:
-        """Images that were held out, as batches (N, B, C, H, W), and what is rebuilt from their updates."""
-        B, left = self.network.batch, self.data.readable(sorted(self.kept_out))
-        batches: list[list[int]] = []
+    def hold_out(self) -> tuple[frozenset[int], list[list[int]]]:
+        """The images that are never trained on, and those of them of which batches are made.
+
+        Raises:
+            InputError: half of the images make no batch.
+        """
+        count, images = HELD_OUT, len(self.data)
+        while count <= max(HELD_OUT, images // 2):
+            every = max(1, images // count)
+            kept_out = range(0, min(every * count, images), every)
+            if batches := self.batches(self.data.readable(list(kept_out))):
+                return frozenset(kept_out), batches
+            count *= 2
+        kind = "of distinct labels " if self.network.distinct else ""
+        raise InputError(
+            f"half of the {images} images make no batch of {self.network.batch} {kind}to hold out; give a smaller "
+            "--batch, or other --data."
+        )
+
+    def batches(self, left: list[int]) -> list[list[int]]:
+        """As many batches as these images make."""
+        B, found = self.network.batch, list[list[int]]()
         while len(left) >= B:
             chosen = left[:B] if self.admits(self.data.labels[left[:B]]) else distinct(left, self.data.labels, B)
             if not chosen:
                 break
-            batches.append(chosen)
+            found.append(chosen)
             left = [index for index in left if index not in chosen]
-        images, labels = in_order(*map(torch.stack, zip(*map(self.data.batch, batches), strict=True)))
-        with torch.no_grad():
-            rebuilt = [self.network(u, y).cpu() for u, y in self.sent(images, labels)]
+        return found
+
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Images that were held out, as batches (N, B, C, H, W), and what is rebuilt from their updates."""
+        images, labels = in_order(*map(torch.stack, zip(*map(self.data.batch, self.held), strict=True)))
+        rebuilt = []
+        for update, y in self.sent(images, labels, torch.Generator().manual_seed(0)):
+            with torch.no_grad():  # not around the updates, which clients compute with gradients
+                rebuilt.append(self.network(update, y).cpu())
         return images, torch.cat(rebuilt)
 
-    def sent(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Gradient, Tensor]]:
+    def sent(self, images: Tensor, labels: Tensor, draws: torch.Generator) -> Iterator[tuple[Gradient, Tensor]]:
         """What clients send of batches, (n, *shape) per parameter, and the labels (n, B), not too many at once."""
         many = max(1, ENTRIES // sum(p.numel() for p in self.victim.parameters.values()))
         for x, y in zip(images.split(many), labels.split(many), strict=True):
-            yield sent(self.victim, x, y, self.defense, self.draws, self.vectorized), y.to(self.victim.mean.device)
+            yield sent(self.victim, x, y, self.defense, draws, self.vectorized), y.to(self.victim.mean.device)
 
     def state_dict(self) -> dict[str, Any]:
         adam = checkpoint.moments(self.adam)

@@ -139,6 +139,36 @@ def test_minutes_end_a_training_too(tmp_path):
     assert "--steps" not in record["command"]
 
 
+@pytest.mark.parametrize("defense", ["soteria:0.5", "precode", "dp_sgd:1:0.1"])
+def test_defenses_that_need_single_gradients_are_trained_under(tmp_path, defense):
+    train_inverter(tmp_path / "mine.safetensors", **{**SMALL, "defense": defense, "updates": 2, "steps": 1})
+    assert defense in weights.load(tmp_path / "mine.safetensors").trained_on
+
+
+@pytest.mark.parametrize(("attack", "batch"), [("lti", 17), ("fgla", 9)])
+def test_as_many_images_are_held_out_as_make_a_batch(attack, batch):
+    data = Photos(split="train")
+    victim = Config(victim="lenet").make_victim(data)
+    options = inverter.network_options(attack, victim, data, {}, batch, 1, 8)
+    training = Training(build(inverter.NETWORKS[attack], seed=0, **options), victim, None, data, 0, 1e-3)
+    assert all(len(chosen) == batch for chosen in training.held)
+    assert {index for chosen in training.held for index in chosen} <= training.kept_out
+    images, rebuilt = training.held_out()
+    assert images.shape == rebuilt.shape == (len(training.held), batch, 3, 32, 32)
+    if attack == "fgla":
+        assert all(len(data.labels[chosen].unique()) == batch for chosen in training.held)
+
+
+def test_what_fails_on_held_out_images_fails_before_the_first_step(tmp_path, monkeypatch):
+    def failing(training):
+        raise InputError("no update")
+
+    monkeypatch.setattr(Training, "held_out", failing)
+    monkeypatch.setattr(Training, "step", lambda *given: pytest.fail("a step was taken"))
+    with pytest.raises(InputError, match="no update"):
+        train_inverter(tmp_path / "mine.safetensors", **SMALL)
+
+
 FEW = ["--batch=2", "--tasks=1", "--devices=1", "--wandb=off", "--victim=lenet"]
 
 
@@ -183,7 +213,11 @@ def test_fgla_is_trained_on_distinct_labels_and_refuses_others(tmp_path, capsys)
         ({"steps": 0}, "steps"),
         ({"hashed": -1}, "hashed"),
         ({"lr": 0.0}, "lr"),
+        ({"lr": float("nan")}, "lr"),
+        ({"batch": 0}, "batch is 0"),
         ({"minutes": 0.0}, "minutes"),
+        ({"minutes": float("inf")}, "minutes"),
+        ({"batch": 400}, "smaller --batch"),
         ({"victim": "lenett"}, "lenet"),
         ({"data": "nothing"}, "photos"),
         ({"defense": "label_confusion:2"}, "forms the batches"),
