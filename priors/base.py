@@ -210,6 +210,20 @@ class Inverter(Prior):
                 "train one for this victim by `prior train-inverter` and give it as --prior."
             )
 
+    @classmethod
+    @abstractmethod
+    def options(
+        cls, victim: Victim, image_shape: tuple[int, int, int], batch: int, *, width: int | None, hashed: int
+    ) -> dict[str, Any]:
+        """Arguments of its own that it is built with, before it is trained for a victim.
+
+        Args:
+            width, hashed: as `prior train-inverter` has them; those that it has no use for are ignored.
+
+        Raises:
+            InputError: it cannot invert updates of this victim or batch.
+        """
+
     @abstractmethod
     def read(self, update: Gradient, labels: Tensor) -> Tensor:
         """Received updates, (R, *shape) per parameter, and their labels (R, B) -> what is decoded, (R, ...)."""

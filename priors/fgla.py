@@ -1,12 +1,15 @@
 """The decoder of FGLA (Xue et al., *Fast Generation-Based Gradient Leakage Attacks*)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from priors.base import Inverter
-from victims.victim import Gradient
+from victims.classifier import classifiers
+from victims.errors import InputError
+from victims.victim import Gradient, Victim
 
 
 class Residual(nn.Sequential):
@@ -58,6 +61,18 @@ class FGLA(Inverter):
             side, width, before = 2 * side, max(8, width // 2), width
             layers += [nn.ConvTranspose2d(before, width, 4, 2, 1), *(Residual(width) for _ in range(3))]
         self.body = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(width, image_shape[0], 3, padding=1), nn.Sigmoid())
+
+    @classmethod
+    def options(
+        cls, victim: Victim, image_shape: tuple[int, int, int], batch: int, *, width: int | None, hashed: int
+    ) -> dict[str, Any]:
+        (name, share), *others = classifiers(victim.model, image_shape).items()
+        if others or share != 1 or f"{name}.bias" not in victim.parameters:
+            raise InputError("fgla reads one linear classifier with bias; choose another --victim.")
+        classes, features = victim.parameters[f"{name}.weight"].shape
+        if batch >= classes:
+            raise InputError(f"fgla needs a class that is not in the batch; the victim tells {classes} apart.")
+        return {"classifier": name, "features": features, "width": width or 128}
 
     def prepare(self, update: Gradient, labels: Tensor) -> None:
         """The features' mean and deviation: those of some victims hardly differ from image to image."""

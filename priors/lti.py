@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from priors.base import Inverter
-from victims.victim import Gradient
+from victims.victim import Gradient, Victim
 
 
 class LTI(Inverter):
@@ -47,6 +48,13 @@ class LTI(Inverter):
             nn.Linear(width, width), nn.ReLU(),
             nn.Linear(width, batch * torch.Size(image_shape).numel()), nn.Sigmoid(),
         )  # fmt: skip
+
+    @classmethod
+    def options(
+        cls, victim: Victim, image_shape: tuple[int, int, int], batch: int, *, width: int | None, hashed: int
+    ) -> dict[str, Any]:
+        entries = [p.numel() for p in victim.parameters.values()]
+        return {"entries": entries, "width": width or 1000, "hashed": hashed}
 
     def prepare(self, update: Gradient, labels: Tensor) -> None:
         self.scale.copy_(torch.stack([g.square().mean().sqrt() for g in update.values()]).clamp(min=1e-30))

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +20,9 @@ from benchmark.run import reproducible
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
 from leaderboard.options import Options
-from priors import checkpoint, weights
+from priors import checkpoint, names, weights
 from priors.base import Inverter, signature
-from priors.fgla import FGLA
-from priors.lti import LTI
 from victims.choices import Mode
-from victims.classifier import classifiers
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.victim import Gradient, Victim, build
@@ -40,7 +37,7 @@ Batches = tuple[Tensor, Tensor]
 def train_inverter(
     out: Path,
     *,
-    attack: Literal["lti", "fgla"] = "lti",
+    attack: str = "lti",
     data: str = Options.data,
     size: int = Options.size,
     data_dir: Path = Options.data_dir,
@@ -59,12 +56,12 @@ def train_inverter(
     half: bool = False,
     seed: int = Options.seed,
 ) -> None:
-    """Train the network of lti or fgla on the updates of one victim; the same command continues a stopped training.
+    """Train an inverter, such as those of lti and fgla, for one victim; the same command continues a stopped training.
 
     Args:
         out: the .safetensors file to write; beside it are written a record (.json), and batches of images that were
             held out, each above what is rebuilt from its update (.png).
-        attack: the one that takes it.
+        attack: the one that takes it, `lti` or `fgla`; the file of its name in `priors/` says how it is built.
         data: the data set; updates are those of images of its train split.
         victim: the only one that it will fit.
         defense: what the clients of the training do; it is learned with the rest.
@@ -84,6 +81,10 @@ def train_inverter(
     for name, value in {"lr": lr, "minutes": minutes}.items():
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} is {value}; give a number above 0.")
+    inverters = {name: found for name, found in names.architectures().items() if found.kind == "inverter"}
+    if attack not in inverters:
+        raise InputError(f"no inverter is trained for {attack}; choose one of {', '.join(inverters)}.")
+    kind: type[Inverter] = inverters[attack].load()  # type: ignore[assignment]
     reproducible()
     setting: dict[str, Any] = {"data": data, "size": size, "victim": victim, "batch": batch, "defense": defense}
     setting |= {"victim_weights": victim_weights, "victim_mode": victim_mode, "seed": seed}
@@ -95,17 +96,19 @@ def train_inverter(
         raise InputError(f"{defense} forms the batches, and an inverter is trained on random ones; choose another.")
     defaults = {name: getattr(Options, name) for name in setting}
     shown = {name: str(value) for name, value in setting.items() if name in SHOWN or value != defaults[name]}
-    options = network_options(attack, target, images, shown, batch, width, hashed)
+    shape = images.image_shape
+    own = kind.options(target, shape, batch, width=width, hashed=hashed)
+    options = {"setting": shown, "signature": signature(target, shape), "batch": batch, "image_shape": shape, **own}
     words = {"attack": attack, **shown, "width": options["width"], "hashed": hashed, "lr": lr, "updates": updates}
     words |= {"steps": steps} if minutes is None else {"minutes": minutes}
     command = " ".join(
         [f"python -m benchmark prior train-inverter {out.name}", *(f"--{k} {v}" for k, v in words.items())]
     )
     command += " --half true" if half else ""
-    training = Training(build(NETWORKS[attack], seed=seed, **options).to(device), target, client, images, seed, lr)
+    training = Training(build(kind, seed=seed, **options).to(device), target, client, images, seed, lr)
     training.held_out()  # what fails, fails before the first step
     out.parent.mkdir(parents=True, exist_ok=True)
-    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, NETWORKS[attack])}"
+    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, kind)}"
     checkpoint.resume(state, identity, training.state_dict(), training.load_state_dict)
     with tqdm(total=None if minutes else steps, initial=training.done, desc=f"prior {out.stem}", mininterval=1) as bar:
         while (share := training.share(steps, minutes)) < 1:
@@ -128,32 +131,8 @@ def train_inverter(
     print(f"{out}: {psnr:.2f} dB on {truth.shape[0] * batch} held-out images, after {training.seconds:.0f} s")
 
 
-NETWORKS: Mapping[str, type[Inverter]] = {"lti": LTI, "fgla": FGLA}
 SHOWN = ("data", "size", "victim", "batch", "defense", "seed")
 """Of the setting, what a refusal always says."""
-
-
-def network_options(
-    attack: str, victim: Victim, data: ImageData, setting: dict[str, str], batch: int, width: int | None, hashed: int
-) -> dict[str, Any]:
-    """What the network is built with.
-
-    Raises:
-        InputError: FGLA with a victim without a linear classifier of its own, or a batch of all classes.
-    """
-    shape = data.image_shape
-    options: dict[str, Any] = {"setting": setting, "signature": signature(victim, shape)}
-    options |= {"batch": batch, "image_shape": shape}
-    if attack == "lti":
-        entries = [p.numel() for p in victim.parameters.values()]
-        return {**options, "entries": entries, "width": width or 1000, "hashed": hashed}
-    (name, share), *others = classifiers(victim.model, shape).items()
-    if others or share != 1 or f"{name}.bias" not in victim.parameters:
-        raise InputError("fgla reads one linear classifier with bias; choose another --victim.")
-    if batch >= len(data.classes):
-        raise InputError(f"fgla needs a class that is not in the batch; the data has {len(data.classes)}.")
-    features = victim.parameters[f"{name}.weight"].shape[1]
-    return {**options, "classifier": name, "features": features, "width": width or 128}
 
 
 class Training:

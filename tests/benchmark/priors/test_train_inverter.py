@@ -15,6 +15,7 @@ from benchmark.registry import open_defense
 from benchmark.tasks.capture import capture_task, client_update, mean_image
 from priors import weights
 from priors.base import signature
+from priors.fgla import FGLA
 from priors.lti import LTI
 from victims.data.photos import Photos, regions
 from victims.errors import InputError, Notice
@@ -145,17 +146,18 @@ def test_defenses_that_need_single_gradients_are_trained_under(tmp_path, defense
     assert defense in weights.load(tmp_path / "mine.safetensors").trained_on
 
 
-@pytest.mark.parametrize(("attack", "batch"), [("lti", 17), ("fgla", 9)])
-def test_as_many_images_are_held_out_as_make_a_batch(attack, batch):
+@pytest.mark.parametrize(("kind", "batch"), [(LTI, 17), (FGLA, 9)])
+def test_as_many_images_are_held_out_as_make_a_batch(kind, batch):
     data = Photos(split="train")
     victim = Config(victim="lenet").make_victim(data)
-    options = inverter.network_options(attack, victim, data, {}, batch, 1, 8)
-    training = Training(build(inverter.NETWORKS[attack], seed=0, **options), victim, None, data, 0, 1e-3)
+    own = kind.options(victim, data.image_shape, batch, width=1, hashed=8)
+    network = build(kind, seed=0, setting={}, signature=[], batch=batch, image_shape=data.image_shape, **own)
+    training = Training(network, victim, None, data, 0, 1e-3)
     assert all(len(chosen) == batch for chosen in training.held)
     assert {index for chosen in training.held for index in chosen} <= training.kept_out
     images, rebuilt = training.held_out()
     assert images.shape == rebuilt.shape == (len(training.held), batch, 3, 32, 32)
-    if attack == "fgla":
+    if kind.distinct:
         assert all(len(data.labels[chosen].unique()) == batch for chosen in training.held)
 
 
@@ -221,6 +223,7 @@ def test_fgla_is_trained_on_distinct_labels_and_refuses_others(tmp_path, capsys)
         ({"victim": "lenett"}, "lenet"),
         ({"data": "nothing"}, "photos"),
         ({"defense": "label_confusion:2"}, "forms the batches"),
+        ({"attack": "ig"}, "lti"),
         ({"attack": "fgla", "batch": 10}, "not in the batch"),
         ({"attack": "fgla", "victim": "cnn6"}, "not in the batch|one linear classifier"),
     ],
