@@ -22,7 +22,7 @@ class FGLA(Learned):
     default_prior = ""
     made_for = {"batches": "distinct"}
     presets = {
-        "paper": Preset("the authors' code", assumed="the decoder is the prior, of `prior train-inverter`", restarts=1)
+        "code": Preset("the authors' code", assumed="the decoder is the prior, of `prior train-inverter`", restarts=1)
     }
 
     def check(self, observation: Observation) -> None:

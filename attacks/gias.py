@@ -177,7 +177,7 @@ class GIAS(Attack):
             start="gaussian",
             **GIFD,
         ),
-        "taef2": Preset("this suite, for that prior", assumed=TAEF2, eta_z=0.1),
+        "taef2": Preset("this suite, for that prior", assumed=TAEF2, eta_z=0.1, restarts=2),
     }
 
     def __init__(

@@ -38,7 +38,7 @@ class GIz(Attack):
             steps_z=1_000,
             **CODE,
         ),
-        "taef2": Preset("this suite, for that prior", assumed=TAEF2, eta_z=0.1),
+        "taef2": Preset("this suite, for that prior", assumed=TAEF2, eta_z=0.1, restarts=2),
     }
 
     def __init__(
