@@ -70,10 +70,15 @@ def digests(found: Contents) -> dict[str, str]:
     return {f"{kind}_digest": of_text(sorted(parts.items())) if parts else "" for kind, parts in kinds.items()}
 
 
-def of_training(config: Config, method: type) -> str:
-    """Of what a generator is learned from: the code of method, victim and defense, and the training images."""
+def of_training(config: Config, victim: Victim, method: type) -> str:
+    """Of what a network is trained on: the victim's weights, the training images, and the code of both and the defense.
+
+    Args:
+        victim: the one that computes the updates.
+        method: that learns from them.
+    """
     code = sources(loaded(), words(config, "victim", "defense"), *named_victim(config), method)
-    return of_text((config.make_data("train").digest(), code))
+    return of_text((config.make_data("train").digest(), of_tensors(victim.model.state_dict()), code))
 
 
 def words(config: Config, *options: str) -> str:

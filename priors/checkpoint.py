@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -10,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from victims.checkpoints import sides, tensors
+from victims.checkpoints import sides, tensors, write
 from victims.errors import InputError
 
 
 def save(path: Path, identity: str, state: dict[str, Any]) -> None:
     """Write in one step: a killed training leaves the old state or the new one, never a part."""
-    partial = path.with_suffix(".partial")
-    torch.save({"identity": identity, **state}, partial)
-    partial.replace(path)
+    whole = BytesIO()  # on a full disk torch's own writer fails as if it were broken
+    torch.save({"identity": identity, **state}, whole)
+    write({path: whole.getvalue()})
 
 
 def resume(path: Path, identity: str, start: Mapping[str, Any], restore: Callable[[Any], None]) -> None:

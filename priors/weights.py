@@ -5,6 +5,7 @@ The file's metadata holds `prior` (the name of the architecture), `options` (its
 record `<name>.json` beside it with its SHA-256; weights of others may have such a record too.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors.torch import save as to_bytes
 
 from priors.base import Prior
 from priors.names import architectures, shipped
-from victims.checkpoints import expected, require_numbers, sha256
+from victims.checkpoints import expected, require_numbers, sha256, write
 from victims.errors import InputError
 
 
@@ -32,8 +33,9 @@ def save(prior: Prior, path: Path, *, architecture: str, options: Mapping[str, A
         about["training_seconds"] = str(prior.training_seconds)
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous().cpu() for name, tensor in prior.state_dict().items()}
-    path.write_bytes(to_bytes(tensors, metadata=about))
-    path.with_suffix(".json").write_text(json.dumps({**about, "sha256": sha256(path)}, indent=2) + "\n")
+    whole = to_bytes(tensors, metadata=about)
+    record = json.dumps({**about, "sha256": hashlib.sha256(whole).hexdigest()}, indent=2) + "\n"
+    write({path: whole, path.with_suffix(".json"): record.encode()})
 
 
 def load(path: Path) -> Prior:

@@ -30,6 +30,19 @@ WRAPPERS = r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
 """What torch puts inside keys, at any depth: compiled, checkpointed and sharded modules."""
 
 
+def write(files: Mapping[Path, bytes]) -> None:
+    """Write all of them or, on a full disk, none: every file is the older one or the new one, never a part."""
+    partial = {path: path.with_name(f"{path.name}.partial") for path in files}
+    try:
+        for path, content in files.items():
+            partial[path].write_bytes(content)
+        for path, whole in partial.items():
+            whole.replace(path)
+    finally:
+        for left in partial.values():
+            left.unlink(missing_ok=True)
+
+
 def tensors(path: Path) -> Any:
     """The content of a file, on the CPU: `.safetensors`, or what `torch.save` wrote. Code in it never runs.
 

@@ -19,18 +19,21 @@ class Busy(InputError):
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the lock of a run's folder, which is made where it is missing.
+def alone(folder: Path, out: str = "") -> Iterator[None]:
+    """Hold the lock of a run's folder, which is made where it is missing, or of one file in it.
 
     The system drops the lock of a process that has ended however it ended, so a file that was left behind is no lock.
     Where the file system has no locks, as some of clusters, a notice says so and the run goes on without.
+
+    Args:
+        out: the file that is written, where others in the folder may be written at the same time.
 
     Raises:
         Busy: another start is at work; one line says on which host, and in which process.
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK
+    path = folder / (f"{out}.{LOCK}" if out else LOCK)
     while True:
         with path.open("a+") as file:
             try:
@@ -38,9 +41,8 @@ def alone(folder: Path) -> Iterator[None]:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
-                raise Busy(
-                    f"{folder} is being worked on by {holder}; wait for it, or stop it: the same command then goes on."
-                ) from None
+                at_work = f"{folder / out} is being worked on by {holder}"
+                raise Busy(f"{at_work}; wait for it, or stop it: the same command then goes on.") from None
             except OSError as error:
                 lacks = (
                     f"{folder} lies on a file system without locks ({error.strerror}); run one start at a time there."

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 
 from attacks.engine.ranges import at_least
+from benchmark.launch.lock import alone
+from benchmark.priors.folders import folders
 from benchmark.priors.learn import learn
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
 from benchmark.registry import open_data
@@ -118,8 +120,9 @@ def train(
     images = open_data(data, "train", size, data_dir)
     command = f"python -m benchmark prior train {out.name} --data {data} --size {size} --steps {steps} --seed {seed}"
     command += " --conditional true" if conditional else ""
-    about = {"trained_on": f"{data} train, {size} px", "command": command}
-    print(train_dcgan(images, out, conditional=conditional, steps=steps, seed=seed, **about))
+    about = {"trained_on": f"{data} train, {size} px", "command": command + folders(data_dir)}
+    with alone(out.parent, out.name):
+        print(train_dcgan(images, out, conditional=conditional, steps=steps, seed=seed, **about))
 
 
 def train_denoiser(
@@ -144,8 +147,9 @@ def train_denoiser(
     images = open_data(data, "train", size, data_dir)
     options = f"--data {data} --size {size} --steps {steps} --seed {seed}"
     command = f"python -m benchmark prior train-denoiser {out.name} {options}"
-    about = {"trained_on": f"{data} train, {size} px", "command": command}
-    print(train_ffdnet(images, out, steps=steps, seed=seed, **about))
+    about = {"trained_on": f"{data} train, {size} px", "command": command + folders(data_dir)}
+    with alone(out.parent, out.name):
+        print(train_ffdnet(images, out, steps=steps, seed=seed, **about))
 
 
 COMMANDS: Mapping[str, Callable[..., None]] = {

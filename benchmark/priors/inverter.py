@@ -16,6 +16,8 @@ from attacks.engine.gradients import vectorizes, victim_gradients
 from attacks.engine.ranges import at_least
 from benchmark.config import Config
 from benchmark.contents import of_training
+from benchmark.launch.lock import alone
+from benchmark.priors.folders import folders
 from benchmark.run import reproducible
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
@@ -107,28 +109,30 @@ def train_inverter(
     command += " --half true" if half else ""
     training = Training(build(kind, seed=seed, **options).to(device), target, client, images, seed, lr)
     training.held_out()  # what fails, fails before the first step
-    out.parent.mkdir(parents=True, exist_ok=True)
-    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, kind)}"
-    checkpoint.resume(state, identity, training.state_dict(), training.load_state_dict)
-    with tqdm(total=None if minutes else steps, initial=training.done, desc=f"prior {out.stem}", mininterval=1) as bar:
-        while (share := training.share(steps, minutes)) < 1:
-            loss = training.step(updates, share)
-            bar.set_postfix(mse=f"{loss:.4f}", refresh=False)
-            bar.update()
-            if training.done % CHECKPOINT_EVERY == 0:
-                checkpoint.save(state, identity, training.state_dict())
-    network = training.network.eval()
-    truth, rebuilt = training.held_out()
-    psnr = float((-10 * network.errors(rebuilt, truth).log10()).mean())
-    seen = f"{training.done * updates} updates of {victim}, seed {seed}, B={batch}, defense {defense}"
-    network.trained_on = f"{data} train, {size} px: {seen}"
-    network.training_seconds = round(training.seconds, 3)
-    if half:
-        network.body.half()
-    weights.save(network, out, architecture=attack, options=options, command=command)
-    save_image(torch.stack([truth, rebuilt], 1).flatten(0, 2), out.with_suffix(".png"), nrow=batch)
-    state.unlink(missing_ok=True)
-    print(f"{out}: {psnr:.2f} dB on {truth.shape[0] * batch} held-out images, after {training.seconds:.0f} s")
+    identity = f"{command}, contents {of_training(config, target, kind)}"
+    command += folders(data_dir, weights_dir)
+    state, total = out.with_suffix(".state"), None if minutes else steps
+    with alone(out.parent, out.name):
+        checkpoint.resume(state, identity, training.state_dict(), training.load_state_dict)
+        with tqdm(total=total, initial=training.done, desc=f"prior {out.stem}", mininterval=1) as bar:
+            while (share := training.share(steps, minutes)) < 1:
+                loss = training.step(updates, share)
+                bar.set_postfix(mse=f"{loss:.4f}", refresh=False)
+                bar.update()
+                if training.done % CHECKPOINT_EVERY == 0:
+                    checkpoint.save(state, identity, training.state_dict())
+        network = training.network.eval()
+        truth, rebuilt = training.held_out()
+        psnr = float((-10 * network.errors(rebuilt, truth).log10()).mean())
+        seen = f"{training.done * updates} updates of {victim}, seed {seed}, B={batch}, defense {defense}"
+        network.trained_on = f"{data} train, {size} px: {seen}"
+        network.training_seconds = round(training.seconds, 3)
+        if half:
+            network.body.half()
+        weights.save(network, out, architecture=attack, options=options, command=command)
+        save_image(torch.stack([truth, rebuilt], 1).flatten(0, 2), out.with_suffix(".png"), nrow=batch)
+        state.unlink(missing_ok=True)
+        print(f"{out}: {psnr:.2f} dB on {truth.shape[0] * batch} held-out images, after {training.seconds:.0f} s")
 
 
 SHOWN = ("data", "size", "victim", "batch", "defense", "seed")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from tqdm import tqdm
 from attacks.giml import GIML
 from benchmark.config import Config
 from benchmark.contents import of_training
+from benchmark.launch.lock import alone
 from benchmark.priors.federation import simulate
+from benchmark.priors.folders import folders
 from benchmark.run import reproducible
 from leaderboard.options import Options
 from priors import checkpoint, weights
@@ -95,28 +98,29 @@ def learn(
 
     z = G.draw(SHOWN, torch.Generator().manual_seed(1))["z"].to(device)
     snapshots = dict.fromkeys((round(k * steps / (COLUMNS - 1)) for k in range(COLUMNS)), look(G, z))
-    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, GIML)}"
-    out.parent.mkdir(parents=True, exist_ok=True)
+    first = replace(config, rounds=1, between=0).make_victim(config.make_data("train"))
+    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, first, GIML)}"
 
     def restore(saved: Mapping[str, Any]) -> None:
         giml.load_state_dict(saved["giml"])
         snapshots.update(saved["snapshots"])
 
-    checkpoint.resume(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots}, restore)
-    if giml.t > steps:
-        raise InputError(f"{state} has {giml.t} steps, more than the {steps} of this command; remove it.")
-    with tqdm(total=steps, initial=giml.t, desc=f"prior {out.stem}", mininterval=1) as bar:
-        while giml.t < steps:
-            cost = giml.step([update(i) for i in giml.sample(rounds * clients)])
-            bar.set_postfix(cost=f"{cost:.4f}", refresh=False)
-            bar.update()
-            if giml.t in snapshots:
-                snapshots[giml.t] = look(G, z)
-            checkpoint.save(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots})
-    weights.save(G, out, architecture="dcgan", options={"size": size}, command=command)
-    draw(snapshots, out.with_suffix(".png"))
-    state.unlink(missing_ok=True)
-    print(out)
+    with alone(out.parent, out.name):
+        checkpoint.resume(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots}, restore)
+        if giml.t > steps:
+            raise InputError(f"{state} has {giml.t} steps, more than the {steps} of this command; remove it.")
+        with tqdm(total=steps, initial=giml.t, desc=f"prior {out.stem}", mininterval=1) as bar:
+            while giml.t < steps:
+                cost = giml.step([update(i) for i in giml.sample(rounds * clients)])
+                bar.set_postfix(cost=f"{cost:.4f}", refresh=False)
+                bar.update()
+                if giml.t in snapshots:
+                    snapshots[giml.t] = look(G, z)
+                checkpoint.save(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots})
+        weights.save(G, out, architecture="dcgan", options={"size": size}, command=command + folders(data_dir))
+        draw(snapshots, out.with_suffix(".png"))
+        state.unlink(missing_ok=True)
+        print(out)
 
 
 @torch.no_grad()

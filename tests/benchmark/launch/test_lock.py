@@ -46,6 +46,13 @@ def test_the_second_start_says_that_the_first_is_at_work(tmp_path, capsys):
     assert {path.name for path in folder.iterdir()} == before
 
 
+def test_two_files_of_one_folder_are_written_at_the_same_time_but_not_one_twice(tmp_path):
+    twice = pytest.raises(InputError, match=r"a\.txt is being worked on")
+    with alone(tmp_path, "a.txt"), alone(tmp_path, "b.txt"), alone(tmp_path), twice, alone(tmp_path, "a.txt"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_lock_of_a_killed_process_is_none(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"

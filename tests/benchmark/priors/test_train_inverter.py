@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -131,6 +132,23 @@ def test_a_killed_training_continues_to_the_same_weights(trained, tmp_path, monk
     train_inverter(out, **SMALL)
     one, other = (weights.load(path).state_dict() for path in (trained, out))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_weights_that_changed_under_the_same_name_are_another_training(tmp_path, monkeypatch):
+    out, file = tmp_path / "mine.safetensors", tmp_path / "victim.pt"
+    options = {**SMALL, "victim_weights": str(file), "steps": 1}
+    config, data = Config(victim="lenet"), Photos(split="train")
+    torch.save(config.make_victim(data).model.state_dict(), file)
+    with monkeypatch.context() as patch:
+        patch.setattr(inverter, "CHECKPOINT_EVERY", 1)
+        patch.setattr(weights, "save", lambda *given, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_inverter(out, **options)
+    torch.save(replace(config, seed=1).make_victim(data).model.state_dict(), file)
+    with pytest.raises(InputError, match="another training"):
+        train_inverter(out, **options)
+    torch.save(config.make_victim(data).model.state_dict(), file)
+    train_inverter(out, **options)
 
 
 def test_minutes_end_a_training_too(tmp_path):
