@@ -6,21 +6,28 @@ import pytest
 
 from attacks.giml import GIML
 from benchmark.registry import parameters_of, parse, registered
+from priors.base import Denoiser, Generator
 from victims.errors import InputError
 
 ATTACKS = {**registered("attack"), "giml": GIML}
 NUMBERS = [(a, n) for a, m in ATTACKS.items() for n, p in parameters_of(m).items() if p.annotation in (float, int)]
-ZERO = {"seed", "layers", "group_from", "median_every"}  # counts that may be 0
+ZERO = {"seed", "layers", "group_from", "median_every", "eta_d"}  # counts that may be 0, and a part of the way
 # 0 leaves the stage out
 LEFT_OUT = {("rgap_g", "steps_z"), ("rgap_g", "steps_w"), ("gi_nas", "steps_g"), ("cocktail_party_fi", "steps_z")}
 ABOVE = {"sigma", "decay", "alpha_grad", "alpha", "beta", "ball"}  # and learning rates
 COVARIANCE = [(name, "population") for name in ("ggl", "igims", "igims_adam")]
 
 
-def refused(attack, option, value, prior):
+@pytest.fixture
+def priors(small_prior, small_denoiser):
+    """By their kinds."""
+    return {Generator: small_prior, Denoiser: small_denoiser}
+
+
+def refused(attack, option, value, priors):
     make = ATTACKS[attack]
-    given = (prior,) if make is GIML else ()
-    options = {option: value} | ({"prior": prior} if "prior" in getattr(make, "needs", ()) else {})
+    given = (priors[Generator],) if make is GIML else ()
+    options = {option: value} | ({"prior": priors[make.takes]} if "prior" in getattr(make, "needs", ()) else {})
     named = r"\w+" if option.startswith("steps_") else option  # a stage's name
     with pytest.raises(InputError, match=rf"^{named} is {value:g}; give ") as refusal:
         make(*given, **options)
@@ -36,28 +43,28 @@ def test_there_are_numbers_to_refuse():
 
 
 @pytest.mark.parametrize(("attack", "option"), [pair for pair in NUMBERS if pair[1] != "seed"])
-def test_no_number_is_negative(attack, option, small_prior):
-    refused(attack, option, -3, small_prior)
+def test_no_number_is_negative(attack, option, priors):
+    refused(attack, option, -3, priors)
 
 
 @pytest.mark.parametrize(("attack", "option"), NUMBERS)
-def test_some_are_not_zero(attack, option, small_prior):
+def test_some_are_not_zero(attack, option, priors):
     counted = is_count(attack, option) and option not in ZERO and (attack, option) not in LEFT_OUT
-    if option.startswith("eta") or option in ABOVE or counted:
-        refused(attack, option, 0, small_prior)
+    if (option.startswith("eta") and option not in ZERO) or option in ABOVE or counted:
+        refused(attack, option, 0, priors)
 
 
 @pytest.mark.parametrize(("attack", "option"), NUMBERS)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_all_are_finite(attack, option, value, small_prior):
+def test_all_are_finite(attack, option, value, priors):
     if not is_count(attack, option):
-        refused(attack, option, value, small_prior)
+        refused(attack, option, value, priors)
 
 
 @pytest.mark.parametrize(("attack", "option"), COVARIANCE)
 @pytest.mark.parametrize("value", [1, 2])
-def test_a_population_can_adapt_its_step_size(attack, option, value, small_prior):
-    refused(attack, option, value, small_prior)
+def test_a_population_can_adapt_its_step_size(attack, option, value, priors):
+    refused(attack, option, value, priors)
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "-5,3", "nan", "2000,inf", "1,,2"])
