@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from torch.nn.functional import avg_pool2d
 
 from victims.errors import InputError
+from victims.losses.cross_entropy import CrossEntropy
 from victims.observation import Observation
 from victims.victim import Gradient, Victim, gradient
 
@@ -199,16 +200,41 @@ class Inverter(Prior):
         self.image_shape = (channels, height, width)
 
     def check(self, observation: Observation) -> None:
-        """Refuse an update of another kind or victim than it was trained for."""
-        given, wanted = (observation.batch_size, *observation.image_shape), (self.batch, *self.image_shape)
-        found = signature(observation.victim, self.image_shape) if given == wanted else []
-        fits = len(found) == len(self.signature) and all(map(partial(isclose, rel_tol=1e-3), found, self.signature))
-        if not fits or observation.knowledge.local:
-            options = " ".join(f"--{name} {value}" for name, value in self.setting.items())
-            raise InputError(
-                f"the inverter was trained for the gradients of one victim, which this is not; run with {options}, or "
-                "train one for this victim by `prior train-inverter` and give it as --prior."
+        """Refuse an update of another kind or victim than it was trained for.
+
+        Raises:
+            InputError: says what differs, and only what changes that.
+        """
+        another = "or train one by `prior train-inverter` and give it as --prior"
+        if observation.batch_size != self.batch:
+            differs = f"batches of {self.batch}, not {observation.batch_size}; run with --batch {self.batch}, {another}"
+        elif observation.image_shape != self.image_shape:
+            shape = "x".join(map(str, self.image_shape))
+            differs = f"images of {shape}; run with {self.options_of('data', 'size')}, {another}"
+        elif observation.knowledge.local:
+            differs = "gradients, not for the updates of local training; leave --lr out"
+        elif self.fits(observation.victim):
+            return
+        elif type(observation.victim.criterion) is not CrossEntropy:
+            differs = "the gradients of cross-entropy; leave --loss out, if the victim is the one of its training"
+        else:
+            of_victim = set(self.setting) - {"batch", "size", "defense"}
+            differs = (
+                "the gradients of one victim with its initial weights, and this one has others, or another mode or "
+                f"preprocessing; run with {self.options_of(*of_victim)} and no training of the victim, {another}, "
+                "where --victim-weights takes a file"
             )
+        raise InputError(f"the inverter was trained for {differs}.")
+
+    def fits(self, victim: Victim) -> bool:
+        """Whether it is the one of its training."""
+        found = signature(victim, self.image_shape)
+        return len(found) == len(self.signature) and all(map(partial(isclose, rel_tol=1e-3), found, self.signature))
+
+    def options_of(self, *names: str) -> str:
+        """Those of its setting, as they are given to a run."""
+        chosen = {name: value for name, value in self.setting.items() if name in names}
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
 
     @classmethod
     @abstractmethod
