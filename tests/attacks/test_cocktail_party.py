@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from attacks.closed_form.first_linear import first_linear_of_features
-from attacks.cocktail_party import CocktailParty, CocktailPartyFI, spanning_one
+from attacks.cocktail_party import CocktailParty, spanning_one
+from attacks.cocktail_party_fi import CocktailPartyFI
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, capture_task
 from defenses.clipping import Clipping
