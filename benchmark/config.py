@@ -34,7 +34,8 @@ from defenses.base import Defense
 from leaderboard.options import Options, abouts
 from leaderboard.rows import PROTOCOL
 from priors import by_name as priors_by_name
-from priors.base import Inverter, Prior
+from priors.base import Prior
+from priors.inverters import Inverter
 from victims import by_name as victims_by_name
 from victims import checkpoints
 from victims.choices import TRAINING

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from benchmark.api import attack, capture, score
     from benchmark.scoring.metrics import metric
     from defenses.base import Defense
-    from priors.base import Denoiser, Generator, Inverter, Prior
+    from priors.base import Denoiser, Generator, Prior
+    from priors.inverters import Inverter
     from victims.errors import InputError
     from victims.observation import Observation
 
@@ -26,7 +27,7 @@ _HOMES = {
     "Denoiser": "priors.base",
     "Generator": "priors.base",
     "InputError": "victims.errors",
-    "Inverter": "priors.base",
+    "Inverter": "priors.inverters",
     "Observation": "victims.observation",
     "Prior": "priors.base",
     "Reconstruction": "attacks.engine.stage",

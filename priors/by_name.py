@@ -5,7 +5,8 @@ import warnings
 from pathlib import Path
 
 from priors import names, weights
-from priors.base import Inverter, Prior
+from priors.base import Prior
+from priors.inverters import Inverter
 from victims.checkpoints import require_finite
 from victims.errors import InputError, Notice
 from victims.names import imported, unknown

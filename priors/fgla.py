@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priors.base import Inverter
+from priors.inverters import Inverter
 from victims.classifier import classifiers
 from victims.errors import InputError
 from victims.victim import Gradient, Victim

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from priors.base import Inverter
+from priors.inverters import Inverter
 from victims.victim import Gradient, Victim
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.stage import Search, Stage
-from priors.base import Inverter
+from priors.inverters import Inverter
 from victims.observation import Observation
 
 

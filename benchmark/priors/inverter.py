@@ -23,7 +23,7 @@ from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
 from leaderboard.options import Options
 from priors import checkpoint, names, weights
-from priors.base import Inverter, signature
+from priors.inverters import Inverter, signature
 from victims.choices import Mode
 from victims.data.base import ImageData
 from victims.errors import InputError
@@ -179,12 +179,13 @@ class Training:
 
     def draw(self, count: int) -> Batches:
         """So many batches of images that are not held out; their labels are distinct where the network needs it."""
-        B = self.network.batch
-        found: list[Batches] = []
-        while len(found) < count:
-            x, y = self.data.augmented(count * B, self.draws, without=self.kept_out)
-            found += [pair for pair in zip(x.split(B), y.split(B), strict=True) if self.admits(pair[1])]
-        return in_order(*map(torch.stack, zip(*found[:count], strict=True)))
+        size = count * self.network.batch
+        x, y = self.data.augmented(size, self.draws, without=self.kept_out)
+        while len(found := self.batches(list(range(len(y))), y)) < count:
+            more = self.data.augmented(size, self.draws, without=self.kept_out)
+            x, y = torch.cat([x, more[0]]), torch.cat([y, more[1]])
+        chosen = torch.tensor(found[:count])
+        return in_order(x[chosen], y[chosen])
 
     def admits(self, labels: Tensor) -> bool:
         return not self.network.distinct or len(labels.unique()) == len(labels)
@@ -199,7 +200,7 @@ class Training:
         while count <= max(HELD_OUT, images // 2):
             every = max(1, images // count)
             kept_out = range(0, min(every * count, images), every)
-            if batches := self.batches(self.data.readable(list(kept_out))):
+            if batches := self.batches(self.data.readable(list(kept_out)), self.data.labels):
                 return frozenset(kept_out), batches
             count *= 2
         kind = "of distinct labels " if self.network.distinct else ""
@@ -208,11 +209,11 @@ class Training:
             "--batch, or other --data."
         )
 
-    def batches(self, left: list[int]) -> list[list[int]]:
-        """As many batches as these images make."""
+    def batches(self, left: list[int], labels: Tensor) -> list[list[int]]:
+        """As many batches as these images make, which have these of the labels."""
         B, found = self.network.batch, list[list[int]]()
         while len(left) >= B:
-            chosen = left[:B] if self.admits(self.data.labels[left[:B]]) else distinct(left, self.data.labels, B)
+            chosen = left[:B] if self.admits(labels[left[:B]]) else distinct(left, labels, B)
             if not chosen:
                 break
             found.append(chosen)

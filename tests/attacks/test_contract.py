@@ -25,9 +25,10 @@ from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
 from benchmark.tasks.module import GradientDataModule
 from defenses.base import Defense
-from priors.base import Denoiser, Generator, Inverter
+from priors.base import Denoiser, Generator
 from priors.dcgan import DCGAN
 from priors.ffdnet import FFDNet
+from priors.inverters import Inverter
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.victim import Victim, build, gradient

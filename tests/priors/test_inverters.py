@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from priors import weights
-from priors.base import signature
 from priors.by_name import find
 from priors.fgla import FGLA
+from priors.inverters import signature
 from priors.lti import LTI
 from victims.client import LocalTraining
 from victims.errors import InputError

@@ -15,8 +15,8 @@ from benchmark.priors.inverter import Training, sent, train_inverter
 from benchmark.registry import open_defense
 from benchmark.tasks.capture import capture_task, client_update, mean_image
 from priors import weights
-from priors.base import signature
 from priors.fgla import FGLA
+from priors.inverters import signature
 from priors.lti import LTI
 from victims.data.photos import Photos, regions
 from victims.errors import InputError, Notice
@@ -175,8 +175,11 @@ def test_as_many_images_are_held_out_as_make_a_batch(kind, batch):
     assert {index for chosen in training.held for index in chosen} <= training.kept_out
     images, rebuilt = training.held_out()
     assert images.shape == rebuilt.shape == (len(training.held), batch, 3, 32, 32)
+    drawn, labels = training.draw(5)  # as quickly where a batch has nearly all classes
+    assert drawn.shape == (5, batch, 3, 32, 32)
     if kind.distinct:
         assert all(len(data.labels[chosen].unique()) == batch for chosen in training.held)
+        assert all(len(one.unique()) == batch for one in labels)
 
 
 def test_what_fails_on_held_out_images_fails_before_the_first_step(tmp_path, monkeypatch):
