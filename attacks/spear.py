@@ -1,5 +1,6 @@
 """SPEAR: Dimitrov, Baader, Müller, Vechev, *SPEAR: Exact Gradient Inversion of Batches in Federated Learning*, 2024."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Unpack
 
@@ -7,14 +8,14 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.closed_form.first_linear import FirstLinear, first_linear, labels_of, parameter
+from attacks.closed_form.first_linear import FirstLinear, first_linear, in_double, labels_of, parameter
 from attacks.closed_form.sparse_factors import LowRank, bases, low_rank
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import at_least
 from attacks.engine.stage import Reconstruction, Search, Stage
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 from victims.observation import Observation
-from victims.victim import Victim
+from victims.victim import Victim, gradient
 
 UNCERTAIN = 64  # times fewer draws where no certificate can end them
 ENOUGH = (
@@ -25,11 +26,11 @@ AGREEING = 0.99  # of the neurons; a gradient can be zero to rounding by chance
 
 @dataclass(frozen=True)
 class Factors:
-    """What was recovered of r images: dL/dz (r, m), the layer's inputs x (r, n), and which are certified (r,)."""
+    """What was recovered of r images: dL/dz (r, m), the layer's inputs x (r, n), and whether all agree on zeros."""
 
     dz: Tensor
     x: Tensor
-    certified: Tensor
+    agree: bool
 
 
 class SPEAR(Attack):
@@ -41,14 +42,21 @@ class SPEAR(Attack):
     3. The b sparsest linearly independent ones make Q; dL/dc = L Q d gives the scales and signs d.
     4. X = (Q diag(d))^-1 R.
 
-    The *certificate* needs no truth: at an image every neuron must be silent, z <= 0, exactly where its gradient is
-    zero. A wrong image agrees in about half of the m neurons. What was found is certified, all together because each
-    image depends on all columns of Q, if at least 99 % agree at every image, and if nothing but rounding is left of the
-    update. So a certificate says that the image is in the batch whose update was seen, as far as rounding goes. A
-    defense that changes the update loses it, even where images are close.
+    The *certificate* needs no truth, and is of the whole batch, because each image depends on all columns of Q:
 
-    The draws that are needed grow as 2^b. Equal images leave one direction in the update: one is found, and in place of
-    the others stands the mean color, without a certificate.
+    - at an image every neuron must be silent, z <= 0, exactly where its gradient is zero; at least 99 % agree at every
+      image, where at a wrong one about half do; and
+    - the gradient at the batch that was found, with its labels, is the update that was seen, in all tensors, but for
+      one common factor and rounding.
+
+    So it says that the images are those from which the update was computed: those that the client mixed, where mixup
+    mixes within a class. A defense that changes the update loses it, even where images are close, and so do labels that
+    are probabilities, for only classes are recovered.
+
+    The draws that are needed grow as 2^b. Images that are zero or multiples of each other, as the layer sees them,
+    leave fewer than b directions in the update; the mean color stands for the rest, others may be wrong, and nothing is
+    certified. With two classes or one logit nothing is found: all columns of dL/dZ are parts of one vector, and their
+    combinations are as sparse.
 
     Args:
         draws: of rows, at most; a 64th of them where a certificate, which ends the search, is impossible.
@@ -92,6 +100,13 @@ class SPEAR(Attack):
                 f"spear takes batches smaller than the first layer, {layer.name} ({n} -> {m}), not of "
                 f"{observation.batch_size} images; lower --batch, or choose a wider victim, such as --victim fcn:400."
             )
+        if observation.num_classes <= 2:
+            warnings.warn(
+                "spear finds nothing in batches of two classes, whose gradients mix without losing zeros; this says "
+                "nothing about the leak.",
+                Notice,
+                stacklevel=2,
+            )
 
     def search(self) -> Search:
         observations = [o for o in self.observations for _ in range(self.session.restarts)]
@@ -100,13 +115,13 @@ class SPEAR(Attack):
         for number, (observation, seed) in enumerate(zip(observations, self.seeds("rows"), strict=True)):
             layer = first_linear(self.victim, observation.image_shape, self.name)
             found = self.factors(layer, observation, torch.Generator().manual_seed(seed))
-            r, missing = len(found.x), self.batch_size - len(found.x)
-            self.certified[number, :r] = found.certified
+            missing = self.batch_size - len(found.x)
             x = torch.cat([layer.images(found.x, observation), self.mean_color(missing)])
             self.box(x)
             images.append(x)
             dz = torch.cat([found.dz, found.dz.new_zeros(missing, len(layer.c))])
             labels.append(labels_of(layer, observation, x, dz))
+            self.certified[number] = found.agree and explained(observation, x, labels[-1])
         yield Stage(
             name="x",
             variables={"x": torch.stack(images)},
@@ -125,21 +140,21 @@ class SPEAR(Attack):
     def factors(self, layer: FirstLinear, observation: Observation, generator: torch.Generator) -> Factors:
         """dL/dZ and X of as many images as the update has directions."""
         dW, dc = layer.gradients(observation)
-        nothing = Factors(dW.new_zeros(0, len(dW)), dW[:0], torch.zeros(0, dtype=torch.bool))
+        nothing = Factors(dW.new_zeros(0, len(dW)), dW[:0], agree=False)
         if not dW.any() or not (dW.isfinite().all() and dc.isfinite().all()):
             return nothing
-        low = low_rank(dW, observation.batch_size, *rounding(layer, observation))
+        low = low_rank(dW, observation.batch_size, *rounding(observation, parameter(layer.name, "weight")))
         if low.hopeless:
             return nothing
         for Q in bases(low, self.draws if low.exact else -(-self.draws // UNCERTAIN), generator):
             found = solved(layer, low, Q, dc)
-            if found.certified.all():
+            if found.agree:
                 break
         return found
 
 
 def solved(layer: FirstLinear, low: LowRank, Q: Tensor, dc: Tensor) -> Factors:
-    """Steps 3 and 4, and the certificate of every image."""
+    """Steps 3 and 4, and whether zeros of gradients are those of ReLU."""
     d = torch.linalg.solve(Q, low.L.T @ dc)
     dz = (low.L @ Q * d).T
     x = torch.linalg.solve(Q, low.R) / d[:, None]
@@ -147,18 +162,30 @@ def solved(layer: FirstLinear, low: LowRank, Q: Tensor, dc: Tensor) -> Factors:
     agreeing = (silent == (x @ layer.W.T + layer.c <= 0)).double().mean(1)
     right = (agreeing >= AGREEING) & ~silent.all(1) & x.isfinite().all(1)
     known = bool(right.all()) and low.exact and len(low.L) - len(Q) >= ENOUGH
-    return Factors(dz, x.nan_to_num(0.0, 0.0, 0.0), torch.full((len(Q),), known))
+    return Factors(dz, x.nan_to_num(0.0, 0.0, 0.0), known)
 
 
-def rounding(layer: FirstLinear, observation: Observation) -> tuple[float, float]:
-    """The relative rounding of dL/dW, and what its entries have of the rounding of weights, of which it is a difference
-    after local training."""
-    sent, local = observation.update[parameter(layer.name, "weight")], observation.knowledge.local
+def rounding(observation: Observation, name: str) -> tuple[float, float]:
+    """The relative rounding of a gradient, and what its entries have of the rounding of weights, of which it is a
+    difference after local training."""
+    sent, local = observation.update[name], observation.knowledge.local
     eps = torch.finfo(sent.dtype).eps
     if local is None:
         return eps, 0.0
     moved = (local.lr or 1.0) * local.steps(observation.batch_size)
-    return eps, eps * float(layer.W.abs().max()) / moved
+    return eps, eps * float(observation.victim.parameters[name].abs().max()) / moved
+
+
+def explained(observation: Observation, images: Tensor, labels: Tensor) -> bool:
+    """Whether every tensor of the update is the gradient at these images, but for one common factor and rounding."""
+    sent = {name: in_double(g) for name, g in observation.gradient().items()}
+    ours = {name: in_double(g) for name, g in gradient(observation.victim, images, labels).items()}
+    factor = sum((sent[name] * ours[name]).sum() for name in sent) / sum(ours[name].square().sum() for name in sent)
+    for name, g in sent.items():
+        eps, entry = rounding(observation, name)
+        if not (g - factor * ours[name]).norm() <= eps**0.5 * g.norm() + entry * g.numel() ** 0.5:
+            return False
+    return True
 
 
 @torch.no_grad()

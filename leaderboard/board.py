@@ -43,7 +43,8 @@ class Entry:
         best_in_batch, worst_in_batch: the PSNR of these images of every batch.
         recognized: the share of images that show the truth, see `leaderboard.harm`.
         knows: how well the attacker can tell which batches were rebuilt, from -1 to 1, over n batches.
-        certified: the share of images that the attacker knows to be right; None where it has no check.
+        certified: the share of images that the attacker knows to be those behind the update; None where it has no
+            check.
         psnr_of_others: the PSNR without degenerate images.
         seconds, gradient_evaluations: means over tasks.
         training_seconds: of the prior, where they are known.

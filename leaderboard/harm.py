@@ -22,8 +22,8 @@ NOTES = {
     "knows": f"rank correlation, over n batches (at least {ENOUGH} that share no image), of the attacker's own cost "
     "with the true MSE: at 1 the attacker can tell which results are right, and then needs only a few that are. Easy "
     "images lower cost and error alike: compare it with the control of a shuffled update",
-    "certified": "share of images that the attacker knows to be right by a check of its own, without the truth. It is "
-    "about the update that was seen: with the control of a shuffled update, about the images of that one",
+    "certified": "share of images that the attacker knows, by a check of its own without the truth, to be those from "
+    "which the update that it saw was computed: with the control of a shuffled update, those of that one",
 }
 """What a reader must know of a score, by its name."""
 

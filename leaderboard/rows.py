@@ -36,7 +36,8 @@ class Row:
         status: `diverged` where no start ever had a finite cost: the scores are those of a failure.
         cost: the attacker's own, None where it diverged.
         degenerate: whether the private image is of almost one color, so that its scores say little of a leak.
-        certified: whether the attacker knows, by a check of its own, that its image is right; None where it has none.
+        certified: whether the attacker knows, by a check of its own, that its image is one of those from which the
+            update was computed; None where it has none.
         image_digest: the beginning of a SHA-256 of the private image and its label; empty in older rows.
         label_counts, label_existence: scores of the labels that the attack used, None where nothing was attacked.
         shared_parameters, total_parameters: numbers in the model that the client trains and shares, and all of them;

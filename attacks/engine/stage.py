@@ -126,7 +126,8 @@ class Reconstruction:
         curve: one (stage, costs) per step, costs (T,): the least over the task's restarts at that step.
         gradient_evaluations: victim gradients computed per task.
         gradient_path: how they were computed, such as `factored+compiled`; several with commas, in order of use.
-        certified: for attacks that can tell by themselves which images are right, (T, B) of bool; None for all others.
+        certified: for attacks that can tell by themselves which images are those from which the update was computed,
+            (T, B) of bool; None for all others.
         layers: for attacks that go layer by layer, a report of each layer, last layer first, for every task.
     """
 
