@@ -29,7 +29,7 @@ from benchmark.registry import (
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
-from benchmark.trained import steps_of, train_first
+from benchmark.trained import plain_form, steps_of, train_first
 from defenses.base import Defense
 from leaderboard.options import Options, abouts
 from leaderboard.rows import PROTOCOL
@@ -71,6 +71,7 @@ class Config(Options):
             method: type[Attack] = find("attack", self.attack)
             if "prior" in method.needs:
                 object.__setattr__(self, "prior", method.default_prior)
+        object.__setattr__(self, "epochs_trained", plain_form(self.epochs_trained))
         if self.weights_dir.is_file():
             raise InputError(
                 f"--weights {self.weights_dir} is a file, but it names the folder of generators and LPIPS weights; "

@@ -19,6 +19,7 @@ from benchmark.tasks.capture import strangers
 from leaderboard.options import abouts
 from leaderboard.run_folder import Contents
 from priors.base import Prior
+from victims import rounds
 from victims.by_name import LIBRARIES
 from victims.data.base import ImageData, image_digest
 from victims.victim import Victim, build
@@ -35,10 +36,11 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
     of_victim = [name for name, about in abouts().items() if about.role == "setting" and name not in apart]
     parts = [] if config.defense == "none" else [part.partition(":")[0] for part in config.defense.split("+")]
     method = [] if config.labels in ("given", "none") else [labels.find(config.labels)]
+    training = [rounds.train] if config.between or config.epochs_trained != "0" else []
     found: Contents = {
         "attack": sources(modules, words(config, "attack", "labels", "set"), type(attack), *method),
         "prior": {},
-        "victim": sources(modules, words(config, *of_victim), *named_victim(config), type(victim.criterion)),
+        "victim": sources(modules, words(config, *of_victim), *named_victim(config), type(victim.criterion), *training),
         "defense": sources(modules, config.defense, *(find("defense", part) for part in parts)),
         "data": {"the classes": of_text(list(data.classes)), "the images of the split": data.split_digest()},
         "tasks": {f"the images of task {place}": of_batch(config, data, b) for place, b in enumerate(batches)},
@@ -56,11 +58,12 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
         found["prior"][f"the weights of {config.refine}, which refines"] = of_tensors(denoiser.state_dict())
     if mean_image:  # no attack is run
         found["attack"] = {}
-    trains = config.victim_weights == "calibrated" or config.between or config.epochs_trained != "0"
-    if trains or mean_image:
+    if training or config.victim_weights == "calibrated" or mean_image:
         train = config.make_data("train")
         used = sorted({*train.sample(512), *train.sample(1024)})
         found["attack" if mean_image else "victim"]["the training images"] = of_images(train, used)
+        if training:
+            found["victim"]["the training split"] = train.split_digest()
     return found
 
 

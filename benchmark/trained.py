@@ -6,12 +6,13 @@ import warnings
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmark.launch.lock import Busy, alone
 from benchmark.sources import loaded, of_text, sources
-from benchmark.state import of_state
+from benchmark.state import of_state, of_tensors
 from victims import checkpoints
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
@@ -21,7 +22,17 @@ from victims.rounds import BATCH, train
 
 FOLDER = "victims"  # below the folder of results; it may be removed at any time
 FILE = "weights.safetensors"
+DIGEST = "digest"  # of the tensors, in the metadata of the file
 LOOK = 0.1  # seconds between two looks
+
+
+def plain_form(written: str) -> str:
+    """The same training in its shortest form: `05steps` is `5steps`, `1.0` is `1`; what is no training stays as it is."""
+    found = re.fullmatch(r"0*([0-9]+)(?:(steps)|\.([0-9]+))?", written)
+    if not found:
+        return written
+    whole, unit, part = found.groups(default="")
+    return f"{whole}.{part}".rstrip("0").rstrip(".") if part else whole + unit
 
 
 def steps_of(written: str, images: int) -> int:
@@ -68,10 +79,10 @@ def train_first(
     images = (data.digest(), data.split_digest())
     decides = (of_state(model), of_state(loss), code, images, preprocessing.mean, preprocessing.std, steps, seed)
     folder, waiting = out / FOLDER / of_text(decides), False
-    while (weights := kept(folder / FILE, model)) is None:
+    while (weights := kept(folder / FILE)) is None:
         try:
             with alone(folder):
-                if kept(folder / FILE, model) is None:  # nobody has just written them
+                if kept(folder / FILE) is None:  # nobody has just written them
                     learn(model, loss, data, preprocessing, steps, seed)
                     write(folder / FILE, model)
         except Busy:
@@ -86,13 +97,14 @@ def train_first(
     model.load_state_dict(weights)
 
 
-def kept(file: Path, model: nn.Module) -> dict[str, Tensor] | None:
-    """The model's weights in a file; None where it is not there, or not whole."""
+def kept(file: Path) -> dict[str, Tensor] | None:
+    """The weights in a file; None where it is not there, or is not what was written."""
     try:
         found = checkpoints.tensors(file)
     except InputError:
         return None
-    return found if checkpoints.shapes(found) == checkpoints.shapes(model.state_dict()) else None
+    with safe_open(file, framework="pt") as opened:
+        return found if (opened.metadata() or {}).get(DIGEST) == of_tensors(found) else None
 
 
 def learn(model: nn.Module, loss: Loss, data: ImageData, preprocessing: Preprocessing, steps: int, seed: int) -> None:
@@ -115,5 +127,6 @@ def write(file: Path, model: nn.Module) -> None:
     """In one step: a process that is killed leaves no part of a file."""
     partial = file.with_suffix(".partial")
     state = model.state_dict().items()
-    save_file({name: value.clone(memory_format=torch.contiguous_format) for name, value in state}, partial)
+    tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state}
+    save_file(tensors, partial, metadata={DIGEST: of_tensors(tensors)})
     partial.replace(file)

@@ -9,10 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from benchmark import trained
 from benchmark.config import Config
+from benchmark.contents import contents
 from benchmark.run import run
 from benchmark.scoring.accuracy import victim_accuracy
 from benchmark.trained import steps_of, train_first
@@ -166,7 +169,45 @@ def test_a_broken_file_is_trained_again(content, data, tmp_path):
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes()[:1000] if content is None else content)
     assert same(first, after(lenet(), data, tmp_path))
-    assert trained.kept(file, lenet()) is not None
+    assert trained.kept(file) is not None
+
+
+def test_a_file_with_other_weights_is_trained_again(data, tmp_path):
+    """They have the right names and shapes, but are not what was written."""
+    first = {name: value.clone() for name, value in after(lenet(), data, tmp_path).items()}
+    (file,) = files(tmp_path)
+    with safe_open(file, framework="pt") as opened:
+        about = opened.metadata()
+    save_file({name: value + 1 for name, value in first.items()}, file, metadata=about)
+    assert same(first, after(lenet(), data, tmp_path))
+    save_file({name: value.clone() for name, value in first.items()}, file)  # not by this module
+    assert trained.kept(file) is None
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [("05steps", "5steps"), ("1.0", "1"), ("01", "1"), ("0.50", "0.5"), ("000", "0"), ("0.0", "0"), ("10", "10")]
+    + [(odd, odd) for odd in ("2.", "1.5steps", "-1", "1e9", "", "100steps")],
+)
+def test_one_training_has_one_form(written, plain):
+    assert Config(epochs_trained=written).epochs_trained == plain
+
+
+def contents_of(config):
+    data = config.make_data()
+    return contents(config, data, config.make_victim(data), config.make_attack(), config.make_batches(data, 1))
+
+
+@pytest.mark.parametrize("options", [{"epochs_trained": "2steps"}, {"rounds": 2, "between": 1}])
+def test_what_a_victim_was_trained_by_and_on_is_part_of_a_run(options, tmp_path, monkeypatch):
+    """Whatever the seed, as for all contents."""
+    config = Config(attack="ig", victim="lenet", batch=1, out=tmp_path, **options)
+    before = contents_of(config)["victim"]
+    assert "victims/rounds.py" in before
+    assert contents_of(replace(config, seed=1))["victim"] == before
+    monkeypatch.setattr(Photos, "split_digest", lambda self: "another")
+    changed = contents_of(config)["victim"]
+    assert {part for part in before if changed[part] != before[part]} == {"the training split"}
 
 
 def test_of_several_that_start_at_once_one_trains(data, tmp_path, monkeypatch):
