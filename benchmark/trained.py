@@ -27,7 +27,7 @@ LOOK = 0.1  # seconds between two looks
 
 
 def plain_form(written: str) -> str:
-    """The same training in its shortest form: `05steps` is `5steps`, `1.0` is `1`; what is no training stays as it is."""
+    """The same training in its shortest form: `05steps` is `5steps`, `1.0` is `1`; other text stays as it is."""
     found = re.fullmatch(r"0*([0-9]+)(?:(steps)|\.([0-9]+))?", written)
     if not found:
         return written
