@@ -1,6 +1,7 @@
 """Rows -> entries: one entry per attack and setting, its metrics as means with clustered intervals."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -318,5 +319,13 @@ def _agreed(rows: Iterable[FlatRow], key: str) -> Any:
 
 
 def _rank(entry: Entry) -> tuple[Any, ...]:
-    setting = tuple((entry[key] is not None, entry[key]) for key in SETTING)  # None and a name have no order
+    setting = tuple((entry[key] is not None, _natural(entry[key])) for key in SETTING)  # None and a name have no order
     return (*setting, -entry.psnr.mean if entry.psnr else inf, entry.attack)
+
+
+def _natural(value: Any) -> Any:
+    """What a value is sorted by: the numbers in a text count as numbers, so that `100steps` precedes `1000steps`."""
+    if not isinstance(value, str):
+        return value
+    parts = re.split(r"(\d+(?:\.\d+)?)", value)  # text, number, text, ...
+    return [(1, 0.0, part) if place % 2 == 0 else (0, float(part), "") for place, part in enumerate(parts)]

@@ -259,3 +259,16 @@ def test_a_mean_image_of_other_training_images_is_another_one(row):
     mean = {"control": "mean_image", "victim": "convnet"}
     rows = [row(**mean, attack_digest=digest, attack=attack) for digest in "12" for attack in ("ig", "gias")]
     assert [entry["attack_digest"] for entry in entries(rows)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "order"),
+    [
+        ("epochs_trained", ["0", "0.5", "3", "100steps", "1000steps"]),
+        ("defense", ["clipping:1", "noise:0.05", "noise:0.5", "noise:10", "none"]),
+        ("batch_size", [1, 4, 16]),
+    ],
+)
+def test_settings_are_in_the_order_of_their_numbers(row, key, order):
+    found = entries([row(**{key: value}) for value in reversed(order)])
+    assert [entry[key] for entry in found] == order
