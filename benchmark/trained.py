@@ -22,7 +22,7 @@ from victims.rounds import BATCH, train
 
 FOLDER = "victims"  # below the folder of results; it may be removed at any time
 FILE = "weights.safetensors"
-DIGEST = "digest"  # of the tensors, in the metadata of the file
+DIGEST = "digest"  # of the training and its tensors, in the metadata of the file
 LOOK = 0.1  # seconds between two looks
 
 
@@ -83,6 +83,9 @@ def train_first(
         try:
             with alone(folder):
                 if kept(folder / FILE) is None:  # nobody has just written them
+                    if (folder / FILE).exists():
+                        line = f"{folder / FILE} is not what was written there; the victim is trained again."
+                        warnings.warn(line, Notice, stacklevel=2)
                     learn(model, loss, data, preprocessing, steps, seed)
                     write(folder / FILE, model)
         except Busy:
@@ -104,7 +107,12 @@ def kept(file: Path) -> dict[str, Tensor] | None:
     except InputError:
         return None
     with safe_open(file, framework="pt") as opened:
-        return found if (opened.metadata() or {}).get(DIGEST) == of_tensors(found) else None
+        return found if (opened.metadata() or {}).get(DIGEST) == seal(file, found) else None
+
+
+def seal(file: Path, tensors: dict[str, Tensor]) -> str:
+    """Of the tensors and the training that names their folder: weights of another training do not pass for these."""
+    return of_text((file.parent.name, of_tensors(tensors)))
 
 
 def learn(model: nn.Module, loss: Loss, data: ImageData, preprocessing: Preprocessing, steps: int, seed: int) -> None:
@@ -128,5 +136,5 @@ def write(file: Path, model: nn.Module) -> None:
     partial = file.with_suffix(".partial")
     state = model.state_dict().items()
     tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state}
-    save_file(tensors, partial, metadata={DIGEST: of_tensors(tensors)})
+    save_file(tensors, partial, metadata={DIGEST: seal(file, tensors)})
     partial.replace(file)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from benchmark.run import run
 from benchmark.scoring.accuracy import victim_accuracy
 from benchmark.trained import steps_of, train_first
 from victims.data.photos import Photos
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 from victims.losses.base import Own
 from victims.losses.cross_entropy import CrossEntropy
 from victims.models.lenet import LeNet
@@ -182,6 +183,19 @@ def test_a_file_with_other_weights_is_trained_again(data, tmp_path):
     assert same(first, after(lenet(), data, tmp_path))
     save_file({name: value.clone() for name, value in first.items()}, file)  # not by this module
     assert trained.kept(file) is None
+
+
+def test_a_file_of_another_training_is_trained_again_and_said(data, tmp_path):
+    first = {name: value.clone() for name, value in after(lenet(), data, tmp_path).items()}
+    (file,) = files(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)  # of a whole file there is nothing to say
+        after(lenet(1), data, tmp_path)
+    (other,) = set(files(tmp_path)) - {file}
+    file.write_bytes(other.read_bytes())
+    with pytest.warns(Notice, match="trained again"):
+        again = after(lenet(), data, tmp_path)
+    assert same(first, again)
 
 
 @pytest.mark.parametrize(
