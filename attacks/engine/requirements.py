@@ -70,7 +70,7 @@ def check_refinement(attack: "Attack", refine: Prior) -> None:
     if not isinstance(refine, Denoiser):
         raise InputError(f"--refine takes a denoiser, not a {refine.kind}; give another, such as denoiser-photos.")
     if attack.analytic:
-        raise InputError(f"{attack.name} is solved in closed form and has no steps to refine by; leave --refine none.")
+        raise InputError(f"{attack.name} has no steps to refine by; leave --refine out.")
 
 
 def whole_setting(attack: "Attack") -> str:
@@ -90,9 +90,9 @@ def check_soft_labels(observation: Observation) -> None:
 def check_local_training(attack: "Attack", observation: Observation, local: LocalTraining) -> None:
     """Refuse more than one local step for a closed form, and an unknown learning rate where the attack needs it."""
     if attack.analytic and local.steps(observation.batch_size) * local.clients > 1:
-        raise InputError(f"{attack.name} solves for one gradient; run with one local step, or without --lr.")
+        raise InputError(f"{attack.name} takes one gradient; run with one local step, or without --lr.")
     if attack.analytic and not local.optimizer.averages:
-        raise InputError(f"{attack.name} solves for one gradient, and this optimizer's steps are none; run with sgd.")
+        raise InputError(f"{attack.name} takes one gradient, and this optimizer's steps are none; run with sgd.")
     if attack.analytic and attack.match == "sme":
         raise InputError(f"{attack.name} solves for the gradient at the weights before training; run with --match aga.")
     if local.lr is None:

@@ -92,7 +92,7 @@ def test_another_prior_and_a_closed_form_are_refused_in_one_line(small_prior, sm
         InputError, match="--refine takes a denoiser, not a generator; give another, such as denoiser-photos"
     ):
         IG(refine=small_prior)
-    with pytest.raises(InputError, match="rgap is solved in closed form and has no steps to refine by"):
+    with pytest.raises(InputError, match="rgap has no steps to refine by; leave --refine out"):
         RGAP(refine=small_denoiser)
     small_denoiser.channels = 1
     with pytest.raises(InputError, match="denoiser takes images with 1 channels"):
