@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -225,14 +226,19 @@ def test_what_a_victim_was_trained_by_and_on_is_part_of_a_run(options, tmp_path,
 
 
 def test_of_several_that_start_at_once_one_trains(data, tmp_path, monkeypatch):
-    calls = []
+    calls, waited_for, sleep = [], threading.Event(), time.sleep
 
     def learn(model, *_):
         calls.append(1)
-        time.sleep(0.3)
+        assert waited_for.wait(60)
         nn.init.constant_(model.classifier.weight, len(calls))
 
+    def look(seconds):
+        waited_for.set()
+        sleep(seconds)
+
     monkeypatch.setattr(trained, "learn", learn)
+    monkeypatch.setattr(trained.time, "sleep", look)
     with pytest.warns(match="another process is training"), ThreadPoolExecutor(3) as threads:
         found = list(threads.map(lambda _: after(lenet(), data, tmp_path), range(3)))
     assert calls == [1]
