@@ -194,6 +194,11 @@ class Attack(LightningModule):
         """R: tasks times the restarts that are still searched."""
         return self.session.instances
 
+    @property
+    def of_instances(self) -> list[Observation]:
+        """The observation of every instance."""
+        return [o for o in self.observations for _ in range(self.session.restarts)]
+
     def seeds(self, *salt: object) -> list[int]:
         """One per instance; it depends only on seed, task, restart and salt, not on device or grouping."""
         restarts = range(self.session.restarts)

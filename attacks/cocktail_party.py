@@ -101,11 +101,6 @@ class CocktailParty(Attack):
             lr=0.0,
         )
 
-    @property
-    def of_instances(self) -> list[Observation]:
-        """The observation of every instance."""
-        return [o for o in self.observations for _ in range(self.session.restarts)]
-
     def separate(self, layer: FirstLinear) -> Generator[Stage, dict[str, Tensor], tuple[Tensor, Tensor]]:
         """The stage on U; returns the inputs of the layer (R, B, n) and dL/dz of each (R, B, m), in float64."""
         B = self.batch_size

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Unpack
 
 import torch
@@ -18,9 +19,7 @@ from victims.observation import Observation
 from victims.victim import Victim, gradient
 
 UNCERTAIN = 64  # times fewer draws where no certificate can end them
-ENOUGH = (
-    10  # neurons more than images; a wrong certificate has a chance of about 2^-10 then, and far less in wide layers
-)
+ENOUGH = 10  # neurons more than images: a wrong certificate has a chance of about 2^-10, and far less in wide layers
 AGREEING = 0.99  # of the neurons; a gradient can be zero to rounding by chance
 
 
@@ -109,11 +108,10 @@ class SPEAR(Attack):
             )
 
     def search(self) -> Search:
-        observations = [o for o in self.observations for _ in range(self.session.restarts)]
-        self.certified = torch.zeros(len(observations), self.batch_size, dtype=torch.bool)
+        layer = first_linear(self.victim, self.observations[0].image_shape, self.name)
+        self.certified = torch.zeros(self.instances, self.batch_size, dtype=torch.bool)
         images, labels = [], []
-        for number, (observation, seed) in enumerate(zip(observations, self.seeds("rows"), strict=True)):
-            layer = first_linear(self.victim, observation.image_shape, self.name)
+        for number, (observation, seed) in enumerate(zip(self.of_instances, self.seeds("rows"), strict=True)):
             found = self.factors(layer, observation, torch.Generator().manual_seed(seed))
             missing = self.batch_size - len(found.x)
             x = torch.cat([layer.images(found.x, observation), self.mean_color(missing)])
@@ -126,8 +124,7 @@ class SPEAR(Attack):
             name="x",
             variables={"x": torch.stack(images)},
             fixed={"y": torch.stack(labels)},
-            labels=lambda v: v["y"],
-            decode=lambda v: v["x"],
+            labels=itemgetter("y"),
             lr=0.0,
         )
 

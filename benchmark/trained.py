@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from benchmark.launch.lock import Busy, alone
@@ -132,9 +132,6 @@ def learn(model: nn.Module, loss: Loss, data: ImageData, preprocessing: Preproce
 
 
 def write(file: Path, model: nn.Module) -> None:
-    """In one step: a process that is killed leaves no part of a file."""
-    partial = file.with_suffix(".partial")
-    state = model.state_dict().items()
+    state = model.state_dict().items()  # copied, for layers may share weights
     tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state}
-    save_file(tensors, partial, metadata={DIGEST: seal(file, tensors)})
-    partial.replace(file)
+    checkpoints.write({file: to_bytes(tensors, metadata={DIGEST: seal(file, tensors)})})

@@ -31,7 +31,7 @@ class Learned(Attack):
         """x = I(u, y), one task after another, so that no task's images depend on others'."""
         with torch.no_grad():
             x = [self.victim.normalize(self.invert(o)) for o in self.observations]
-        yield Stage(name="x", variables={"x": self.per_instance(x)}, decode=lambda v: v["x"], lr=0.0)
+        yield Stage(name="x", variables={"x": self.per_instance(x)}, lr=0.0)
 
     def invert(self, observation: Observation) -> Tensor:
         """(B, C, H, W) in [0, 1]."""

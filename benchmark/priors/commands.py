@@ -1,7 +1,6 @@
-"""`python -m benchmark prior`: list priors, measure the quality of generators, train or learn one."""
+"""`python -m benchmark prior`: list priors, measure the quality of generators, train a generator or a denoiser."""
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -9,7 +8,6 @@ import torch
 from attacks.engine.ranges import at_least
 from benchmark.launch.lock import alone
 from benchmark.priors.folders import folders
-from benchmark.priors.learn import learn
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
 from benchmark.registry import open_data
 from benchmark.scoring.lpips import Lpips
@@ -150,12 +148,3 @@ def train_denoiser(
     about = {"trained_on": f"{data} train, {size} px", "command": command + folders(data_dir)}
     with alone(out.parent, out.name):
         print(train_ffdnet(images, out, steps=steps, seed=seed, **about))
-
-
-COMMANDS: Mapping[str, Callable[..., None]] = {
-    "list": list_priors,
-    "quality": quality,
-    "train": train,
-    "train-denoiser": train_denoiser,
-    "learn": learn,
-}
