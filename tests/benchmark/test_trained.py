@@ -239,8 +239,9 @@ def test_of_several_that_start_at_once_one_trains(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(trained, "learn", learn)
     monkeypatch.setattr(trained.time, "sleep", look)
+    models = [lenet() for _ in range(3)]  # not in the threads, which would share the global generator
     with pytest.warns(match="another process is training"), ThreadPoolExecutor(3) as threads:
-        found = list(threads.map(lambda _: after(lenet(), data, tmp_path), range(3)))
+        found = list(threads.map(lambda model: after(model, data, tmp_path), models))
     assert calls == [1]
     assert all((weights["classifier.weight"] == 1).all() for weights in found)
 
