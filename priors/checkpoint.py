@@ -1,18 +1,53 @@
 """The state of a training, beside the file that it will write, so that the same command resumes it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from tqdm import tqdm
 
 from victims.checkpoints import sides, tensors, write
 from victims.errors import InputError
+
+
+class Learner(Protocol):
+    """What is trained: the steps it has taken, and its state."""
+
+    done: int
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def steps_left(
+    learner: Learner, path: Path, identity: str, *, every: int, total: int | None, more: Callable[[], bool]
+) -> Iterator[tqdm]:
+    """Go on from the state at `path`, if there is one: the caller takes one step each time, and may use the bar.
+
+    Args:
+        every: so many steps the state is saved.
+        total: of the steps; None where only `more` knows.
+        more: whether there is another step.
+
+    Raises:
+        InputError: as `resume`, or the state has more steps than `total`.
+    """
+    resume(path, identity, learner.state_dict(), learner.load_state_dict)
+    if total is not None and learner.done > total:
+        raise InputError(f"{path} has {learner.done} steps already; give as many or more, or remove it.")
+    with tqdm(total=total, initial=learner.done, desc=f"prior {path.stem}", mininterval=1) as bar:
+        while more():
+            yield bar
+            bar.update()
+            if learner.done % every == 0:
+                save(path, identity, learner.state_dict())
 
 
 def save(path: Path, identity: str, state: dict[str, Any]) -> None:

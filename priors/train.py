@@ -10,7 +10,6 @@ from torch.nn.functional import softplus
 from torch.optim import Adam
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torchvision.utils import save_image
-from tqdm import tqdm
 
 from priors import checkpoint, weights
 from priors.base import Generator
@@ -111,16 +110,11 @@ def train(
     out.parent.mkdir(parents=True, exist_ok=True)
     state, identity = out.with_suffix(".state"), f"{trained_on}, {options}, seed {seed}, images {data.digest()}"
     game = Game(seed, **options)
-    checkpoint.resume(state, identity, game.state_dict(), game.load_state_dict)
-    if game.done > steps:
-        raise InputError(f"{state} has {game.done} steps already; give as many or more, or remove it.")
-    with tqdm(total=steps, initial=game.done, desc=f"prior {out.stem}", mininterval=1) as bar:
-        while game.done < steps:
-            loss_d, loss_g = game.step(*data.augmented(BATCH, game.draws))
-            bar.update()
-            if game.done % CHECKPOINT_EVERY == 0:
-                bar.set_postfix(D=f"{loss_d:.2f}", G=f"{loss_g:.2f}")
-                checkpoint.save(state, identity, game.state_dict())
+    for bar in checkpoint.steps_left(
+        game, state, identity, every=CHECKPOINT_EVERY, total=steps, more=lambda: game.done < steps
+    ):
+        loss_d, loss_g = game.step(*data.augmented(BATCH, game.draws))
+        bar.set_postfix(D=f"{loss_d:.2f}", G=f"{loss_g:.2f}", refresh=False)
     prior = game.prior()
     prior.trained_on = trained_on
     weights.save(prior, out, architecture="dcgan", options=options, command=command)

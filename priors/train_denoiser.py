@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torch.optim import Adam
 from torchvision.utils import save_image
-from tqdm import tqdm
 
 from priors import checkpoint, weights
 from priors.ffdnet import FFDNet
@@ -87,14 +86,11 @@ def train(data: ImageData, out: Path, *, steps: int, seed: int, trained_on: str,
     state = out.with_suffix(".state")
     identity = f"{trained_on}, {OPTIONS}, {steps} steps, seed {seed}, images {data.digest()}"
     lesson = Lesson(seed, steps)
-    checkpoint.resume(state, identity, lesson.state_dict(), lesson.load_state_dict)
-    with tqdm(total=steps, initial=lesson.done, desc=f"prior {out.stem}", mininterval=1) as bar:
-        while lesson.done < steps:
-            loss = lesson.step(data.augmented(BATCH, lesson.draws)[0])
-            bar.update()
-            if lesson.done % CHECKPOINT_EVERY == 0:
-                bar.set_postfix(loss=f"{loss:.4f}")
-                checkpoint.save(state, identity, lesson.state_dict())
+    for bar in checkpoint.steps_left(
+        lesson, state, identity, every=CHECKPOINT_EVERY, total=steps, more=lambda: lesson.done < steps
+    ):
+        loss = lesson.step(data.augmented(BATCH, lesson.draws)[0])
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
     denoiser = lesson.denoiser.eval()
     denoiser.trained_on = trained_on
     weights.save(denoiser, out, architecture="ffdnet", options=OPTIONS, command=command)

@@ -38,6 +38,16 @@ def save(prior: Prior, path: Path, *, architecture: str, options: Mapping[str, A
     write({path: whole, path.with_suffix(".json"): record.encode()})
 
 
+def check_name(path: Path, command: str) -> None:
+    """Refuse to write weights into a file of another kind, before they are trained.
+
+    Raises:
+        InputError: it is no .safetensors file.
+    """
+    if path.suffix != ".safetensors":
+        raise InputError(f"{command} writes a .safetensors file, not {path}.")
+
+
 def load(path: Path) -> Prior:
     """The prior in eval mode, its parameters frozen.
 

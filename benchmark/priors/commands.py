@@ -113,8 +113,7 @@ def train(
         steps: rounds of generator against discriminator, on batches of 64.
         seed: of weights, latents and images.
     """
-    if out.suffix != ".safetensors":
-        raise InputError(f"prior train writes a .safetensors file, not {out}.")
+    weights.check_name(out, "prior train")
     images = open_data(data, "train", size, data_dir)
     command = f"python -m benchmark prior train {out.name} --data {data} --size {size} --steps {steps} --seed {seed}"
     command += " --conditional true" if conditional else ""
@@ -139,8 +138,7 @@ def train_denoiser(
         steps: of Adam, on batches of 16.
         seed: of weights, images and noise.
     """
-    if out.suffix != ".safetensors":
-        raise InputError(f"prior train-denoiser writes a .safetensors file, not {out}.")
+    weights.check_name(out, "prior train-denoiser")
     at_least(1, steps=steps)
     images = open_data(data, "train", size, data_dir)
     options = f"--data {data} --size {size} --steps {steps} --seed {seed}"

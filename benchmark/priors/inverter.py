@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 from torchvision.utils import save_image
-from tqdm import tqdm
 
 from attacks.engine.gradients import vectorizes, victim_gradients
 from attacks.engine.ranges import at_least
@@ -76,8 +76,7 @@ def train_inverter(
         half: store the weights in half precision, which takes half the room.
         seed: of the victim's weights, as in `run`, and of the network and the batches.
     """
-    if out.suffix != ".safetensors":
-        raise InputError(f"prior train-inverter writes a .safetensors file, not {out}.")
+    weights.check_name(out, "prior train-inverter")
     at_least(1, batch=batch, width=width, updates=updates, steps=steps)
     at_least(0, hashed=hashed)
     for name, value in {"lr": lr, "minutes": minutes}.items():
@@ -112,15 +111,13 @@ def train_inverter(
     identity = f"{command}, contents {of_training(config, target, kind)}"
     command += folders(data_dir, weights_dir)
     state, total = out.with_suffix(".state"), None if minutes else steps
+    share = partial(training.share, steps, minutes)
     with alone(out.parent, out.name):
-        checkpoint.resume(state, identity, training.state_dict(), training.load_state_dict)
-        with tqdm(total=total, initial=training.done, desc=f"prior {out.stem}", mininterval=1) as bar:
-            while (share := training.share(steps, minutes)) < 1:
-                loss = training.step(updates, share)
-                bar.set_postfix(mse=f"{loss:.4f}", refresh=False)
-                bar.update()
-                if training.done % CHECKPOINT_EVERY == 0:
-                    checkpoint.save(state, identity, training.state_dict())
+        for bar in checkpoint.steps_left(
+            training, state, identity, every=CHECKPOINT_EVERY, total=total, more=lambda: share() < 1
+        ):
+            loss = training.step(updates, share())
+            bar.set_postfix(mse=f"{loss:.4f}", refresh=False)
         network = training.network.eval()
         truth, rebuilt = training.held_out()
         psnr = float((-10 * network.errors(rebuilt, truth).log10()).mean())

@@ -63,8 +63,7 @@ def learn(
         set: single options of GIML, KEY=VALUE, on top of the preset.
         seed: of the weights of victims and generator, the latents, and the order of the tasks.
     """
-    if out.suffix != ".safetensors":
-        raise InputError(f"prior learn writes a .safetensors file, not {out}.")
+    weights.check_name(out, "prior learn")
     for name, (count, least) in {
         "rounds": (rounds, 1),
         "between": (between, 0),
