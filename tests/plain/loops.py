@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Generator, Sequence
 from copy import deepcopy
 
-import cma
 import numpy as np
 import torch
 from torch import Tensor
@@ -225,6 +224,8 @@ def into_l1_ball(v: Tensor, radius: Tensor) -> Tensor:
 
 def ggl(attack: Attack, server: Server, restart: int) -> Loop:
     """Latents by CMA-ES; a step is a generation."""
+    import cma  # here alone, so that the other loops run where it is not installed
+
     z = attack.latents()["z"][restart]
     seed = attack.seeds("cma")[restart] % 2**32
     evolution = cma.CMAEvolutionStrategy(
@@ -258,9 +259,3 @@ def ggl(attack: Attack, server: Server, restart: int) -> Loop:
 
 
 LOOPS: dict[str, Callable[[Attack, Server, int], Loop]] = {"ig": ig, "gias": gias, "gifd": gifd, "ggl": ggl}
-
-
-def plain(attack: Attack) -> list[Loop]:
-    """The loop of every restart of an attack that is set up on one task; nothing is computed yet."""
-    server = Server(attack)
-    return [LOOPS[attack.name](attack, server, restart) for restart in range(attack.instances)]

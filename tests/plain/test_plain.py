@@ -1,4 +1,4 @@
-"""The suite's attacks and the plain loops find the same costs, step by step.
+"""The suite's attacks and the loops of textbook, framework and authors find the same costs, step by step.
 
 In double precision this holds over whole searches, in single precision only while the search is well conditioned: a
 start that differs in its last digit changes GIFD's plain loop as much (measured on its first phase: 2 % after 30 steps)
@@ -17,7 +17,8 @@ from attacks.gias import GIAS
 from attacks.gifd import GIFD
 from attacks.ig import IG
 from priors import by_name as priors_by_name
-from tests.plain.loops import into_l1_ball, plain
+from tests.plain.forms import FORMS, plain
+from tests.plain.loops import into_l1_ball
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
@@ -30,7 +31,7 @@ PHASES = {"ig": 1, "gias": 2, "gifd": 4, "ggl": 1}
 def curves(capture):
     """The suite's cost curve and the plain loop's."""
 
-    def both(name, *, batch, restarts, steps, whole, dtype, **task):
+    def both(name, *, batch, restarts, steps, whole, dtype, form="textbook", **task):
         observation = capture((3, 50, 90)[:batch], dtype=dtype, **task).observation
         options = {"restarts": restarts, "steps": steps if whole else steps * PHASES[name]}
         if name != "ig":
@@ -42,7 +43,7 @@ def curves(capture):
         for _ in range(steps):
             suite.advance()
         twin.begin([observation])
-        costs = list(islice(map(min, zip(*plain(twin), strict=True)), steps))
+        costs = list(islice(map(min, zip(*plain(twin, form), strict=True)), steps))
         return torch.cat([least(costs) for _, costs in suite.session.costs]).double(), torch.tensor(
             costs, dtype=torch.float64
         )
@@ -71,6 +72,23 @@ SMALL = [
 def test_whole_searches_in_double_precision(curves, name, model, steps):
     task = {"batch": 2, "restarts": 2, "rate": 0.9 if name == "gifd" else None}
     agree(curves(name, model=model, steps=steps, whole=True, dtype=torch.float64, **task), 1e-6)
+
+
+PEERS = [(form, name) for form in ("breaching", "authors") for name in FORMS[form]]
+
+
+@pytest.mark.parametrize(("form", "name"), PEERS)
+def test_whole_searches_of_peers(curves, form, name):
+    task = {"batch": 2, "restarts": 2, "rate": None, "model": LeNet}
+    agree(curves(name, steps=48, whole=True, dtype=torch.float64, form=form, **task), 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [ConvNet, ResNet18])
+@pytest.mark.parametrize(("form", "name"), PEERS)
+def test_whole_searches_of_peers_on_larger_victims(curves, form, name, model):
+    task = {"batch": 2, "restarts": 1, "rate": None, "model": model}
+    agree(curves(name, steps=24, whole=True, dtype=torch.float64, form=form, **task), 1e-6)
 
 
 @pytest.mark.parametrize(("batch", "restarts", "rate"), [(1, 1, None), (2, 2, 0.9)])

@@ -14,7 +14,8 @@ from attacks.engine.session import least
 from benchmark.config import Config
 from benchmark.tasks.capture import Task, capture_task
 from benchmark.tasks.module import GradientDataModule
-from tests.plain.loops import Loop, plain
+from tests.plain.forms import plain
+from tests.plain.loops import Loop
 from victims.data.base import ImageData
 from victims.observation import Observation
 

@@ -19,7 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmark.run import reproducible
-from tests.plain.loops import plain
+from tests.plain.forms import plain
 from tests.speed.cells import Cell, plan_of
 from victims.errors import InputError
 
