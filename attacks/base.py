@@ -17,6 +17,7 @@ from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.plug_and_play import refinement
 from attacks.engine.preset import Preset
+from attacks.engine.probe import find_paths
 from attacks.engine.ranges import at_least
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_refinement, check_requirements, warn_of_average, warn_of_rounding
@@ -256,7 +257,7 @@ class Attack(LightningModule):
         The first one of a victim finds its gradient paths, and takes them once.
 
         Raises:
-            InputError: as `check`, the label method and `GradientPaths.probe`.
+            InputError: as `check`, the label method and `find_paths`.
         """
         if self.label_method is not None:
             observation = infer(observation, self.label_method)
@@ -268,7 +269,7 @@ class Attack(LightningModule):
             weights = [*observation.victim.model.parameters(), *observation.victim.model.buffers()]
             weights += self.prior.parameters() if self.prior else []
             repeated, own_weights = local if self.match == "fa" else None, self.match == "sme" and local is not None
-            self.paths = GradientPaths.probe(observation, repeated, Compiler(self.compiling, weights), own_weights)
+            self.paths = find_paths(observation, repeated, Compiler(self.compiling, weights), own_weights)
             if not self.analytic:
                 warn_of_rounding(self.distance, observation)
         return observation

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.optim import Adam
 from torchvision.utils import save_image
 
-from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.gradients import victim_gradients
+from attacks.engine.probe import vectorizes
 from attacks.engine.ranges import at_least
 from benchmark.config import Config
 from benchmark.contents import of_training

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.autograd import gradcheck
 
 from attacks.base import Attack
-from attacks.engine import gradients
+from attacks.engine import gradients, probe
 from attacks.engine.distances import cosine
 from attacks.engine.factored_gradients import Layers
 from attacks.engine.objective import Objective
@@ -113,9 +113,9 @@ def as_the_attacker_sees(task):
 def force(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a path the fastest one that is found for a victim, if it is possible at all."""
     if path in ("vectorized", "plain"):
-        monkeypatch.setattr(gradients, "find_layers", lambda *_: None)
+        monkeypatch.setattr(probe, "find_layers", lambda *_: None)
     if path == "plain":
-        monkeypatch.setattr(gradients, "vectorizes", lambda *_: False)
+        monkeypatch.setattr(probe, "vectorizes", lambda *_: False)
 
 
 @every_attack

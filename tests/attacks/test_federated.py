@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from attacks.dlg import DLG
 from attacks.engine import distances
-from attacks.engine.gradients import GradientPaths, vectorizes, victim_gradients
+from attacks.engine.gradients import GradientPaths, victim_gradients
 from attacks.engine.objective import Objective
+from attacks.engine.probe import vectorizes
 from attacks.engine.requirements import check_local_training
 from attacks.gi import GI
 from attacks.ig import IG

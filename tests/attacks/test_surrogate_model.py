@@ -23,9 +23,10 @@ from torch.nn.functional import cross_entropy
 
 from attacks.base import Attack
 from attacks.dlg import DLG
-from attacks.engine import distances, gradients
-from attacks.engine.gradients import GradientPaths, vectorizes
+from attacks.engine import distances, probe
+from attacks.engine.gradients import GradientPaths
 from attacks.engine.objective import Objective
+from attacks.engine.probe import vectorizes
 from attacks.engine.requirements import check_local_training
 from attacks.engine.stage import Stage
 from attacks.engine.surrogate_model import ALPHA, START, with_alpha
@@ -229,7 +230,7 @@ def test_paths_chunks_groups_and_restarts_agree(method, make, trained_update, mo
     images, curve, path = outcome(chunk=4)
     assert path == "vectorized"
     others = [outcome(chunk=3), outcome(chunk=1)]
-    monkeypatch.setattr(gradients, "vectorizes", lambda *_: False)
+    monkeypatch.setattr(probe, "vectorizes", lambda *_: False)
     others.append(outcome(chunk=4))
     assert [path for *_, path in others] == ["vectorized, plain", "plain", "plain"]
     for other, other_curve, _ in others:
@@ -331,13 +332,13 @@ def test_a_closed_form_refuses_it():
 def test_probing_goes_through_weights_of_every_instance(monkeypatch):
     wrong = Victim(build(LayerNormed, seed=0), mean=(0.5,) * 3, std=(0.2,) * 3)
     victim, given = make_victim(training=True), []
-    real = gradients.victim_gradients
+    real = probe.victim_gradients
 
     def seen(*args, theta=None, **options):
         given.append(theta)
         return real(*args, theta=theta, **options)
 
-    monkeypatch.setattr(gradients, "victim_gradients", seen)
+    monkeypatch.setattr(probe, "victim_gradients", seen)
     assert vectorizes(victim, SHAPE, B, None, True)
     assert len(given) == 2
     for theta in given:

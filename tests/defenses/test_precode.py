@@ -10,8 +10,9 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear
 
 from attacks.engine.distances import cosine
-from attacks.engine.gradients import GradientPaths, vectorizes, victim_gradients
+from attacks.engine.gradients import GradientPaths, victim_gradients
 from attacks.engine.objective import Objective
+from attacks.engine.probe import vectorizes
 from attacks.labels.alr import alr
 from benchmark.registry import open_defense
 from benchmark.tasks.batches import Batch

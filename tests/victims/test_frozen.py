@@ -9,7 +9,8 @@ from torch.nn.functional import cross_entropy
 
 import gibench
 from attacks.dlg import DLG
-from attacks.engine.gradients import find_layers, vectorizes, victim_gradients
+from attacks.engine.gradients import victim_gradients
+from attacks.engine.probe import find_layers, vectorizes
 from attacks.labels import find, names
 from attacks.rgap import RGAP
 from benchmark.registry import open_defense

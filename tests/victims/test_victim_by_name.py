@@ -12,7 +12,8 @@ from torch.nn.functional import dropout, hardsigmoid
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 from torchvision.ops import StochasticDepth
 
-from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.gradients import victim_gradients
+from attacks.engine.probe import vectorizes
 from benchmark.registry import open_victim
 from victims import by_name
 from victims.classifier import classifiers

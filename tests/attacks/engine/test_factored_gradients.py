@@ -6,7 +6,8 @@ from torch import nn
 
 from attacks.engine import factored_gradients as factors
 from attacks.engine.distances import Target, cosine, layer_l2, squared_l2
-from attacks.engine.gradients import find_layers, victim_gradients
+from attacks.engine.gradients import victim_gradients
+from attacks.engine.probe import find_layers
 from benchmark.registry import registered
 from defenses.precode import Precode
 from victims.victim import Victim, build

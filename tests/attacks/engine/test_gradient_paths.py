@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.engine import compiled, gradients
+from attacks.engine import compiled, probe
 from attacks.engine.compiled import Compiler
 from attacks.engine.gradients import CPU_CANDIDATES, CPU_FACTORED, CPU_IMAGES, GradientPaths
+from attacks.engine.probe import find_paths
 from attacks.gi import GI
 from attacks.gias import GIAS
 from attacks.ig import IG
@@ -16,8 +17,8 @@ from victims.models.resnet18 import ResNet18
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
 
 
-def probe(observation, local=None, mode="auto"):
-    return GradientPaths.probe(observation, local, Compiler(mode, []))
+def found_for(observation, local=None, mode="auto"):
+    return find_paths(observation, local, Compiler(mode, []))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def probe(observation, local=None, mode="auto"):
     ],
 )
 def test_the_fastest_path_that_the_victim_allows(model, training, one, many, capture):
-    found = probe(capture((3, 50), size=16, model=model, training=training).observation)
+    found = found_for(capture((3, 50), size=16, model=model, training=training).observation)
     assert found.choose(1, 1).name == one
     assert found.choose(2, 1).name == many
 
@@ -46,11 +47,11 @@ def test_a_victim_for_which_only_plain_autograd_is_right(capture):
 
     observation = capture(size=16, model=Moody).observation
     with pytest.warns(Notice, match="one instance after another"):
-        assert probe(observation).choose(4, 1).name == "plain"
+        assert found_for(observation).choose(4, 1).name == "plain"
 
 
 def test_compiling_wraps_any_path_of_a_stage_that_is_long_enough(capture):
-    found = probe(capture(size=16).observation)
+    found = found_for(capture(size=16).observation)
     for n in (1, 2):
         assert found.choose(n, compiled.REPAID - 1).compiler is None
         assert found.choose(n, compiled.REPAID).compiler is found.compiler
@@ -58,16 +59,16 @@ def test_compiling_wraps_any_path_of_a_stage_that_is_long_enough(capture):
 
 def test_torch_func_is_probed_only_where_it_may_be_used(capture, monkeypatch):
     asked = []
-    monkeypatch.setattr(gradients, "vectorizes", lambda *case: asked.append(case) or True)
-    probe(capture(size=16).observation)
+    monkeypatch.setattr(probe, "vectorizes", lambda *case: asked.append(case) or True)
+    found_for(capture(size=16).observation)
     assert not asked
-    probe(capture(size=16, model=ResNet18, bn="running").observation)  # for the statistics
+    found_for(capture(size=16, model=ResNet18, bn="running").observation)  # for the statistics
     assert len(asked) == 1
 
 
 def test_images_at_once_on_a_cpu(capture):
     observation = capture((3, 50), size=16).observation
-    layered = probe(observation)
+    layered = found_for(observation)
     assert layered.at_once(2, 1) == CPU_FACTORED // 2
     assert layered.at_once(2, 50) == CPU_CANDIDATES // 2
     assert layered.at_once(1000, 1) == 1

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from attacks.base import Attack
-from attacks.engine import gradients
-from attacks.engine.gradients import GradientPaths, vectorizes, victim_gradients
+from attacks.engine import probe
+from attacks.engine.gradients import GradientPaths, victim_gradients
 from attacks.engine.objective import Objective
+from attacks.engine.probe import admit, vectorizes
 from attacks.engine.stage import Stage
 from attacks.ig import IG
 from benchmark.registry import registered
@@ -169,8 +170,8 @@ def test_the_trial_of_a_path_leaves_a_lack_of_memory_to_the_run(error, capture, 
     def short(*_):
         raise error
 
-    monkeypatch.setattr(gradients, "cost_gradient", short)
-    GradientPaths(capture().observation.victim).admit((3, 32, 32), 3)
+    monkeypatch.setattr(probe, "cost_gradient", short)
+    admit(GradientPaths(capture().observation.victim), (3, 32, 32), 3)
 
 
 def test_too_little_memory_for_one_batch_is_one_clear_line(capture, monkeypatch):

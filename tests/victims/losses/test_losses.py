@@ -7,7 +7,8 @@ from torch.func import jacrev
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 from torchvision.ops import sigmoid_focal_loss
 
-from attacks.engine.gradients import find_layers, victim_gradients
+from attacks.engine.gradients import victim_gradients
+from attacks.engine.probe import find_layers
 from benchmark.registry import open_loss, registered
 from tests.attacks.labels.conftest import SHAPE, N, Small
 from victims.client import fed_sgd

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.engine.gradients import vectorizes, victim_gradients
+from attacks.engine.gradients import victim_gradients
+from attacks.engine.probe import vectorizes
 from benchmark.registry import registered
 from victims.batch_norm import batch_norms
 from victims.classifier import classifiers
