@@ -111,7 +111,7 @@ class Objective:
         searched = [v[name].requires_grad_() for name in stage.variables]
         *judged, objective = self._evaluate(chunk, stage, v)
         grads = torch.autograd.grad(objective.sum(), searched)
-        return [*(tensor.detach() for tensor in judged), *(g.contiguous() for g in grads)]  # L-BFGS wants contiguous
+        return [*(tensor.detach() for tensor in judged), *(g.contiguous() for g in grads)]  # as fused Adam reads them
 
     @torch.no_grad()
     def _values(self, chunk: Chunk, stage: Stage, names: Sequence[str], *inputs: Tensor) -> Sequence[Tensor]:

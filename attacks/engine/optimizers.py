@@ -12,6 +12,8 @@ from torch.optim.adam import adam
 from attacks.engine.schedules import multistep
 from victims.errors import InputError
 
+HISTORY = 100  # pairs that L-BFGS keeps, as torch's class by default
+
 
 class Adam:
     """Adam (Kingma & Ba, 2015) by torch's fused function, in one pass: GIAS optimizes millions of variables per image.
@@ -59,10 +61,14 @@ def minimize(objective: Callable[[], Tensor], variables: Sequence[Tensor], lr: f
 
 
 class LBFGS:
-    """torch's L-BFGS, one for each instance: its history and curvature must not mix instances.
+    """L-BFGS of all instances at once, each with a history of its own, as torch's class does it for each alone.
 
     One `step` is one iteration on the given gradient, without line search, as in DLG's code. So a step costs one victim
     gradient, as with every other optimizer. No tolerance stops it: the attack has a budget.
+
+    The direction is that of the two-loop recursion, but by products with the whole history (Byrd, Nocedal & Schnabel,
+    1994): its loops over pairs become two triangular systems in <s_i, y_j>. Measured at dlg's 3082 variables, this
+    takes a third (one instance) to two thirds (four) of the time of torch's class, and on a GPU it waits for no number.
     """
 
     def __init__(self, variables: Sequence[Tensor], lr: float) -> None:
@@ -70,19 +76,59 @@ class LBFGS:
         Args:
             variables: (R, ...) each.
         """
-        self.variables = variables
-        self.views = [[v[instance] for v in variables] for instance in range(len(variables[0]))]
-        self.each = [
-            torch.optim.LBFGS(views, lr=lr, max_iter=1, tolerance_grad=0, tolerance_change=0) for views in self.views
-        ]
-        self.param_groups = [group for optimizer in self.each for group in optimizer.param_groups]
+        self.variables, self.param_groups = variables, [{"lr": lr}]
+        self.sizes = [v[0].numel() for v in variables]
+        R, n, new = len(variables[0]), sum(self.sizes), variables[0].new_zeros
+        self.gradient, self.moved = new(R, n), new(R, n)  # of the step before
+        # Rings of pairs; those that are not there yet are zero, and change nothing.
+        self.s, self.y, self.sy = new(R, HISTORY, n), new(R, HISTORY, n), new(R, HISTORY, HISTORY)
+        self.scale = new(R, 1) + 1  # of the initial inverse Hessian
+        self.kept = torch.zeros(R, 1, dtype=torch.long, device=variables[0].device)  # pairs so far
+        self.steps = 0
 
+    @torch.no_grad()
     def step(self) -> None:
-        for instance, views in enumerate(self.views):
-            for view, variable in zip(views, self.variables, strict=True):
-                assert variable.grad is not None
-                view.grad = variable.grad[instance]
-            self.each[instance].step(lambda: 0.0)  # the gradient is known already
+        g = torch.cat([v.grad.flatten(1) for v in self.variables if v.grad is not None], 1)
+        self._keep(self.moved, g - self.gradient)
+        d, rate = self._direction(g), self.param_groups[0]["lr"]
+        length = rate if self.steps else (1 / g.abs().sum(1, keepdim=True)).clamp_max(1) * rate
+        self.gradient, self.moved, self.steps = g, length * d, self.steps + 1
+        uphill = inner(g, d) > 0  # torch's class does not move then, but remembers the step
+        for variable, part in zip(self.variables, self.moved.where(~uphill, 0).split(self.sizes, 1), strict=True):
+            variable += part.view_as(variable)
+
+    def _keep(self, s: Tensor, y: Tensor) -> None:
+        """A pair, (R, n) each, in place of the oldest one, in instances where its curvature is positive."""
+        sy, place = inner(s, y), (self.kept % HISTORY)[:, :, None]
+        positive = sy > 1e-10
+
+        def put(history: Tensor, dim: int, new: Tensor) -> None:
+            index = place.expand_as(new)
+            history.scatter_(dim, index, new.where(positive[:, :, None], history.gather(dim, index)))
+
+        put(self.s, 1, s[:, None])
+        put(self.y, 1, y[:, None])
+        put(self.sy, 2, self.s @ y[:, :, None])  # <s_i, y_j> of i older than j, which are all that is read
+        self.scale = (sy / inner(y, y)).where(positive, self.scale)
+        self.kept += positive
+
+    def _direction(self, g: Tensor) -> Tensor:
+        """-H g, (R, n)."""
+        order = (self.kept + torch.arange(HISTORY, device=g.device)) % HISTORY  # from the oldest pair
+        order, back = order[:, :, None], order.argsort()[:, :, None]
+        sy = self.sy.gather(1, order.expand_as(self.sy)).gather(2, order.mT.expand_as(self.sy))
+        curvature = sy.diagonal(dim1=1, dim2=2)
+        curvature += curvature == 0
+        first = torch.linalg.solve_triangular(sy, -(self.s @ g[:, :, None]).gather(1, order), upper=True)
+        d = self.scale * (-g - (first.gather(1, back).mT @ self.y)[:, 0])
+        both = curvature[:, :, None] * first - (self.y @ d[:, :, None]).gather(1, order)
+        second = torch.linalg.solve_triangular(sy.mT, both, upper=False)
+        return d + (second.gather(1, back).mT @ self.s)[:, 0]
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """(R, n) twice -> (R, 1)."""
+    return (a * b).sum(1, keepdim=True)
 
 
 SMALLEST = 3  # population of CMA-ES: two of its candidates, from 300 dimensions on, test the step size

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from attacks.engine import optimizers
 from attacks.engine.optimizers import LBFGS, Adam
 
 STEPS = 40
@@ -39,11 +40,11 @@ def move(objective, variables, lr, steps):
     return trail
 
 
-def move_alone(objective, variables, lr, steps):
+def move_alone(objective, variables, lr, steps, history=100):
     """One call of torch's optimizer on one instance."""
     alone = [v.clone().requires_grad_() for v in variables]
     optimizer = torch.optim.LBFGS(
-        alone, lr=lr, max_iter=steps, max_eval=10 * steps, tolerance_grad=0, tolerance_change=0
+        alone, lr, max_iter=steps, max_eval=10 * steps, tolerance_grad=0, tolerance_change=0, history_size=history
     )
 
     def closure():
@@ -66,6 +67,44 @@ def test_every_instance_follows_torch_on_it_alone(objective, steps, starts):
             torch.testing.assert_close(variable[instance : instance + 1], expected, rtol=1e-9, atol=1e-12)
     if steps == STEPS:
         assert objective(*ours).max() < objective(*starts).min()  # the history did what it is for
+
+
+def waves(x, y):
+    return (2 * x).cos().sum(1) + 0.1 * (x[:, 0] - y[:, 0, 0]).square() + (3 * y).sin().sum((1, 2))
+
+
+def test_every_instance_forgets_and_refuses_pairs_by_itself(starts, monkeypatch):
+    """Under negative curvature, which instances meet at different steps, and with more steps than are remembered."""
+    monkeypatch.setattr(optimizers, "HISTORY", 3)
+    kept = []
+    keep = LBFGS._keep
+
+    def watched(self, s, y):
+        keep(self, s, y)
+        kept.append(self.kept.flatten().tolist())
+
+    monkeypatch.setattr(LBFGS, "_keep", watched)
+    ours = move(waves, starts, 0.3, 12)[-1]
+    assert len(set(kept[-1])) > 1
+    assert max(kept[-1]) > 3
+    for instance in range(4):
+        theirs = move_alone(waves, [v[instance : instance + 1] for v in starts], 0.3, 12, history=3)
+        for variable, expected in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(variable[instance : instance + 1], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_step_uphill_is_not_taken_but_remembered(starts, monkeypatch):
+    """As by torch's class; only rounding makes such a direction."""
+    uphill = torch.tensor([False, True, True, False])
+    monkeypatch.setattr(LBFGS, "_direction", lambda self, g: torch.where(uphill[:, None], g, -g))
+    variables = [v.clone() for v in starts]
+    optimizer = LBFGS(variables, lr=1.0)
+    for variable in variables:
+        variable.grad = torch.ones_like(variable)
+    optimizer.step()
+    for v, start in zip(variables, starts, strict=True):
+        assert torch.equal((v == start).flatten(), uphill)
+    assert optimizer.moved.all()
 
 
 def test_instances_do_not_mix(starts):
@@ -91,7 +130,6 @@ def test_the_learning_rate_is_read_at_every_step(starts):
     """As a stage's schedule sets it."""
     variables = [v.clone() for v in starts]
     optimizer = LBFGS(variables, lr=1.0)
-    assert len(optimizer.param_groups) == 4
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     for variable in variables:
