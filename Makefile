@@ -63,7 +63,7 @@ reproduce: $(READY)  ## a published table again beside its numbers: make reprodu
 leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table: AGAINST=ig METRIC=ssim FROM_WANDB= TO_WANDB= GROUP=
 	@$(RUN) leaderboard $(call QUOTED,OUT) $(call OPTIONS,OUT)
 
-speed: $(READY)  ## what a step costs here beside the plain loop: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=off,on QUICK=yes
+speed: $(READY)  ## what a step costs here beside the loops of others: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=on QUICK=yes
 	@$(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(if $(filter yes true,$(QUICK)),--quick) $(call OPTIONS,QUICK OUT)
 
 list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, losses, local optimizers, metrics, recipes

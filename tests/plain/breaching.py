@@ -5,7 +5,8 @@ closure, which is made anew for every step; the cost is an object that computes 
 that was shared; regularizers are objects too, the variation a convolution with fixed kernels. After the step come the
 schedule, the box, the choice of the best and a look whether the value is finite. Restarts run one after another.
 
-What differs from it, so that its search is the suite's: the milestones of the learning rate are those of Inverting
+The configuration that it looks up in every step and its scripted functions are left out: they only cost time. What else
+differs from it, so that its search is the suite's: the milestones of the learning rate are those of Inverting
 Gradients (its own are up to one step earlier), the variation is a sum of both directions (there a mean, half as large),
 and leaves out differences to the zeros around the image. Its best is chosen by the value with all regularizers, and is
 the image after the step of that value; that choice is returned here too, and takes no part in the comparison of curves.
@@ -45,17 +46,22 @@ class CosineSimilarity:
 
 
 class TotalVariation:
-    """`scale` times mean |dx| + mean |dy|, by one convolution with two kernels for every channel."""
+    """`scale` times mean |dx| + mean |dy|, by one convolution with two kernels for every channel.
 
-    def __init__(self, scale: float, like: Tensor) -> None:
+    Args:
+        inner, outer: powers of a difference, and of what it contributes.
+    """
+
+    def __init__(self, scale: float, like: Tensor, inner: float = 1.0, outer: float = 1.0) -> None:
         across, down = like.new_zeros(2, 3, 3).unbind()
         across[1, 1:] = down[1:, 1] = like.new_tensor([-1.0, 1.0])
-        self.scale, self.channels = scale, like.shape[1]
+        self.scale, self.channels, self.inner, self.outer = scale, like.shape[1], inner, outer
         self.kernels = torch.stack([across, down] * self.channels).unsqueeze(1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        differences = conv2d(x, self.kernels, padding=1, groups=self.channels).abs()
-        return self.scale * (differences[:, 0::2, :, :-1].mean() + differences[:, 1::2, :-1].mean())
+        differences = conv2d(x, self.kernels, padding=1, groups=self.channels).abs().pow(self.inner)
+        across, down = differences[:, 0::2, :, :-1], differences[:, 1::2, :-1]
+        return self.scale * (across.pow(self.outer).mean() + down.pow(self.outer).mean())
 
 
 def ig(attack: Attack, server: Server, restart: int) -> Loop:

@@ -1,57 +1,58 @@
-"""`python -m tests.speed`: the cost of a step, compared with the plain loop, in one process and in alternation."""
+"""`python -m tests.speed`: the cost of a step beside the loops of others, in one process and in alternation."""
 
 import argparse
 import json
 import platform
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from benchmark.run import code_version, reproducible
 from leaderboard.run_folder import write_atomically
-from tests.plain.loops import LOOPS
+from tests.plain.forms import FORMS
 from tests.speed import memory
-from tests.speed.cells import Cell, matmul_peak, plan_of, time_stage
-from tests.speed.report import Record, draw, line, summary, table
+from tests.speed.cells import COMPILED, SUITE, TEXTBOOK, Cell, matmul_peak, time_stage
+from tests.speed.report import Record, cells_table, draw, line, page, starts_table, summary
+from tests.speed.start import starts
 from tests.speed.trainer import overhead
 from victims.errors import InputError
 
-FULL = {"method": "ig,gias,gifd,ggl", "victim": "lenet,convnet,resnet18", "batch": "1,4,16", "restarts": "1,4"}
-FULL |= {"size": "32,64", "compile": "off", "budget": 30.0}
-QUICK = {"method": "ig,gias", "victim": "lenet,convnet", "batch": "1", "restarts": "1,4", "size": "32", "budget": 4.0}
-QUICK |= {"compile": "off"}
+FULL = {"method": "ig,gias", "victim": "lenet,convnet,resnet18,vgg16", "batch": "1,4,16", "restarts": "1,4"}
+FULL |= {"size": "32,64", "compile": "off", "budget": 8.0}
+QUICK = FULL | {"victim": "lenet,convnet", "batch": "1", "size": "32", "budget": 4.0}
 HELP = {
-    "method": "attacks that have a plain loop",
+    "method": f"attacks that have a plain loop: {', '.join(FORMS[TEXTBOOK])}",
     "victim": "models",
-    "batch": "images in a batch",
-    "restarts": "independent starts",
-    "size": "sides of the images: the first for all cells, others for ig at the first batch and restarts",
-    "compile": "whether the suite's steps are compiled: off, on, or both with a comma; on takes minutes a cell",
+    "batch": "images in a batch: the first for all cells, the others one at a time",
+    "restarts": "independent starts, likewise",
+    "size": "sides of the images, likewise, but of ig alone, which needs no prior of that size",
+    "compile": "whether the suite's steps are measured compiled too: off or on; on takes minutes a cell",
     "budget": "seconds for the repeats of a cell",
 }
-LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy", "cma")
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "timm", "numpy")
+STAR = ("batch", "restarts", "size")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, 2 for an error of the user, 130 if interrupted; the same command continues."""
     parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few cells, in minutes")
+    parser.add_argument("--quick", action="store_true", help="a few cells, in a minute or two")
     for name, default in FULL.items():
         parser.add_argument(f"--{name}", type=type(default), help=f"{HELP[name]}; by default {default}")
-    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder of speed.json and speed.png")
+    parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder of speed.json, .md and .png")
     given = vars(parser.parse_args(arguments))
     defaults = QUICK if given["quick"] else FULL
     chosen = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
     warnings.simplefilter("ignore")
     try:
-        measure(cells(chosen), chosen["budget"], given["out"])
+        measure(cells(chosen), chosen["compile"] == "on", chosen["budget"], given["out"])
     except InputError as error:
         print(f"speed: {error}", file=sys.stderr)
         return 2
@@ -62,23 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def cells(chosen: dict[str, Any]) -> list[Cell]:
-    """All combinations at the first size, cheap victims and batches first; ig, which needs no prior, at the others.
+    """For every method and victim the first batch, restarts and size, and each of the others alone; cheap ones first.
 
     Raises:
         InputError: an unknown method, or no number where one belongs.
     """
     methods, victims = (chosen[name].split(",") for name in ("method", "victim"))
-    if unknown := [name for name in methods if name not in LOOPS]:
-        raise InputError(f"there is no plain loop for '{unknown[0]}'; method is one of {', '.join(LOOPS)}.")
-    batches, restarts, sizes = (numbers(name, chosen[name]) for name in ("batch", "restarts", "size"))
-    modes = chosen["compile"].split(",")
-    if unknown := set(modes) - {"off", "on"}:
-        raise InputError(f"compile is off, on, or off,on, not '{', '.join(sorted(unknown))}'.")
-    small = [(v, b, r, sizes[0], mode) for v in victims for b in batches for r in restarts for mode in modes]
-    grid = [Cell(m, *rest) for rest in small for m in methods]
-    first = batches[0], restarts[0]
-    larger = [Cell("ig", v, *first, size, modes[0]) for v in victims for size in sizes[1:] if "ig" in methods]
-    return grid + larger
+    if unknown := [name for name in methods if name not in FORMS[TEXTBOOK]]:
+        raise InputError(f"there is no plain loop for '{unknown[0]}'; method is one of {', '.join(FORMS[TEXTBOOK])}.")
+    if chosen["compile"] not in ("off", "on"):
+        raise InputError(f"compile is off or on, not '{chosen['compile']}'.")
+    values = {name: numbers(name, chosen[name]) for name in STAR}
+    first = {name: each[0] for name, each in values.items()}
+    star = [first, *({**first, name: value} for name in STAR for value in values[name][1:])]
+    return [
+        Cell(method, victim, **point)
+        for victim in victims
+        for method in methods
+        for point in star
+        if method == "ig" or point["size"] == first["size"]
+    ]
 
 
 def machine() -> dict[str, Any]:
@@ -94,19 +98,23 @@ def machine() -> dict[str, Any]:
     return {"device": name, "threads": torch.get_num_threads(), "versions": versions, "commit": code_version()}
 
 
-def measured(cell: Cell, budget: float, peak: float) -> Record:
+def measured(cell: Cell, compiled: bool, budget: float, peak: float) -> Record:
     """All measurements of one cell."""
-    cell = replace(cell)  # a copy, whose captured update is freed afterwards
-    plan = plan_of(cell)
-    stages = {stage: time_stage(cell, stage, budget / len(plan)) for stage in plan}
-    first = next(iter(stages.values()))["suite"]
+    cell, began = replace(cell), time.perf_counter()  # a copy, whose captured update is freed afterwards
+    attacks = {SUITE: cell.attack(), **({COMPILED: cell.attack("on")} if compiled else {})}
+    plan = dict(attacks[SUITE].plan)
+    stages = {}
+    for stage in plan:
+        found = time_stage(attacks, cell, stage, budget / len(plan))
+        stages[stage] = {**found, "memory": memory.of_stage(attacks[SUITE], cell, stage)}
     record = {
         "cell": asdict(cell),
+        "named": str(cell),
+        "compile": compiled,
         "parameters": sum(p.numel() for p in cell.observation.victim.parameters.values()),
         "plan": plan,
         "stages": stages,
-        "lightning": overhead(cell, median(first["processor"] or first["wall"]), budget),
-        "memory": {who: memory.peaks(who, cell) for who in ("suite", "plain")},
+        "seconds": time.perf_counter() - began,
     }
     return record | {"summary": summary(record, peak)}
 
@@ -117,7 +125,22 @@ def numbers(name: str, text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def measure(wanted: Sequence[Cell], budget: float, out: Path) -> None:
+def kept(file: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What earlier calls have measured.
+
+    Raises:
+        InputError: of other code or on another machine.
+    """
+    if not file.is_file():
+        return {"about": about, "starts": [], "cells": []}
+    found = json.loads(file.read_text())
+    if different := [key for key in about if found["about"][key] != about[key]]:
+        old, new = found["about"][different[0]], about[different[0]]
+        raise InputError(f"{file} was measured with another {different[0]} ({old}, now {new}); choose another --out.")
+    return found
+
+
+def measure(wanted: Sequence[Cell], compiled: bool, budget: float, out: Path) -> None:
     """Measure the cells that are not in `out` yet, then show all wanted cells.
 
     Raises:
@@ -125,15 +148,8 @@ def measure(wanted: Sequence[Cell], budget: float, out: Path) -> None:
     """
     reproducible()
     file = out / "speed.json"
-    about, records = machine(), []
-    if file.is_file():
-        kept = json.loads(file.read_text())
-        if different := [key for key in about if key != "peak" and kept["about"][key] != about[key]]:
-            old, new = kept["about"][different[0]], about[different[0]]
-            raise InputError(
-                f"{file} was measured with another {different[0]} ({old}, now {new}); choose another --out."
-            )
-        about, records = kept["about"], kept["cells"]
+    found = kept(file, machine())
+    about = found["about"]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -141,15 +157,28 @@ def measure(wanted: Sequence[Cell], budget: float, out: Path) -> None:
     if "peak" not in about:
         flops, seconds = matmul_peak()
         about["peak"] = {"flops_per_second": flops, "seconds": seconds}
+        about["lightning"] = overhead(Cell("ig", "lenet", 1, 1, 32))
+    beginnings = list(dict.fromkeys(Cell("ig", cell.victim, 1, 1, cell.size) for cell in wanted))
+
+    def known(kind: str, cell: Cell) -> Record | None:
+        same = (r for r in found[kind] if r["cell"] == asdict(cell) and (kind == "starts" or r["compile"] == compiled))
+        return next(same, None)
+
+    for cell in beginnings:
+        if not known("starts", cell):
+            found["starts"].append({"cell": asdict(cell), "runs": starts(cell)})
+            print(f"the start of {cell}", flush=True)
     for cell in wanted:
-        if not any(record["cell"] == asdict(cell) for record in records):
-            records.append(measured(cell, budget, about["peak"]["flops_per_second"]))
-            write_atomically(file, json.dumps({"about": about, "cells": records}, indent=1))
-            print(line(records[-1]), flush=True)
-    shown = [record for cell in wanted for record in records if record["cell"] == asdict(cell)]
-    print("\n" + table(about, shown).text())
-    write_atomically(out / "speed.md", table(about, shown).markdown())
-    print(f"json {file}\npicture {draw(out / 'speed.png', shown)}")
+        if not known("cells", cell):
+            found["cells"].append(measured(cell, compiled, budget, about["peak"]["flops_per_second"]))
+            write_atomically(file, json.dumps(found, indent=1))
+            print(line(found["cells"][-1]), flush=True)
+    shown = [known("cells", cell) for cell in wanted]
+    tables = [cells_table(about, shown), starts_table([known("starts", cell) for cell in beginnings])]
+    print("\n" + "\n".join(table.text() for table in tables))
+    write_atomically(out / "speed.md", page(about, tables))
+    print(f"json     {file}\npicture  {draw(out / 'speed.png', shown)}\npage     {out / 'speed.md'}")
+    print(f"For a release: cp {out / 'speed.md'} docs/speed.md")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""One cell of the table: the suite's step and the plain loop's, in alternation."""
+"""One cell of the table: the suite's step and those of the loops of others, in alternation."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,13 +15,14 @@ from attacks.engine.session import least
 from benchmark.config import Config
 from benchmark.tasks.capture import Task, capture_task
 from benchmark.tasks.module import GradientDataModule
-from tests.plain.forms import plain
+from tests.plain.forms import FORMS, plain
 from tests.plain.loops import Loop
+from victims.choices import Compile
 from victims.data.base import ImageData
 from victims.observation import Observation
 
 MOST = 25  # repeats
-WARM = 2  # steps of a stage that are not timed; one, where a step alone takes the time that the stage has
+SUITE, COMPILED, TEXTBOOK = "suite", "compiled", "textbook"  # whose steps: of the suite, and of one of `FORMS`
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,15 @@ class Cell:
     batch: int
     restarts: int
     size: int
-    compile: str = "off"
 
     def __str__(self) -> str:
-        compiled = ", compiled" if self.compile == "on" else ""
-        return f"{self.method} {self.victim} B={self.batch} R={self.restarts} {self.size}px{compiled}"
+        return f"{self.method} {self.victim} B={self.batch} R={self.restarts} {self.size}px"
 
     @cached_property
     def config(self) -> Config:
         options = {"defense": "none", "tasks": 1, "devices": 1, "wandb": "off"}
         named = asdict(self)
         return Config(attack=named.pop("method"), **named, **options)
-
-    def module(self, steps: int) -> GradientDataModule:
-        """Serves the one task, as a run does."""
-        return GradientDataModule(lambda _: [self.observation], groups=1, steps=steps)
 
     @cached_property
     def data(self) -> ImageData:
@@ -62,13 +58,33 @@ class Cell:
     def observation(self) -> Observation:
         return self.task.observation
 
-    def attack(self, stage: str | None = None) -> Attack:
-        """The attack with its default options; a named stage is reached after one step of each earlier stage."""
-        attack = self.config.make_attack().to(device())
-        if stage:
-            before = list(attack.plan)[: list(attack.plan).index(stage)]
-            attack.plan |= dict.fromkeys(before, 1)
-        return attack
+    @property
+    def forms(self) -> list[str]:
+        """Those that this method is written in."""
+        return [form for form, methods in FORMS.items() if self.method in methods]
+
+    def module(self, steps: int) -> GradientDataModule:
+        """Serves the one task, as a run does."""
+        return GradientDataModule(lambda _: [self.observation], groups=1, steps=steps)
+
+    def attack(self, compile: Compile = "off") -> Attack:
+        """The attack with its default options."""
+        return replace(self.config, compile=compile).make_attack().to(device())
+
+
+def shorten(attack: Attack, stage: str) -> int:
+    """Let the attack reach a stage after one step of each earlier one: how many these are."""
+    before = list(attack.plan)[: list(attack.plan).index(stage)]
+    attack.plan |= dict.fromkeys(before, 1)
+    return len(before)
+
+
+def begin(attack: Attack, stage: str, observation: Observation) -> None:
+    """Set the attack up and take it to the first step of a stage."""
+    before = shorten(attack, stage)
+    attack.begin([observation])
+    for _ in range(before):
+        attack.advance()
 
 
 @dataclass
@@ -109,61 +125,61 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def step(loops: list[Loop]) -> float:
-    """One step of every restart of a plain loop: the least cost."""
+def step(loops: Sequence[Loop]) -> float:
+    """One step of every restart of a loop: the least cost."""
     return min(next(loop) for loop in loops)
 
 
-def time_stage(cell: Cell, stage: str, seconds: float) -> dict[str, Any]:
-    """Steps of both in alternation, at most `MOST` times and for `seconds`, but at least once.
+def time_stage(attacks: dict[str, Attack], cell: Cell, stage: str, seconds: float) -> dict[str, Any]:
+    """A step of each in alternation, at most `MOST` times and for `seconds`, but at least once.
+
+    Args:
+        attacks: the suite's, eager and perhaps compiled, by name; the loops start where the eager one does.
 
     Returns:
-        every repeat of both; seconds from nothing to the end of the first step; floating-point operations of a plain
-        step; the largest relative difference of the two cost curves as far as they went.
+        every repeat of each; floating-point operations of a step as the textbook has it; the largest relative
+        difference of the suite's cost curve from the others', as far as they went; where the suite is compiled, the
+        seconds from nothing to the end of its first step.
     """
-    suite, twin = cell.attack(stage), cell.attack(stage)
-    observation = cell.observation
-    first, times, costs = Times(), {"suite": Times(), "plain": Times()}, []
-    first.take(lambda: (suite.begin([observation]), suite.advance()))
-    twin.begin([observation])
-    loops = plain(twin)
-    before = list(suite.plan).index(stage)
-    for _ in range(before):
-        costs.append(step(loops))
-        suite.advance()
+    suite, ready = attacks[SUITE], Times()
+    for attack in attacks.values():
+        ready.start()
+        begin(attack, stage, cell.observation)
+        attack.advance()
+        ready.stop()
+    loops = {form: plain(suite, form) for form in cell.forms}
+    costs: dict[str, list[float]] = {form: [] for form in loops}
+    steps: dict[str, Callable[[], None]] = {name: attack.advance for name, attack in attacks.items()}
+    steps |= {form: lambda form=form: costs[form].append(step(loops[form])) for form in loops}
+    counter = FlopCounterMode(display=False)
+    for form in loops:
+        for _ in range(shorten(suite, stage)):
+            steps[form]()
+        with counter if form == TEXTBOOK else nullcontext():
+            steps[form]()
+    times = {name: Times() for name in steps}
     started = time.perf_counter()
-    with FlopCounterMode(display=False) as counter:
-        costs.append(step(loops))
-    most = min(MOST, suite.plan[stage] - WARM)
-    for _ in range(WARM - 1):
-        if time.perf_counter() - started < seconds / 4:
-            suite.advance()
-            costs.append(step(loops))
-    started = time.perf_counter()
-    while not times["plain"].wall or (len(times["plain"].wall) < most and time.perf_counter() - started < seconds):
-        times["suite"].take(suite.advance)
-        times["plain"].take(lambda: costs.append(step(loops)))
+    for repeat in range(min(MOST, suite.plan[stage] - 1)):
+        for name in list(steps)[:: -1 if repeat % 2 else 1]:
+            times[name].take(steps[name])
+        if time.perf_counter() - started > seconds:
+            break
     curve = torch.stack([least(costs) for _, costs in suite.session.costs])[:, 0].double().cpu()
-    other = torch.tensor(costs, dtype=torch.float64)
+    others = {form: torch.tensor(costs, dtype=torch.float64) for form, costs in costs.items()}
     return {
         **{name: asdict(taken) for name, taken in times.items()},
-        "first_step": first.wall[0],
         "flops": counter.get_total_flops(),
-        "drift": float(((curve - other) / other).abs().max()),
+        "drift": max(float(((curve - other) / other).abs().max()) for other in others.values()),
+        "ready": ready.wall[-1] if COMPILED in attacks else None,
     }
 
 
-def matmul_peak(repeats: int = 7) -> tuple[float, list[float]]:
-    """Operations per second of torch's fp32 matrix product, by the median repeat, and the seconds of each."""
+def matmul_peak(repeats: int = 15) -> tuple[float, list[float]]:
+    """Operations per second of torch's fp32 matrix product, by the fastest repeat, and the seconds of each."""
     n = 8192 if torch.cuda.is_available() else 1024
     a = torch.randn(n, n, device=device())
     times = Times()
     for _ in range(repeats + 1):
         times.take(lambda: a @ a)
     seconds = times.leading[1:]
-    return 2 * n**3 / sorted(seconds)[len(seconds) // 2], seconds
-
-
-def plan_of(cell: Cell) -> dict[str, int]:
-    """The attack's default steps by stage."""
-    return dict(cell.attack().plan)
+    return 2 * n**3 / min(seconds), seconds

@@ -1,4 +1,4 @@
-"""The report of measured cells: one line each, a table, a picture."""
+"""The report of measured cells: one line each, tables, a picture."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,53 +9,49 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from leaderboard.table import NOTHING, Table
+from tests.plain.forms import FORMS
+from tests.speed.cells import COMPILED, SUITE, TEXTBOOK
 
 Record = dict[str, Any]
 """What `speed.json` keeps of a cell."""
 
 MIB = 2**20
+SOURCES = {
+    TEXTBOOK: "`tests/plain/loops.py`, as a textbook writes it",
+    "breaching": "`tests/plain/breaching.py`, in the form of the framework breaching",
+    "authors": "`tests/plain/authors.py`, in the form of the code of the authors of Inverting Gradients and GIAS",
+}
 
 
-def of_step(record: Record, who: str, clock: str) -> float | None:
-    """Seconds of a step: medians of the stages, weighted by their steps; None if the clock was not measured."""
+def of_step(record: Record, who: str) -> float | None:
+    """Seconds of a step: medians of the stages, weighted by their steps; None if it was not measured."""
     plan, stages = record["plan"], record["stages"]
-    if not all(stages[stage][who][clock] for stage in plan):
+    times = {stage: stages[stage].get(who) for stage in plan}
+    if not all(times.values()):
         return None
-    return sum(steps * median(stages[stage][who][clock]) for stage, steps in plan.items()) / sum(plan.values())
+    leading = {stage: median(taken["processor"] or taken["wall"]) for stage, taken in times.items()}
+    return sum(steps * leading[stage] for stage, steps in plan.items()) / sum(plan.values())
 
 
-def summary(record: Record, peak: float) -> dict[str, float | None]:
-    """The numbers of the table.
+def summary(record: Record, peak: float) -> dict[str, Any]:
+    """The numbers of the tables.
 
     Args:
         peak: operations per second of a matrix product.
     """
-    clocks = ("processor", "wall")
-    times = {(who, clock): of_step(record, who, clock) for who in ("suite", "plain") for clock in clocks}
-    leading = "processor" if times["suite", "processor"] else "wall"
-    ratios = {clock: times["plain", clock] / times["suite", clock] for clock in clocks if times["suite", clock]}
     plan, stages = record["plan"], record["stages"]
-    total = sum(plan.values())
-    flops = sum(steps * stages[stage]["flops"] for stage, steps in plan.items()) / total
-    memory = {
-        f"{who}_{kind}": max((m[kind] for m in record["memory"][who].values() if m[kind] is not None), default=None)
-        for who in ("suite", "plain")
-        for kind in ("tensors", "resident")
-    }
-    wall, under = times["suite", "wall"], record["lightning"]
-    blocks = list(zip(under["under"][leading], under["bare"][leading], strict=True)) if under else []
+    step, compiled = of_step(record, SUITE), of_step(record, COMPILED)
+    others = {form: of_step(record, form) for form in FORMS}
+    flops = sum(steps * stages[stage]["flops"] for stage, steps in plan.items()) / sum(plan.values())
+    ready = [stage["ready"] for stage in stages.values() if stage["ready"]]
     return {
-        "step": times["suite", leading],
-        "plain_step": times["plain", leading],
-        "ratio": ratios[leading],
-        "ratio_wall": ratios["wall"],
-        "steps_per_second": 1 / wall,
-        "images_per_hour": 3600 * record["cell"]["batch"] / (wall * total),
-        **memory,
-        "peak_share": flops / times["suite", leading] / peak,
-        "plain_peak_share": flops / times["plain", leading] / peak,
-        "lightning": median(a / b for a, b in blocks) - 1 if blocks else None,
-        "first_step": stages[next(iter(plan))]["first_step"],
+        "step": step,
+        "compiled": compiled,
+        "ready": sum(ready) if ready else None,
+        "others": others,
+        "ratios": {form: other and other / step for form, other in others.items()},
+        "memory": {who: max(stage["memory"][who] for stage in stages.values()) for who in (SUITE, TEXTBOOK)},
+        "peak_share": flops / step / peak,
         "drift": max(stage["drift"] for stage in stages.values()),
     }
 
@@ -63,66 +59,94 @@ def summary(record: Record, peak: float) -> dict[str, float | None]:
 def columns(record: Record) -> dict[str, str]:
     """A cell's line of the table."""
     cell, s = record["cell"], record["summary"]
-
-    def both(kind: str, unit: float) -> str:
-        pair = [s[f"{who}_{kind}"] for who in ("suite", "plain")]
-        return NOTHING if None in pair else " / ".join(f"{value / unit:.4g}" for value in pair)
-
+    compiled = {}
+    if s["compiled"]:
+        compiled = {"compiled ms": f"{1e3 * s['compiled']:.3g}", "ready s": f"{s['ready']:.2g}"}
     return {
         "attack": cell["method"],
         "victim": cell["victim"],
         "B": str(cell["batch"]),
         "R": str(cell["restarts"]),
         "px": str(cell["size"]),
-        "compiled": cell["compile"],
-        "ms": f"{1e3 * s['step']:.4g}",
-        "plain ms": f"{1e3 * s['plain_step']:.4g}",
-        "ratio": f"{s['ratio']:.2f}",
-        "by wall": f"{s['ratio_wall']:.2f}",
-        "steps/s": f"{s['steps_per_second']:.3g}",
-        "images/h": f"{s['images_per_hour']:.3g}",
-        "MiB": both("tensors", MIB),
-        "MiB process": both("resident", MIB),
-        "% of peak": f"{100 * s['peak_share']:.3g} / {100 * s['plain_peak_share']:.3g}",
-        "Lightning %": NOTHING if s["lightning"] is None else f"{100 * s['lightning']:+.1f}",
-        "first s": f"{s['first_step']:.2g}",
+        "ms": f"{1e3 * s['step']:.3g}",
+        **compiled,
+        **{form: f"{ratio:.2f}" if ratio else NOTHING for form, ratio in s["ratios"].items()},
+        "MiB": " / ".join(f"{s['memory'][who] / MIB:.3g}" for who in (SUITE, TEXTBOOK)),
+        "% of peak": f"{100 * s['peak_share']:.2g}",
         "curves": f"{s['drift']:.0e}",
     }
 
 
 def line(record: Record) -> str:
-    """A cell for the terminal."""
-    c = columns(record)
-    what = f"{c['attack']} {c['victim']} B={c['B']} R={c['R']} {c['px']}px, compiled {c['compiled']}"
-    return (
-        f"{what}: {c['ms']} ms, plain {c['plain ms']} ms, "
-        f"{c['ratio']}x ({c['by wall']}x by wall); {c['MiB']} MiB; Lightning {c['Lightning %']} %; "
-        f"first step {c['first s']} s; curves {c['curves']}"
-    )
+    """A cell for the terminal, while the others are measured."""
+    told = [f"{name} {text}" for name, text in columns(record).items()][5:]
+    return f"{record['named']}: {', '.join(told)}; {record['seconds']:.0f} s"
 
 
-def table(about: Record, records: Sequence[Record]) -> Table:
+def cells_table(about: Record, records: Sequence[Record]) -> Table:
     """All cells, and below them the meaning of every column."""
     lines = [columns(record) for record in records]
+    headings = list(dict.fromkeys(heading for cells in lines for heading in cells))
     gflops = about["peak"]["flops_per_second"] / 1e9
-    above = f"Cost of a step on {about['device']}, torch {about['versions']['torch']}, {about['commit']}"
+    above = "A step, and how many times as long it takes in the form of others"
     below = (
-        "ms: of a step of all restarts, medians, of processor time on a CPU; ratio: plain loop / suite; images/h: at "
-        "the default number of steps; a / b: suite / plain loop; MiB: of tensors, beyond those from before; "
-        f"% of peak: of the {gflops:.3g} GFLOP/s of an fp32 matrix product; Lightning: overhead of the Trainer on a "
-        "step; first s: of the first step with its set-up; curves: largest relative difference of the two "
-        "cost curves over the steps measured."
+        "ms: of a step of all restarts, the median of repeats in alternation with the others, of processor time on a "
+        "CPU. "
+        + " ".join(f"{form}: {source}, by ours." for form, source in SOURCES.items())
+        + " All have the same starting points and compute the same costs; curves: the largest relative difference of "
+        "these from ours in single precision. Ours does not compile unless a column says so; ready s: from nothing to "
+        "the end of a first compiled step. MiB: the most memory of tensors in a step, ours / textbook, which does one "
+        f"restart after another. % of peak: of the {gflops:.3g} GFLOP/s of an fp32 matrix product, by the textbook's "
+        f"operations. The Trainer of Lightning adds {1e3 * about['lightning']:.2g} ms to a step of ours."
+    )
+    return Table(above, {h: [cells.get(h, NOTHING) for cells in lines] for h in headings}, below)
+
+
+def starts_table(starts: Sequence[Record]) -> Table:
+    """What a run of ig costs before its second step."""
+    lines = []
+    for start in starts:
+        first, *again = start["runs"]
+        lines.append(
+            {
+                "victim": start["cell"]["victim"],
+                "px": str(start["cell"]["size"]),
+                **{f"{name} s": f"{first[key]:.2g}" for name, key in STARTS.items()},
+                "begin again s": f"{again[0]['begin']:.2g}" if again else NOTHING,
+                "MiB of begin": f"{first['memory'] / MIB:.3g}" if first["memory"] is not None else NOTHING,
+            }
+        )
+    above = "Before the second step of ig, one image, in a fresh process"
+    below = (
+        "Seconds of processor time. import: of Python, torch and gibench; task: victim, images and update; begin: the "
+        "victim is tried and its gradient paths are found, and what the process grew in it at most; again: in the next "
+        "process, if something is kept for it."
     )
     return Table(above, {heading: [cells[heading] for cells in lines] for heading in lines[0]}, below)
+
+
+STARTS = {"import": "import", "task": "task", "begin": "begin", "first step": "first_step"}
+
+
+def page(about: Record, tables: Sequence[Table]) -> str:
+    """The page of a release, in Markdown."""
+    versions = ", ".join(f"{library} {version}" for library, version in about["versions"].items())
+    head = (
+        "# Speed\n\nWhat a step of a search costs beside the same search in the form of others, in one process. Ratios "
+        "carry over to other machines better than milliseconds do. `make speed` measures this where you are, and "
+        f"writes this page.\n\n{about['device']}, {about['threads']} thread; {versions}; gibench {about['commit']}.\n"
+    )
+    parts = [f"## {table.above}\n\n{Table('', table.columns, table.below).markdown()}" for table in tables]
+    return "\n".join([head, *parts])
 
 
 AXES = {"batch": "images in a batch B", "restarts": "restarts R", "size": "side of the images (px)"}
 
 
 def draw(path: Path, records: Sequence[Record]) -> Path:
-    """Seconds of a step along four axes, the others at their first measured value; suite solid, plain loop dashed."""
+    """Seconds of a step along four axes, the others at their first measured value; suite solid, textbook dashed."""
     cells = [{**record["cell"], "parameters": record["parameters"], **record["summary"]} for record in records]
-    base = {axis: cells[0][axis] for axis in ("victim", "compile", *AXES)}
+    base = {axis: cells[0][axis] for axis in ("victim", *AXES)}
     methods = list(dict.fromkeys(cell["method"] for cell in cells))
     figure = Figure(figsize=(11, 3), layout="constrained")
     for axis, (name, label) in zip(
@@ -133,8 +157,9 @@ def draw(path: Path, records: Sequence[Record]) -> Path:
         for color, method in enumerate(methods):
             points = [c for c in cells if c["method"] == method and all(c[key] == fixed[key] for key in fixed)]
             points.sort(key=lambda cell: cell[name])
-            for key, style in {"step": "o-", "plain_step": "x--"}.items():
-                axis.plot([c[name] for c in points], [c[key] for c in points], style, color=f"C{color}", ms=4, lw=1)
+            x = [c[name] for c in points]
+            axis.plot(x, [c["step"] for c in points], "o-", color=f"C{color}", ms=4, lw=1)
+            axis.plot(x, [c["others"][TEXTBOOK] for c in points], "x--", color=f"C{color}", ms=4, lw=1)
         axis.set(xscale="log", yscale="log")
         measured = sorted({c[name] for c in cells})
         axis.set_xticks(measured, map(EngFormatter(places=0, sep=""), measured))
@@ -149,7 +174,7 @@ def draw(path: Path, records: Sequence[Record]) -> Path:
     first.set_ylabel("seconds per step", fontsize=8)
     handles = [first.plot([], [], color=f"C{k}", label=method)[0] for k, method in enumerate(methods)]
     handles += [
-        first.plot([], [], style, color="0.4", label=label)[0] for style, label in (("-", "suite"), ("--", "plain"))
+        first.plot([], [], style, color="0.4", label=label)[0] for style, label in (("-", SUITE), ("--", TEXTBOOK))
     ]
     first.legend(handles=handles, fontsize=6)
     figure.savefig(path, dpi=160)

@@ -8,7 +8,7 @@ import torch
 from tests.speed import __main__ as speed
 from tests.speed.cells import Cell
 from tests.speed.memory import tensor_peak
-from tests.speed.report import draw, summary, table
+from tests.speed.report import cells_table, columns, draw, page, starts_table, summary
 
 ONE = ["--quick", "--method", "ig", "--victim", "lenet", "--restarts", "1", "--budget", "1"]
 
@@ -16,26 +16,25 @@ ONE = ["--quick", "--method", "ig", "--victim", "lenet", "--restarts", "1", "--b
 def test_the_quick_path_has_every_number_and_continues(tmp_path, monkeypatch, capsys):
     assert speed.main([*ONE, "--out", str(tmp_path)]) == 0
     kept = json.loads((tmp_path / "speed.json").read_text())
-    assert kept["about"].keys() == {"device", "threads", "versions", "commit", "peak"}
+    assert kept["about"].keys() == {"device", "threads", "versions", "commit", "peak", "lightning"}
     assert kept["about"]["peak"]["flops_per_second"] > 1e8
-    (record,) = kept["cells"]
-    cell = {"method": "ig", "victim": "lenet", "batch": 1, "restarts": 1, "size": 32, "compile": "off"}
-    assert record["cell"] == cell
+    (record,), (start,) = kept["cells"], kept["starts"]
+    cell = {"method": "ig", "victim": "lenet", "batch": 1, "restarts": 1, "size": 32}
+    assert record["cell"] == start["cell"] == cell
     assert record["parameters"] == 15_826  # 3 and 12 channels through 5x5, 12 biases each, 768 features to 10 classes
     assert record["plan"] == {"x": 600}
     stage = record["stages"]["x"]
-    assert len(stage["suite"]["wall"]) == len(stage["plain"]["wall"]) > 0
+    assert 0 < len(stage["suite"]["wall"]) == len(stage["textbook"]["wall"]) == len(stage["breaching"]["wall"])
     assert stage["drift"] < 1e-3
-    assert len(record["lightning"]["under"]["wall"]) == len(record["lightning"]["bare"]["wall"]) > 0
     image = 3 * 32 * 32 * 4  # bytes
-    assert all(
-        record["memory"][who]["x"]["tensors"] > 4 * image + 4 * record["parameters"] for who in ("suite", "plain")
-    )
-    missing = {key for key, value in record["summary"].items() if value is None}
-    assert missing <= {"suite_resident", "plain_resident"}
+    assert min(stage["memory"].values()) > 4 * image + 4 * record["parameters"]
+    assert record["summary"]["ratios"].keys() == {"textbook", "breaching", "authors"}
+    assert all(run[name] > 0 for run in start["runs"] for name in ("import", "task", "begin", "first_step"))
     assert (tmp_path / "speed.png").stat().st_size > 0
+    assert "| ig | lenet | 1 | 1 | 32 |" in (tmp_path / "speed.md").read_text()
 
     monkeypatch.setattr(speed, "measured", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(speed, "starts", lambda *_: pytest.fail("measured again"))
     capsys.readouterr()
     assert speed.main([*ONE, "--out", str(tmp_path)]) == 0
     assert "lenet" in capsys.readouterr().out
@@ -51,7 +50,7 @@ def test_the_quick_path_has_every_number_and_continues(tmp_path, monkeypatch, ca
     [
         ("--method", "dlg", "there is no plain loop"),
         ("--batch", "0", "whole numbers from 1"),
-        ("--compile", "yes", "off, on, or"),
+        ("--compile", "yes", "off or on"),
     ],
 )
 def test_a_bad_option_gives_one_line(tmp_path, capsys, option, value, said):
@@ -61,12 +60,12 @@ def test_a_bad_option_gives_one_line(tmp_path, capsys, option, value, said):
     assert error.count("\n") == 1
 
 
-def test_other_sizes_are_for_ig_at_the_first_batch_and_restarts():
+def test_cells_differ_from_the_first_one_in_one_number():
     chosen = {"method": "ig,ggl", "victim": "lenet", "batch": "1,4", "restarts": "2,4", "size": "32,64"}
-    chosen["compile"] = "off"
-    found = speed.cells(chosen)
-    assert len(found) == 9
-    assert [cell for cell in found if cell.size != 32] == [Cell("ig", "lenet", 1, 2, 64)]
+    found = speed.cells(chosen | {"compile": "off"})
+    numbers = [(1, 2, 32), (4, 2, 32), (1, 4, 32)]
+    of_ig = [Cell("ig", "lenet", *each) for each in [*numbers, (1, 2, 64)]]
+    assert found == of_ig + [Cell("ggl", "lenet", *each) for each in numbers]
 
 
 def test_the_peak_of_tensors_is_what_lives_at_once():
@@ -89,53 +88,57 @@ def record():
     """Two stages: 3 steps of 1 s and 1 step of 5 s against twice as much; 2 operations per step each."""
 
     def times(seconds):
-        return {"wall": [2 * seconds, 2 * seconds, 9.0], "processor": [seconds, seconds, 9.0]}
+        return {"wall": [7.0], "processor": [seconds, seconds, 9.0]}
 
     stages = {
-        name: {"suite": times(s), "plain": times(2 * s), "flops": 2, "drift": d, "first_step": 7.0}
-        for name, s, d in (("z", 1.0, 1e-6), ("w", 5.0, 1e-4))
+        name: {
+            "suite": times(s),
+            "textbook": times(2 * s),
+            "authors": times(3 * s),
+            "flops": 2,
+            "drift": d,
+            "ready": None,
+            "memory": {"suite": 2**m, "textbook": 2**20},
+        }
+        for name, s, d, m in (("z", 1.0, 1e-6, 20), ("w", 5.0, 1e-4, 22))
     }
-    of_all = {"tensors": 2**20, "resident": None}
     return {
-        "cell": {"method": "gias", "victim": "lenet", "batch": 4, "restarts": 1, "size": 32, "compile": "off"},
+        "cell": {"method": "gias", "victim": "lenet", "batch": 4, "restarts": 1, "size": 32},
         "parameters": 10,
         "plan": {"z": 3, "w": 1},
         "stages": stages,
-        "lightning": {
-            "under": {"wall": [], "processor": [1.01, 2.04, 1.5]},
-            "bare": {"wall": [], "processor": [1.0, 2.0, 1.0]},
-        },
-        "memory": {"suite": {"z": of_all, "w": {**of_all, "tensors": 2**22}}, "plain": {"z": of_all, "w": of_all}},
     }
 
 
 def test_a_summary_by_hand(record):
-    found = summary(record, peak=10.0)
-    assert found == pytest.approx(
-        {
-            "step": 2.0,
-            "plain_step": 4.0,
-            "ratio": 2.0,
-            "ratio_wall": 2.0,
-            "steps_per_second": 0.25,
-            "images_per_hour": 3600 * 4 / (4 * 4),
-            "suite_tensors": 2**22,
-            "suite_resident": None,
-            "plain_tensors": 2**20,
-            "plain_resident": None,
-            "peak_share": 0.1,
-            "plain_peak_share": 0.05,
-            "lightning": 0.02,
-            "first_step": 7.0,
-            "drift": 1e-4,
-        }
-    )
+    assert summary(record, peak=10.0) == {
+        "step": 2.0,
+        "compiled": None,
+        "ready": None,
+        "others": {"textbook": 4.0, "breaching": None, "authors": 6.0},
+        "ratios": {"textbook": 2.0, "breaching": None, "authors": 3.0},
+        "memory": {"suite": 2**22, "textbook": 2**20},
+        "peak_share": 0.1,
+        "drift": 1e-4,
+    }
 
 
-def test_table_and_picture_show_it(record, tmp_path):
+def test_a_compiled_step_has_its_columns(record):
+    for stage in record["stages"].values():
+        stage |= {"compiled": {"wall": [0.25], "processor": []}, "ready": 8.0}
+    shown = columns(record | {"summary": summary(record, peak=10.0)})
+    assert (shown["compiled ms"], shown["ready s"], shown["ms"]) == ("250", "16", "2e+03")
+
+
+ABOUT = {"device": "a machine", "peak": {"flops_per_second": 10.0}, "lightning": 2e-4, "versions": {"torch": "2"}}
+ABOUT |= {"threads": 1, "commit": "c"}
+
+
+def test_page_and_picture_show_it(record, tmp_path):
     shown = [record | {"summary": summary(record, peak=10.0)}]
-    about = {"device": "a machine", "versions": {"torch": "2"}, "commit": "c", "peak": {"flops_per_second": 10.0}}
-    text = table(about, shown).markdown()
-    assert "| 2.00 | 2.00 |" in text
-    assert "| 4 / 1 |" in text
+    run = {"import": 3.0, "task": 0.5, "begin": 0.25, "first_step": 0.1, "memory": 2**21}
+    begun = [{"cell": record["cell"], "runs": [run, run | {"begin": 0.125}]}]
+    text = page(ABOUT, [cells_table(ABOUT, shown), starts_table(begun)])
+    assert "| 2e+03 | 2.00 | - | 3.00 | 4 / 1 | 10 | 1e-04 |" in text
+    assert "| lenet | 32 | 3 | 0.5 | 0.25 | 0.1 | 0.12 | 2 |" in text
     assert draw(tmp_path / "speed.png", shown).read_bytes().startswith(b"\x89PNG")

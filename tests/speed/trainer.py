@@ -3,9 +3,9 @@
 import contextlib
 import io
 import tempfile
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
@@ -21,7 +21,7 @@ from leaderboard.run_folder import RunFolder
 from tests.speed.cells import Cell, Times
 from victims.observation import Observation
 
-MOST = 12  # blocks
+BLOCKS = 12
 BLOCK = EVERY * INNER  # steps from one logging of the cost to the next
 
 
@@ -52,20 +52,14 @@ class Beside(Callback):
             self.twin.advance()
 
 
-def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, list[float]]] | None:
-    """Every block's seconds with Lightning and without, or None if no block fits into `seconds`.
+def overhead(cell: Cell) -> float:
+    """Seconds that Lightning adds to a step: the median over blocks of steps with it and without it.
 
-    The Trainer is that of a run, with its progress bar and the judge.
-
-    Args:
-        step: seconds that one takes.
+    The Trainer is that of a run, with its progress bar and the judge. What it adds does not depend on the victim, so
+    one cheap cell says it for all.
     """
-    attack, twin = cell.attack(), cell.attack()
-    blocks = min(MOST, int(seconds / (2 * BLOCK * step)), next(iter(attack.plan.values())) // BLOCK - 1)
-    if blocks < 1:
-        return None
-    module = cell.module((blocks + 1) * BLOCK)
-    beside = Beside(twin)
+    attack = cell.attack()
+    beside = Beside(cell.attack())
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         nothing = {key: "" for key in row_keys() if key.endswith("_digest")}  # nobody reads these rows
         rows = row_maker(cell.config, attack, cell.task.observation.victim.preprocessing, "none", nothing)
@@ -74,5 +68,6 @@ def overhead(cell: Cell, step: float, seconds: float) -> dict[str, dict[str, lis
         trainer = make_trainer(cell.config, 1)
         trainer.callbacks = [reports(judge), *trainer.callbacks, beside]
         trainer.logger = CSVLogger(folder, name="log")
-        trainer.fit(attack, module)
-    return {"under": asdict(beside.under), "bare": asdict(beside.bare)}
+        trainer.fit(attack, cell.module((BLOCKS + 1) * BLOCK))
+    pairs = zip(beside.under.leading, beside.bare.leading, strict=True)
+    return median(under - bare for under, bare in pairs) / BLOCK
