@@ -16,9 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import conv2d, fold, linear, pad
-from torch.nn.grad import conv2d_input, conv2d_weight
 
+from attacks.engine.constant_layers import (
+    ConstantBatchNorm,
+    ConstantConvolution,
+    Convolution,
+    How,
+    has_plain_parameters,
+    is_convolution,
+    is_fixed_batch_norm,
+    with_constant_layers,
+)
 from attacks.engine.inner_products import Products, is_broadcast
+from attacks.engine.packed import kept
 from victims.losses.base import classification_loss
 from victims.victim import Gradient, Victim, passing
 
@@ -26,25 +36,32 @@ SMALL = 1 << 17  # entries of an instance's patches; measured: below, one produc
 
 
 class WeightGradient(torch.autograd.Function):
-    """d loss / d weight of a convolution, once differentiable in input and gradients by two plain convolutions.
+    """d loss / d weight of a convolution, (O, kernel, C), once differentiable in input and gradients.
 
-    torch's own second derivative exchanges kernel and image in one of them, which is slow.
+    By two plain convolutions: torch's own second derivative exchanges kernel and image in one of them, which is slow.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, d: Tensor, shape: torch.Size, how: tuple) -> Tensor:
+    def forward(ctx: Any, a: Tensor, d: Tensor, weight: Tensor, how: How) -> Tensor:
         ctx.save_for_backward(a, d)
         ctx.how = how
-        return conv2d_weight(a, shape, d, *how)
+        return derivatives(a, d, weight, how, 1).permute(0, 2, 3, 1).contiguous()
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, d = ctx.saved_tensors
-        return conv2d_input(a.shape, u, d, *ctx.how), conv2d(a, u, None, *ctx.how), None, None
+        u = u.permute(0, 3, 1, 2)
+        return derivatives(a, d, u, ctx.how, 0), conv2d(a, u, None, *ctx.how), None, None
+
+
+def derivatives(a: Tensor, d: Tensor, weight: Tensor, how: How, of: int) -> Tensor:
+    """Of <d, weight * a> in a (0) or in the weight (1)."""
+    mask = [of == k for k in range(3)]
+    return torch.ops.aten.convolution_backward(d, a, weight, None, *how, False, [0, 0], 1, mask)[of]
 
 
 class Patches(torch.autograd.Function):
-    """The inputs of a convolution's kernel: images (N, C, H, W) -> (N, C kernel, positions).
+    """The inputs of a convolution's kernel: images (N, C, H, W) -> (N, h, w, kernel C).
 
     As torch's unfold, whose own loop takes two to four times as long as this copy of a view.
     """
@@ -53,14 +70,32 @@ class Patches(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, kernel: tuple, *how: tuple) -> Tensor:
         ctx.size, ctx.how = a.shape[2:], (kernel, *how)
         (dilation, padding, stride) = how
-        a = pad(a, (padding[1], padding[1], padding[0], padding[0]))
+        a = pad(a.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
         for side in (0, 1):
-            a = a.unfold(2 + side, dilation[side] * (kernel[side] - 1) + 1, stride[side])[..., :: dilation[side]]
-        return a.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
+            a = a.unfold(1 + side, dilation[side] * (kernel[side] - 1) + 1, stride[side])[..., :: dilation[side]]
+        return a.permute(0, 1, 2, 4, 5, 3).flatten(3)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return fold(u, ctx.size, *ctx.how), None, None, None, None
+        kernel = ctx.how[0]
+        u = u.flatten(1, 2).unflatten(2, (kernel[0] * kernel[1], -1)).permute(0, 3, 2, 1)
+        return fold(u.flatten(1, 2), ctx.size, *ctx.how), None, None, None, None
+
+
+class GramNorm(torch.autograd.Function):
+    """|D^T A|^2 of A (R, N, K) and D (R, N, O), as the sum of the entrywise product of their Gram matrices: (R,)."""
+
+    @staticmethod
+    def forward(ctx: Any, A: Tensor, D: Tensor) -> Tensor:
+        of_A, of_D = A @ A.mT, D @ D.mT
+        ctx.save_for_backward(A, D, of_A, of_D)
+        return torch.linalg.vecdot(of_A.flatten(1), of_D.flatten(1))
+
+    @staticmethod
+    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor]:
+        A, D, of_A, of_D = ctx.saved_tensors
+        u = 2 * u[:, None, None]
+        return (u * of_D) @ A, (u * of_A) @ D
 
 
 @dataclass(frozen=True)
@@ -96,11 +131,11 @@ class WeightLayerGradient(LayerGradient):
     """Of a layer that multiplies its input by a weight (O, ...) and may add a bias."""
 
     def patches(self) -> Tensor:
-        """The inputs of the weight as a matrix (O, K), at all N positions of all images: (R, K, N)."""
+        """The inputs of the weight as a matrix (O, K), at all N positions of all images: (R, N, K)."""
         raise NotImplementedError
 
     def gradients(self) -> Tensor:
-        """d at all positions of all images: (R, O, N)."""
+        """d at all positions of all images: (R, N, O)."""
         raise NotImplementedError
 
     def applied(self, weight: Tensor) -> Tensor:
@@ -113,54 +148,74 @@ class WeightLayerGradient(LayerGradient):
         return self.d[0, :, 0].numel()
 
     def weight_gradient(self) -> Tensor:
-        return (self.gradients() @ self.patches().mT).unflatten(2, self.layer.weight.shape[1:])
+        """(R, O, K)."""
+        return self.gradients().mT @ self.patches()
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """A received gradient (R, O, ...) with its entries in the order of `patches`: (R, O, K)."""
+        raise NotImplementedError
 
     def gradient(self) -> Gradient:
         return {"weight": self.weight_gradient()} | self.bias()
 
     def bias(self) -> Gradient:
-        return {} if self.layer.bias is None else {"bias": self.gradients().sum(2)}
+        return {} if self.layer.bias is None else {"bias": self.gradients().sum(1)}
 
     def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
-        if not (gram_is_cheaper(self.layer.weight, self.positions) and is_broadcast(target["weight"])):
-            return super().products(target)
-        A, D = self.patches(), self.gradients()
-        along = (self.d * self.applied(target["weight"][0])).flatten(1).sum(1)
-        norm2 = ((A.mT @ A) * (D.mT @ D)).flatten(1).sum(1)
-        return {"weight": (along, norm2)} | {n: Products.apply(g, target[n]) for n, g in self.bias().items()}
+        received = target["weight"]
+        if gram_is_cheaper(self.layer.weight, self.positions) and is_broadcast(received):
+            alone = kept(received, "alone", lambda: received[0].data)  # no view
+            along = (self.d * self.applied(alone)).sum(tuple(range(1, self.d.ndim)))
+            of_weight = along, GramNorm.apply(self.patches(), self.gradients())
+        else:
+            of_weight = Products.apply(self.weight_gradient(), self.matrix(received))
+        return {"weight": of_weight} | {n: Products.apply(g, target[n]) for n, g in self.bias().items()}
 
 
 class ConvolutionGradient(WeightLayerGradient):
     @property
-    def how(self) -> tuple:
+    def how(self) -> How:
         return self.layer.stride, self.layer.padding, self.layer.dilation
 
     def patches(self) -> Tensor:
         stride, padding, dilation = self.how
         patches = Patches.apply(self.a.flatten(0, 1), self.layer.kernel_size, dilation, padding, stride)
-        return patches.unflatten(0, self.a.shape[:2]).transpose(1, 2).flatten(2)
+        return patches.unflatten(0, self.a.shape[:2]).flatten(1, 3)
 
     def gradients(self) -> Tensor:
-        return self.d.flatten(3).transpose(1, 2).flatten(2)
+        return self.d.permute(0, 1, 3, 4, 2).flatten(1, 3)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        one = weight[:1] if is_broadcast(weight) else weight
+        return kept(weight, "matrix", lambda: one.movedim(2, 4).flatten(2).clone()).expand(len(weight), -1, -1)
+
+    def gradient(self) -> Gradient:
+        channels, *kernel = self.layer.weight.shape[1:]
+        weight = self.weight_gradient().unflatten(2, (*kernel, channels)).permute(0, 1, 4, 2, 3)
+        return {"weight": weight} | self.bias()
 
     def applied(self, weight: Tensor) -> Tensor:
-        return conv2d(self.a.flatten(0, 1), weight, None, *self.how).unflatten(0, self.a.shape[:2])
+        return Convolution.apply(self.a.flatten(0, 1), weight, None, self.how).unflatten(0, self.a.shape[:2])
 
     def weight_gradient(self) -> Tensor:
-        shape = self.layer.weight.shape
-        small = shape[1:].numel() * self.positions < SMALL
+        weight = self.layer.weight
+        small = weight[0].numel() * self.positions < SMALL
         if len(self.a) > 1 and (small or self.a.is_cuda):  # on a GPU the loop below waits for its launches
             return super().weight_gradient()
         instances = zip(self.a, self.d, strict=True)
-        return torch.stack([WeightGradient.apply(a, d, shape, self.how) for a, d in instances])
+        found = [WeightGradient.apply(a, d, weight, self.how).flatten(1) for a, d in instances]
+        return torch.stack(found) if len(found) > 1 else found[0][None]  # without a copy
 
 
 class LinearGradient(WeightLayerGradient):
     def patches(self) -> Tensor:
-        return self.a.flatten(1, -2).mT
+        return self.a.flatten(1, -2)
 
     def gradients(self) -> Tensor:
-        return self.d.flatten(1, -2).mT
+        return self.d.flatten(1, -2)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight
 
     def applied(self, weight: Tensor) -> Tensor:
         return linear(self.a, weight)
@@ -171,16 +226,16 @@ class BatchNormGradient(LayerGradient):
 
     def gradient(self) -> Gradient:
         layer = self.layer
-        centered = self.a - layer.running_mean[:, None, None]
-        normed = centered * (layer.running_var + layer.eps).rsqrt()[:, None, None]
+        inverse = (layer.running_var + layer.eps).rsqrt()
+        normed = torch.addcmul((-layer.running_mean * inverse)[:, None, None], self.a, inverse[:, None, None])
         positions = (1, 3, 4)
         return {"weight": (self.d * normed).sum(positions), "bias": self.d.sum(positions)}
 
 
 KINDS: dict[type[nn.Module], type[LayerGradient]] = {
-    nn.Conv2d: ConvolutionGradient,
+    ConstantConvolution: ConvolutionGradient,
     nn.Linear: LinearGradient,
-    nn.BatchNorm2d: BatchNormGradient,
+    ConstantBatchNorm: BatchNormGradient,
 }
 
 
@@ -241,6 +296,12 @@ class Layers:
     modules: Mapping[str, nn.Module]
     spared: int = 0
 
+    @classmethod
+    def of(cls, victim: Victim) -> "Layers":
+        """All layers with trained parameters of a victim, which has only such that can be factored."""
+        victim = with_constant_layers(victim)
+        return cls(victim, plain_layers(victim) or {})
+
     def gradient(self, images: Tensor, labels: Tensor) -> FactoredGradient:
         """d loss / d theta for every instance, all as one batch; differentiable if gradients are enabled.
 
@@ -252,7 +313,8 @@ class Layers:
         further = torch.is_grad_enabled()
         with torch.enable_grad(), passing(self.modules) as seen:
             x = images if images.requires_grad else images.detach().requires_grad_()
-            logits = self.victim.logits({}, x.flatten(0, 1)).unflatten(0, (R, B))
+            flat = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            logits = self.victim.logits({}, flat).unflatten(0, (R, B))
             batch_loss = partial(classification_loss, self.victim.criterion)  # which may mix the images of its batch
             loss = vmap(batch_loss)(logits, labels).sum()
             calls = {name: called for name, (called,) in seen.items()}
@@ -279,10 +341,5 @@ def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:
 
 
 def is_plain(layer: nn.Module) -> bool:
-    if not {name for name, _ in layer.named_parameters(recurse=False)} <= {"weight", "bias"}:  # as under weight norm
-        return False
-    if type(layer) is nn.Conv2d:
-        return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    if type(layer) is nn.BatchNorm2d:
-        return layer.track_running_stats and not layer.training
-    return type(layer) is nn.Linear
+    linear = type(layer) is nn.Linear and has_plain_parameters(layer)
+    return linear or is_convolution(layer) or is_fixed_batch_norm(layer)

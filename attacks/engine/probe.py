@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -131,16 +132,15 @@ def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: i
 
     Images do not interact in these layers, so two of any batch are enough to find out.
     """
-    modules = plain_layers(victim)
-    if modules is None:
+    if plain_layers(victim) is None:
         return None
     probe = Probe(victim, image_shape, min(batch_size, 2))
-    layers = Layers(probe.victim, plain_layers(probe.victim) or {})
     try:
+        layers = Layers.of(probe.victim)
         vmap(partial(probe.victim.loss, {}))(probe.images, probe.labels)  # raises if a layer looks at values
         if not probe.agrees(cast(PathFn, layers.gradient)):
             return None
         spared = layers.gradient(probe.images, probe.labels).spared(batch_size)
+        return replace(Layers.of(victim), spared=spared)
     except Exception:  # a layer that is called twice or not at all, or what a model raises
         return None
-    return Layers(victim, modules, spared)

@@ -1,5 +1,7 @@
 """Factored gradients against plain autograd."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from attacks.engine import factored_gradients as factors
 from attacks.engine.distances import Target, cosine, layer_l2, squared_l2
 from attacks.engine.gradients import victim_gradients
+from attacks.engine.packed import KEPT
 from attacks.engine.probe import find_layers
 from benchmark.registry import registered
 from defenses.precode import Precode
@@ -190,3 +193,37 @@ def test_victims_that_cannot_be_factored_are_recognized(model):
 def test_batch_norm_of_the_batch_cannot_be_factored():
     assert find_layers(make_victim(named("resnet20"), training=True), (3, SIDE, SIDE), B) is None
     assert find_layers(make_victim(named("resnet20")), (3, SIDE, SIDE), B) is not None
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["one target", "a target for each"])
+def test_in_float32_costs_and_gradients_are_those_of_float64_up_to_rounding(alike):
+    """There weights are packed, and a second step finds them so."""
+    exact, victim = (
+        Victim(wide().to(dtype), mean=(0.5,) * 3, std=(0.2,) * 3) for dtype in (torch.float64, torch.float32)
+    )
+    images, labels = dummies()
+    target = targets(exact, alike)
+    cost = cosine(victim_gradients(exact, images, labels, vectorized=False), target)
+    (expected,) = torch.autograd.grad(cost.sum(), images)
+    layers = find_layers(victim, (3, SIDE, SIDE), B)
+    received = Target({name: t[:1].float().expand_as(t) if alike else t.float() for name, t in target.items()})
+    for _ in range(2):
+        x = images.detach().float().requires_grad_()
+        found = cosine(layers.gradient(x, labels), received)
+        torch.testing.assert_close(found.double(), cost, rtol=1e-5, atol=1e-6)
+        (gradient,) = torch.autograd.grad(found.sum(), x)
+        assert (gradient - expected).norm() <= 1e-4 * expected.norm()
+
+
+def test_nothing_that_is_kept_of_a_received_gradient_outlives_it():
+    victim = Victim(wide(), mean=(0.5,) * 3, std=(0.2,) * 3)
+    layers = find_layers(victim, (3, SIDE, SIDE), 1)
+    x, labels = dummies()
+    counts = []
+    for _ in range(2):
+        received = {name: t.float().clone() for name, t in targets(victim, True).items()}
+        cosine(layers.gradient(x[:1, :1].float(), labels[:1, :1]), {name: t[:1] for name, t in received.items()})
+        del received
+        gc.collect()
+        counts.append(len(KEPT))
+    assert counts[0] == counts[1]
