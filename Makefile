@@ -24,7 +24,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit leaderboard speed list priors prior docs models test test-all test-lowest lint format clean
+.PHONY: help bench submit reproduce audit leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -65,6 +65,9 @@ leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and 
 
 speed: $(READY)  ## what a step costs here beside the loops of others: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=on QUICK=yes
 	@$(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(if $(filter yes true,$(QUICK)),--quick) $(call OPTIONS,QUICK OUT)
+
+gpu-check:  ## all that a fresh GPU machine can tell, in 8 minutes, with the Python that is there: DEVICE=cuda|cpu QUICK=yes DATA=folder
+	@$(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON)) -m tests.gpu_check --out=$(call QUOTED,OUT)/gpu-check $(if $(filter yes true,$(QUICK)),--quick) $(call OPTIONS,QUICK OUT)
 
 list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, losses, local optimizers, metrics, recipes
 	@$(RUN) benchmark list $(OPTIONS)

@@ -177,27 +177,28 @@ def gias(attack: Attack, server: Server, restart: int) -> Loop:
 def gifd(attack: Attack, server: Server, restart: int) -> Loop:
     """Latents on their sphere, then the features in front of one block after the other, in l1 balls.
 
-    For generators that search features h alone, as DCGAN does.
+    For generators that search z, and then features h alone, as DCGAN and BigGAN do.
     """
-    z = h = attack.latents()["z"][restart]
+    state = {name: tensor[restart] for name, tensor in attack.latents().items()}
     least, best = math.inf, None
     for k, steps in enumerate(attack.plan.values()):
-        with torch.no_grad():
-            start = attack.prior.advance({"z": z, "h": h}, k - 1, k)["h"] if k else z
-        (h,), image, cost = yield from features(attack, server, k, z, start, steps)
+        if k:
+            with torch.no_grad():
+                state = attack.prior.advance(state, k - 1, k)
+        name = "h" if k else "z"
+        (state[name],), image, cost = yield from features(attack, server, k, name, state, steps)
         if cost < least:
             least, best = cost, image
-        if k == 0:
-            z = h
     return best
 
 
-def features(attack: Attack, server: Server, k: int, z: Tensor, start: Tensor, steps: int) -> Descent:
-    """GIFD's phase in front of block k, (B, ...); in front of block 0 there are the latents."""
+def features(attack: Attack, server: Server, k: int, name: str, state: dict[str, Tensor], steps: int) -> Descent:
+    """GIFD's phase in front of block k, on the tensor of this name, (B, ...); in front of block 0 on the latents."""
+    start = state[name]
     v = start.clone().requires_grad_()
 
     def evaluate() -> tuple[Tensor, Tensor, Tensor]:
-        x = server.images(attack.prior.advance({"z": z, "h": v} if k else {"z": v}, k)["h"])
+        x = server.images(attack.prior.advance({**state, name: v}, k)["h"])
         norm = x.pow(2).sum().sqrt()
         return server.cosine(x), attack.tv * variation(x) + attack.l2 * norm / x[0, 0].numel(), x
 

@@ -48,11 +48,14 @@ class Cell:
     def data(self) -> ImageData:
         return self.config.make_data()
 
+    def tasks(self, count: int) -> list[Task]:
+        """The first tasks of a run, on one victim."""
+        victim, client = self.config.make_victim(self.data).to(device()), self.config.make_client()
+        return [capture_task(victim, self.data, batch, client) for batch in self.config.make_batches(self.data, count)]
+
     @cached_property
     def task(self) -> Task:
-        victim = self.config.make_victim(self.data).to(device())
-        (batch,) = self.config.make_batches(self.data, 1)
-        return capture_task(victim, self.data, batch, self.config.make_client())
+        return self.tasks(1)[0]
 
     @property
     def observation(self) -> Observation:
