@@ -18,7 +18,7 @@ from attacks.engine.gradients import GradientPaths
 from attacks.engine.plug_and_play import refinement
 from attacks.engine.preset import Preset
 from attacks.engine.probe import find_paths
-from attacks.engine.ranges import at_least
+from attacks.engine.ranges import above_zero, at_least
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_refinement, check_requirements, warn_of_average, warn_of_rounding
 from attacks.engine.session import Session
@@ -52,6 +52,7 @@ class Common(TypedDict, total=False):
     label_method: str | None
     match: Match
     compile: Compile
+    compile_s: float
 
 
 class Attack(LightningModule):
@@ -82,6 +83,7 @@ class Attack(LightningModule):
     prior: Generator  # None in attacks that need none, and never read there
     session: Session
     paths: GradientPaths | None = None  # kept from one session to the next on the same victim
+    tasks: int = 1  # of the whole run, whose sessions share what is compiled
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -101,6 +103,7 @@ class Attack(LightningModule):
         label_method: str | None = None,
         match: Match = "aga",
         compile: Compile = "auto",
+        compile_s: float = 300.0,
     ) -> None:
         """
         Args:
@@ -115,6 +118,7 @@ class Attack(LightningModule):
             label_method: of `attacks.labels`, which reads the labels from the update for an attack that needs them.
             match: how an update after local training is matched, see `victims.choices.Match`.
             compile: which stages are compiled, see `victims.choices.Compile`.
+            compile_s: seconds after which compiling is given up.
 
         Raises:
             InputError: a count below 1, an unknown match or compile, fewer steps than stages, steps for a closed form,
@@ -139,6 +143,8 @@ class Attack(LightningModule):
             if "labels" not in self.needs:
                 raise InputError(f"{self.name} finds labels by itself; leave --labels given.")
         self.label_method, self.match, self.compiling = label_method, match, compile
+        above_zero(compile_s=compile_s)
+        self.compile_s = compile_s
         if refine is not None:
             check_refinement(self, refine)
         self.refine = refine
@@ -266,10 +272,8 @@ class Attack(LightningModule):
             local = observation.knowledge.local
             if self.match != "fa":
                 warn_of_average(local, self.match)
-            weights = [*observation.victim.model.parameters(), *observation.victim.model.buffers()]
-            weights += self.prior.parameters() if self.prior else []
             repeated, own_weights = local if self.match == "fa" else None, self.match == "sme" and local is not None
-            self.paths = find_paths(observation, repeated, Compiler(self.compiling, weights), own_weights)
+            self.paths = find_paths(observation, repeated, Compiler(self.compiling, self.compile_s), own_weights)
             if not self.analytic:
                 warn_of_rounding(self.distance, observation)
         return observation

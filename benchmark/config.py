@@ -289,7 +289,7 @@ class Config(Options):
             "chunk": self.chunk,
             "seed": self.seed,
         }
-        common |= {"match": self.match, "compile": self.compile}
+        common |= {"match": self.match, "compile": self.compile, "compile_s": self.compile_s}
         options = self.method_options(method)
         if self.labels not in ("given", "none"):
             common["label_method"] = self.labels

@@ -79,6 +79,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     trainer = make_trainer(config, len(groups))
     victim.to(trainer.strategy.root_device)
     capture = capturing(victim, data, client, config.control)
+    attack.tasks = len(batches)
     attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
     config.check_defense(victim, data, batches[0])
     found = contents(config, data, victim, attack, batches)

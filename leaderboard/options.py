@@ -300,8 +300,15 @@ class Options:
     compile: Compile = option(
         "auto",
         "execution",
-        "Whether the steps of a stage become one compiled function, which takes 15 to 100 s: `on`, `off`, or `auto`: "
-        "on a CPU where a task has enough steps to repay it.",
+        "Whether the steps of a stage become one compiled function: `on`, `off`, or `auto`: on a CPU where all tasks "
+        "together have enough steps to repay it. Compiled once, it is kept for later runs in `~/.cache/gibench`.",
+        rows=(),
+    )
+    compile_s: float = option(
+        300.0,
+        "execution",
+        "Seconds after which compiling is given up; the steps then go on as with `COMPILE=off`, and the row's "
+        "`gradient_path` says so.",
         rows=(),
     )
     lpips: str = option(

@@ -3,24 +3,27 @@
 `torch.compile` cannot compile a second derivative. Tracing can: all operations of the eager step, including those of
 autograd, go into one graph without autograd, and that graph is compiled. On a GPU its kernel launches are to be
 captured as a CUDA graph, which every later call replays; this has not been tested on a GPU yet.
+
+A function is compiled before its first use, or not at all: if it replaced the eager one whenever it is ready, results
+would depend, by rounding, on how fast the machine is.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-import torch._inductor
 from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from victims.choices import Compile
 from victims.errors import Notice
+from victims.trial import said
 
 Function = Callable[..., Sequence[Tensor]]
 """A stage's variables and `fixed` -> cost, images, labels, and the gradient in every variable or the value."""
 
-REPAID = 5_000  # evaluations; measured: compiling takes 15 (LeNet) to 100 s (ResNet-18), and saves 3 to 70 ms of each
+REPAID = 20_000  # evaluations; measured: compiling ConvNet takes 40 s of processor time, and saves 2 ms of each
 AGREE = 1e-3  # relative, in float32
 
 
@@ -28,16 +31,19 @@ class Compiler:
     """Compiles functions, each distinct graph once.
 
     Args:
-        weights: tensors that never change; anything computed from them alone is computed once, and convolutions get
-            them in the fastest layout.
+        seconds: after which compiling a graph is given up.
     """
 
-    def __init__(self, mode: Compile, weights: Iterable[Tensor]) -> None:
-        self.mode, self.weights = mode, {memory(weight) for weight in weights}
-        self.known: dict[str, Function] = {}
+    def __init__(self, mode: Compile, seconds: float) -> None:
+        self.mode, self.seconds = mode, seconds
+        self.known: dict[str, Function | None] = {}  # None of those that could not be compiled
 
     def repays(self, evaluations: int, device: torch.device) -> bool:
-        """Whether compiling a function that is called this often saves time; the same on every machine."""
+        """Whether compiling a function that is called this often saves time; the same on every machine.
+
+        Time to compile and time saved both grow with the number of operations, so that one number of evaluations
+        repays a small graph as well as a large one.
+        """
         return self.mode == "on" or (self.mode == "auto" and device.type == "cpu" and evaluations >= REPAID)
 
     def __call__(self, function: Function, inputs: Sequence[Tensor]) -> Function:
@@ -46,53 +52,54 @@ class Compiler:
         Tensors that the function reads besides its inputs are read again in every call: they may change in place, but
         must not be replaced.
         """
+        from attacks.engine.compiled_graphs import Layout, TooLateError, load  # takes a second
+
         plain = function(*inputs)  # first, so that values computed once and cached are not traced
         try:
             graph = make_fx(function)(*inputs)
-            read = self._lifted(graph)
-            packed = inputs[0].dtype != torch.float64  # torch cannot change the layout of its convolutions
-            settings = {"freezing": packed, "triton.cudagraphs": inputs[0].is_cuda}
-            with torch.no_grad(), torch._inductor.config.patch(settings):
-                text = graph.code + "".join(f"{t.dtype}{t.shape}{t.stride()}" for t in (*inputs, *read))
-                if text not in self.known:
-                    self.known[text] = torch._inductor.compile(graph, [*inputs, *read])
-                fast = own(self.known[text](*inputs, *read))
-        except Exception as error:  # of tracer, compiler or a missing C++ compiler: the function still works
-            reason = f"cannot be compiled ({str(error).strip().splitlines()[0]})"
-        else:
-            if agree(fast[:1], plain[:1]) and agree(fast[3:], plain[3:]):
-                compiled = self.known[text]
-                return torch.no_grad()(lambda *inputs: own(compiled(*inputs, *read)))
+            read = lifted(graph)
+            layouts = [Layout.of(tensor) for tensor in (*inputs, *read)]
+            text = f"{graph.code}{layouts}"
+            if text not in self.known:
+                self.known[text] = None
+                self.known[text] = load(graph, layouts, self.seconds)
+            compiled = self.known[text]
+            if compiled is None:
+                return function
+            fast = torch.no_grad()(lambda *inputs: own(compiled(*inputs, *read)))
+            found = fast(*inputs)
+            if agree(found[:1], plain[:1]) and agree(found[3:], plain[3:]):
+                return fast
+            self.known[text] = None
             reason = "changes when it is compiled"
+        except TooLateError:
+            reason = f"is not compiled within {self.seconds:g} s, see --compile-s"
+        except Exception as error:  # of tracer, compiler or a missing C++ compiler: the function still works
+            reason = f"cannot be compiled ({said(error)})"
         warnings.warn(f"the objective {reason}; continuing without compiling.", Notice, stacklevel=2)
         return function
 
-    def _lifted(self, graph: GraphModule) -> list[Tensor]:
-        """Turn all tensors that a graph holds, except the weights, into additional inputs."""
-        lifted: dict[str, tuple[torch.fx.Node, Tensor]] = {}
-        last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
-        for node in graph.graph.find_nodes(op="get_attr"):
-            held = getattr(graph, node.target)
-            if memory(held) in self.weights:
-                continue
-            if node.target not in lifted:
-                with graph.graph.inserting_after(last):
-                    last = graph.graph.placeholder(f"read{node.target}")
-                lifted[node.target] = last, held
-            node.replace_all_uses_with(lifted[node.target][0])
-            graph.graph.erase_node(node)
-        graph.recompile()
-        return [held for _, held in lifted.values()]
+
+def lifted(graph: GraphModule) -> list[Tensor]:
+    """Turn all tensors that a graph holds into additional inputs."""
+    found: dict[str, tuple[torch.fx.Node, Tensor]] = {}
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    for node in graph.graph.find_nodes(op="get_attr"):
+        if node.target not in found:
+            with graph.graph.inserting_after(last):
+                last = graph.graph.placeholder(f"read{node.target}")
+            found[node.target] = last, getattr(graph, node.target)
+        node.replace_all_uses_with(found[node.target][0])
+        graph.graph.erase_node(node)
+    for name in found:
+        delattr(graph, name)
+    graph.recompile()
+    return [held for _, held in found.values()]
 
 
 def own(outputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """Copies of a CUDA graph's outputs, which the next replay overwrites; other outputs unchanged."""
     return [tensor.clone() for tensor in outputs] if outputs[0].is_cuda else outputs
-
-
-def memory(tensor: Tensor) -> int:
-    """The address of a tensor's memory, the same for all of its views."""
-    return tensor.untyped_storage().data_ptr()
 
 
 def agree(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

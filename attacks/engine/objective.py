@@ -53,7 +53,7 @@ class Objective:
     Args:
         restarts: of each task.
         chunk: how many dummy batches are evaluated, and held in memory, at once; None lets `paths` decide.
-        steps: of the stage, which evaluates this objective once per step.
+        steps: of the stage, in each of which this objective is evaluated once, times the tasks of the whole run.
 
     Attributes:
         gradients: victim gradients that one dummy batch costs: of every round, client and repeated local step.
@@ -73,12 +73,13 @@ class Objective:
     ) -> None:
         self.observations, self.distance, self.paths = observations, distance, paths
         self.victim, self.population, self.steps = paths.victim, population, steps
+        self._of_task = restarts * population
         batch_size, local = observations[0].batch_size, paths.local
         local_steps = sum(map(len, local.schedule(batch_size))) if local else 1
         self.gradients = local_steps * len(by_round(self.victim, self.victim.parameters))
         self.ran: dict[str, None] = {}
         self._received = [o.gradient() for o in observations]
-        self._task_of = [task for task in range(len(observations)) for _ in range(restarts * population)]
+        self._task_of = [task for task in range(len(observations)) for _ in range(self._of_task)]
         self._cut(chunk or paths.at_once(batch_size, population) or len(self._task_of))
 
     def cost(self, images: Tensor, labels: Tensor, alpha: Tensor | None = None) -> Tensor:
@@ -187,11 +188,12 @@ class Objective:
         self.chunks: list[Chunk] = []
         self._functions: list[Function] = []  # of the chunks, since their first evaluation
         known: dict[tuple[int, ...], Chunk] = {}
+        evaluations = self.steps * -(-self._of_task // size)  # as many whichever tasks go together
         for start in range(0, n, size):
             tasks = tuple(self._task_of[start : start + size])
             rows = slice(start, start + len(tasks))
             if tasks not in known:
-                known[tasks] = self._chunk(rows, tasks, self.paths.choose(len(tasks), self.steps * -(-n // size)))
+                known[tasks] = self._chunk(rows, tasks, self.paths.choose(len(tasks), evaluations))
             self.chunks.append(replace(known[tasks], rows=rows))
 
     def _chunk(self, rows: slice, tasks: tuple[int, ...], path: GradientPath) -> Chunk:

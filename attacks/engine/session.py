@@ -139,7 +139,7 @@ class Session:
             restarts=self.restarts,
             population=population,
             chunk=self.attack.chunk,
-            steps=steps,
+            steps=steps * max(self.attack.tasks, len(self.observations)),
         )
 
     def _enter(self, stage: Stage) -> None:

@@ -304,6 +304,7 @@ def test_after_one_gradient_it_has_no_effect():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_folder")
 def test_a_compiled_search_is_the_same(trained_update):
     task = trained_update(dtype=torch.float32)
     eager, compiled = (IG(steps=6, restarts=1, match="sme", compile=c).run([task]) for c in ("off", "on"))

@@ -242,6 +242,7 @@ def test_mistyped_words_of_capture_are_refused(model, batch, options, expected):
     [
         ({"match": "xx"}, "match is 'xx'"),
         ({"compile": "maybe"}, "compile is 'maybe'"),
+        ({"compile_s": 0}, "compile_s is 0"),
         ({"stepz": 3}, "did you mean 'steps_x'|did you mean 'steps'"),
         ({"prior": "dcgan"}, "ig takes no prior"),
         ({"preset": "papr"}, "did you mean 'paper'"),

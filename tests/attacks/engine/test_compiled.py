@@ -1,21 +1,33 @@
 """Compiled evaluations against eager ones."""
 
+import os
+import stat
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
+from filelock import FileLock, Timeout
+from torch._dynamo.utils import counters
 
 from attacks.ci_net import CINet
-from attacks.engine import compiled
+from attacks.engine import compiled, compiled_graphs
 from attacks.engine.compiled import REPAID, Compiler
+from attacks.engine.gradients import GradientPaths
 from attacks.ggl import GGL
 from attacks.gias import GIAS
 from attacks.gias_parts import GIz
 from attacks.ig import IG
+from benchmark.config import Config
+from benchmark.run import run
 from priors.dcgan import DCGAN
 from priors.stylegan2 import StyleGAN2
 from victims.errors import Notice
 from victims.victim import build
 
+pytestmark = pytest.mark.usefixtures("compiled_folder")
 CPU = torch.device("cpu")
+LONG = 500.0  # seconds
 slow = pytest.mark.slow  # compiling takes half a minute
 
 
@@ -81,11 +93,11 @@ def sums(weight, scale):
 
 def test_a_graph_is_compiled_once_and_reads_other_tensors_in_every_call(monkeypatch):
     made = []
-    real = torch._inductor.compile
-    monkeypatch.setattr(torch._inductor, "compile", lambda *given: made.append(1) or real(*given))
+    real = compiled_graphs.load
+    monkeypatch.setattr(compiled_graphs, "load", lambda *given: made.append(1) or real(*given))
     weight, x = torch.randn(3), torch.randn(3)
     scales = [torch.ones(3), torch.full((3,), 2.0)]
-    compiler = Compiler("on", [weight])
+    compiler = Compiler("on", LONG)
     one, two = (compiler(sums(weight, scale), [x]) for scale in scales)
     assert len(made) == 1
     for function, scale in ((one, scales[0]), (two, scales[1])):
@@ -104,26 +116,125 @@ def test_a_graph_is_compiled_once_and_reads_other_tensors_in_every_call(monkeypa
 )
 def test_a_function_that_cannot_be_compiled_still_runs(function, reason):
     with pytest.warns(Notice, match=reason):
-        assert Compiler("on", [])(function, [torch.ones(3)]) is function
+        assert Compiler("on", LONG)(function, [torch.ones(3)]) is function
 
 
 NUMBERS = iter(range(1, 100))
 
 
 def test_auto_compiles_long_stages_on_a_cpu():
-    auto = Compiler("auto", [])
+    auto = Compiler("auto", LONG)
     assert auto.repays(REPAID, CPU)
     assert not auto.repays(REPAID - 1, CPU)
     assert not auto.repays(REPAID, torch.device("meta"))
-    assert Compiler("on", []).repays(1, CPU)
-    assert not Compiler("off", []).repays(10 * REPAID, CPU)
+    assert Compiler("on", LONG).repays(1, CPU)
+    assert not Compiler("off", LONG).repays(10 * REPAID, CPU)
 
 
-def test_auto_counts_a_stages_steps_and_chunks(capture, monkeypatch):
+@pytest.mark.parametrize(
+    ("steps", "restarts", "tasks", "expected"),
+    [(15, 1, 1, 0), (15, 2, 1, 2), (30, 1, 1, 1), (15, 1, 2, 1), (10, 1, 2, 0)],
+)
+def test_auto_counts_the_steps_and_chunks_of_all_tasks_of_a_run(steps, restarts, tasks, expected, capture, monkeypatch):
+    asked = []
     monkeypatch.setattr(compiled, "REPAID", 30)
     monkeypatch.setattr(Compiler, "__call__", lambda self, function, inputs: asked.append(1) or function)
-    observation = capture((3, 50, 90), size=16).observation
-    for steps, restarts, expected in ((15, 1, 0), (15, 2, 2), (30, 1, 1)):
-        asked = []
-        IG(steps=steps, restarts=restarts, chunk=1).run([observation])
-        assert len(asked) == expected
+    attack = IG(steps=steps, restarts=restarts, chunk=1)
+    attack.tasks = tasks
+    attack.run([capture((3, 50, 90), size=16).observation])
+    assert len(asked) == expected
+
+
+def test_a_run_counts_its_tasks_whatever_their_groups_and_gives_up_in_its_time(tmp_path, monkeypatch):
+    asked = set()
+    monkeypatch.setattr(Compiler, "repays", lambda self, times, device: asked.add((times, self.seconds)))
+    for group in (1, 2):
+        small = {"steps": 3, "restarts": 1, "batch": 1, "victim": "lenet", "defense": "none", "tasks": 2, "size": 16}
+        run(Config(attack="ig", group=group, compile_s=7, devices=1, wandb="off", out=tmp_path / f"{group}", **small))
+    assert asked - {(1, 7)} == {(6, 7)}  # 1 where the paths are tried
+
+
+@pytest.mark.parametrize(("population", "expected"), [(1, 60), (20, 180)])
+def test_auto_does_not_depend_on_which_tasks_go_together(population, expected, capture, monkeypatch):
+    """6 tasks of 10 steps, in each of which 2 restarts have all their candidates evaluated, 16 at once."""
+    asked = set()
+    choose = GradientPaths.choose
+    monkeypatch.setattr(GradientPaths, "choose", lambda self, n, times: asked.add(times) or choose(self, n, times))
+    observations = [capture((3,), size=16, task=task).observation for task in "abcdef"]
+    attack = IG(steps=10, restarts=2, chunk=16)
+    attack.tasks = len(observations)
+    for group in (1, 2, 3, 6):
+        attack.begin(observations[:group])
+        asked.clear()
+        attack.session.objective(population, attack.plan["x"])
+        assert asked == {expected}
+
+
+def test_another_process_compiles_and_this_one_finds_it_in_the_caches(monkeypatch):
+    """Every other process and run does, too: it loads what is in the folder."""
+    started = []
+    real = compiled_graphs.in_own_process
+    monkeypatch.setattr(compiled_graphs, "in_own_process", lambda *given: started.append(1) or real(*given))
+    x, before = torch.randn(5), dict(counters["inductor"])
+    for _ in range(2):
+        function = sums(torch.randn(5), torch.randn(5))
+        torch.testing.assert_close(Compiler("on", LONG)(function, [x])(x)[1], function(x)[1])
+    assert len(started) == 1
+    assert counters["inductor"]["fxgraph_cache_hit"] == before.get("fxgraph_cache_hit", 0) + 2
+    assert counters["inductor"]["fxgraph_cache_miss"] == before.get("fxgraph_cache_miss", 0)
+
+
+def test_compiling_is_given_up_when_it_takes_too_long(monkeypatch, tmp_path):
+    """One line says so, and nothing of it goes on. The same graph is not tried again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ended = []
+    real = os.killpg
+    monkeypatch.setattr(os, "killpg", lambda group, signal: ended.append(group) or real(group, signal))
+    compiler, function = Compiler("on", 0.5), sums(torch.ones(3), torch.ones(3))
+    with pytest.warns(Notice, match="not compiled within 0.5 s, see --compile-s; continuing without"):
+        assert compiler(function, [torch.ones(3)]) is function
+    (process,) = ended
+    with pytest.raises(ProcessLookupError):
+        real(process, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compiler(function, [torch.ones(3)]) is function
+    assert len(ended) == 1
+
+
+def test_one_process_compiles_and_the_others_wait(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    function, x = sums(torch.ones(3), torch.ones(3)), torch.ones(3)
+    names = []
+
+    def of_another(case, home, seconds):
+        (lock,) = (home / "done").iterdir()
+        names.append(lock.name)
+        with pytest.raises(Timeout), FileLock(lock, timeout=0):
+            pass
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(compiled_graphs, "in_own_process", of_another)
+    with pytest.warns(Notice, match="seen"):
+        Compiler("on", LONG)(function, [x])
+    (lock,) = tmp_path.glob("gibench/compiled/*/done/*.lock")
+    with FileLock(lock), pytest.warns(Notice, match="not compiled within 0.1 s"):
+        Compiler("on", 0.1)(function, [x])
+    assert names == [lock.name]
+
+
+def test_what_is_compiled_is_kept_where_only_its_user_writes(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "gibench" / "compiled").mkdir(parents=True, mode=0o777)
+    home = compiled_graphs.folder()
+    assert stat.S_IMODE(home.parent.stat().st_mode) == 0o700
+    monkeypatch.setattr(compiled_graphs, "processor", lambda: "another")
+    assert compiled_graphs.folder() not in (home, home.parent)
+
+    def refuse(*given):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    function = sums(torch.ones(3), torch.ones(3))
+    with pytest.warns(Notice, match="cannot be compiled .*not permitted"):
+        assert Compiler("on", LONG)(function, [torch.ones(3)]) is function

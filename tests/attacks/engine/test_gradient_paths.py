@@ -18,7 +18,7 @@ from victims.models.sigmoid_resnet10 import SigmoidResNet10
 
 
 def found_for(observation, local=None, mode="auto"):
-    return find_paths(observation, local, Compiler(mode, []))
+    return find_paths(observation, local, Compiler(mode, 60))
 
 
 @pytest.mark.parametrize(
