@@ -154,8 +154,9 @@ class Victim:
 
     def logits(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """Logits of normalized images (B, C, H, W). What is among `parameters` replaces the model's own."""
+        tensors, entering = self._tensors(parameters), self.enter(images).clone()
         with attributes_kept(self.model):
-            return functional_call(self.model, self._tensors(parameters), (self.enter(images).clone(),))
+            return functional_call(self.model, tensors, (entering,)) if tensors else self.model(entering)
 
     def loss(self, parameters: Mapping[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         """The client's loss on normalized images (B, C, H, W), see `client_loss`; parameters as `logits` takes them."""

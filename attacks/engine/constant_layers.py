@@ -109,4 +109,6 @@ def with_constant_layers(victim: Victim) -> Victim:
             scale = (layer.running_var + layer.eps).rsqrt() * (1 if layer.weight is None else layer.weight)
             shift = (0 if layer.bias is None else layer.bias) - layer.running_mean * scale
             layer.scale, layer.shift = scale[:, None, None], shift[:, None, None]
+            for name in list(layer._buffers):  # constant too, so that a call need not protect them
+                setattr(layer, name, layer._buffers.pop(name))
     return made

@@ -81,14 +81,18 @@ def join(gradient: Gradient) -> Gradient:
     return {"": torch.cat([g.flatten(1) for g in small.values()], 1), **large} if small else large
 
 
-def _products(dummy: Gradient, received: Gradient) -> tuple[Tensor, Tensor, Tensor]:
-    """<g, g*>, |g|^2 and |g* / scale|^2 of the dummy's L tensors, (L, R) each."""
+def _products(dummy: Gradient, received: Gradient, joint: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """<g, g*>, |g|^2 and |g* / scale|^2 of the dummy's L tensors, (L, R) each.
+
+    Args:
+        joint: only their sums are needed, and some may already be added up.
+    """
     if isinstance(dummy, FactoredGradient):
-        products = dummy.products(received)
+        products = dummy.products(received, joint=joint)
     else:
         products = {name: Products.apply(g, received[name]) for name, g in dummy.items()}
     along, norm2 = map(torch.stack, zip(*products.values(), strict=True))
-    return along, norm2, torch.stack([target_of(received).norm2[name] for name in products])
+    return along, norm2, torch.stack([target_of(received).norm2[name] for name in dummy])
 
 
 def target_of(received: Gradient) -> Target:
@@ -133,7 +137,8 @@ def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) 
     target = target_of(received)
     if is_extreme(received):  # then the dummy may be as large or small, and has a unit of its own
         dummy = divided(dummy, Target({name: g.detach() for name, g in dummy.items()}).scale)
-    along, norm2, target_norm2 = (_sum(each, dummy, weights) for each in _products(dummy, target))
+    products = _products(dummy, target, joint=weights is None)
+    along, norm2, target_norm2 = (_sum(each, dummy, weights) for each in products)
     return 1 - along / norm2.clamp_min(TINY).sqrt() / (target_norm2.sqrt() * target.scale)
 
 

@@ -32,32 +32,34 @@ from attacks.engine.packed import kept
 from victims.losses.base import classification_loss
 from victims.victim import Gradient, Victim, passing
 
+JOINED = 1 << 12  # entries of an instance; measured: joining tensors up to this size is faster than one by one
 SMALL = 1 << 17  # entries of an instance's patches; measured: below, one product for all beats a convolution for each
 
 
 class WeightGradient(torch.autograd.Function):
-    """d loss / d weight of a convolution, (O, kernel, C), once differentiable in input and gradients.
+    """d loss / d weight of a convolution, (O, kernel, C), and d loss / d bias, (O,) or None.
 
-    By two plain convolutions: torch's own second derivative exchanges kernel and image in one of them, which is slow.
+    Differentiable in input and gradients, by two plain convolutions: torch's own second derivative exchanges kernel and
+    image in one of them, which is slow.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, d: Tensor, weight: Tensor, how: How) -> Tensor:
+    def forward(ctx: Any, a: Tensor, d: Tensor, layer: Any) -> tuple[Tensor, Tensor | None]:
         ctx.save_for_backward(a, d)
-        ctx.how = how
-        return derivatives(a, d, weight, how, 1).permute(0, 2, 3, 1).contiguous()
+        ctx.how = layer.stride, layer.padding, layer.dilation
+        _, weight, bias = derivatives(a, d, layer.weight, ctx.how, [False, True, layer.bias is not None])
+        return weight.permute(0, 2, 3, 1).contiguous(), bias
 
     @staticmethod
-    def backward(ctx: Any, u: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, u: Tensor, of_bias: Tensor | None) -> tuple[Tensor, Tensor, None]:
         a, d = ctx.saved_tensors
         u = u.permute(0, 3, 1, 2)
-        return derivatives(a, d, u, ctx.how, 0), conv2d(a, u, None, *ctx.how), None, None
+        return derivatives(a, d, u, ctx.how, [True, False, False])[0], conv2d(a, u, of_bias, *ctx.how), None
 
 
-def derivatives(a: Tensor, d: Tensor, weight: Tensor, how: How, of: int) -> Tensor:
-    """Of <d, weight * a> in a (0) or in the weight (1)."""
-    mask = [of == k for k in range(3)]
-    return torch.ops.aten.convolution_backward(d, a, weight, None, *how, False, [0, 0], 1, mask)[of]
+def derivatives(a: Tensor, d: Tensor, weight: Tensor, how: How, of: list[bool]) -> tuple[Tensor, ...]:
+    """Of <d, weight * a + bias> in a, weight and bias; None where they are not asked for."""
+    return torch.ops.aten.convolution_backward(d, a, weight, [len(weight)], *how, False, [0, 0], 1, of)
 
 
 class Patches(torch.autograd.Function):
@@ -98,6 +100,9 @@ class GramNorm(torch.autograd.Function):
         return (u * of_D) @ A, (u * of_A) @ D
 
 
+Pairs = dict[str, tuple[Tensor, Tensor]]
+
+
 @dataclass(frozen=True)
 class LayerGradient:
     """The gradient of one layer's parameters, as factors.
@@ -116,9 +121,13 @@ class LayerGradient:
         """(R, *shape) of every parameter, by its name in the layer."""
         raise NotImplementedError
 
-    def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
-        """<g, g*> and |g|^2 of every parameter, (R,) each."""
-        return {name: Products.apply(g, target[name]) for name, g in self.gradient().items()}
+    def pairs(self, target: Gradient) -> Pairs:
+        """Gradients that have to be formed, with the received ones."""
+        return {name: (g, target[name]) for name, g in self.gradient().items()}
+
+    def products(self, target: Gradient) -> Pairs:
+        """<g, g*> and |g|^2 of the others, (R,) each."""
+        return {}
 
 
 def gram_is_cheaper(weight: Tensor, positions: int) -> bool:
@@ -147,29 +156,36 @@ class WeightLayerGradient(LayerGradient):
         """N, over the images of an instance."""
         return self.d[0, :, 0].numel()
 
-    def weight_gradient(self) -> Tensor:
-        """(R, O, K)."""
-        return self.gradients().mT @ self.patches()
+    def formed(self) -> tuple[Tensor, Tensor | None]:
+        """The gradients of the weight, (R, O, K), and of the bias, (R, O)."""
+        return self.gradients().mT @ self.patches(), self.of_bias()
+
+    def of_bias(self) -> Tensor | None:
+        return None if self.layer.bias is None else self.gradients().sum(1)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """A received gradient (R, O, ...) with its entries in the order of `patches`: (R, O, K)."""
         raise NotImplementedError
 
     def gradient(self) -> Gradient:
-        return {"weight": self.weight_gradient()} | self.bias()
+        weight, bias = self.formed()
+        return {"weight": weight} | ({} if bias is None else {"bias": bias})
 
-    def bias(self) -> Gradient:
-        return {} if self.layer.bias is None else {"bias": self.gradients().sum(1)}
+    def by_gram(self, target: Gradient) -> bool:
+        return gram_is_cheaper(self.layer.weight, self.positions) and is_broadcast(target["weight"])
 
-    def products(self, target: Gradient) -> dict[str, tuple[Tensor, Tensor]]:
+    def pairs(self, target: Gradient) -> Pairs:
+        weight, bias = (None, self.of_bias()) if self.by_gram(target) else self.formed()
+        pairs = {} if weight is None else {"weight": (weight, self.matrix(target["weight"]))}
+        return pairs if bias is None else pairs | {"bias": (bias, target["bias"])}
+
+    def products(self, target: Gradient) -> Pairs:
+        if not self.by_gram(target):
+            return {}
         received = target["weight"]
-        if gram_is_cheaper(self.layer.weight, self.positions) and is_broadcast(received):
-            alone = kept(received, "alone", lambda: received[0].data)  # no view
-            along = (self.d * self.applied(alone)).sum(tuple(range(1, self.d.ndim)))
-            of_weight = along, GramNorm.apply(self.patches(), self.gradients())
-        else:
-            of_weight = Products.apply(self.weight_gradient(), self.matrix(received))
-        return {"weight": of_weight} | {n: Products.apply(g, target[n]) for n, g in self.bias().items()}
+        alone = kept(received, "alone", lambda: received[0].data)  # no view
+        along = (self.d * self.applied(alone)).sum(tuple(range(1, self.d.ndim)))
+        return {"weight": (along, GramNorm.apply(self.patches(), self.gradients()))}
 
 
 class ConvolutionGradient(WeightLayerGradient):
@@ -191,20 +207,23 @@ class ConvolutionGradient(WeightLayerGradient):
 
     def gradient(self) -> Gradient:
         channels, *kernel = self.layer.weight.shape[1:]
-        weight = self.weight_gradient().unflatten(2, (*kernel, channels)).permute(0, 1, 4, 2, 3)
-        return {"weight": weight} | self.bias()
+        gradient = super().gradient()
+        return gradient | {"weight": gradient["weight"].unflatten(2, (*kernel, channels)).permute(0, 1, 4, 2, 3)}
 
     def applied(self, weight: Tensor) -> Tensor:
         return Convolution.apply(self.a.flatten(0, 1), weight, None, self.how).unflatten(0, self.a.shape[:2])
 
-    def weight_gradient(self) -> Tensor:
-        weight = self.layer.weight
-        small = weight[0].numel() * self.positions < SMALL
+    def formed(self) -> tuple[Tensor, Tensor | None]:
+        small = self.layer.weight[0].numel() * self.positions < SMALL
         if len(self.a) > 1 and (small or self.a.is_cuda):  # on a GPU the loop below waits for its launches
-            return super().weight_gradient()
-        instances = zip(self.a, self.d, strict=True)
-        found = [WeightGradient.apply(a, d, weight, self.how).flatten(1) for a, d in instances]
-        return torch.stack(found) if len(found) > 1 else found[0][None]  # without a copy
+            return super().formed()
+        each = [WeightGradient.apply(a, d, self.layer) for a, d in zip(self.a, self.d, strict=True)]
+        weight, bias = ([g for g in found if g is not None] for found in zip(*each, strict=True))
+        return stacked([g.flatten(1) for g in weight]), stacked(bias) if bias else None
+
+
+def stacked(tensors: list[Tensor]) -> Tensor:
+    return torch.stack(tensors) if len(tensors) > 1 else tensors[0][None]  # without a copy
 
 
 class LinearGradient(WeightLayerGradient):
@@ -263,19 +282,36 @@ class FactoredGradient(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def products(self, target: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """<g, g*> and |g|^2 of every parameter, (R,) each."""
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for layer, factored in self.layers.items():
-            own = {name: target[joined(layer, name)] for name, _ in factored.layer.named_parameters()}
-            found |= {joined(layer, name): pair for name, pair in factored.products(own).items()}
-        return {name: found[name] for name in self.names}
+    def products(self, target: Mapping[str, Tensor], *, joint: bool = False) -> Pairs:
+        """<g, g*> and |g|^2 of every parameter, (R,) each.
 
-    def spared(self, batch_size: int) -> int:
-        """Entries of weight gradients that `products` would not form for batches of this size."""
+        Args:
+            joint: those of all small tensors are one, under the name "".
+        """
+        own: dict[str, Gradient] = {layer: {} for layer in self.layers}
+        for name in self.names:
+            layer, _, short = name.rpartition(".")
+            own[layer][short] = target[name]
+        pairs: Pairs = {}
+        found: Pairs = {}
+        for layer, factored in self.layers.items():
+            pairs |= {joined(layer, name): pair for name, pair in factored.pairs(own[layer]).items()}
+            found |= {joined(layer, name): pair for name, pair in factored.products(own[layer]).items()}
+        if joint:
+            small = {name: pair for name, pair in pairs.items() if pair[0][0].numel() < JOINED}
+            pairs = {name: pair for name, pair in pairs.items() if name not in small}
+            if small:
+                mine, received = (torch.cat([g.flatten(1) for g in s], 1) for s in zip(*small.values(), strict=True))
+                pairs[""] = mine, received
+        found |= {name: Products.apply(*pair) for name, pair in pairs.items()}
+        return found if joint else {name: found[name] for name in self.names}
+
+    def work(self, batch_size: int) -> tuple[int, int]:
+        """What `Layers` says of itself, for batches of this size: `spared` and `multiplications`."""
         weighted = [layer for layer in self.layers.values() if isinstance(layer, WeightLayerGradient)]
         uses = [(layer.layer.weight, layer.positions // layer.d.shape[1] * batch_size) for layer in weighted]
-        return sum(weight.numel() for weight, positions in uses if gram_is_cheaper(weight, positions))
+        spared = sum(weight.numel() for weight, positions in uses if gram_is_cheaper(weight, positions))
+        return spared, sum(weight.numel() * positions for weight, positions in uses)
 
 
 def joined(layer: str, name: str) -> str:
@@ -288,19 +324,23 @@ class Layers:
 
     Attributes:
         modules: by name; each is called once.
-        spared: entries of weight gradients that inner products need not form. Factoring is faster for several
-            instances always, and for one if these are many.
+        names: of the parameters, in the victim's order.
+        spared: entries of weight gradients that inner products need not form.
+        multiplications: of a forward pass of one batch. Factoring is faster for several instances always, and for one
+            if either is large.
     """
 
     victim: Victim
     modules: Mapping[str, nn.Module]
+    names: tuple[str, ...]
     spared: int = 0
+    multiplications: int = 0
 
     @classmethod
     def of(cls, victim: Victim) -> "Layers":
         """All layers with trained parameters of a victim, which has only such that can be factored."""
         victim = with_constant_layers(victim)
-        return cls(victim, plain_layers(victim) or {})
+        return cls(victim, plain_layers(victim) or {}, tuple(victim.parameters))
 
     def gradient(self, images: Tensor, labels: Tensor) -> FactoredGradient:
         """d loss / d theta for every instance, all as one batch; differentiable if gradients are enabled.
@@ -313,10 +353,12 @@ class Layers:
         further = torch.is_grad_enabled()
         with torch.enable_grad(), passing(self.modules) as seen:
             x = images if images.requires_grad else images.detach().requires_grad_()
-            flat = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            flat = x.flatten(0, 1)
+            if flat.device.type == "cpu":
+                flat = flat.contiguous(memory_format=torch.channels_last)
             logits = self.victim.logits({}, flat).unflatten(0, (R, B))
             batch_loss = partial(classification_loss, self.victim.criterion)  # which may mix the images of its batch
-            loss = vmap(batch_loss)(logits, labels).sum()
+            loss = vmap(batch_loss)(logits, labels).sum() if R > 1 else batch_loss(logits[0], labels[0])
             calls = {name: called for name, (called,) in seen.items()}
             gradients = torch.autograd.grad(loss, [out for _, out in calls.values()], create_graph=further)
         layers = {}
@@ -324,7 +366,7 @@ class Layers:
             module = self.modules[name]
             entering = (a if further else a.detach()).unflatten(0, (R, B))
             layers[name] = KINDS[type(module)](module, entering, d.unflatten(0, (R, B)))
-        return FactoredGradient(tuple(self.victim.parameters), layers)
+        return FactoredGradient(self.names, layers)
 
 
 def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:

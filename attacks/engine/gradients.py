@@ -20,6 +20,7 @@ from victims.client import GradientFn, LocalTraining, idle_parameters, mean_dire
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
 LARGE = 1 << 20  # entries; measured: one instance alone is slower factored with 0.1 million, faster with 11 million
+DEEP = 1 << 24  # multiplications; measured: factored takes the same time with 13 million, and 4/5 with 200 million
 CPU_IMAGES = 4  # measured: with more images, grouped convolutions of many instances are slower than one by one
 CPU_FACTORED = 16  # measured: convolutions run on one large batch, and more images do not fit into the caches
 CPU_CANDIDATES = 25  # of a gradient-free step, which keeps nothing for a backward pass
@@ -121,7 +122,7 @@ class GradientPaths:
         """
         device = self.victim.mean.device
         compiler = self.compiler if self.compiler and self.compiler.repays(evaluations, device) else None
-        if self.layers and (n > 1 or self.layers.spared > LARGE):
+        if self.layers and (n > 1 or self.layers.spared > LARGE or self.layers.multiplications > DEEP):
             return GradientPath("factored", cast(PathFn, self.layers.gradient), compiler)
         vectorized = self.vectorized and n > 1  # one batch is faster without
         gradient = partial(victim_gradients, self.victim, local=self.local, vectorized=vectorized)

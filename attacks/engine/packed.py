@@ -7,29 +7,29 @@ tensors in a layout that cannot be saved.
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 oneDNN = torch.ops.mkldnn
 LIBRARY = torch.library.Library("gibench", "DEF")
-KEPT: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""What was computed from a tensor, as long as the tensor lives: its state then, and results by name."""
+KEPT: dict[int, tuple[ref[Tensor], tuple[int, int], dict[Hashable, Tensor]]] = {}
+"""What was computed from a tensor, by its id: the tensor, its state then, and results by name."""
 
 
 def kept(tensor: Tensor, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
-    """What `make` computes from a tensor, computed again only after the tensor has changed.
+    """What `make` computes from a tensor, computed again only after the tensor has changed, as long as it lives.
 
-    It must be no view of the tensor, which would never be freed.
+    It must be no view of the tensor, which would then never be freed.
     """
-    state = tensor.data_ptr(), tensor._version
-    if tensor not in KEPT or KEPT[tensor][0] != state:
-        KEPT[tensor] = state, {}
-    results = KEPT[tensor][1]
-    if name not in results:
-        results[name] = make()
-    return results[name]
+    key, state = id(tensor), (tensor.data_ptr(), tensor._version)
+    found = KEPT.get(key)
+    if found is None or found[1] != state:
+        found = KEPT[key] = ref(tensor, lambda _: KEPT.pop(key, None)), state, {}
+    if name not in found[2]:
+        found[2][name] = make()
+    return found[2][name]
 
 
 def can_pack(x: Tensor, weight: Tensor) -> bool:

@@ -140,7 +140,7 @@ def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: i
         vmap(partial(probe.victim.loss, {}))(probe.images, probe.labels)  # raises if a layer looks at values
         if not probe.agrees(cast(PathFn, layers.gradient)):
             return None
-        spared = layers.gradient(probe.images, probe.labels).spared(batch_size)
-        return replace(Layers.of(victim), spared=spared)
+        spared, multiplications = layers.gradient(probe.images, probe.labels).work(batch_size)
+        return replace(Layers.of(victim), spared=spared, multiplications=multiplications)
     except Exception:  # a layer that is called twice or not at all, or what a model raises
         return None

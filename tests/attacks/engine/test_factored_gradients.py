@@ -125,9 +125,9 @@ def test_the_gradient_of_a_wide_late_layer_is_not_formed(monkeypatch):
     images, labels = dummies()
     formed = []
     for kind in (factors.ConvolutionGradient, factors.LinearGradient):
-        real = kind.weight_gradient
+        real = kind.formed
         monkeypatch.setattr(
-            kind, "weight_gradient", lambda own, real=real: formed.append(tuple(own.layer.weight.shape)) or real(own)
+            kind, "formed", lambda own, real=real: formed.append(tuple(own.layer.weight.shape)) or real(own)
         )
     cosine(layers.gradient(images[:, :1], labels[:, :1]), targets(victim, True))
     assert formed == [(8, 3, 5, 5)]

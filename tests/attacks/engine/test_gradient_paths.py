@@ -12,6 +12,7 @@ from attacks.gi import GI
 from attacks.gias import GIAS
 from attacks.ig import IG
 from victims.errors import Notice
+from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
@@ -33,6 +34,12 @@ def test_the_fastest_path_that_the_victim_allows(model, training, one, many, cap
     found = found_for(capture((3, 50), size=16, model=model, training=training).observation)
     assert found.choose(1, 1).name == one
     assert found.choose(2, 1).name == many
+
+
+@pytest.mark.parametrize(("labels", "path"), [((3,), "plain"), ((3, 50), "factored")])
+def test_one_batch_is_factored_where_convolutions_take_the_time(labels, path, capture):
+    """13 million multiplications an image: of one, the launches of the layers take as long."""
+    assert found_for(capture(labels, size=32, model=ConvNet).observation).choose(1, 1).name == path
 
 
 def test_a_victim_for_which_only_plain_autograd_is_right(capture):
