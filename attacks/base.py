@@ -22,6 +22,7 @@ from attacks.engine.ranges import above_zero, at_least
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_refinement, check_requirements, warn_of_average, warn_of_rounding
 from attacks.engine.session import Session
+from attacks.engine.space import Space
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
 from attacks.labels import find, infer
 from priors.base import Denoiser, Generator, Prior, shrink
@@ -67,6 +68,7 @@ class Attack(LightningModule):
         labels: see `LabelSource`.
         made_for: options of a run outside of which the method is not defined, such as `{"batch": 1}`.
         analytic: solved layer by layer and judged once: it has no steps to choose.
+        space: constructor options that are tuned on a track, and within which bounds; starts are tuned too.
         presets: named sets of constructor options, such as `paper` and `code`; a `Preset` says where it stands.
     """
 
@@ -78,6 +80,7 @@ class Attack(LightningModule):
     labels: ClassVar[LabelSource] = "given"
     made_for: ClassVar[Mapping[str, Any]] = {}
     analytic: ClassVar[bool] = False
+    space: ClassVar[Space] = {}
     presets: ClassVar[Mapping[str, Preset]] = {}
 
     prior: Generator  # None in attacks that need none, and never read there

@@ -12,6 +12,7 @@ from attacks.engine.distances import cosine, squared_l2
 from attacks.engine.optimizers import Adam
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero
+from attacks.engine.space import Between
 from attacks.engine.stage import Optimizer, Search, Stage, Variables
 from priors.overparameterized import (
     LATENT,
@@ -54,6 +55,7 @@ class CINet(Attack):
 
     name = "ci_net"
     needs = frozenset({"labels"})
+    space = {"eta": Between(1e-4, 1e-2), "cost": ("cosine", "squared_l2"), "signed": (True, False)}
     presets = {
         "paper": Preset(
             "the supplement, B.3 and algorithm 1; steps of table 5 (256 images of CIFAR-10)",

@@ -13,6 +13,7 @@ from attacks.closed_form.independent_components import decorrelation, negentropy
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from victims.errors import InputError
 from victims.observation import Observation
@@ -47,6 +48,7 @@ class CocktailParty(Attack):
     name = "cocktail_party"
     labels = "inferred"
     made_for: ClassVar[Mapping[str, Any]] = {"victim": "fcn"}
+    space = {"eta": Between(3e-3, 3e-1), "decor": Between(1e-2, 1e1), "tv": Between(1e-1, 1e1)}
     presets = {
         "code": Preset(
             "the authors' code, fully connected net on Tiny-ImageNet, batches of 128",

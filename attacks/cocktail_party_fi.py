@@ -16,6 +16,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import warmup_cosine
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from victims.observation import Observation
 
@@ -54,6 +55,12 @@ class CocktailPartyFI(CocktailParty):
 
     name = "cocktail_party_fi"
     made_for: ClassVar[Mapping[str, Any]] = {}
+    space = {
+        "eta_x": Between(1e-2, 3e-1),
+        "decor": Between(1e-3, 1e1),
+        "fi": Between(1e-1, 1e1),
+        "tv": Between(1e-3, 1e1),
+    }
     presets = {
         "code": Preset(
             "the authors' code, VGG-16 on ImageNet, batches of 256, features alone",

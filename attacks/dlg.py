@@ -12,6 +12,7 @@ from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import LBFGS
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage
 from attacks.labels.idlg import idlg
 from victims.observation import Observation
@@ -31,6 +32,7 @@ class DLG(Attack):
 
     name = "dlg"
     labels: ClassVar[LabelSource] = "joint"
+    space = {"eta": Between(1e-1, 1.0)}
     presets = {
         "paper": Preset(
             "the paper, section 4: 1200 calls of L-BFGS, 20 iterations each",

@@ -14,6 +14,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import latent_divergence
 from attacks.engine.schedules import constant, ramps
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode
 from victims.victim import Gradient
@@ -41,6 +42,12 @@ class GGL(Attack):
 
     name = "ggl"
     needs = frozenset({"labels", "prior"})
+    space = {
+        "population": (10, 20, 50),
+        "eta": Between(1e-1, 2.0),
+        "start": ("drawn", "mean"),
+        "alpha_kl": Between(1e-4, 1.0),
+    }
     presets = {
         "code": Preset(
             "the authors' code, celeba32_wgan-gp.py with CMA",

@@ -12,6 +12,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import multistep, warmup_cosine
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from victims.victim import Gradient
 
@@ -48,6 +49,13 @@ class GI(Attack):
     name = "gi"
     needs = frozenset({"labels"})
     uses = frozenset({"bn"})
+    space = {
+        "eta": Between(1e-2, 3e-1),
+        "cost": ("layer_l2", "cosine"),
+        "alpha_grad": (1e-3, 1.0),
+        "alpha_tv": Between(1e-6, 1e-1),
+        "noise": (0.0, 0.05, 0.2),
+    }
     presets = {
         "paper": Preset(
             "the paper, sections 3 and 4",

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from attacks.base import Attack, Common
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from priors.skip_unets import SkipUNet, draw_unet, flatten, generate
 from victims.errors import InputError
@@ -38,6 +39,7 @@ class GINAS(Attack):
 
     name = "gi_nas"
     needs = frozenset({"labels"})
+    space = {"steps_g": (0, 1, 4), "eta": Between(3e-4, 3e-2), "signed": (True, False)}
     presets = {
         "code": Preset(
             "the authors' code, with `--victim sigmoid_resnet18 --victim-mode train --mean 0 --std 1 --batch 4`; on "

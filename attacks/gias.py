@@ -11,6 +11,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import squared_variation, total_variation
 from attacks.engine.schedules import multistep
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import State, decode, decode_each
 from victims.victim import Gradient
@@ -111,6 +112,13 @@ class GIAS(Attack):
     name = "gias"
     needs = frozenset({"labels", "prior"})
     uses = frozenset({"bn"})
+    space = {
+        "steps_z": (100, 300, 900),
+        "eta_z": Between(3e-3, 3e-1),
+        "eta_w": Between(1e-4, 1e-2),
+        "tv": Between(1e-6, 1e-1),
+        "keep": ("each", "best"),
+    }
     presets = {
         "paper": Preset(
             "the paper, section 5, figure 1 and appendix G",

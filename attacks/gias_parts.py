@@ -13,6 +13,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from attacks.gias import CODE, TAEF2, Noise, latent_search, parameter_search
 from priors.base import decode
@@ -30,6 +31,7 @@ class GIz(Attack):
 
     name = "gi_z"
     needs = frozenset({"labels", "prior"})
+    space = {"eta_z": Between(3e-3, 3e-1), "tv": Between(1e-6, 1e-1)}
     presets = {
         "paper": Preset("GIAS, table 1 and appendix G", assumed="as gias:paper", steps_z=1_500, tv=1e-4, restarts=4),
         "code": Preset(
@@ -74,6 +76,7 @@ class GIw(Attack):
 
     name = "gi_w"
     needs = frozenset({"labels", "prior"})
+    space = {"eta_w": Between(1e-4, 1e-2), "tv": Between(1e-6, 1e-1)}
     presets = {
         "paper": Preset(
             "GIAS, table 1 and appendix G", assumed="steps_w, as gias:paper", steps_w=15_000, tv=1e-4, restarts=4
@@ -112,6 +115,12 @@ class GIzx(Attack):
 
     name = "gi_zx"
     needs = frozenset({"labels", "prior"})
+    space = {
+        "steps_z": (100, 300, 900),
+        "eta_z": Between(3e-3, 3e-1),
+        "eta_x": Between(3e-3, 3e-1),
+        "tv": Between(1e-6, 1e-1),
+    }
     presets = {
         "code": Preset(
             "the authors' code, which has no pixels after latents: as GIAS there at 32 px",

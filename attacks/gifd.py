@@ -14,6 +14,7 @@ from attacks.engine.projections import l1_ball, sphere, sphere_norm
 from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import ramps
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import Generator, advance, decode
 from victims.errors import InputError
@@ -77,6 +78,7 @@ class GIFD(Attack):
 
     name = "gifd"
     needs = frozenset({"labels", "prior"})
+    space = {"eta": Between(1e-2, 3e-1), "tv": Between(1e-6, 1e-1), "ball": Between(1e-1, 3.0)}
     presets = {
         "paper": Preset(
             "the paper, BigGAN; radii and steps in its supplement, section I",

@@ -11,6 +11,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from victims.errors import InputError
 from victims.victim import Gradient
@@ -41,6 +42,7 @@ class IG(Attack):
 
     name = "ig"
     needs = frozenset({"labels"})
+    space = {"eta": Between(1e-2, 3e-1), "tv": Between(1e-6, 1e-1), "signed": (True, False)}
     presets = {
         "paper": Preset("the paper, untrained ConvNet on CIFAR-10", steps_x=24_000, tv=1e-6, restarts=1),
         "paper-resnet18": Preset(

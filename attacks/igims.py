@@ -12,6 +12,7 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import TINY, latent_divergence, total_variation
 from attacks.engine.schedules import constant, multistep
+from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode_each
 
@@ -39,6 +40,14 @@ class IGIMS(Attack):
 
     name = "igims"
     needs = frozenset({"labels", "prior"})
+    space = {
+        "rounds": (1, 2, 3),
+        "steps_z": (2, 5, 10),
+        "population": (10, 20, 50),
+        "eta_w": Between(1e-4, 1e-2),
+        "tv": Between(1e-6, 1e-1),
+        "lambda_w": Between(1e-5, 1e-2),
+    }
     presets = {
         "paper": Preset(
             "the paper, appendix A, DCGAN on CIFAR and FFHQ",
@@ -152,6 +161,14 @@ class IGIMSAdam(IGIMS):
     """
 
     name = "igims_adam"
+    space = {
+        "rounds": (1, 2, 3),
+        "steps_z": (10, 50, 200),
+        "eta_z": Between(3e-3, 3e-1),
+        "eta_w": Between(1e-4, 1e-2),
+        "tv": Between(1e-6, 1e-1),
+        "lambda_w": Between(1e-5, 1e-2),
+    }
     presets = {
         "paper": Preset(
             "the paper, appendix A, DCGAN on CIFAR and FFHQ",

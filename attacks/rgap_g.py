@@ -15,6 +15,7 @@ from attacks.closed_form.recursion import balance, left_side, reconstruct_input,
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, not_negative
+from attacks.engine.space import Between
 from attacks.engine.stage import LayerReport, Variables
 from attacks.rgap import RGAP, Candidate, in_double
 from priors.base import decode_each
@@ -44,6 +45,7 @@ class RGAPg(RGAP):
 
     name = "rgap_g"
     needs = frozenset({"prior"})
+    space = {"eta_z": Between(3e-3, 3e-1), "eta_w": Between(1e-4, 1e-2)}
     presets = {
         "paper": Preset(
             "GIAS, appendix C and figure A1, which searches the latents alone",

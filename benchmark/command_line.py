@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.names import require
+from benchmark.tracks.track import read
 from leaderboard.options import Options, abouts, defaults
 from victims.errors import InputError
 from victims.names import nearest
@@ -49,6 +50,8 @@ def options_of(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, An
         InputError: they are no options, or a name is mistyped.
     """
     options = parsed(parser, arguments)
+    if options["track"]:
+        options = parsed(parser, [*read(options["track"]).arguments(), *arguments])
     options.pop("config", None)
     require_names(options)
     return options

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "submit": "benchmark.launch.submit:submit",
     "reproduce": "benchmark.recipes.reproduce:reproduce",
     "audit": "benchmark.audit.audit:audit",
+    "tune": "benchmark.tracks.tune:tune",
     "labels": "benchmark.labels:labels",
     "utility": "benchmark.utility:utility",
     "list": "benchmark.listing:list_names",

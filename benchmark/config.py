@@ -29,6 +29,9 @@ from benchmark.registry import (
 from benchmark.tasks.batches import Batch, draw_batches
 from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
+from benchmark.tracks import track as tracks
+from benchmark.tracks.track import DEFAULT
+from benchmark.tracks.tuned import tuned_options
 from benchmark.trained import plain_form, steps_of, train_first
 from defenses.base import Defense
 from leaderboard.options import Options, abouts
@@ -70,7 +73,8 @@ class Config(Options):
         if self.prior == "default":
             method: type[Attack] = find("attack", self.attack)
             if "prior" in method.needs:
-                object.__setattr__(self, "prior", method.default_prior)
+                of_track = tracks.read(self.track).priors if self.track else {}
+                object.__setattr__(self, "prior", of_track.get(method.takes.kind, method.default_prior))
         object.__setattr__(self, "epochs_trained", plain_form(self.epochs_trained))
         if self.weights_dir.is_file():
             raise InputError(
@@ -88,6 +92,8 @@ class Config(Options):
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""
         options = {name: value for name, value in asdict(self).items() if abouts()[name].changes_rows}
+        if self.preset == "tuned":
+            options["tuned"] = self.tuned_options()
         backbones = ",".join(sorted({*self.lpips.split(",")}))
         return {**options, "lpips": backbones, "victim_weights": self.weights_label(), "protocol": PROTOCOL}
 
@@ -304,16 +310,25 @@ class Config(Options):
         """The method's preset, and the single options on top."""
         return self.preset_options(method) | self.single_options(method)
 
-    def changes(self, method: type[Method]) -> dict[str, str]:
-        """Of `set`, as it was written, what differs from the preset: what a row says of it."""
-        before = {name: option.default for name, option in options_of(method).items()} | self.preset_options(method)
+    def tuned_options(self) -> dict[str, Any]:
+        """What was tuned for the method on the track."""
+        return tuned_options(self.track or DEFAULT, self.attack)
+
+    def changes(self, method: type[Method]) -> dict[str, Any]:
+        """What was tuned, and of `set`, as it was written, what differs from the preset: what a row says of it."""
+        own = options_of(method)
+        before = {name: option.default for name, option in own.items()} | self.preset_options(method)
         written = dict(text.split("=", 1) for text in self.set)
-        return {name: written[name] for name, value in self.single_options(method).items() if value != before[name]}
+        tuned = self.tuned_options() if self.preset == "tuned" else {}
+        changed = [name for name, value in self.single_options(method).items() if value != before[name]]
+        return {n: v for n, v in tuned.items() if n in own} | {name: written[name] for name in changed}
 
     def preset_options(self, method: type[Method]) -> dict[str, Any]:
+        if self.preset == "tuned":
+            return self.tuned_options()
         presets = {"default": {}, **method.presets}
         if self.preset not in presets:
-            raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join(presets)}.")
+            raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join([*presets, 'tuned'])}.")
         return dict(presets[self.preset])
 
     def single_options(self, method: type[Method]) -> dict[str, Any]:

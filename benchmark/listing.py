@@ -17,11 +17,12 @@ HEADINGS = {
     "local optimizer": "LOCAL_OPTIMIZER=",
     "metric": "metrics",
     "recipe": "make reproduce RECIPE=",
+    "track": "TRACK=",
 }
 
 
 def list_names(*, json: bool = False) -> None:
-    """Everything that has a name: methods, priors, victims, data, defenses, losses, optimizers, metrics, recipes.
+    """Everything that has a name, by kind: methods, priors, victims, data, defenses, metrics, recipes, tracks, ...
 
     Args:
         json: as one JSON object: summary by kind and name.

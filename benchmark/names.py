@@ -23,7 +23,17 @@ from victims.names import unknown
 ROOT = Path(__file__).resolve().parents[1]
 
 Kind = Literal[
-    "attack", "prior", "victim", "data", "defense", "label method", "loss", "local optimizer", "metric", "recipe"
+    "attack",
+    "prior",
+    "victim",
+    "data",
+    "defense",
+    "label method",
+    "loss",
+    "local optimizer",
+    "metric",
+    "recipe",
+    "track",
 ]
 
 
@@ -155,5 +165,6 @@ KINDS: Mapping[Kind, Callable[[], Pairs]] = {
     "local optimizer": partial(of_files, "victims.optimizers", "*.py", partial(by_file, ast.ClassDef)),
     "metric": partial(of_files, "benchmark.scoring", "metrics.py", by_decorator),
     "recipe": partial(of_files, "benchmark.recipes", "*.yaml", by_comment),
+    "track": partial(of_files, "benchmark.tracks", "*.yaml", by_comment),
 }
 """How the names of a kind are found."""

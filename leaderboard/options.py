@@ -76,7 +76,14 @@ class Options:
         "default",
         "method",
         "The options of the method: `default` (few steps, for two CPU cores), or a preset of the method such as "
-        "`paper` and `code`: as published, and as its authors ran it.",
+        "`paper` and `code`: as published, and as its authors ran it; or `tuned`: as `make tune` found for the track.",
+    )
+    track: str = option(
+        "",
+        "method",
+        "A track: a fixed setting on which methods are compared with the same budget. It fills in data, victim, "
+        "defense, tasks and what the attacker knows; options beside it go before it. `PRESET=tuned` takes what was "
+        "tuned on it; without a track, on `photos-default`, which is the setting of a run without options.",
     )
     control: Control = option(
         "none",

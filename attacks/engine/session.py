@@ -112,6 +112,17 @@ class Session:
         if self.step == steps:
             self._leave()
 
+    def skip(self) -> int:
+        """Leave the current stage without a step: the victim gradients per task that it would have cost."""
+        spared = self.attack.plan[self.stage.name] * self._evaluations_per_step
+        self._leave()
+        return spared
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no stage left."""
+        return not self.variables
+
     def result(self) -> Reconstruction:
         """The best image batch of every task over its restarts and all stages, with its cost."""
         best = self.winners()
@@ -141,6 +152,11 @@ class Session:
             chunk=self.attack.chunk,
             steps=steps * max(self.attack.tasks, len(self.observations)),
         )
+
+    @property
+    def _evaluations_per_step(self) -> int:
+        """Victim gradients per task that a step of the current stage costs."""
+        return 0 if self.stage.objective else self.restarts * self.stage.population * self._objective.gradients
 
     def _enter(self, stage: Stage) -> None:
         if self._ahead[:1] != [stage.name]:
@@ -180,9 +196,9 @@ class Session:
         if self.stage.latest:
             self._best_of_stage.forget()
         self._best_of_stage.update(cost, self.variables)
+        self.gradient_evaluations += self._evaluations_per_step
         if self.stage.objective:  # of another kind than the costs that choose the images
             return
-        self.gradient_evaluations += self.restarts * self.stage.population * self._objective.gradients
         self._ran |= self._objective.ran
         if "labels" not in self._best.tensors:
             self._best.tensors["labels"] = labels.clone()

@@ -18,12 +18,15 @@ from attacks.engine import gradients, probe
 from attacks.engine.distances import cosine
 from attacks.engine.factored_gradients import Layers
 from attacks.engine.objective import Objective
+from attacks.engine.space import Between
 from attacks.ig import IG
+from benchmark.config import options_of
 from benchmark.registry import find, open_defense, registered
 from benchmark.scoring.metrics import score
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, Task, capture_task
 from benchmark.tasks.module import GradientDataModule
+from benchmark.tracks.budget import evaluations
 from defenses.base import Defense
 from priors.base import Denoiser, Generator
 from priors.dcgan import DCGAN
@@ -101,6 +104,29 @@ def capture(method: type[Attack], capture: Callable[..., Task]) -> Callable[...,
         return capture(indices[: setting.get("batch")], training=setting.get("victim_mode") == "train", **options)
 
     return take
+
+
+@every_attack
+def test_its_search_space_has_options_of_its_own_around_their_defaults(method, make):
+    options = options_of(method)
+    assert method.space.keys() <= options.keys() - {"restarts", "steps"}
+    for name, values in method.space.items():
+        default = options[name].default
+        if isinstance(values, Between):
+            assert 0 < values.low <= default <= values.high
+            values = (values.low, values.high)
+        else:
+            assert default in values
+        for value in values:
+            make(method, **{name: value})
+
+
+@every_attack
+def test_what_it_costs_is_known_before_the_first_step(method, make, capture):
+    observation = capture().observation
+    for restarts in (1, 2):
+        known = evaluations(make(method, restarts=restarts), observation)
+        assert make(method, restarts=restarts).run([observation]).gradient_evaluations == known
 
 
 def as_the_attacker_sees(task):

@@ -1,0 +1,55 @@
+"""An attack on a track: the run that the track, the attack's options and the budget make."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from attacks.base import Attack
+from benchmark.config import Config
+from benchmark.registry import find
+from benchmark.tasks.capture import capture_task
+from benchmark.tracks.budget import most_steps
+from benchmark.tracks.track import Track, text
+from victims.errors import InputError
+from victims.observation import Observation
+
+Chosen = Mapping[str, Any]
+"""Constructor options of an attack, by name; among them `restarts`."""
+
+
+def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
+    """The run of an attack on a track, without the budget.
+
+    Args:
+        others: options of the run that the track leaves open.
+
+    Raises:
+        InputError: there is no such attack, or the track has no prior of its kind.
+    """
+    attack: type[Attack] = find("attack", method)
+    if "prior" in attack.needs and attack.takes.kind not in track.priors:
+        raise InputError(f"the track {track.name} has no {attack.takes.kind}, which {method} needs; leave it out.")
+    own = [f"{name}={text(value)}" for name, value in chosen.items() if name != "restarts"]
+    options = {"track": track.name, "tasks": track.tasks, **track.options, **others}
+    return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)
+
+
+def first_observation(config: Config) -> Observation:
+    """Of the run's first task.
+
+    Raises:
+        InputError: the setting cannot be run.
+    """
+    data = config.make_data()
+    (batch,) = config.make_batches(data, 1)
+    return capture_task(config.make_victim(data), data, batch, config.make_client()).observation
+
+
+def within_budget(config: Config, track: Track, observation: Observation) -> Config:
+    """The run with as many steps as the track's budget allows.
+
+    Raises:
+        InputError: the attack cannot work on such an observation, or not within the budget.
+    """
+    steps = most_steps(lambda steps: replace(config, steps=steps).make_attack(), observation, track.evaluations)
+    return replace(config, steps=steps)

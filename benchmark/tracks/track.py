@@ -1,0 +1,103 @@
+"""Tracks: fixed settings with a fixed budget and one tuning rule, on which attacks are compared.
+
+A track is a YAML file in `tracks/`, which begins with a comment on what it shows:
+
+- version: goes up where results can change; a record of an older version is stale.
+- tasks: private batches that are attacked, of the split `test`.
+- evaluations: the most victim gradients that an attack may compute for a batch, over all restarts and stages.
+- tune: `trials` of every attack, each the mean score of `tasks` batches of the split `tune`; `seed` of the sampler.
+- priors: what `default` means, by the kind of prior that an attack takes. Attacks that take another kind are left out.
+- options: of the run: setting and knowledge, the same for all attacks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.names import require
+from leaderboard.options import abouts
+from victims.errors import InputError
+
+TRACKS = Path(__file__).parent
+DEFAULT = "photos-default"
+"""The track whose setting is that of a run without options."""
+
+METRIC = "psnr"
+"""What is tuned: the mean over images, by the truth of the split `tune`, which is never scored."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The same for every attack of a track.
+
+    Attributes:
+        trials: settings that are tried; the first is the method's default.
+        tasks: batches of the split `tune`, of which each takes the mean.
+        seed: of the sampler.
+    """
+
+    trials: int
+    tasks: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """See the module; `name` as it was given, and the file."""
+
+    name: str
+    path: Path
+    version: int
+    tasks: int
+    evaluations: int
+    tune: Tuning
+    priors: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def arguments(self) -> list[str]:
+        """The options as the command line of a run takes them, before those of the user."""
+        values = {"tasks": self.tasks, **self.options}
+        return [f"--{name}={text(value)}" for name, value in values.items()]
+
+    def tuned(self, method: str) -> Path:
+        """Where the options that were tuned for a method lie."""
+        return self.path.parent / "tuned" / self.path.stem / f"{method}.yaml"
+
+
+def text(value: Any) -> str:
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+
+
+@cache
+def read(name: str) -> Track:
+    """The track of a name, or of a `.yaml` file of the user.
+
+    Raises:
+        InputError: there is no such track, or the file is none.
+    """
+    path = Path(name) if name.endswith(".yaml") else TRACKS / f"{name}.yaml"
+    if path.parent == TRACKS:
+        require("track", name)
+    try:
+        plan = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); fix it.") from None
+    needed = {field.name for field in fields(Track)} - {"name", "path"}
+    if not isinstance(plan, dict) or plan.keys() != needed:
+        raise InputError(f"{path} is no track; it has exactly {', '.join(sorted(needed))}.")
+    known = {option for option, about in abouts().items() if about.role in ("setting", "knowledge", "execution")}
+    if wrong := [option for option in plan["options"] if option not in known]:
+        raise InputError(f"{path}: '{wrong[0]}' is no option of the setting or of the attacker's knowledge; remove it.")
+    try:
+        tune = Tuning(**plan.pop("tune"))
+    except TypeError as error:
+        raise InputError(f"{path}: tune has trials, tasks and seed ({error}); fix it.") from None
+    counts = {name: plan[name] for name in ("version", "tasks", "evaluations")}
+    for option, count in {**counts, "tune: trials": tune.trials, "tune: tasks": tune.tasks}.items():
+        if not isinstance(count, int) or count < 1:
+            raise InputError(f"{path}: {option} is {count!r}; give a whole number from 1.")
+    return Track(name=name, path=path, tune=tune, **plan)

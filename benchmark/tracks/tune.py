@@ -1,0 +1,131 @@
+"""`python -m benchmark tune`: the options of an attack for a track, by the same rule for every attack."""
+
+import contextlib
+import io
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.samplers import TPESampler
+from optuna.trial import TrialState
+
+from attacks.base import Attack
+from attacks.engine.space import Between, Space
+from benchmark.config import Config, options_of
+from benchmark.launch.lock import alone
+from benchmark.registry import find
+from benchmark.run import reproducible, run
+from benchmark.run_options import with_options
+from benchmark.tracks.entry import Chosen, entry, first_observation, within_budget
+from benchmark.tracks.track import METRIC, Track, Tuning, read
+from benchmark.tracks.tuned import Tuned
+from leaderboard.options import Options
+from victims.errors import InputError
+from victims.seeds import seed_of
+
+RESTARTS = (1, 2, 4)
+"""Independent starts that are tried; they share the budget."""
+
+
+@with_options(also=("data_dir", "weights_dir", "compile"))
+def tune(*, track: str = "photos-default", attack: str, out: Path = Options.out, **options: Any) -> None:
+    """Choose the options of an attack for a track, on images that are never scored.
+
+    Every attack has as many trials, on as many batches and within the same budget. A search that was stopped goes on.
+
+    Args:
+        track: a name from `make list`, or a YAML file.
+        attack: the method; several with commas between them are tuned one after another.
+        out: folder of results, where the trials are.
+        options: of a run, see `Options`.
+    """
+    reproducible()
+    for method in attack.split(","):
+        found = tuned(read(track), method, out / "tune", options)
+        print(f"{method}: {METRIC} {found.score:.2f} on images for tuning, {found.default:.2f} by default")
+        print(f"written  {found.write()}")
+
+
+def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> Tuned:
+    """The best of a track's trials of an attack; of several that are alike, the first.
+
+    Raises:
+        InputError: the attack has nothing to tune, or cannot be run on the track.
+    """
+    attack: type[Attack] = find("attack", method)
+    out /= track.path.stem
+    if not attack.space:
+        raise InputError(f"{method} has no options to tune; leave it out.")
+    others = {"split": "tune", "tasks": track.tune.tasks, "out": out, "devices": 1, "wandb": "off"}
+
+    def chosen_run(chosen: Chosen) -> Config:
+        return within_budget(entry(track, method, chosen, **options, **others), track, observation)
+
+    def score(chosen: Chosen) -> float:
+        with contextlib.redirect_stdout(io.StringIO()):
+            rows, _ = run(chosen_run(chosen)).read_rows()
+        return fmean(row[METRIC] for row in rows)
+
+    observation = first_observation(entry(track, method, {}, **options, **others))
+    restarts = chosen_run({}).make_attack().restarts  # refused before anything is written
+    space = {**attack.space, "restarts": RESTARTS}
+    default = {n: o.default for n, o in options_of(attack).items() if n in space} | {"restarts": restarts}
+    with alone(out, method):
+        trials = search(out / f"{method}.db", space, default, score, track.tune)
+    best, highest = max(trials, key=itemgetter(1))
+    steps = chosen_run(best).steps
+    return Tuned(
+        track=track.name,
+        version=track.version,
+        method=method,
+        options=best if steps is None else {**best, "steps": steps},
+        trials=len(trials),
+        score=highest,
+        default=trials[0][1],
+    )
+
+
+def search(
+    file: Path, space: Space, default: Chosen, score: Callable[[Chosen], float], tuning: Tuning
+) -> list[tuple[Chosen, float]]:
+    """All trials of a search for a high score: the options and their score, the default ones first.
+
+    Args:
+        file: of the trials; those of the same search are not repeated.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=f"sqlite:///{file}",
+        study_name=f"{seed_of(space, default, tuning):x}",
+        direction="maximize",
+        load_if_exists=True,
+    )
+    for left in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        study.tell(left.number, state=TrialState.FAIL)  # of a search that was stopped; samplers would count it
+    if not study.trials:
+        study.enqueue_trial(dict(default))
+    distributions = {name: distribution(values) for name, values in space.items()}
+    while len(done := complete(study)) < tuning.trials:
+        # A sampler for each trial: a search that goes on asks for what one that was never stopped would.
+        study.sampler = TPESampler(seed=seed_of(tuning.seed, len(done)) % 2**32, n_startup_trials=tuning.trials // 3)
+        trial = study.ask(distributions)
+        value = score(trial.params)
+        study.tell(trial, value)
+        best = max([value, *(other for _, other in done)])
+        print(f"trial {len(done) + 1} of {tuning.trials}: {value:.2f}, best {best:.2f}; {trial.params}", flush=True)
+    return done
+
+
+def complete(study: optuna.Study) -> list[tuple[Chosen, float]]:
+    trials = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    return [(trial.params, trial.values[0]) for trial in trials]
+
+
+def distribution(values: Between | tuple[Any, ...]) -> BaseDistribution:
+    if isinstance(values, Between):
+        return FloatDistribution(values.low, values.high, log=True)
+    return CategoricalDistribution(values)

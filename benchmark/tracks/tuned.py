@@ -1,0 +1,65 @@
+"""What was tuned: the options of a method for a track, in a YAML file that `PRESET=tuned` reads."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmark.tracks.track import METRIC, read
+from leaderboard.run_folder import write_atomically
+from victims.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The best of a track's trials of a method.
+
+    Attributes:
+        version: of the track.
+        options: of the method's constructor; among them `restarts` and, where they decide what it costs, `steps`.
+        trials: how many there were.
+        score: mean of the metric over the images for tuning.
+        default: the same with the method's default options.
+    """
+
+    track: str
+    version: int
+    method: str
+    options: Mapping[str, Any]
+    trials: int
+    score: float
+    default: float
+
+    def write(self) -> Path:
+        """
+        Raises:
+            InputError: the folder beside the track cannot be written.
+        """
+        path = read(self.track).tuned(self.method)
+        content = f"# The best of {self.trials} trials by mean {METRIC.upper()} on images for tuning.\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content + yaml.safe_dump(asdict(self), sort_keys=False))
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path} ({error.strerror}); tune a track of your own, a .yaml file."
+            ) from None
+        return path
+
+
+def tuned_options(track: str, method: str) -> dict[str, Any]:
+    """The options that were tuned for a method on a track.
+
+    Raises:
+        InputError: none were tuned, or for another version of the track.
+    """
+    found = read(track)
+    path, fix = found.tuned(method), f"run make tune TRACK={track} METHOD={method}."
+    if not path.is_file():
+        raise InputError(f"{method} has not been tuned on the track {track}; {fix}")
+    tuned = Tuned(**yaml.safe_load(path.read_text()))
+    if tuned.version != found.version:
+        raise InputError(f"{method} was tuned on version {tuned.version} of {track}, now {found.version}; {fix}")
+    return dict(tuned.options)

@@ -1,0 +1,89 @@
+"""Tracks: each is a setting that runs, and a run takes it from its name."""
+
+import pytest
+import yaml
+
+from benchmark.command_line import options_of, run_parser
+from benchmark.config import Config
+from benchmark.names import known
+from benchmark.registry import registered
+from benchmark.tracks.track import DEFAULT, TRACKS, read
+from leaderboard.options import abouts
+from priors.base import Denoiser, Generator
+from priors.inverters import Inverter
+from victims.errors import InputError
+
+NAMES = sorted(path.stem for path in TRACKS.glob("*.yaml"))
+
+
+def of(*arguments):
+    return Config(**options_of(run_parser("run", ""), arguments))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_track_is_listed_and_fills_in_a_run(name):
+    assert known("track")[name].summary
+    track = read(name)
+    config = of(f"--track={name}")
+    assert config.tasks == track.tasks
+    assert {option: getattr(config, option) for option in track.options} == dict(track.options)
+    assert track.priors.keys() <= {Generator.kind, Denoiser.kind, Inverter.kind}
+    for kind in track.priors.values():
+        assert kind in known("prior")
+    assert track.tasks * config.batch >= (12 if name == "faces64" else 24 if config.batch == 1 else 32)
+    config.make_client()
+
+
+def test_the_default_track_is_the_setting_of_a_run_without_options():
+    plain, track = Config(), of(f"--track={DEFAULT}")
+    roles = ("setting", "knowledge")
+    differing = {n for n, a in abouts().items() if a.role in roles and getattr(plain, n) != getattr(track, n)}
+    assert not differing
+
+
+def test_options_beside_a_track_go_before_it_on_either_side():
+    assert of("--track=cifar10-b1", "--batch=2").batch == of("--batch=2", "--track=cifar10-b1").batch == 2
+
+
+def test_the_prior_is_that_of_the_track_and_of_the_kind_that_the_attack_takes():
+    assert {of("--track=cifar10-b1", f"--attack={name}").prior for name in ("gias", "gifd")} == {"dcgan-cifar10"}
+    assert of("--track=cifar10-b1", "--attack=pnp").prior == "denoiser-photos"
+    assert of("--track=cifar10-b1", "--attack=gias", "--prior=dcgan").prior == "dcgan"
+
+
+GOOD = {
+    "version": 1,
+    "tasks": 1,
+    "evaluations": 10,
+    "tune": {"trials": 2, "tasks": 1},
+    "priors": {"generator": "dcgan-photos32"},
+    "options": {"batch": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"options": {"attack": "ig"}}, "'attack' is no option of the setting"),
+        ({"options": {"colour": 1}}, "'colour' is no option of the setting"),
+        ({"tasks": 0}, "tasks is 0; give a whole number from 1"),
+        ({"evaluations": "many"}, "evaluations is 'many'"),
+        ({"tune": {"trials": 2}}, "tune has trials, tasks and seed"),
+        ({"tune": {"trials": 0, "tasks": 1}}, "tune: trials is 0"),
+        ({"budget": 3}, "is no track; it has exactly evaluations, options, priors, tasks, tune, version"),
+    ],
+)
+def test_a_file_that_is_no_track_is_refused_in_a_line(tmp_path, change, said):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(GOOD | change))
+    with pytest.raises(InputError, match=said):
+        read(str(file))
+
+
+def test_a_name_that_is_no_track_says_the_nearest_one():
+    with pytest.raises(InputError, match="did you mean 'cifar10-b4'"):
+        of("--track=cifar10-b5")
+
+
+def test_every_method_of_steps_has_something_to_tune():
+    assert not [name for name, attack in registered("attack").items() if not (attack.space or attack.analytic)]

@@ -1,0 +1,127 @@
+"""Tuning: the budget is kept, a stopped search goes on to the same result, and a run takes what was found."""
+
+import pytest
+import yaml
+
+from attacks.engine.space import Between
+from benchmark.__main__ import main
+from benchmark.config import Config
+from benchmark.registry import find
+from benchmark.tracks.budget import evaluations, most_steps
+from benchmark.tracks.track import Tuning
+from benchmark.tracks.tune import search
+from benchmark.tracks.tuned import Tuned, tuned_options
+from leaderboard.run_folder import RunFolder
+from tests.benchmark.tracks.test_tracks import GOOD
+from victims.errors import InputError
+
+SPACE = {"eta": Between(1e-3, 1e1), "signed": (True, False)}
+DEFAULT = {"eta": 1.0, "signed": True}
+
+
+def high_at_a_tenth(chosen):
+    return -abs(chosen["eta"] - 0.1) - chosen["signed"]
+
+
+@pytest.fixture
+def track(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(GOOD | {"options": {"batch": 1, "victim": "lenet"}}))
+    return str(file)
+
+
+@pytest.mark.parametrize("budget", [7, 40, 41, 399])
+@pytest.mark.parametrize(("method", "restarts"), [("ig", 1), ("ig", 3), ("gias", 2), ("gifd", 1), ("ggl", 1)])
+def test_one_step_more_would_be_over_the_budget(capture, small_prior, method, restarts, budget):
+    observation, attack = capture().observation, find("attack", method)
+    prior = {"prior": small_prior} if "prior" in attack.needs else {}
+    made = []
+
+    def make(steps):
+        made.append(attack(restarts=restarts, steps=steps, **prior))
+        made[-1].paths = made[0].paths  # probed once
+        return made[-1]
+
+    try:
+        steps = most_steps(make, observation, budget)
+    except InputError:
+        assert evaluations(make(len(make(None).plan)), observation) > budget
+        return
+    assert evaluations(make(steps), observation) <= budget < evaluations(make(steps + 1), observation)
+    assert make(steps).run([observation]).gradient_evaluations <= budget
+
+
+def test_a_search_finds_what_is_better_and_begins_with_the_default(tmp_path):
+    trials = search(tmp_path / "t.db", SPACE, DEFAULT, high_at_a_tenth, Tuning(trials=20, tasks=1))
+    assert trials[0] == (DEFAULT, -1.9)
+    assert len(trials) == 20
+    assert max(score for _, score in trials) > -0.3
+
+
+def test_a_search_that_was_stopped_ends_as_one_that_was_not(tmp_path):
+    how = Tuning(trials=9, tasks=1)
+    whole = search(tmp_path / "whole.db", SPACE, DEFAULT, high_at_a_tenth, how)
+    left = iter(range(4))
+
+    def stopped(chosen):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return high_at_a_tenth(chosen)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "parts.db", SPACE, DEFAULT, stopped, how)
+    asked = []
+    parts = search(tmp_path / "parts.db", SPACE, DEFAULT, lambda c: asked.append(c) or high_at_a_tenth(c), how)
+    assert parts == whole
+    assert len(asked) == 5
+
+
+def test_a_run_takes_what_was_tuned_and_its_rows_say_so(tmp_path, track, capsys):
+    out = tmp_path / "out"
+    assert main(["tune", f"--track={track}", "--method=ig", f"--out={out}"]) == 0
+    assert "psnr" in capsys.readouterr().out
+    found = yaml.safe_load((tmp_path / "tuned/mine/ig.yaml").read_text())
+    assert found["trials"] == 2
+    assert found["options"]["steps"] * found["options"]["restarts"] <= 10
+    run = ["run", f"--track={track}", "--method=ig", "--preset=tuned", f"--out={out}", "--devices=1", "--wandb=off"]
+    assert main(run) == 0
+    (folder,) = out.glob("ig-tuned-*")
+    (row,) = RunFolder(folder).read_rows()[0]
+    assert (row["preset"], row["track"], row["split"]) == ("tuned", track, "test")
+    assert row["options"] == {"plan": {"x": found["options"]["steps"]}} | {
+        name: found["options"][name] for name in ("eta", "tv", "signed")
+    }
+    assert row["restarts"] == found["options"]["restarts"]
+
+
+def test_other_tuned_options_are_another_run(track):
+    def folder(eta):
+        options = {"eta": eta, "restarts": 1, "steps": 3}
+        Tuned(track=track, version=1, method="ig", options=options, trials=1, score=0, default=0).write()
+        return Config(attack="ig", track=track, preset="tuned").folder(())
+
+    assert folder(0.1) != folder(0.2)
+
+
+def test_what_was_not_tuned_or_on_an_older_version_is_refused_with_the_command(track):
+    with pytest.raises(InputError, match=f"has not been tuned .* run make tune TRACK={track} METHOD=ig"):
+        tuned_options(track, "ig")
+    Tuned(track=track, version=0, method="ig", options={}, trials=1, score=0, default=0).write()
+    with pytest.raises(InputError, match="was tuned on version 0"):
+        tuned_options(track, "ig")
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("rgap", "rgap has no options to tune"),
+        ("pnp", "has no denoiser, which pnp needs"),
+        ("igims", "needs 204 victim gradients at least, and the budget is 10"),
+        ("nothing", "unknown attack"),
+    ],
+)
+def test_an_attack_that_cannot_be_tuned_is_refused_in_a_line(tmp_path, track, capsys, method, said):
+    assert main(["tune", f"--track={track}", f"--method={method}", f"--out={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert not (tmp_path / "out").exists()
