@@ -22,6 +22,7 @@ from victims.data.base import ImageData
 from victims.observation import Observation
 
 MOST = 25  # repeats
+FEW_DIGITS = 1e-3  # a cost, 1 - cos, that is less has few right digits in float32, and is compared as if it were this
 SUITE, COMPILED, TEXTBOOK = "suite", "compiled", "textbook"  # whose steps: of the suite, and of one of `FORMS`
 
 
@@ -172,7 +173,7 @@ def time_stage(attacks: dict[str, Attack], cell: Cell, stage: str, seconds: floa
     return {
         **{name: asdict(taken) for name, taken in times.items()},
         "flops": counter.get_total_flops(),
-        "drift": max(float(((curve - other) / other).abs().max()) for other in others.values()),
+        "drift": max(float(((curve - other).abs() / other.clamp_min(FEW_DIGITS)).max()) for other in others.values()),
         "ready": ready.wall[-1] if COMPILED in attacks else None,
     }
 

@@ -111,14 +111,14 @@ def record():
 
 
 def test_a_summary_by_hand(record):
-    assert summary(record, peak=10.0) == {
+    assert summary(record) == {
         "step": 2.0,
         "compiled": None,
         "ready": None,
         "others": {"textbook": 4.0, "breaching": None, "authors": 6.0},
         "ratios": {"textbook": 2.0, "breaching": None, "authors": 3.0},
         "memory": {"suite": 2**22, "textbook": 2**20},
-        "peak_share": 0.1,
+        "flops_per_second": 1.0,
         "drift": 1e-4,
     }
 
@@ -126,7 +126,7 @@ def test_a_summary_by_hand(record):
 def test_a_compiled_step_has_its_columns(record):
     for stage in record["stages"].values():
         stage |= {"compiled": {"wall": [0.25], "processor": []}, "ready": 8.0}
-    shown = columns(record | {"summary": summary(record, peak=10.0)})
+    shown = columns(record | {"summary": summary(record)})
     assert (shown["compiled ms"], shown["ready s"], shown["ms"]) == ("250", "16", "2e+03")
 
 
@@ -135,10 +135,10 @@ ABOUT |= {"threads": 1, "commit": "c"}
 
 
 def test_page_and_picture_show_it(record, tmp_path):
-    shown = [record | {"summary": summary(record, peak=10.0)}]
+    shown = [record | {"summary": summary(record)}]
     run = {"import": 3.0, "task": 0.5, "begin": 0.25, "first_step": 0.1, "memory": 2**21}
     begun = [{"cell": record["cell"], "runs": [run, run | {"begin": 0.125}]}]
     text = page(ABOUT, [cells_table(ABOUT, shown), starts_table(begun)])
-    assert "| 2e+03 | 2.00 | - | 3.00 | 4 / 1 | 10 | 1e-04 |" in text
+    assert "| 2e+03 | 2.00 | - | 3.00 | 4 / 1 | 1e-09 | 1e-04 |" in text
     assert "| lenet | 32 | 3 | 0.5 | 0.25 | 0.1 | 0.12 | 2 |" in text
     assert draw(tmp_path / "speed.png", shown).read_bytes().startswith(b"\x89PNG")
