@@ -3,7 +3,6 @@
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from textwrap import shorten
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch.autograd.function import BackwardCFunction
 
 from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
-from victims.victim import Victim, gradient
+from victims.small_images import smallest
+from victims.victim import Victim, converted, gradient
 from victims.wrappers import OF_TORCH
 
 STEP, CLOSE, TRIES = 1e-7, 1e-2, 3  # of finite differences; in one try a kink, as of ReLU, may lie between the two
@@ -29,8 +29,8 @@ def trial(
 ) -> int:
     """The number of the victim's logits for an image; the victim forgets earlier passes, see `forget`.
 
-    What is tried is what an attack does by plain autograd: the update's derivative in the pixels. A Notice says if the
-    victim does not see all pixels.
+    What is tried is what an attack does by plain autograd: the update's derivative in the pixels, of images as small as
+    the victim takes them. A Notice says if the victim does not see all pixels.
 
     Args:
         shape: (B, C, H, W) of the images to try it on.
@@ -44,15 +44,15 @@ def trial(
         InputError: it cannot take the images, is not the same in every pass, its loss does not work on the labels, or
             it has no update that an attack can match.
     """
-    noise = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
-    images = victim.normalize(noise.to(victim.mean)).requires_grad_()
+    images = noise(victim, shape)
     logits = logits_of(victim, images, name, other, fix)
     forget(victim, images.detach())
     labels = labels_of(logits.shape[1]) if labels_of else torch.arange(len(images)) % max(2, logits.shape[1])
     labels = labels.to(images if labels.is_floating_point() else images.device)
     check_loss(victim.criterion, logits, labels)
-    check_derivative(victim, images, labels, name)
-    if (functions := own_functions(logits)) and not is_derivative(victim, images, labels):
+    small = noise(victim, smallest(victim, shape))
+    check_derivative(victim, small, labels, name)
+    if (functions := own_functions(logits)) and not is_derivative(victim, small, labels):
         warnings.warn(
             f"{name} has operations with their own backward ({', '.join(functions)}), of which the derivative that an "
             "attack follows is not the true one; their derivative is missing, or meant to be another.",
@@ -70,6 +70,12 @@ def trial(
             stacklevel=2,
         )
     return logits.shape[1]
+
+
+def noise(victim: Victim, shape: Sequence[int]) -> Tensor:
+    """Normalized images (B, C, H, W)."""
+    pixels = torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+    return victim.normalize(pixels.to(victim.mean)).requires_grad_()
 
 
 def logits_of(victim: Victim, images: Tensor, name: str, other: str, fix: str) -> Tensor:
@@ -114,6 +120,9 @@ def forget(victim: Victim, images: Tensor) -> None:
     """
     layers = list(map(vars, victim.model.modules()))
     kept = [(own, name, value) for own in layers for name, value in own.items() if name not in OF_TORCH]
+    kept = [(own, name, value) for own, name, value in kept if isinstance(value, Tensor) or holds_tensors(value)]
+    if not kept:
+        return
     new: list[Any] = []
     hook = victim.model.register_forward_hook(lambda *_: new.extend(own.get(name) for own, name, _ in kept))
     before = victim.logits(victim.parameters, images)
@@ -121,7 +130,7 @@ def forget(victim: Victim, images: Tensor) -> None:
     for (own, name, value), left in zip(kept, new, strict=True):
         if isinstance(value, Tensor) and isinstance(left, Tensor) and left is not value:
             own[name] = left.detach()
-        elif type(value) in (list, dict) and holds_tensors(value):
+        elif not isinstance(value, Tensor):
             own[name] = type(value)()
         else:
             continue
@@ -133,8 +142,10 @@ def forget(victim: Victim, images: Tensor) -> None:
             own[name] = value
 
 
-def holds_tensors(value: list[Any] | dict[Any, Any]) -> bool:
-    """Whether there are tensors in a list or dictionary, and none of them is a parameter."""
+def holds_tensors(value: Any) -> bool:
+    """Whether it is a list or dictionary with tensors, and none of them is a parameter."""
+    if type(value) not in (list, dict):
+        return False
     kinds = list(map(type, value.values() if isinstance(value, dict) else value))
     return Tensor in kinds and nn.Parameter not in kinds
 
@@ -193,7 +204,7 @@ def is_derivative(victim: Victim, images: Tensor, labels: Tensor) -> bool:
 
     Torch does not see that a backward has none. True where the victim cannot be computed in float64.
     """
-    exact = deepcopy(victim).to(images.device, torch.float64)
+    exact = converted(victim, images.device, torch.float64)
     x = images.detach().double()
 
     def norm2(x: Tensor, create_graph: bool = False) -> Tensor:

@@ -103,7 +103,7 @@ class Victim:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Victim":
         made = copy(self)
-        made.model, made.criterion = copied(self.model), copied(self.criterion)
+        made.model, made.criterion = copied(self.model, memo), copied(self.criterion, memo)
         made.mean, made.std, made._own, made.running = deepcopy((self.mean, self.std, self._own, self.running), memo)
         return made
 
@@ -196,6 +196,16 @@ class Victim:
         with passing(layers) as seen:
             self.logits(parameters, images)
         return {name: calls[-1][0] for name, calls in seen.items() if calls}
+
+
+def converted(victim: Victim, device: torch.device | str, dtype: torch.dtype | None = None) -> Victim:
+    """A copy on another device or of another type, made without a copy of the weights as they are.
+
+    Weights that are there, and of that type, are shared.
+    """
+    weights = [p for p in victim.model.parameters() if type(p) is nn.Parameter and p.is_floating_point()]
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.to(device, dtype), requires_grad=False) for p in weights}
+    return deepcopy(victim, memo).to(device, dtype)
 
 
 @contextmanager

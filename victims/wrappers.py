@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from types import MethodType
+from types import MappingProxyType, MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -91,9 +91,13 @@ def check_model(model: nn.Module) -> None:
             )
 
 
-def copied(model: M) -> M:
-    """A deep copy; of what a forward pass left in its layers only the values, for torch copies no tensor's history."""
-    values: dict[int, Any] = {}
+def copied(model: M, memo: Mapping[int, Any] = MappingProxyType({})) -> M:
+    """A deep copy; of what a forward pass left in its layers only the values, for torch copies no tensor's history.
+
+    Args:
+        memo: copies that are made already, by `id`, as `deepcopy` takes them.
+    """
+    values = dict(memo)
     seen: set[int] = set()
     left: list[Any] = [vars(module) for module in model.modules()]
     while left:

@@ -51,7 +51,8 @@ class Adjoint(torch.autograd.Function):
 
 class ConstantConvolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or torch.is_autocast_enabled(x.device.type):
+        device = x.device.type
+        if x.ndim != 4 or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return super().forward(x)
         return Convolution.apply(x, self.weight, self.bias, (self.stride, self.padding, self.dilation))
 

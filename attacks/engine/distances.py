@@ -28,7 +28,7 @@ def scale_of(gradient: Gradient) -> Tensor:
     Divided by it, a gradient keeps its digits, and squares of its entries neither under- nor overflow.
     """
     flat = [single(g).reshape(len(single(g)), -1) for g in gradient.values() if g.numel()]
-    bounds = [bound.abs() for g in flat for bound in g.aminmax(dim=1)]
+    bounds = [bound.abs() for g in flat for bound in (g.amin(1), g.amax(1))]  # aminmax is 20 times as slow
     largest = torch.stack([bound.expand(len(next(iter(gradient.values())))) for bound in bounds]).amax(0)
     power = torch.ldexp(torch.ones_like(largest), largest.frexp().exponent)
     return power.where((largest > 0) & largest.isfinite(), largest)

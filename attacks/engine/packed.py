@@ -5,7 +5,7 @@ Here they are reordered once. Each is one operation of torch, so that a traced f
 tensors in a layout that cannot be saved.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 from weakref import ref
 
@@ -30,6 +30,12 @@ def kept(tensor: Tensor, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
     if name not in found[2]:
         found[2][name] = make()
     return found[2][name]
+
+
+def forget(tensors: Iterable[Tensor]) -> None:
+    """Free what was computed from these."""
+    for tensor in tensors:
+        KEPT.pop(id(tensor), None)
 
 
 def can_pack(x: Tensor, weight: Tensor) -> bool:

@@ -1,9 +1,12 @@
-"""Which gradient paths a victim allows, found out on random images before the first step."""
+"""Which gradient paths a victim allows, found out on random images before the first step.
 
-import copy
+The images are the smallest that the victim takes as it takes those of a task, so larger ones cost no more.
+"""
+
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import torch
@@ -11,71 +14,88 @@ from torch import Tensor
 from torch.func import vmap
 
 from attacks.engine.compiled import Compiler
-from attacks.engine.distances import cosine, squared_l2
+from attacks.engine.distances import Target, cosine, squared_l2
 from attacks.engine.factored_gradients import Layers, plain_layers
 from attacks.engine.gradients import GradientPaths, PathFn, memory_ran_out, victim_gradients
+from attacks.engine.packed import forget
 from attacks.engine.surrogate_model import surrogate_model
 from victims.client import LocalTraining
 from victims.errors import InputError, Notice
 from victims.observation import Observation
+from victims.small_images import smallest
 from victims.trial import said
-from victims.victim import Victim
+from victims.victim import Victim, converted
 
-AGREE = 1e-6  # relative, in float64
+AGREE = {torch.float32: 1e-4, torch.float64: 1e-6}  # relative
+ENOUGH = 2  # images of a batch, to find out whether a path keeps the images of a batch apart
 
 
 def find_paths(
     observation: Observation, local: LocalTraining | None, compiler: Compiler, own_weights: bool = False
 ) -> GradientPaths:
-    """The paths for the victim of an observation, found on random images of its shape.
+    """The paths for the victim of an observation.
 
     Raises:
         InputError: see `admit`.
     """
-    case = observation.victim, observation.image_shape, observation.batch_size
-    layers = None if local or own_weights else find_layers(*case)
+    probe = Probe(observation.victim, observation.image_shape, observation.batch_size, local, own_weights)
+    layers = None if local or own_weights else find_layers(probe)
     needed = layers is None or bool(observation.knowledge.statistics)
-    vectorized = needed and vectorizes(*case, local, own_weights)
-    found = GradientPaths(observation.victim, local, layers, vectorized, compiler, own_weights)
-    admit(found, *case[1:])
-    return found
-
-
-def admit(paths: GradientPaths, image_shape: tuple[int, int, int], batch_size: int) -> None:
-    """Take every path that a run may choose, with its batch size and in its precision.
-
-    Raises:
-        InputError: the costs have no gradients in the images.
-    """
-    victim, most = paths.victim, paths.at_once(batch_size, 1) or 2
-    for n in {1, min(2, most)}:
-        path = paths.choose(n, 1)
-        x = torch.rand(n, batch_size, *image_shape, generator=torch.Generator().manual_seed(0))
-        images = victim.normalize(x.to(victim.mean)).requires_grad_()
-        labels = torch.zeros(n, batch_size, dtype=torch.long, device=images.device)
-        try:
-            cost_gradient(path.gradient, victim, images, labels, paths.own_weights)
-        except Exception as error:  # of the model's own operations too
-            if memory_ran_out(error):  # a stage takes smaller chunks then
-                continue
-            raise InputError(
-                f"the {path.name} gradient of {type(victim.model).__name__} for batches of {batch_size} "
-                f"cannot be matched ({said(error)}); choose another --victim or --batch."
-            ) from None
+    vectorized = needed and vectorizes(probe)
+    paths = GradientPaths(observation.victim, local, layers, vectorized, compiler, own_weights)
+    admit(paths, probe)
+    return paths
 
 
 class Probe:
-    """A copy of the victim in float64 and two random batches, on which a path is compared with plain autograd."""
+    """Two batches of random images, on which paths are compared with plain autograd.
 
-    def __init__(self, victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> None:
-        self.victim = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
-        generator = torch.Generator().manual_seed(0)
-        x = torch.rand(2, batch_size, *image_shape, generator=generator, dtype=torch.float64)
-        self.images = self.victim.normalize(x.to(victim.mean.device)).requires_grad_()
-        self.labels = torch.zeros(2, batch_size, dtype=torch.long, device=self.images.device)
+    Attributes:
+        images: (2, B, C, h, w), normalized, as small as possible. B is at most `ENOUGH`, except for local training.
+        labels: (2, B).
+    """
 
-    def agrees(self, path: PathFn, local: LocalTraining | None = None, own_weights: bool = False) -> bool:
-        """Whether the path's costs have the gradients of plain autograd.
+    def __init__(
+        self,
+        victim: Victim,
+        image_shape: tuple[int, int, int],
+        batch_size: int,
+        local: LocalTraining | None = None,
+        own_weights: bool = False,
+    ) -> None:
+        """
+        Args:
+            image_shape, batch_size: of the task.
+            local: training that is to be repeated, in which every instance gets its own weights.
+            own_weights: whether it has its own from the start.
+        """
+        self.victim, self.image_shape, self.batch_size = victim, image_shape, batch_size
+        self.local, self.own_weights = local, own_weights
+        B = batch_size if local else min(batch_size, ENOUGH)
+        self.small = smallest(victim, (B, *image_shape))[1:]
+        self.images, self.labels = self.batches(2, B)
+
+    def batches(self, n: int, B: int) -> tuple[Tensor, Tensor]:
+        """Random images (n, B, C, h, w), normalized, and labels (n, B)."""
+        x = torch.rand(n, B, *self.small, generator=torch.Generator().manual_seed(0))
+        images = self.victim.normalize(x.to(self.victim.mean)).requires_grad_()
+        return images, torch.zeros(n, B, dtype=torch.long, device=images.device)
+
+    @cached_property
+    def exact(self) -> Tensor:
+        """The gradient of the costs by plain autograd, like `images`; one by one, for gradients may be large."""
+        plain = partial(victim_gradients, self.victim, local=self.local, vectorized=False)
+        each = zip(self.images.split(1), self.labels.split(1), strict=True)
+        return torch.cat([cost_gradient(plain, self.victim, *batch, self.own_weights) for batch in each])
+
+    @cached_property
+    def double(self) -> "Probe":
+        """The same in float64."""
+        victim = converted(self.victim, self.images.device, torch.float64)
+        return Probe(victim, self.image_shape, self.batch_size, self.local, self.own_weights)
+
+    def agrees(self, path_of: Callable[[Victim], PathFn]) -> bool:
+        """Whether a path's costs have the gradients of plain autograd, in the victim's precision or else in float64.
 
         The second derivative is what counts: some layers, such as torch's layer norm, are silently wrong under `vmap`
         when they are differentiated twice.
@@ -83,10 +103,11 @@ class Probe:
         Raises:
             Exception: the path cannot run this victim.
         """
-        plain = partial(victim_gradients, self.victim, local=local, vectorized=False)
-        case = self.victim, self.images, self.labels, own_weights
-        fast, exact = (cost_gradient(gradient, *case) for gradient in (path, plain))
-        return bool((fast - exact).norm() <= AGREE * exact.norm())
+        kind = self.images.dtype
+        fast = cost_gradient(path_of(self.victim), self.victim, self.images, self.labels, self.own_weights)
+        if kind in AGREE and (fast - self.exact).norm() <= AGREE[kind] * self.exact.norm():
+            return True
+        return kind != torch.float64 and self.double.agrees(path_of)
 
 
 def cost_gradient(path: PathFn, victim: Victim, images: Tensor, labels: Tensor, own_weights: bool = False) -> Tensor:
@@ -96,29 +117,17 @@ def cost_gradient(path: PathFn, victim: Victim, images: Tensor, labels: Tensor, 
         own_weights: every batch has weights that depend on its images, so that the gradient goes through them too.
     """
     theta = victim.parameters
-    target = {name: p.expand(len(images), *p.shape) for name, p in theta.items()}
+    target = Target({name: p[None] for name, p in theta.items()})
     if own_weights:
         path = partial(path, theta=surrogate_model(theta, target, images.flatten(1).sigmoid().mean(1)))
     dummy = path(images, labels)
     return torch.autograd.grad((cosine(dummy, target) + squared_l2(dummy, target)).sum(), images)[0]
 
 
-def vectorizes(
-    victim: Victim,
-    image_shape: tuple[int, int, int],
-    batch_size: int,
-    local: LocalTraining | None = None,
-    own_weights: bool = False,
-) -> bool:
-    """Whether `torch.func` runs this victim and agrees with plain autograd; if not, a warning says why.
-
-    Args:
-        local: training that is to be repeated, in which every instance gets its own weights.
-        own_weights: whether it has its own from the start.
-    """
-    probe = Probe(victim, image_shape, batch_size if local else min(batch_size, 2))
+def vectorizes(probe: Probe) -> bool:
+    """Whether `torch.func` runs the victim and agrees with plain autograd; if not, a warning says why."""
     try:
-        if probe.agrees(partial(victim_gradients, probe.victim, local=local), local, own_weights):
+        if probe.agrees(lambda victim: partial(victim_gradients, victim, local=probe.local)):
             return True
         reason = "torch.func and plain autograd disagree on this victim's second derivative"
     except Exception as error:  # of torch, or of the model, which may look at values
@@ -127,20 +136,50 @@ def vectorizes(
     return False
 
 
-def find_layers(victim: Victim, image_shape: tuple[int, int, int], batch_size: int) -> Layers | None:
-    """The victim's layers; None if its gradient cannot be factored, or differs from plain autograd.
-
-    Images do not interact in these layers, so two of any batch are enough to find out.
-    """
+def find_layers(probe: Probe) -> Layers | None:
+    """The victim's layers; None if its gradient cannot be factored, or differs from plain autograd."""
+    victim = probe.victim
     if plain_layers(victim) is None:
         return None
-    probe = Probe(victim, image_shape, min(batch_size, 2))
     try:
-        layers = Layers.of(probe.victim)
-        vmap(partial(probe.victim.loss, {}))(probe.images, probe.labels)  # raises if a layer looks at values
-        if not probe.agrees(cast(PathFn, layers.gradient)):
+        vmap(partial(victim.loss, {}))(probe.images, probe.labels)  # raises if a layer looks at values
+        if not probe.agrees(lambda victim: cast(PathFn, Layers.of(victim).gradient)):
             return None
-        spared, multiplications = layers.gradient(probe.images, probe.labels).work(batch_size)
+        spared, multiplications = work(probe)
         return replace(Layers.of(victim), spared=spared, multiplications=multiplications)
     except Exception:  # a layer that is called twice or not at all, or what a model raises
         return None
+    finally:
+        forget(victim.model.parameters())  # in the layout for images of this size
+
+
+def work(probe: Probe) -> tuple[int, int]:
+    """See `FactoredGradient.work`, for images of the task's size: of larger ones than the probe's by shapes alone."""
+    victim, images, labels = probe.victim, probe.images, probe.labels
+    if probe.small != probe.image_shape:
+        victim, labels = converted(victim, "meta"), labels.to("meta")
+        images = victim.mean.new_empty(*images.shape[:2], *probe.image_shape)
+    return Layers.of(victim).gradient(images, labels).work(probe.batch_size)
+
+
+def admit(paths: GradientPaths, probe: Probe) -> None:
+    """Take every path that a run may choose with its batch size, where the probe has not.
+
+    Raises:
+        InputError: the costs have no gradients in the images.
+    """
+    victim, B = paths.victim, probe.batch_size
+    if "exact" in vars(probe) and probe.images.shape[1] == B:
+        return
+    most = paths.at_once(B, 1) or 2
+    for n in {1, min(2, most)}:
+        path = paths.choose(n, 1)
+        try:
+            cost_gradient(path.gradient, victim, *probe.batches(n, B), paths.own_weights)
+        except Exception as error:  # of the model's own operations too
+            if memory_ran_out(error):  # a stage takes smaller chunks then
+                continue
+            raise InputError(
+                f"the {path.name} gradient of {type(victim.model).__name__} for batches of {B} "
+                f"cannot be matched ({said(error)}); choose another --victim or --batch."
+            ) from None

@@ -1,7 +1,7 @@
 """What an attack must be told, and the refusal of observations that it cannot work on."""
 
-import copy
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,12 +15,14 @@ from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
 from victims.observation import Observation
 from victims.rounds import by_round
-from victims.victim import Gradient, Victim
+from victims.small_images import smallest
+from victims.victim import Gradient, Victim, converted
 
 if TYPE_CHECKING:
     from attacks.base import Attack
 
-FEW = 8  # images show whether a victim's gradient depends on them; more would take memory
+FEW = 2  # images show whether a victim's gradient depends on them
+SURE = 1e-4  # of the cost of the opposite gradient: a cost above has right digits in float32
 
 
 def check_requirements(attack: "Attack", observation: Observation) -> None:
@@ -113,17 +115,21 @@ def warn_of_average(local: LocalTraining | None, match: Match) -> None:
 def warn_of_rounding(distance: Distance, observation: Observation) -> None:
     """A Notice where the cost of another image has no right digit in the victim's precision.
 
-    The cost is that of gray for noise, with the same labels, and its error is found in float64. Sigmoids with random
-    weights can make 1 - cosine less than one rounding.
+    The cost is that of gray for noise, with the same labels, on images as small as the victim takes them. Sigmoids with
+    random weights can make 1 - cosine less than one rounding. If it is small beside the cost of the opposite gradient,
+    its error is found in float64.
     """
     victim = observation.victim
     if victim.mean.dtype != torch.float32:
         return
-    shape = min(observation.batch_size, FEW), *observation.image_shape
+    shape = smallest(victim, (min(observation.batch_size, FEW), *observation.image_shape))
     x = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.full(shape, 0.5)])
     try:
-        double = copy.deepcopy(victim).to(victim.mean.device, torch.float64)
-        rounded, right = (cost_between(distance, each, x.to(each.mean)) for each in (victim, double))
+        one, other = gradients(victim, x)
+        rounded = cost_between(distance, one, other)
+        if rounded > SURE * cost_between(distance, one, [{name: -g for name, g in each.items()} for each in one]):
+            return
+        right = cost_between(distance, *gradients(converted(victim, victim.mean.device, torch.float64), x))
     except Exception:  # a model that only runs in float32
         return
     if abs(rounded - right) > right / 2:
@@ -136,10 +142,15 @@ def warn_of_rounding(distance: Distance, observation: Observation) -> None:
         )
 
 
-def cost_between(distance: Distance, victim: Victim, pair: Tensor) -> float:
-    """Of two batches with the same labels, (2, B, C, H, W) in [0, 1]."""
-    labels = torch.zeros(pair.shape[1], dtype=torch.long, device=pair.device)
-    one, other = (by_round(victim, {n: g[None] for n, g in fed_sgd(victim, x, labels).items()}) for x in pair)
+def gradients(victim: Victim, batches: Tensor) -> list[list[Gradient]]:
+    """Of batches with the same labels, (N, B, C, H, W) in [0, 1]: of every round."""
+    labels = torch.zeros(batches.shape[1], dtype=torch.long, device=victim.mean.device)
+    sent = (fed_sgd(victim, x, labels) for x in batches.to(victim.mean))
+    return [by_round(victim, {name: g[None] for name, g in update.items()}) for update in sent]
+
+
+def cost_between(distance: Distance, one: Sequence[Gradient], other: Sequence[Gradient]) -> float:
+    """Of two updates, of every round."""
     return float(sum(distance(*each) for each in zip(one, other, strict=True)))
 
 

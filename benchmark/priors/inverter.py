@@ -13,7 +13,7 @@ from torch.optim import Adam
 from torchvision.utils import save_image
 
 from attacks.engine.gradients import victim_gradients
-from attacks.engine.probe import vectorizes
+from attacks.engine.probe import Probe, vectorizes
 from attacks.engine.ranges import at_least
 from benchmark.config import Config
 from benchmark.contents import of_training
@@ -153,7 +153,7 @@ class Training:
         self.done, self.seconds = 0, 0.0
         self.kept_out, self.held = self.hold_out()
         alone = all(type(part).gradient_fn is Defense.gradient_fn for part in parts(defense))
-        self.vectorized = alone and vectorizes(victim, network.image_shape, network.batch)
+        self.vectorized = alone and vectorizes(Probe(victim, network.image_shape, network.batch))
 
     def step(self, updates: int, share: float) -> float:
         """One step on so many updates, when this share of the training is done; its loss."""

@@ -14,7 +14,7 @@ from attacks.dlg import DLG
 from attacks.engine import distances
 from attacks.engine.gradients import GradientPaths, victim_gradients
 from attacks.engine.objective import Objective
-from attacks.engine.probe import vectorizes
+from attacks.engine.probe import Probe, vectorizes
 from attacks.engine.requirements import check_local_training
 from attacks.gi import GI
 from attacks.ig import IG
@@ -168,10 +168,10 @@ class LayerNormed(nn.Sequential):
 
 
 def test_probing_finds_whether_torch_func_can_repeat_the_training():
-    assert vectorizes(make_victim(training=True), SHAPE, B, SCHEDULES[2])
+    assert vectorizes(Probe(make_victim(training=True), SHAPE, B, SCHEDULES[2]))
     wrong = Victim(build(LayerNormed, seed=0), mean=(0.5,) * 3, std=(0.2,) * 3)
     with pytest.warns(UserWarning, match="disagree"):
-        assert not vectorizes(wrong, SHAPE, B, SCHEDULES[0])
+        assert not vectorizes(Probe(wrong, SHAPE, B, SCHEDULES[0]))
 
 
 # aga.

@@ -26,7 +26,7 @@ from attacks.dlg import DLG
 from attacks.engine import distances, probe
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.objective import Objective
-from attacks.engine.probe import vectorizes
+from attacks.engine.probe import Probe, vectorizes
 from attacks.engine.requirements import check_local_training
 from attacks.engine.stage import Stage
 from attacks.engine.surrogate_model import ALPHA, START, with_alpha
@@ -340,12 +340,13 @@ def test_probing_goes_through_weights_of_every_instance(monkeypatch):
         return real(*args, theta=theta, **options)
 
     monkeypatch.setattr(probe, "victim_gradients", seen)
-    assert vectorizes(victim, SHAPE, B, None, True)
-    assert len(given) == 2
-    for theta in given:
-        for p in theta.values():
-            assert p.requires_grad
-            assert p.shape[0] == 2
-            assert not torch.equal(p[0], p[1]) or not p.any()
+    assert vectorizes(Probe(victim, SHAPE, B, None, True))
+    fast, *plain = given
+    for name, p in fast.items():
+        one, other = (theta[name] for theta in plain)
+        assert p.requires_grad
+        assert one.requires_grad
+        assert not torch.equal(p[0], p[1]) or not p.any()
+        torch.testing.assert_close(torch.cat([one, other]), p)
     with pytest.warns(UserWarning, match="disagree"):
-        assert not vectorizes(wrong, SHAPE, B, None, True)
+        assert not vectorizes(Probe(wrong, SHAPE, B, None, True))

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths, victim_gradients
 from attacks.engine.objective import Objective
-from attacks.engine.probe import vectorizes
+from attacks.engine.probe import Probe, vectorizes
 from attacks.labels.alr import alr
 from benchmark.registry import open_defense
 from benchmark.tasks.batches import Batch
@@ -93,7 +93,7 @@ def test_the_client_computes_its_gradient_with_noise_of_every_image(victim, imag
 def test_others_compute_the_gradient_at_the_mean(victim, images):
     expected = by_hand(victim, images, LABELS, torch.zeros(3, K).double())
     all_close(gradient(victim, victim.normalize(images), LABELS), expected)
-    assert vectorizes(victim, (3, 8, 8), 3)
+    assert vectorizes(Probe(victim, (3, 8, 8), 3))
     many = victim_gradients(victim, victim.normalize(images).expand(2, -1, -1, -1, -1), LABELS.expand(2, -1))
     all_close({name: g[1] for name, g in many.items()}, expected)
 

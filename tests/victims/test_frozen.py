@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 import gibench
 from attacks.dlg import DLG
 from attacks.engine.gradients import victim_gradients
-from attacks.engine.probe import find_layers, vectorizes
+from attacks.engine.probe import Probe, find_layers, vectorizes
 from attacks.labels import find, names
 from attacks.rgap import RGAP
 from benchmark.registry import open_defense
@@ -113,8 +113,8 @@ def test_every_path_gives_the_gradient_of_what_is_trained(freeze, images):
     plain = victim_gradients(victim, x, y, vectorized=False)
     assert list(plain) == [name for name, p in net.named_parameters() if p.requires_grad]
     paths = [victim_gradients(victim, x, y)]
-    assert vectorizes(victim, SHAPE, 2)
-    layers = find_layers(victim, SHAPE, 2)
+    assert vectorizes(Probe(victim, SHAPE, 2))
+    layers = find_layers(Probe(victim, SHAPE, 2))
     assert (layers is None) == (freeze in (all_but_the_biases, one_bias))
     if layers:
         paths.append(layers.gradient(x, y))

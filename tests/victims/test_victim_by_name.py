@@ -13,7 +13,7 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 from torchvision.ops import StochasticDepth
 
 from attacks.engine.gradients import victim_gradients
-from attacks.engine.probe import vectorizes
+from attacks.engine.probe import Probe, vectorizes
 from benchmark.registry import open_victim
 from victims import by_name
 from victims.classifier import classifiers
@@ -292,7 +292,7 @@ def test_attention_is_differentiated_twice(make, fused_attention):
     difference = (norm2(images.detach() + step) - norm2(images.detach() - step)).item() / 2e-5
     assert (gradient * direction).sum().item() == pytest.approx(difference, rel=1e-6)
     with pytest.warns(Notice, match="continuing with one instance after another"):
-        assert not vectorizes(victim, (3, 16, 16), 2)
+        assert not vectorizes(Probe(victim, (3, 16, 16), 2))
 
 
 def test_hard_sigmoids_are_replaced_by_equal_ones_with_a_second_derivative():

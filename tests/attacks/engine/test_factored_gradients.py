@@ -10,7 +10,7 @@ from attacks.engine import factored_gradients as factors
 from attacks.engine.distances import Target, cosine, layer_l2, squared_l2
 from attacks.engine.gradients import victim_gradients
 from attacks.engine.packed import KEPT
-from attacks.engine.probe import find_layers
+from attacks.engine.probe import Probe, find_layers
 from benchmark.registry import registered
 from defenses.precode import Precode
 from victims.victim import Victim, build
@@ -72,7 +72,7 @@ def test_distances_and_their_gradients_match_plain_autograd(model, alike, distan
     monkeypatch.setattr(factors, "SMALL", small)
     victim = make_victim(model())
     running_statistics(victim)
-    layers = find_layers(victim, (3, SIDE, SIDE), B)
+    layers = find_layers(Probe(victim, (3, SIDE, SIDE), B))
     images, labels = dummies()
     target = targets(victim, alike)
     fast = distance(layers.gradient(images, labels), Target(target))
@@ -87,7 +87,7 @@ def test_formed_tensors_are_the_gradient(model):
     victim = make_victim(model())
     running_statistics(victim)
     images, labels = dummies()
-    held = find_layers(victim, (3, SIDE, SIDE), B).gradient(images, labels)
+    held = find_layers(Probe(victim, (3, SIDE, SIDE), B)).gradient(images, labels)
     plain = victim_gradients(victim, images, labels, vectorized=False)
     assert list(held) == list(victim.parameters)
     for name, g in plain.items():
@@ -97,7 +97,7 @@ def test_formed_tensors_are_the_gradient(model):
 @pytest.mark.parametrize("distance", [cosine, squared_l2])
 def test_candidates_without_gradients_have_the_same_distance(distance):
     victim = make_victim(wide())
-    layers = find_layers(victim, (3, SIDE, SIDE), B)
+    layers = find_layers(Probe(victim, (3, SIDE, SIDE), B))
     images, labels = dummies()
     target = targets(victim, True)
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_candidates_without_gradients_have_the_same_distance(distance):
 
 def test_soft_labels_have_gradients():
     victim = make_victim(named("lenet"))
-    layers = find_layers(victim, (3, SIDE, SIDE), B)
+    layers = find_layers(Probe(victim, (3, SIDE, SIDE), B))
     images, logits = dummies(soft=True)
     target = targets(victim, True)
     found = []
@@ -121,7 +121,7 @@ def test_soft_labels_have_gradients():
 
 def test_the_gradient_of_a_wide_late_layer_is_not_formed(monkeypatch):
     victim = make_victim(wide())
-    layers = find_layers(victim, (3, SIDE, SIDE), 1)
+    layers = find_layers(Probe(victim, (3, SIDE, SIDE), 1))
     images, labels = dummies()
     formed = []
     for kind in (factors.ConvolutionGradient, factors.LinearGradient):
@@ -187,12 +187,12 @@ UNKNOWN = {
 @pytest.mark.parametrize("model", UNKNOWN.values(), ids=UNKNOWN)
 def test_victims_that_cannot_be_factored_are_recognized(model):
     torch.manual_seed(0)
-    assert find_layers(make_victim(model()), (3, SIDE, SIDE), B) is None
+    assert find_layers(Probe(make_victim(model()), (3, SIDE, SIDE), B)) is None
 
 
 def test_batch_norm_of_the_batch_cannot_be_factored():
-    assert find_layers(make_victim(named("resnet20"), training=True), (3, SIDE, SIDE), B) is None
-    assert find_layers(make_victim(named("resnet20")), (3, SIDE, SIDE), B) is not None
+    assert find_layers(Probe(make_victim(named("resnet20"), training=True), (3, SIDE, SIDE), B)) is None
+    assert find_layers(Probe(make_victim(named("resnet20")), (3, SIDE, SIDE), B)) is not None
 
 
 @pytest.mark.parametrize("alike", [True, False], ids=["one target", "a target for each"])
@@ -205,7 +205,7 @@ def test_in_float32_costs_and_gradients_are_those_of_float64_up_to_rounding(alik
     target = targets(exact, alike)
     cost = cosine(victim_gradients(exact, images, labels, vectorized=False), target)
     (expected,) = torch.autograd.grad(cost.sum(), images)
-    layers = find_layers(victim, (3, SIDE, SIDE), B)
+    layers = find_layers(Probe(victim, (3, SIDE, SIDE), B))
     received = Target({name: t[:1].float().expand_as(t) if alike else t.float() for name, t in target.items()})
     for _ in range(2):
         x = images.detach().float().requires_grad_()
@@ -217,7 +217,7 @@ def test_in_float32_costs_and_gradients_are_those_of_float64_up_to_rounding(alik
 
 def test_nothing_that_is_kept_of_a_received_gradient_outlives_it():
     victim = Victim(wide(), mean=(0.5,) * 3, std=(0.2,) * 3)
-    layers = find_layers(victim, (3, SIDE, SIDE), 1)
+    layers = find_layers(Probe(victim, (3, SIDE, SIDE), 1))
     x, labels = dummies()
     counts = []
     for _ in range(2):

@@ -10,7 +10,7 @@ from attacks.base import Attack
 from attacks.engine import probe
 from attacks.engine.gradients import GradientPaths, victim_gradients
 from attacks.engine.objective import Objective
-from attacks.engine.probe import admit, vectorizes
+from attacks.engine.probe import Probe, admit, vectorizes
 from attacks.engine.stage import Stage
 from attacks.ig import IG
 from benchmark.registry import registered
@@ -36,7 +36,7 @@ def dummy_batches(size=16):
 @pytest.mark.parametrize("name", ["convnet", "lenet", "resnet20", "sigmoid_resnet10"])
 def test_vectorized_equals_looped_twice_differentiated(name, training):
     victim = make_victim(build(registered("victim")[name], **SHAPE, seed=0), training)
-    assert vectorizes(victim, (3, 16, 16), B)
+    assert vectorizes(Probe(victim, (3, 16, 16), B))
     images, labels = dummy_batches()
     outcomes = []
     for vectorized in (True, False):
@@ -74,7 +74,7 @@ class LayerNormed(nn.Sequential):
 def test_a_victim_that_torch_func_gets_wrong_runs_eagerly_with_a_warning():
     torch.manual_seed(0)
     with pytest.warns(Notice, match="disagree"):
-        assert not vectorizes(make_victim(LayerNormed()), (3, 16, 16), B)
+        assert not vectorizes(Probe(make_victim(LayerNormed()), (3, 16, 16), B))
 
 
 def test_each_instance_has_the_gradient_of_plain_autograd():
@@ -104,7 +104,7 @@ def test_a_victim_that_torch_func_cannot_run_runs_eagerly_with_a_warning(capture
     torch.manual_seed(0)
     victim = Victim(Moody(), mean=(0.5,) * 3, std=(0.2,) * 3)
     with pytest.warns(Notice, match=r"torch\.func cannot run this victim"):
-        assert not vectorizes(victim, (3, 16, 16), B)
+        assert not vectorizes(Probe(victim, (3, 16, 16), B))
     observation = capture(size=16, victim=victim).observation
     with pytest.warns(Notice):
         result = IG(steps=30).run([observation])
@@ -171,7 +171,8 @@ def test_the_trial_of_a_path_leaves_a_lack_of_memory_to_the_run(error, capture, 
         raise error
 
     monkeypatch.setattr(probe, "cost_gradient", short)
-    admit(GradientPaths(capture().observation.victim), (3, 32, 32), 3)
+    victim = capture().observation.victim
+    admit(GradientPaths(victim), Probe(victim, (3, 32, 32), 3))
 
 
 def test_too_little_memory_for_one_batch_is_one_clear_line(capture, monkeypatch):

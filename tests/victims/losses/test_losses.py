@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torchvision.ops import sigmoid_focal_loss
 
 from attacks.engine.gradients import victim_gradients
-from attacks.engine.probe import find_layers
+from attacks.engine.probe import Probe, find_layers
 from benchmark.registry import open_loss, registered
 from tests.attacks.labels.conftest import SHAPE, N, Small
 from victims.client import fed_sgd
@@ -156,7 +156,7 @@ def test_every_gradient_path_follows_the_loss_of_the_victim(name):
     paths = {
         "plain": victim_gradients(victim, images, labels, vectorized=False),
         "vectorized": victim_gradients(victim, images, labels),
-        "factored": find_layers(victim, SHAPE, 4).gradient(images, labels),
+        "factored": find_layers(Probe(victim, SHAPE, 4)).gradient(images, labels),
     }
     for r in range(3):
         model.zero_grad()

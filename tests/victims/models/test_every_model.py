@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from attacks.engine.gradients import victim_gradients
-from attacks.engine.probe import vectorizes
+from attacks.engine.probe import Probe, vectorizes
 from benchmark.registry import registered
 from victims.batch_norm import batch_norms
 from victims.classifier import classifiers
@@ -95,7 +95,7 @@ def test_runs_vectorized_and_twice_differentiated(name, training):
     victim = Victim(model, mean=(0.5,) * 3, std=(0.2,) * 3, training=training)
     with warnings.catch_warnings():
         warnings.simplefilter("error", Notice)
-        assert vectorizes(victim, (3, size, size), 2)
+        assert vectorizes(Probe(victim, (3, size, size), 2))
 
 
 @each_gradient

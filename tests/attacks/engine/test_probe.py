@@ -1,0 +1,155 @@
+"""What probing finds, in which precision and on which images, and what it costs."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.engine import probe as probing
+from attacks.engine.compiled import Compiler
+from attacks.engine.factored_gradients import LinearGradient
+from attacks.engine.gradients import victim_gradients
+from attacks.engine.probe import Probe, admit, find_layers, find_paths, vectorizes
+from attacks.ig import IG
+from tests.attacks.engine.test_gradients import LayerNormed
+from tests.computed import Computed
+from victims.errors import InputError, Notice
+from victims.models.resnet18 import ResNet18
+from victims.models.sigmoid_resnet10 import SigmoidResNet10
+from victims.victim import Victim, build
+
+
+def victim_of(model, training=False):
+    return Victim(model, mean=(0.5,) * 3, std=(0.2,) * 3, training=training)
+
+
+def resnet(size):
+    return victim_of(build(ResNet18, image_shape=(3, size, size), num_classes=10, seed=0))
+
+
+@pytest.fixture
+def doubles(monkeypatch):
+    """The probes that went on in float64."""
+    seen = []
+    real = Probe.double.func
+    monkeypatch.setattr(Probe, "double", property(lambda self: seen.append(self) or real(self)))
+    return seen
+
+
+def test_what_is_set_up_costs_the_same_at_every_size(capture):
+    """All that is computed before the first step: paths, notices, and the session.
+
+    It is bounded by the weights: the plain gradient and the factored one of two batches are differentiated, with two
+    costs each, and the gradients at noise and gray are compared.
+    """
+    costs = {}
+    for size in (32, 64):
+        observation = capture((3,), size=size, rate=None, model=ResNet18).observation
+        with Computed() as setting_up:
+            IG(steps=4, restarts=1).begin([observation])
+        costs[size] = setting_up.numbers
+    assert costs[64] < 1.01 * costs[32]
+    assert costs[32] < 80 * observation.victim.parameter_counts()[1]
+
+
+def test_the_work_of_a_step_is_that_at_the_tasks_size():
+    for size in (32, 64):
+        found = find_layers(Probe(resnet(size), (3, size, size), 1))
+        x = found.victim.mean.new_zeros(1, 1, 3, size, size)
+        at_size = found.gradient(x, torch.zeros(1, 1, dtype=torch.long)).work(1)
+        assert (found.spared, found.multiplications) == at_size
+
+
+@pytest.mark.parametrize("model", [ResNet18, SigmoidResNet10])
+def test_a_sound_victim_is_probed_in_its_own_precision(model, doubles):
+    victim = victim_of(build(model, image_shape=(3, 32, 32), num_classes=10, seed=0))
+    assert vectorizes(Probe(victim, (3, 32, 32), 2))
+    assert find_layers(Probe(victim, (3, 32, 32), 2)) is not None
+    assert not doubles
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_wrong_second_derivative_is_found_in_either_precision(dtype):
+    victim = victim_of(build(LayerNormed, seed=0).to(dtype))
+    with pytest.warns(Notice, match="disagree"):
+        assert not vectorizes(Probe(victim, (3, 16, 16), 2))
+
+
+def test_a_layer_that_is_wrong_by_a_thousandth_is_not_factored(monkeypatch):
+    victim = victim_of(nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Sigmoid(), nn.Linear(8, 10)))
+    assert find_layers(Probe(victim, (3, 8, 8), 2)) is not None
+    real = LinearGradient.gradients
+    monkeypatch.setattr(LinearGradient, "gradients", lambda self: 1.001 * real(self))
+    assert find_layers(Probe(victim, (3, 8, 8), 2)) is None
+
+
+class Chaotic(nn.Module):
+    """In float32 the rounding of the first layer is amplified until few digits are left."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(48, 48) for _ in range(5))
+        self.classifier = nn.Linear(48, 10)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        for layer in self.layers:
+            x = torch.sin(12 * layer(x))
+        return self.classifier(x)
+
+
+def test_rounding_costs_an_ill_conditioned_net_no_path(doubles):
+    victim = victim_of(build(Chaotic, seed=0))
+    probe = Probe(victim, (3, 4, 4), 2)
+    assert find_layers(probe) is not None
+    assert doubles
+
+
+class Refuses(nn.Module):
+    """Batches of three; and whoever counts them."""
+
+    def __init__(self, *, image_shape, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(3, num_classes)
+
+    def forward(self, x):
+        if len(x) > 2:
+            raise ValueError("too many")
+        return self.linear(x.mean((2, 3)))
+
+
+def test_a_batch_that_a_model_refuses_is_refused_before_the_first_step(capture):
+    observation = capture((3, 50), size=16, model=Refuses).observation
+    find_paths(observation, None, Compiler("off", []))
+    object.__setattr__(observation, "batch_size", 3)
+    with pytest.raises(InputError, match=r"for batches of 3 .* \(ValueError: too many\)"):
+        find_paths(observation, None, Compiler("off", []))
+
+
+@pytest.mark.parametrize(("batch", "again"), [(1, False), (2, False), (3, True)])
+def test_no_path_is_taken_twice(batch, again, monkeypatch):
+    """Plain and factored in the probe; with more images than it has, again with all of them."""
+    victim = victim_of(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
+    probe = Probe(victim, (3, 8, 8), batch)
+    layers = find_layers(probe)
+    sizes = []
+    real = probing.cost_gradient
+    monkeypatch.setattr(probing, "cost_gradient", lambda *case: sizes.append(case[2].shape[1]) or real(*case))
+    admit(probing.GradientPaths(victim, layers=layers), probe)
+    assert set(sizes) == ({batch} if again else set())
+
+
+def test_torch_func_and_layers_share_the_plain_gradient(monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        probe = Probe(resnet(16), (3, 16, 16), 1)
+        plain = []
+        real = probing.victim_gradients
+        monkeypatch.setattr(
+            probing, "victim_gradients", lambda *a, **o: plain.append(o.get("vectorized", True)) or real(*a, **o)
+        )
+        assert find_layers(probe) is not None
+        assert vectorizes(probe)
+    assert plain.count(False) == 2  # one per batch
+    assert victim_gradients is real
