@@ -214,9 +214,11 @@ class Attack(LightningModule):
         restarts = range(self.session.restarts)
         return [seed_of(self.seed, o.task, restart, *salt) for o in self.observations for restart in restarts]
 
-    def draw(self, sample: Callable[[torch.Generator], Tensor], *salt: object) -> Tensor:
-        """One draw per instance, (R, ...), from its seed."""
-        draws = [sample(torch.Generator().manual_seed(seed)) for seed in self.seeds(*salt)]
+    def draw(
+        self, sample: Callable[[torch.Generator], Tensor], *salt: object, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """One draw per instance, (R, ...), from its seed; `device` is that of the generator."""
+        draws = [sample(torch.Generator(device).manual_seed(seed)) for seed in self.seeds(*salt)]
         return torch.stack(draws).to(self.victim.mean)
 
     def per_instance(self, tensors: Sequence[Tensor]) -> Tensor:
@@ -226,6 +228,15 @@ class Attack(LightningModule):
     def normal(self, shape: Sequence[int], *salt: object) -> Tensor:
         """Standard normal numbers, (R, *shape)."""
         return self.draw(lambda generator: torch.randn(*shape, generator=generator), *salt)
+
+    def normal_of_step(self, shape: Sequence[int], *salt: object) -> Tensor:
+        """Standard normal numbers that a step adds, (R, *shape).
+
+        They are drawn on the victim's device, for a copy from the CPU would keep every step waiting: a GPU draws other
+        numbers than a CPU from the same seed. Starting points are drawn on the CPU, and are the same everywhere.
+        """
+        device = self.victim.mean.device
+        return self.draw(lambda g: torch.randn(*shape, generator=g, device=device), *salt, device=device)
 
     def noise(self) -> Tensor:
         """Standard normal images, (R, B, C, H, W)."""

@@ -40,7 +40,7 @@ class GI(Attack):
         first_bn: factor on the first layer in the batch-norm term.
         per_area: divide l2 norm and group term by H W.
         noise: standard deviation of the noise added to the pixels in every step, before it is multiplied by the
-            learning rate.
+            learning rate; a GPU draws other numbers than a CPU.
         group_from: step from which the group term acts.
         refresh: steps between two updates of the consensus.
         consensus: the `mean` of the restarts, or the mean after they are `registered` to it.
@@ -135,7 +135,7 @@ class GI(Attack):
         def add_noise_and_refresh(v: Variables, step: int) -> None:
             if self.noise_scale:
                 rate = self.eta * self.schedule(step - 1, self.plan["x"])
-                v["x"] += rate * self.noise_scale * self.normal(x.shape[1:], step)
+                v["x"] += rate * self.noise_scale * self.normal_of_step(x.shape[1:], step)
             self.box(v["x"])
             if self.restarts > 1 and step >= self.group_from and (step - self.group_from) % self.refresh == 0:
                 seeds = v["x"].unflatten(0, (-1, self.restarts))

@@ -117,13 +117,13 @@ class GINAS(Attack):
         networks = [self.network(*pair) for pair in zip(seeds, n.tolist(), strict=True)]
 
         def output(v: Variables) -> Tensor:
-            G = (networks[r] for r in v["r"].tolist())
+            G = (networks[r] for r in v["r"].tolist())  # r is on the CPU: reading it waits for no device
             return self.victim.normalize(torch.stack(list(map(generate, G, v["w"], v["z"]))))
 
         yield Stage(
             name="w",
             variables={"w": pad_sequence([flatten(G) for G in networks], batch_first=True)},
-            fixed={"r": r, "z": z},
+            fixed={"r": r.cpu(), "z": z},
             decode=output,
             lr=self.eta,
             signed=self.signed,

@@ -26,7 +26,8 @@ TAEF2 = "eta_z, the better of 0.03 and 0.1 for gi_z on two tune images of ImageN
 
 Penalty = Callable[[Variables, Tensor], Tensor]
 Noise = Literal["fixed", "redrawn"]
-"""The noise of a generator that has its own, such as StyleGAN2: drawn once, or again for every step."""
+"""The noise of a generator that has its own, such as StyleGAN2: drawn once, or again for every step, by a GPU
+other numbers than by a CPU."""
 
 
 def redraw(attack: Attack, state: State, stage: str) -> Callable[[Variables, int], None]:
@@ -34,7 +35,7 @@ def redraw(attack: Attack, state: State, stage: str) -> Callable[[Variables, int
 
     def project(v: Variables, step: int) -> None:
         for name in attack.prior.noises:
-            state[name].copy_(attack.normal(state[name].shape[1:], stage, step, name))
+            state[name].copy_(attack.normal_of_step(state[name].shape[1:], stage, step, name))
 
     return project
 

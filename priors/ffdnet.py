@@ -48,7 +48,7 @@ class FFDNet(Denoiser):
     def forward(self, images: Tensor, sigma: float | Tensor) -> Tensor:
         height, width = images.shape[-2:]
         h = pixel_unshuffle(pad(images, (0, width % 2, 0, height % 2), mode="replicate"), 2)
-        sigma = torch.as_tensor(sigma).to(h).reshape(-1, 1, 1, 1)
+        sigma = (sigma.to(h) if isinstance(sigma, Tensor) else h.new_full((1,), sigma)).reshape(-1, 1, 1, 1)
         f = self.model(torch.cat([h, sigma.expand(len(h), 1, *h.shape[-2:])], 1))
         f = pixel_shuffle(f, 2)[..., :height, :width]
         return images + sigma * f if self.residual else f

@@ -51,12 +51,12 @@ class Resize(nn.Module):
         self.mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, columns = (self.matrix(side).to(x) for side in x.shape[-2:])
+        rows, columns = (self.matrix(torch.eye(side, device=x.device, dtype=x.dtype)) for side in x.shape[-2:])
         return rows @ x @ columns.T
 
-    def matrix(self, side: int) -> Tensor:
-        """(2 side, side)."""
-        return interpolate(torch.eye(side)[None, :, :, None], scale_factor=(2, 1), mode=self.mode)[0, :, :, 0].T
+    def matrix(self, eye: Tensor) -> Tensor:
+        """(2 side, side), from the identity (side, side)."""
+        return interpolate(eye[None, :, :, None], scale_factor=(2, 1), mode=self.mode)[0, :, :, 0].T
 
 
 class SplitSum(nn.Module):

@@ -208,7 +208,7 @@ def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor] | None
         received = divided(received, target_of(received).scale)
     norms = torch.stack([g.flatten(1).norm(dim=1) for g in received.values()], 1)  # (R, L)
     L = norms.shape[1]
-    i = torch.arange(L).to(norms).expand_as(norms)
+    i = torch.arange(L, device=norms.device, dtype=norms.dtype).expand_as(norms)
     if where == "top":
         chosen = torch.zeros_like(i).scatter(1, norms.topk(min(K, L), dim=1).indices, 1)
     else:
