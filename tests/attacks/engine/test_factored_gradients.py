@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.engine import factored_gradients as factors
+from attacks.engine import layer_gradients as factors
 from attacks.engine.distances import Target, cosine, layer_l2, squared_l2
 from attacks.engine.gradients import victim_gradients
 from attacks.engine.packed import KEPT
