@@ -5,7 +5,7 @@ step is that of one task times the number of tasks. Then `gifd` on BigGAN with r
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,44 +24,47 @@ MORE = ("z", "f1", "f5", "f9")  # stages of gifd, of which a step costs more or 
 
 
 def main(file: Path, quick: bool) -> None:
+    """What compiles comes last: it may take longer than there is time."""
     reproducible()
     victims, tasks, seconds = (("lenet",), 2, 0.5) if quick else (VICTIMS, TASKS, SECONDS)
-    for victim in victims:
-        for finding in of_ig(Cell("ig", victim, 1, 4, 32), tasks, seconds, compiled=not quick):
+    cells = [Cell("ig", victim, 1, 4, 32) for victim in victims]
+    for cell in cells:
+        for finding in of_ig(cell, tasks, seconds):
             finding.write(file)
+    for finding in of_gifd(quick, seconds):
+        finding.write(file)
+    for cell in cells[: 0 if quick else None]:
+        found = time_stage({SUITE: cell.attack(), COMPILED: cell.attack("on")}, cell, "x", seconds)
+        beside(f"{cell}, compiled after {found['ready']:.0f} s", found, [SUITE, *cell.forms], COMPILED).write(file)
+
+
+def of_ig(cell: Cell, tasks: int, seconds: float) -> Iterator[Finding]:
+    attack, times = cell.attack(), Times()
+    found = time_stage({SUITE: attack}, cell, "x", seconds)
+    yield beside(str(cell), found, cell.forms)
+    attack.begin([task.observation for task in cell.tasks(tasks)])
+    attack.advance()
+    for _ in range(STEPS):
+        times.take(attack.advance)
+    found = {form: {"wall": [tasks * t for t in found[form]["wall"]]} for form in cell.forms}
+    yield beside(f"{cell}, {tasks} tasks together", {SUITE: {"wall": times.wall}, **found}, cell.forms)
+
+
+def of_gifd(quick: bool, seconds: float) -> Iterator[Finding]:
     generator = build(DCGAN, seed=0, size=32, ngf=4) if quick else build(BigGAN, seed=0, size=256)
     cell = Cell("gifd", "lenet", 1, 1, 32) if quick else Cell("gifd", "resnet18", 1, 1, 64)
     attack = GIFD(prior=generator.eval().requires_grad_(False), restarts=1, compile="off").to(device())
     for stage in [stage for stage in attack.plan if stage in MORE]:
-        found = time_stage({SUITE: attack}, cell, stage, seconds)
         name = f"gifd on {'a small DCGAN' if quick else 'BigGAN-256'}, {cell.victim} {cell.size}px, stage {stage}"
-        beside(name, found, cell.forms).write(file)
+        yield beside(name, time_stage({SUITE: attack}, cell, stage, seconds), cell.forms)
 
 
-def of_ig(cell: Cell, tasks: int, seconds: float, *, compiled: bool) -> Iterator[Finding]:
-    attacks = {SUITE: cell.attack()} | ({COMPILED: cell.attack("on")} if compiled else {})
-    found = time_stage(attacks, cell, "x", seconds)
-    yield beside(str(cell), found, cell.forms)
-    together, times = attacks[SUITE], Times()
-    together.begin([task.observation for task in cell.tasks(tasks)])
-    together.advance()
-    for _ in range(STEPS):
-        times.take(together.advance)
-    others = {form: {"wall": [tasks * t for t in found[form]["wall"]], "processor": []} for form in cell.forms}
-    yield beside(
-        f"{cell}, {tasks} tasks together", {SUITE: {"wall": times.wall, "processor": []}, **others}, cell.forms
-    )
-
-
-def beside(what: str, found: dict[str, Any], forms: list[str]) -> Finding:
+def beside(what: str, found: dict[str, Any], others: Sequence[str], ours: str = SUITE) -> Finding:
     """Ours in milliseconds, and how many times as long the others take; on a GPU each should."""
-    ours, *others = (median(found[who]["wall"]) for who in (SUITE, *forms))
-    ratios = {form: other / ours for form, other in zip(forms, others, strict=True)}
-    told = [f"{1e3 * ours:.3g} ms", *(f"{form} {ratio:.2f}x" for form, ratio in ratios.items())]
-    if COMPILED in found:
-        compiled = median(found[COMPILED]["wall"])
-        told.insert(1, f"compiled {1e3 * compiled:.3g} ms after {found['ready']:.0f} s")
-    if found.get("drift"):
+    step = median(found[ours]["wall"])
+    ratios = {form: median(found[form]["wall"]) / step for form in others}
+    told = [f"{1e3 * step:.3g} ms", *(f"{form} {ratio:.2f}x" for form, ratio in ratios.items())]
+    if "drift" in found:
         told.append(f"curves {found['drift']:.0e}")
     return Finding(what, ", ".join(told), min(ratios.values()) > 1 if device().type == "cuda" else None)
 
