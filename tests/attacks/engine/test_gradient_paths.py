@@ -39,7 +39,9 @@ def test_the_fastest_path_that_the_victim_allows(model, training, one, many, cap
 @pytest.mark.parametrize(("labels", "path"), [((3,), "plain"), ((3, 50), "factored")])
 def test_one_batch_is_factored_where_convolutions_take_the_time(labels, path, capture):
     """13 million multiplications an image: of one, the launches of the layers take as long."""
-    assert found_for(capture(labels, size=32, model=ConvNet).observation).choose(1, 1).name == path
+    found = found_for(capture(labels, size=32, model=ConvNet).observation)
+    assert found.choose(1, 1).name == path
+    assert found.choose(1, compiled.REPAID).name == "factored"
 
 
 def test_a_victim_for_which_only_plain_autograd_is_right(capture):
