@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,10 +13,12 @@ from torch.utils._pytree import tree_leaves
 from victims.victim import Victim, converted
 
 SIDES = 8, 16, 32, 64, 128
+KNOWN: WeakKeyDictionary[Victim, dict[tuple[int, ...], tuple[int, ...]]] = WeakKeyDictionary()
+"""What `smallest` found, by victim and shape."""
 
 
 def smallest(victim: Victim, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of the smallest images on which the victim does the same operations with the same weights.
+    """The shape of the smallest images on which the victim does the same operations with the same weights; found once.
 
     Nothing is computed: the victim is called on tensors that have shapes alone. No side may become 1 that is longer in
     images of the given shape, or else a convolution would use a single place of its kernel.
@@ -26,13 +29,21 @@ def smallest(victim: Victim, shape: Sequence[int]) -> tuple[int, ...]:
     Returns:
         (B, C, h, w); the given shape if there are none, or if the victim looks at values.
     """
+    known = KNOWN.setdefault(victim, {})
+    given = tuple(shape)
+    if given not in known:
+        known[given] = found_smallest(victim, given)
+    return known[given]
+
+
+def found_smallest(victim: Victim, shape: tuple[int, ...]) -> tuple[int, ...]:
     *first, height, width = shape
     smaller = [(*first, min(side, height), min(side, width)) for side in SIDES if side < max(height, width)]
     try:
         outline = converted(victim, "meta")
         wanted = operations(outline, shape)
     except Exception:  # of the model, or of torch where an operation needs values
-        return tuple(shape)
+        return shape
     for tried in smaller:
         try:
             found = operations(outline, tried)
@@ -40,7 +51,7 @@ def smallest(victim: Victim, shape: Sequence[int]) -> tuple[int, ...]:
             continue
         if len(found) == len(wanted) and all(one.like(other) for one, other in zip(found, wanted, strict=True)):
             return tried
-    return tuple(shape)
+    return shape
 
 
 def operations(outline: Victim, shape: Sequence[int]) -> list["Operation"]:

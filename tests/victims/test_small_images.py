@@ -1,5 +1,8 @@
 """On which images a victim's layers are tried."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -99,6 +102,18 @@ def test_images_need_not_be_square():
     assert smallest(victim_of(Pooled()), (1, 3, 100, 8)) == (1, 3, 8, 8)
     assert smallest(victim_of(Pooled()), (1, 3, 100, 7)) == (1, 3, 8, 7)
     assert smallest(victim_of(Pooled()), (1, 3, 7, 7)) == (1, 3, 7, 7)
+
+
+def test_it_is_found_once_for_a_victim_and_a_shape():
+    victim = victim_of(Pooled())
+    assert smallest(victim, (1, 3, 32, 32)) == (1, 3, 8, 8)
+    victim.model.forward = None
+    assert smallest(victim, torch.Size((1, 3, 32, 32))) == (1, 3, 8, 8)
+    assert smallest(victim, (2, 3, 32, 32)) == (2, 3, 32, 32)
+    held = weakref.ref(victim)
+    del victim
+    gc.collect()
+    assert held() is None
 
 
 def test_asking_leaves_the_victim_as_it_is():

@@ -1,10 +1,12 @@
 """What probing finds, in which precision and on which images, and what it costs."""
 
 import warnings
+from types import MethodType
 
 import pytest
 import torch
 from torch import nn
+from torchvision.models.densenet import DenseNet
 
 from attacks.engine import probe as probing
 from attacks.engine.compiled import Compiler
@@ -15,6 +17,7 @@ from attacks.ig import IG
 from tests.attacks.engine.test_gradients import LayerNormed
 from tests.computed import Computed
 from victims.errors import InputError, Notice
+from victims.models.densenet121 import DenseNet121
 from victims.models.resnet18 import ResNet18
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.victim import Victim, build
@@ -67,6 +70,16 @@ def test_a_sound_victim_is_probed_in_its_own_precision(model, doubles):
     assert vectorizes(Probe(victim, (3, 32, 32), 2))
     assert find_layers(Probe(victim, (3, 32, 32), 2)) is not None
     assert not doubles
+
+
+def test_a_densenet_is_factored():
+    """torchvision's writes over the output of a layer, and differs by 2e-3."""
+    model = build(DenseNet121, image_shape=(3, 32, 32), num_classes=10, seed=0)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.eval()(images), DenseNet.forward(model, images))
+    assert find_layers(Probe(victim_of(model), (3, 32, 32), 1)) is not None
+    model.forward = MethodType(DenseNet.forward, model)
+    assert find_layers(Probe(victim_of(model), (3, 32, 32), 1)) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
