@@ -10,8 +10,8 @@ from torchvision.models.densenet import DenseNet
 
 from attacks.engine import probe as probing
 from attacks.engine.compiled import Compiler
-from attacks.engine.factored_gradients import LinearGradient
 from attacks.engine.gradients import victim_gradients
+from attacks.engine.layer_gradients import LinearGradient
 from attacks.engine.probe import Probe, admit, find_layers, find_paths, vectorizes
 from attacks.ig import IG
 from tests.attacks.engine.test_gradients import LayerNormed
