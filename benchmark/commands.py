@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "reproduce": "benchmark.recipes.reproduce:reproduce",
     "audit": "benchmark.audit.audit:audit",
     "tune": "benchmark.tracks.tune:tune",
+    "record": "benchmark.tracks.record:record",
     "labels": "benchmark.labels:labels",
     "utility": "benchmark.utility:utility",
     "list": "benchmark.listing:list_names",

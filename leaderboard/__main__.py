@@ -9,6 +9,7 @@ from leaderboard.board import Entry, comparable, entries, metrics, paired
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
+from leaderboard.record import beside
 from leaderboard.reported import reported
 from leaderboard.results import results
 from leaderboard.rows import FlatRow
@@ -48,8 +49,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(out: Path, against: str | None, metric: str) -> None:
-    """Print the board, and write it into `out` as a page, Markdown and CSV, with a matrix where defenses differ."""
+    """Print the board, and write it into `out` as a page, Markdown and CSV, with a matrix where defenses differ.
+
+    Beside the runs in `out` stands what the record has of their settings.
+    """
     rows, folders, warnings = gather(out)
+    for row, place in list(beside(rows)):
+        rows.append(row)
+        folders.append(place)
     for warning in warnings:
         print(f"leaderboard: {warning}", file=sys.stderr)
     board = entries(rows)

@@ -3,6 +3,7 @@
 This is the only module that knows how older versions wrote rows.
 """
 
+import gzip
 import json
 import re
 from collections.abc import Mapping
@@ -94,7 +95,7 @@ class Row:
 
 
 def read_rows(path: Path) -> tuple[list[FlatRow], list[str]]:
-    """The rows of one file, and one warning for each line that is none.
+    """The rows of one file, which may be compressed (.gz), and one warning for each line that is none.
 
     A torn or foreign line is left out with a warning; the other lines are kept.
 
@@ -102,7 +103,8 @@ def read_rows(path: Path) -> tuple[list[FlatRow], list[str]]:
         OSError: there is no such file, or it is not a regular one.
     """
     rows, warnings = [], []
-    for number, line in enumerate(contents(path).decode(errors="replace").splitlines(), start=1):
+    content = gzip.decompress(contents(path)) if path.suffix == ".gz" else contents(path)
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -11,6 +11,7 @@ from benchmark.tracks.track import DEFAULT, TRACKS, read
 from leaderboard.options import abouts
 from priors.base import Denoiser, Generator
 from priors.inverters import Inverter
+from tests.benchmark.tracks.conftest import GOOD
 from victims.errors import InputError
 
 NAMES = sorted(path.stem for path in TRACKS.glob("*.yaml"))
@@ -49,16 +50,6 @@ def test_the_prior_is_that_of_the_track_and_of_the_kind_that_the_attack_takes():
     assert {of("--track=cifar10-b1", f"--attack={name}").prior for name in ("gias", "gifd")} == {"dcgan-cifar10"}
     assert of("--track=cifar10-b1", "--attack=pnp").prior == "denoiser-photos"
     assert of("--track=cifar10-b1", "--attack=gias", "--prior=dcgan").prior == "dcgan"
-
-
-GOOD = {
-    "version": 1,
-    "tasks": 1,
-    "evaluations": 10,
-    "tune": {"trials": 2, "tasks": 1},
-    "priors": {"generator": "dcgan-photos32"},
-    "options": {"batch": 1},
-}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from benchmark.tracks.track import Tuning
 from benchmark.tracks.tune import search
 from benchmark.tracks.tuned import Tuned, tuned_options
 from leaderboard.run_folder import RunFolder
-from tests.benchmark.tracks.test_tracks import GOOD
 from victims.errors import InputError
 
 SPACE = {"eta": Between(1e-3, 1e1), "signed": (True, False)}
@@ -21,13 +20,6 @@ DEFAULT = {"eta": 1.0, "signed": True}
 
 def high_at_a_tenth(chosen):
     return -abs(chosen["eta"] - 0.1) - chosen["signed"]
-
-
-@pytest.fixture
-def track(tmp_path):
-    file = tmp_path / "mine.yaml"
-    file.write_text(yaml.safe_dump(GOOD | {"options": {"batch": 1, "victim": "lenet"}}))
-    return str(file)
 
 
 @pytest.mark.parametrize("budget", [7, 40, 41, 399])

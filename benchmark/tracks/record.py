@@ -1,0 +1,91 @@
+"""`python -m benchmark record`: the scored run of a method on a track, kept with the project."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from attacks.base import Attack
+from benchmark.config import Config
+from benchmark.launch.matrix import exit_code, run_cells
+from benchmark.registry import find
+from benchmark.run_options import with_options
+from benchmark.scoring.networks import available_to
+from benchmark.tracks.entry import entry
+from benchmark.tracks.track import Track, read, text
+from leaderboard import record as kept
+from leaderboard.options import Options
+from leaderboard.rows import FlatRow
+from leaderboard.run_folder import RunFolder, latest
+
+SHOWN = 8  # images
+QUALITY = 80  # of a strip as WebP: 8 images of 64 px take about 15 KB
+
+
+@with_options(also=("data_dir", "weights_dir", "compile", "devices"))
+def record(*, track: str = "photos-default", attack: str, out: Path = Options.out, **options: Any) -> int:
+    """Run methods on a track with the options that were tuned there, and keep their rows with the project.
+
+    What cannot be tuned, as a closed form, is run as it is. A run that was stopped goes on.
+
+    Args:
+        track: a name from `make list`.
+        attack: the method; several with commas between them are run one after another.
+        out: folder of results, where the runs are.
+        options: of a run, see `Options`.
+
+    Returns:
+        the exit code: 0; 2 where a method was refused; 1 where one failed otherwise.
+    """
+    found = read(track)
+    configs = {name: scored(found, name, {**options, "out": out / "record"}) for name in attack.split(",")}
+    given = {"track": track, "out": out / "record", **options}
+    failed = run_cells({name: arguments(config, given) for name, config in configs.items()})
+    for name, config in configs.items():
+        if name not in failed:
+            print(f"record   {keep(found, config)}")
+    return exit_code(failed, len(configs))
+
+
+def scored(track: Track, method: str, options: Mapping[str, Any]) -> Config:
+    """The run of a method that is kept: with its tuned options, if it has any to tune.
+
+    Raises:
+        InputError: they have not been tuned on this version of the track.
+    """
+    attack: type[Attack] = find("attack", method)
+    preset = "tuned" if attack.space else "default"
+    config = entry(track, method, {}, preset=preset, **options)
+    config.method_options(attack)
+    return config
+
+
+def arguments(config: Config, given: Mapping[str, Any]) -> list[str]:
+    """The command line of a run, for `python -m benchmark`."""
+    values = {"attack": config.attack, "preset": config.preset, **given}
+    return ["run", *(f"--{name}={text(value)}" for name, value in values.items() if value is not None)]
+
+
+def keep(track: Track, config: Config) -> Path:
+    """Write the rows of a run that has ended, and a picture of its first images, into the record."""
+    networks = available_to(config.lpips, config.data, config.weights_dir)
+    folder = latest(config.folder(networks))
+    assert folder is not None, "it has run"
+    rows = folder.read_rows()[0][: config.tasks * config.batch]
+    return kept.write(track.path.stem, config.attack, rows, strip(folder, rows[:SHOWN]))
+
+
+def strip(folder: RunFolder, rows: Sequence[FlatRow]) -> bytes:
+    """Truth above reconstruction, as the bytes of a WebP file."""
+    pairs = [(folder.truth(row["image"]), folder.reconstruction(row["task"], row["image"])) for row in rows]
+    pictures = [[Image.open(path).convert("RGB") for path in pair] for pair in pairs]
+    side = pictures[0][0].width
+    sheet = Image.new("RGB", (side * len(pictures), 2 * side))
+    for column, pair in enumerate(pictures):
+        for line, picture in enumerate(pair):
+            sheet.paste(picture, (column * side, line * side))
+    file = io.BytesIO()
+    sheet.save(file, "WEBP", quality=QUALITY)
+    return file.getvalue()

@@ -1,0 +1,54 @@
+"""The record: rows of methods on tracks, which ship with the project.
+
+record/TRACK/METHOD.jsonl.gz    the rows of a method
+record/TRACK/METHOD.webp        its first images: truth above reconstruction
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from leaderboard.options import row_keys
+from leaderboard.rows import FlatRow, read_rows
+from leaderboard.run_folder import write_atomically
+
+RECORD = Path(__file__).parent / "record"
+ROWS = ".jsonl.gz"
+LARGEST_STRIP = 40_000  # bytes of a picture: all of the record takes at most 12 MB
+
+
+def write(track: str, method: str, rows: Iterable[FlatRow], strip: bytes) -> Path:
+    """Replace what the record has of a method on a track; the same rows give the same bytes.
+
+    Args:
+        strip: a WebP picture of at most `LARGEST_STRIP` bytes.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: the picture is larger.
+    """
+    if len(strip) > LARGEST_STRIP:
+        raise ValueError(f"the picture has {len(strip)} bytes; at most {LARGEST_STRIP}.")
+    folder = RECORD / track
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(folder / f"{method}.webp", strip)
+    write_atomically(folder / f"{method}{ROWS}", gzip.compress(lines.encode(), mtime=0))
+    return folder / f"{method}{ROWS}"
+
+
+def read(track: str = "*", method: str = "*") -> Iterator[tuple[Path, list[FlatRow]]]:
+    """The rows of all methods on all tracks, or of some, each with its file."""
+    for path in sorted(RECORD.glob(f"{track}/{method}{ROWS}")):
+        yield path, read_rows(path)[0]
+
+
+def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:
+    """The rows of the record in the settings of some rows, and where each stands."""
+    keys = (*row_keys("setting"), "protocol")
+    settings = {tuple(map(str, (row[key] for key in keys))) for row in rows}
+    for path, recorded in read():
+        for row in recorded:
+            if tuple(map(str, (row[key] for key in keys))) in settings:
+                yield row, path.with_name(path.name.removesuffix(ROWS))

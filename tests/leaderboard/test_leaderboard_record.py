@@ -1,0 +1,47 @@
+"""The record: what ships is what was written, in few bytes, and stands beside runs of its setting."""
+
+import pytest
+
+from leaderboard import record
+from leaderboard.__main__ import main
+from leaderboard.run_folder import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RECORD", tmp_path / "record")
+
+
+def rows(scored, **changes):
+    return [scored(task=f"t{k}", image=f"i{k}", psnr=20.0 + k, **changes).flat() for k in range(6)]
+
+
+def test_the_same_rows_are_the_same_bytes_and_are_read_back(scored):
+    path = record.write("easy", "ig", rows(scored), b"picture")
+    first = path.read_bytes()
+    assert record.write("easy", "ig", rows(scored), b"picture").read_bytes() == first
+    assert [found for _, found in record.read()] == [rows(scored)]
+    assert path.with_name("ig.webp").read_bytes() == b"picture"
+    assert list(record.read("hard")) == list(record.read(method="gi")) == []
+
+
+def test_a_picture_that_is_too_large_is_not_written(scored):
+    with pytest.raises(ValueError, match="40001 bytes"):
+        record.write("easy", "ig", rows(scored), b"x" * 40_001)
+    assert not list(record.read())
+
+
+def test_the_board_shows_what_is_recorded_of_the_settings_of_its_runs_alone(scored, tmp_path, capsys):
+    def named(attack, **changes):
+        row = scored()
+        return rows(scored, settings={**row.settings, "attack": attack, **changes})
+
+    record.write("easy", "gi", named("gi"), b"")
+    record.write("hard", "gias", named("gias", batch_size=9), b"")
+    run = RunFolder(tmp_path / "out" / "mine")
+    for row in [scored(task=f"t{k}", image=f"i{k}") for k in range(6)]:
+        run.add_rows(row.task, [row])
+    assert main([str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "gi " in shown
+    assert "gias" not in shown
