@@ -31,7 +31,7 @@ from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
 from benchmark.scoring.networks import available, lpips_backbone, missing, networks
 from benchmark.scoring.picture import draw, write_truths
-from benchmark.tasks.batches import Batch, grouped, share_of
+from benchmark.tasks.batches import Batch, group_size, grouped, share_of
 from benchmark.tasks.capture import Task, capturing, mean_image
 from benchmark.tasks.module import GradientDataModule
 from benchmark.wandb_log import log_run
@@ -74,7 +74,9 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     attack = config.make_attack()
     batches = config.make_batches(data, config.tasks)
     order = [batch.task for batch in batches]
-    groups = grouped(batches, config.group)
+    images, (parameters, _) = config.batch * attack.restarts, victim.parameter_counts()
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    groups = grouped(batches, group_size(config.group, images, parameters, kind))
     given = networks(config.lpips, config.data, config.weights_dir)
     trainer = make_trainer(config, len(groups))
     victim.to(trainer.strategy.root_device)

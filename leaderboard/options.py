@@ -9,7 +9,7 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from victims.choices import Amp, Compile, Level, Match, Mode, Resize
+from victims.choices import Amp, Compile, Group, Level, Match, Mode, Resize
 
 Role = Literal["method", "setting", "knowledge", "execution"]
 """What an option decides: how the attack works, what it is run against, what the attacker knows, how it is computed."""
@@ -292,10 +292,12 @@ class Options:
     )
 
     seed: int = option(0, "execution", "Of the victim's weights, an untrained prior and the starts of the attack.")
-    group: int = option(
+    group: Group = option(
         1,
         "execution",
-        "Tasks that are attacked together, which is faster for small batches of small images.",
+        "Tasks that are attacked together, which is faster for small batches of small images; rows differ by rounding. "
+        "`auto`: so many that their restarts are 16 images on a CPU, 64 on a GPU, and 1 for a victim of more than half "
+        "a million parameters. A process takes whole groups: with few tasks for many processes, leave it at 1.",
         rows=(),
     )
     chunk: int | None = option(

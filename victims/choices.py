@@ -34,6 +34,9 @@ Match = Literal["aga", "fa", "sme"]
   together with the images (surrogate model extension; Zhu et al., 2023). See `attacks.engine.surrogate_model`.
 """
 
+Group = int | Literal["auto"]
+"""How many tasks are attacked together, see `benchmark.tasks.batches.group_size`."""
+
 Amp = Literal["none", "bf16", "fp16"]
 """Mixed precision of a client, see `victims.amp`."""
 

@@ -153,6 +153,16 @@ def test_groups_of_tasks_and_chunks_of_runs(run, tmp_path):
         assert one["cost"] == pytest.approx(other["cost"], rel=1e-3)
 
 
+def test_automatic_groups_are_those_of_their_size(run, tmp_path):
+    run("--batch=4", "--tasks=5", "--group=auto")
+    run("--batch=4", "--tasks=5", "--group=4")
+    found = [file.read_text() for file in tmp_path.glob("*/rows.jsonl")]
+    automatic, given = (
+        [{**json.loads(line), "seconds": 0, "memory": 0} for line in text.splitlines()] for text in found
+    )
+    assert automatic == given
+
+
 def test_a_closed_form_leaves_what_it_found_of_every_layer(tmp_path, capsys):
     small = ["--attack=rgap", "--victim=fcn3", "--defense=none", "--precision=float64", "--batch=1", "--tasks=2"]
     assert main(["run", *small, "--devices=1", "--wandb=off", f"--out={tmp_path}"]) == 0
@@ -260,6 +270,7 @@ BAD = {
     "--restarts=0": "restarts is 0",
     "--chunk=0": "chunk is 0",
     "--group=0": "group is 0",
+    "--group=some": "group takes int or auto",
     "--devices=0": "devices is 0",
     "--tasks=0": "tasks is 0",
     "--batch=0": "batch is 0",

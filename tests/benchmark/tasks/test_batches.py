@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmark.tasks import manifests
-from benchmark.tasks.batches import Batch, draw_batches, grouped, share_of
+from benchmark.tasks.batches import Batch, draw_batches, group_size, grouped, share_of
 from benchmark.tasks.manifests import listed, manifest
 from benchmark.tasks.manifests.make import LENGTH, OFFICIAL, text
 from victims.data.base import ImageData
@@ -369,6 +369,15 @@ def test_a_list_is_not_read_for_a_data_set_without_one():
 def test_a_group_below_one_is_refused():
     with pytest.raises(InputError, match="group is 0; give 1 or more"):
         grouped([], 0)
+
+
+@pytest.mark.parametrize(
+    ("group", "images", "device", "size"),
+    [(3, 2, "cpu", 3), ("auto", 2, "cpu", 8), ("auto", 3, "cpu", 5), ("auto", 40, "cpu", 1), ("auto", 2, "cuda", 32)],
+)
+def test_automatic_groups_fill_the_device_by_images(group, images, device, size):
+    assert group_size(group, images, 10_000, device) == size
+    assert group_size(group, images, 10_000_000, device) == (1 if group == "auto" else size)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
