@@ -5,6 +5,8 @@ those of one task are adjacent.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -132,10 +134,15 @@ class Session:
             pixels=self.attack.victim.denormalize(images).clamp(0, 1),
             labels=self._best.tensors["labels"][best],
             cost=self._best.cost[best],
-            curve=[(stage, least(costs)) for stage, costs in self.costs],
+            curve=self.curve(),
             gradient_evaluations=self.gradient_evaluations,
             gradient_path=", ".join(self._ran),
         )
+
+    def curve(self) -> list[tuple[str, Tensor]]:
+        """As `Reconstruction` has it, by a few operations for all steps of a stage."""
+        stages = groupby(self.costs, key=itemgetter(0))
+        return [(stage, cost) for stage, steps in stages for cost in least(torch.stack([costs for _, costs in steps]))]
 
     def winners(self) -> Tensor:
         """(T,) the index of every task's best instance."""
@@ -229,5 +236,5 @@ class Session:
 
 
 def least(costs: Tensor) -> Tensor:
-    """Over restarts; infinite if all are NaN: (T, restarts) -> (T,)."""
-    return costs.nan_to_num(torch.inf).amin(1)
+    """Over restarts; infinite if all are NaN: (..., T, restarts) -> (..., T)."""
+    return costs.nan_to_num(torch.inf).amin(-1)

@@ -34,10 +34,10 @@ class TaskProgress(ProgressBar):
         self.bar.update(step - batch_idx * INNER)
         if batch_idx % EVERY == 0:
             stage, costs = pl_module.session.costs[-1]
-            costs = least(costs)
+            least_costs = least(costs).tolist()  # the only reading
             task = f"task {trainer.current_epoch + 1}/{module.groups}"
-            self.bar.set_postfix_str(f"{task}, stage {stage}, step {step}, cost {costs.min().item():.4g}")
-            for observation, cost in zip(batch, costs.tolist(), strict=True):
+            self.bar.set_postfix_str(f"{task}, stage {stage}, step {step}, cost {min(least_costs):.4g}")
+            for observation, cost in zip(batch, least_costs, strict=True):
                 reading: dict[str, Any] = {"task": observation.task, "cost": cost}  # a column per task is quadratic
                 for logger in trainer.loggers:
                     logger.log_metrics(reading, step=step - 1)

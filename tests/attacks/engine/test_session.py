@@ -36,6 +36,22 @@ def test_least_is_over_restarts_and_infinite_if_all_are_nan():
     assert least(torch.tensor([[3.0, NAN, 2], [NAN, NAN, NAN]])).tolist() == [2, INF]
 
 
+def test_the_curve_is_computed_for_all_steps_of_a_stage_at_once(capture):
+    """Also where fewer restarts go on after a stage; a GPU starts operations one after another."""
+    attack = IG(steps=1, restarts=3)
+    attack.run([capture(size=16).observation])
+    costs = [("z", torch.rand(2, 3)) for _ in range(50)] + [("x", torch.rand(2, 1)) for _ in range(60)]
+    costs[7][1][0] = NAN
+    attack.session.costs = costs
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        curve = attack.session.curve()
+    assert {event.key: event.count for event in profile.key_averages()}["aten::amin"] == 2
+    assert [stage for stage, _ in curve] == [stage for stage, _ in costs]
+    assert curve[7][1][0] == INF
+    for (_, found), (_, given) in zip(curve, costs, strict=True):
+        assert torch.equal(found, least(given))
+
+
 def test_sessions_share_the_paths_of_a_victim_and_nothing_else(capture):
     task = capture(size=16)
     others = [capture((8, 30, 77), size=16, task="u", victim=task.observation.victim), capture(size=16)]
