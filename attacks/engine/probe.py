@@ -26,7 +26,7 @@ from victims.small_images import smallest
 from victims.trial import said
 from victims.victim import Victim, converted
 
-AGREE = {torch.float32: 1e-4, torch.float64: 1e-6}  # relative
+AGREE = {torch.float32: 1e-5, torch.float64: 1e-6}  # relative; measured: rounding 8e-7, a ViT under `vmap` 2e-4
 ENOUGH = 2  # images of a batch, to find out whether a path keeps the images of a batch apart
 
 
