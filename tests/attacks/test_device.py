@@ -48,7 +48,7 @@ class Counter(TorchDispatchMode):
         aten = torch.ops.aten
         if op is aten._to_copy.default:
             to = torch.device(kwargs.get("device") or tensors[0].device)
-            self.waits += to != tensors[0].device
+            self.waits += to.type != tensors[0].device.type
             if to.type == "cpu" and tensors[0].is_meta:
                 return torch.rand(tensors[0].shape).to(kwargs.get("dtype") or tensors[0].dtype)
         elif op is aten.copy_.default:
