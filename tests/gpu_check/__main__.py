@@ -75,7 +75,7 @@ def parts(out: Path, data: Path, quick: bool) -> list[Part]:
     marked = sorted(
         str(p.relative_to(ROOT)) for p in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in p.read_text()
     )
-    files = ["tests/gpu_check/test_device.py", "-k", FEW] if quick else marked
+    files = ["tests/gpu_check/test_on_gpu.py", "-k", FEW] if quick else marked
     parallel = ["-n", "4"] if find_spec("xdist") and not quick else []
     pytest = ["pytest", "-q", "-p", "tests.gpu_check.missing", "-m", "gpu", *parallel, *files]
     file = {name: out / f"{name}.jsonl" for name in ("tests", "paper", "speed")}
