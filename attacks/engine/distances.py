@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.engine.factored_gradients import FactoredGradient
-from attacks.engine.inner_products import Products, Square, dot, for_each, is_broadcast
+from attacks.engine.inner_products import Products, Square, dot, for_each, is_broadcast, join
 from victims.errors import InputError
 from victims.observation import Transform
 from victims.victim import Gradient
@@ -17,7 +17,6 @@ from victims.victim import Gradient
 Weights = Mapping[str, Tensor]
 """The weight of every tensor, (R,) each, 0 or more; if a distance is given None, all weights are 1."""
 
-SMALL = 1 << 12  # entries of an instance; measured: joining tensors up to this size is faster than one by one
 ORDINARY = (2**-40, 2**40)  # 1e-12 to 1e12: in float32 the squares of these neither under- nor overflow
 TINY = 1e-30  # a zero dummy gradient has no direction: its cosine is 0, not NaN, and so are the gradients there
 
@@ -72,13 +71,6 @@ class Target(dict[str, Tensor]):
         instances = len(next(iter(self.values())))
         one = join({name: g[:1] for name, g in self.items()})
         return Target({name: g.expand(instances, *g.shape[1:]) for name, g in one.items()})
-
-
-def join(gradient: Gradient) -> Gradient:
-    """The same entries in fewer tensors, for sums over all of them: small tensors form one vector per instance."""
-    small = {name: g for name, g in gradient.items() if g[0].numel() < SMALL}
-    large = {name: g for name, g in gradient.items() if name not in small}
-    return {"": torch.cat([g.flatten(1) for g in small.values()], 1), **large} if small else large
 
 
 def _products(dummy: Gradient, received: Gradient, joint: bool = False) -> tuple[Tensor, Tensor, Tensor]:

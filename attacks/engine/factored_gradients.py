@@ -5,6 +5,9 @@ without it: for a convolution with input a and output gradients d, <G, G*> = <d,
 entrywise product of two Gram matrices, of the columns of d and of the patches of a (for linear layers: Goodfellow,
 2015; also known as ghost norm). Neither needs a copy of the weights per instance, nor a pass over it, which is most of
 the cost of late layers at small batches.
+
+It is made of `layer_gradients` (one layer), `weight_gradients` (a convolution's weight), `constant_layers` (what the
+victim computes with) and `packed` (its convolutions on a CPU), each of which needs the later ones alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,12 +24,10 @@ from attacks.engine.constant_layers import (
     is_fixed_batch_norm,
     with_constant_layers,
 )
-from attacks.engine.inner_products import Products
+from attacks.engine.inner_products import Products, join
 from attacks.engine.layer_gradients import KINDS, LayerGradient, Pairs, WeightLayerGradient, gram_is_cheaper
 from victims.losses.base import classification_loss
 from victims.victim import Gradient, Victim, passing
-
-JOINED = 1 << 12  # entries of an instance; measured: joining tensors up to this size is faster than one by one
 
 
 class FactoredGradient(Mapping[str, Tensor]):
@@ -69,11 +70,8 @@ class FactoredGradient(Mapping[str, Tensor]):
             pairs |= {joined(layer, name): pair for name, pair in factored.pairs(own[layer]).items()}
             found |= {joined(layer, name): pair for name, pair in factored.products(own[layer]).items()}
         if joint:
-            small = {name: pair for name, pair in pairs.items() if pair[0][0].numel() < JOINED}
-            pairs = {name: pair for name, pair in pairs.items() if name not in small}
-            if small:
-                mine, received = (torch.cat([g.flatten(1) for g in s], 1) for s in zip(*small.values(), strict=True))
-                pairs[""] = mine, received
+            mine, received = (join({name: pair[of] for name, pair in pairs.items()}) for of in (0, 1))
+            pairs = {name: (g, received[name]) for name, g in mine.items()}
         found |= {name: Products.apply(*pair) for name, pair in pairs.items()}
         return found if joint else {name: found[name] for name in self.names}
 

@@ -9,12 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from victims.victim import Gradient
+
 BLOCK = 1 << 19  # entries; measured: the temporary of a product of this size fits into a cache
+SMALL = 1 << 12  # entries of an instance; measured: joining tensors up to this size is faster than one by one
 
 
 def is_broadcast(target: Tensor) -> bool:
     """Whether all instances have the same tensor."""
     return len(target) == 1 or target.stride(0) == 0
+
+
+def join(gradient: Gradient) -> Gradient:
+    """The same entries in fewer tensors, for sums over all of them: small tensors form one vector per instance."""
+    small = {name: g for name, g in gradient.items() if g[0].numel() < SMALL}
+    large = {name: g for name, g in gradient.items() if name not in small}
+    return {"": torch.cat([g.flatten(1) for g in small.values()], 1), **large} if small else large
 
 
 def dot(g: Tensor, target: Tensor) -> Tensor:

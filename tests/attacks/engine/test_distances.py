@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from attacks.engine import distances
+from attacks.engine import inner_products
 from attacks.engine.distances import (
     Target,
     chosen_tensors,
@@ -99,7 +99,7 @@ def test_joining_tensors_changes_no_cosine(small, alike, gradients, monkeypatch)
     dummy, received = gradients
     if alike:
         received = {name: g[:1].expand_as(g) for name, g in received.items()}
-    monkeypatch.setattr(distances, "SMALL", small)
+    monkeypatch.setattr(inner_products, "SMALL", small)
     target = Target(received)
     for instance, cost in enumerate(cosine(dummy, target)):
         ones = dict.fromkeys(SHAPES, 1.0)
