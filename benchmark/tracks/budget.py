@@ -40,7 +40,9 @@ def most_steps(make: Callable[[int | None], Attack], observation: Observation, b
     fewest = len(own.plan)
 
     def of(steps: int) -> int:
-        return evaluations(make(steps), observation)
+        attack = make(steps)
+        attack.paths = own.paths  # found once
+        return evaluations(attack, observation)
 
     steps = sum(own.plan.values())
     if cost <= budget and of(2 * steps) == cost:

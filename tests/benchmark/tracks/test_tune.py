@@ -3,7 +3,10 @@
 import pytest
 import yaml
 
+from attacks import base
+from attacks.engine.probe import find_paths
 from attacks.engine.space import Between
+from attacks.ig import IG
 from benchmark.__main__ import main
 from benchmark.config import Config
 from benchmark.registry import find
@@ -27,12 +30,9 @@ def high_at_a_tenth(chosen):
 def test_one_step_more_would_be_over_the_budget(capture, small_prior, method, restarts, budget):
     observation, attack = capture().observation, find("attack", method)
     prior = {"prior": small_prior} if "prior" in attack.needs else {}
-    made = []
 
     def make(steps):
-        made.append(attack(restarts=restarts, steps=steps, **prior))
-        made[-1].paths = made[0].paths  # probed once
-        return made[-1]
+        return attack(restarts=restarts, steps=steps, **prior)
 
     try:
         steps = most_steps(make, observation, budget)
@@ -41,6 +41,13 @@ def test_one_step_more_would_be_over_the_budget(capture, small_prior, method, re
         return
     assert evaluations(make(steps), observation) <= budget < evaluations(make(steps + 1), observation)
     assert make(steps).run([observation]).gradient_evaluations <= budget
+
+
+def test_the_victim_is_probed_once_however_many_steps_are_tried(capture, monkeypatch):
+    probed = []
+    monkeypatch.setattr(base, "find_paths", lambda *given: probed.append(1) or find_paths(*given))
+    assert most_steps(lambda steps: IG(steps=steps, restarts=1), capture().observation, 40) == 40
+    assert len(probed) == 1
 
 
 def test_a_search_finds_what_is_better_and_begins_with_the_default(tmp_path):
