@@ -64,19 +64,6 @@ def test_second_derivative_of_a_net_with_batch_norm_matches_finite_differences(v
     assert (gradient * direction).sum().item() == pytest.approx(difference, rel=1e-5)
 
 
-class LayerNormed(nn.Sequential):
-    """torch's layer norm, whose second derivative is wrong under vmap."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 14, 14]), nn.Sigmoid(), nn.Flatten(), nn.Linear(784, 10))
-
-
-def test_a_victim_that_torch_func_gets_wrong_runs_eagerly_with_a_warning():
-    torch.manual_seed(0)
-    with pytest.warns(Notice, match="disagree"):
-        assert not vectorizes(Probe(make_victim(LayerNormed()), (3, 16, 16), B))
-
-
 def test_each_instance_has_the_gradient_of_plain_autograd():
     model = build(registered("victim")["lenet"], image_shape=(3, 16, 16), num_classes=10, seed=0).double()
     images, labels = dummy_batches()

@@ -19,10 +19,9 @@ HOW = {  # channels, kernel, stride, padding, dilation
     "larger than the map": (2, (9, 9), (1, 1), (4, 4), (1, 1)),
 }
 every_how = pytest.mark.parametrize(("channels", "kernel", "how"), [(c, k, h) for c, k, *h in HOW.values()], ids=HOW)
-needs_onednn = pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     not packed.can_pack(torch.zeros(1, 1, 1, 1), torch.zeros(1)), reason="needs a torch with oneDNN"
 )
-pytestmark = needs_onednn
 
 
 def drawn(*shape, seed=0):
