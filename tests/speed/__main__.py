@@ -20,7 +20,7 @@ from tests.plain.forms import FORMS
 from tests.speed import memory
 from tests.speed.cells import COMPILED, SUITE, TEXTBOOK, Cell, matmul_peak, time_stage
 from tests.speed.report import Record, cells_table, draw, line, page, starts_table, summary
-from tests.speed.start import starts
+from tests.speed.start import start
 from tests.speed.trainer import overhead
 from victims.errors import InputError
 
@@ -166,7 +166,7 @@ def measure(wanted: Sequence[Cell], compiled: bool, budget: float, out: Path) ->
 
     for cell in beginnings:
         if not known("starts", cell):
-            found["starts"].append({"cell": asdict(cell), "runs": starts(cell)})
+            found["starts"].append({"cell": asdict(cell), **start(cell)})
             print(f"the start of {cell}", flush=True)
     for cell in wanted:
         if not known("cells", cell):

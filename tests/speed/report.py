@@ -92,8 +92,9 @@ def cells_table(about: Record, records: Sequence[Record]) -> Table:
         + " These have our starting points and compute our costs; curves: their largest relative difference from ours "
         f"in single precision, where a cost below {FEW_DIGITS:g} counts as that. ready s: from nothing to the end of a "
         "first compiled step. MiB: the most memory of tensors in a step, ours / textbook, which does one restart after "
-        f"another. GFLOP/s: the textbook's operations in our time; an fp32 matrix product reaches {gflops:.3g}, and "
-        "more than that are operations that ours spares. Lightning's Trainer adds "
+        "another. GFLOP/s: the textbook's operations in our time; an fp32 matrix product of torch reaches "
+        f"{gflops:.3g}, and ours can have more by operations that it spares, or where the library of the convolutions "
+        "is faster than that of the products. Lightning's Trainer adds "
         f"{1e3 * about['lightning']:.2g} ms to a step of ours."
     )
     return Table(above, {h: [cells.get(h, NOTHING) for cells in lines] for h in headings}, below)
@@ -103,21 +104,19 @@ def starts_table(starts: Sequence[Record]) -> Table:
     """What a run of ig costs before its second step."""
     lines = []
     for start in starts:
-        first, *again = start["runs"]
+        cell, memory = start["cell"], start["memory"]
         lines.append(
             {
-                "victim": start["cell"]["victim"],
-                "px": str(start["cell"]["size"]),
-                **{f"{name} s": f"{first[key]:.2g}" for name, key in STARTS.items()},
-                "begin again s": f"{again[0]['begin']:.2g}" if again else NOTHING,
-                "MiB of begin": f"{first['memory'] / MIB:.3g}" if first["memory"] is not None else NOTHING,
+                "victim": cell["victim"],
+                "px": str(cell["size"]),
+                **{f"{name} s": f"{start[key]:.2g}" for name, key in STARTS.items()},
+                "MiB of begin": f"{memory / MIB:.3g}" if memory is not None else NOTHING,
             }
         )
     above = "Before the second step of ig, one image, in a fresh process"
     below = (
         "Seconds of processor time. import: of Python, torch and gibench; task: victim, images and update; begin: the "
-        "victim is tried and its gradient paths are found, and what the process grew in it at most; again: in the next "
-        "process, if something is kept for it."
+        "victim is tried and its gradient paths are found, and what the process grew in it at most."
     )
     return Table(above, {heading: [cells[heading] for cells in lines] for heading in lines[0]}, below)
 

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,23 +25,18 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def starts(cell: "Cell") -> list[dict[str, Any]]:
-    """Of a first run, and of a second one if the first left something in its cache.
+def start(cell: "Cell") -> dict[str, Any]:
+    """Of a run in a fresh process.
 
     Raises:
         InputError: the process died; its last line says why.
     """
     command = [sys.executable, "-m", "tests.speed.start", json.dumps(asdict(cell))]
-    found: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as cache:
-        while not found or (len(found) == 1 and any(Path(cache).iterdir())):
-            environment = os.environ | ALLOCATOR | {"XDG_CACHE_HOME": cache}
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-            if done.returncode:
-                why = (done.stderr.strip().splitlines() or ["killed"])[-1]
-                raise InputError(f"the start of {cell} could not be measured: {why}; measure other cells.")
-            found.append(json.loads(done.stdout.splitlines()[-1]))
-    return found
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ALLOCATOR, check=False)
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        raise InputError(f"the start of {cell} could not be measured: {why}; measure other cells.")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(given: str) -> dict[str, Any]:

@@ -29,12 +29,12 @@ def test_the_quick_path_has_every_number_and_continues(tmp_path, monkeypatch, ca
     image = 3 * 32 * 32 * 4  # bytes
     assert min(stage["memory"].values()) > 4 * image + 4 * record["parameters"]
     assert record["summary"]["ratios"].keys() == {"textbook", "breaching", "authors"}
-    assert all(run[name] > 0 for run in start["runs"] for name in ("import", "task", "begin", "first_step"))
+    assert all(start[name] > 0 for name in ("import", "task", "begin", "first_step"))
     assert (tmp_path / "speed.png").stat().st_size > 0
     assert "| ig | lenet | 1 | 1 | 32 |" in (tmp_path / "speed.md").read_text()
 
     monkeypatch.setattr(speed, "measured", lambda *_: pytest.fail("measured again"))
-    monkeypatch.setattr(speed, "starts", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(speed, "start", lambda *_: pytest.fail("measured again"))
     capsys.readouterr()
     assert speed.main([*ONE, "--out", str(tmp_path)]) == 0
     assert "lenet" in capsys.readouterr().out
@@ -136,9 +136,8 @@ ABOUT |= {"threads": 1, "commit": "c"}
 
 def test_page_and_picture_show_it(record, tmp_path):
     shown = [record | {"summary": summary(record)}]
-    run = {"import": 3.0, "task": 0.5, "begin": 0.25, "first_step": 0.1, "memory": 2**21}
-    begun = [{"cell": record["cell"], "runs": [run, run | {"begin": 0.125}]}]
-    text = page(ABOUT, [cells_table(ABOUT, shown), starts_table(begun)])
+    start = {"import": 3.0, "task": 0.5, "begin": 0.25, "first_step": 0.1, "memory": 2**21}
+    text = page(ABOUT, [cells_table(ABOUT, shown), starts_table([{"cell": record["cell"], **start}])])
     assert "| 2e+03 | 2.00 | - | 3.00 | 4 / 1 | 1e-09 | 1e-04 |" in text
-    assert "| lenet | 32 | 3 | 0.5 | 0.25 | 0.1 | 0.12 | 2 |" in text
+    assert "| lenet | 32 | 3 | 0.5 | 0.25 | 0.1 | 2 |" in text
     assert draw(tmp_path / "speed.png", shown).read_bytes().startswith(b"\x89PNG")
