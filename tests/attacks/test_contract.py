@@ -125,8 +125,9 @@ def test_its_search_space_has_options_of_its_own_around_their_defaults(method, m
 def test_what_it_costs_is_known_before_the_first_step(method, make, capture):
     observation = capture().observation
     for restarts in (1, 2):
-        known = evaluations(make(method, restarts=restarts), observation)
-        assert make(method, restarts=restarts).run([observation]).gradient_evaluations == known
+        attack = make(method, restarts=restarts)
+        known = evaluations(attack, observation)
+        assert attack.run([observation]).gradient_evaluations == known
 
 
 def as_the_attacker_sees(task):
