@@ -83,10 +83,12 @@ class Probe:
 
     @cached_property
     def exact(self) -> Tensor:
-        """The gradient of the costs by plain autograd, like `images`; one by one, for gradients may be large."""
+        """The gradient of the last batch's cost by plain autograd, (B, C, h, w).
+
+        One batch suffices: where a path mixes instances, the other one shows in this one's gradient.
+        """
         plain = partial(victim_gradients, self.victim, local=self.local, vectorized=False)
-        each = zip(self.images.split(1), self.labels.split(1), strict=True)
-        return torch.cat([cost_gradient(plain, self.victim, *batch, self.own_weights) for batch in each])
+        return cost_gradient(plain, self.victim, self.images[-1:], self.labels[-1:], self.own_weights)[0]
 
     @cached_property
     def double(self) -> "Probe":
@@ -104,7 +106,7 @@ class Probe:
             Exception: the path cannot run this victim.
         """
         kind = self.images.dtype
-        fast = cost_gradient(path_of(self.victim), self.victim, self.images, self.labels, self.own_weights)
+        fast = cost_gradient(path_of(self.victim), self.victim, self.images, self.labels, self.own_weights)[-1]
         if kind in AGREE and (fast - self.exact).norm() <= AGREE[kind] * self.exact.norm():
             return True
         return kind != torch.float64 and self.double.agrees(path_of)
