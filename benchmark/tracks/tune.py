@@ -2,7 +2,8 @@
 
 import contextlib
 import io
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
@@ -16,10 +17,12 @@ from optuna.trial import TrialState
 from attacks.base import Attack
 from attacks.engine.space import Between, Space
 from benchmark.config import Config, options_of
+from benchmark.contents import contents
 from benchmark.launch.lock import alone
 from benchmark.registry import find
 from benchmark.run import reproducible, run
 from benchmark.run_options import with_options
+from benchmark.sources import of_text
 from benchmark.tracks.entry import Chosen, entry, first_observation, within_budget
 from benchmark.tracks.track import METRIC, Track, Tuning, read
 from benchmark.tracks.tuned import Tuned
@@ -70,12 +73,14 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
             rows, _ = run(chosen_run(chosen)).read_rows()
         return fmean(row[METRIC] for row in rows)
 
-    observation = first_observation(entry(track, method, {}, **options, **others))
-    restarts = chosen_run({}).make_attack().restarts  # refused before anything is written
-    space = {**attack.space, "restarts": RESTARTS}
-    default = {n: o.default for n, o in options_of(attack).items() if n in space} | {"restarts": restarts}
+    plain = entry(track, method, {}, **options, **others)
+    observation, own = first_observation(plain), plain.make_attack().restarts
+    restarts = affordable(lambda count: chosen_run({"restarts": count}), {*RESTARTS, own})
+    space = {**attack.space, "restarts": restarts}
+    default = {n: o.default for n, o in options_of(attack).items() if n in space} | {"restarts": min(own, restarts[-1])}
+    made_of = ingredients(plain, track)
     with alone(out, method):
-        trials = search(out / f"{method}.db", space, default, score, track.tune)
+        trials = search(out / f"{method}.db", made_of, space, default, score, track.tune)
     best, highest = max(trials, key=itemgetter(1))
     steps = chosen_run(best).steps
     return Tuned(
@@ -89,18 +94,47 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
     )
 
 
+def affordable(run: Callable[[int], object], restarts: Collection[int]) -> tuple[int, ...]:
+    """Those numbers of restarts with which a run is possible within the budget, the fewest first.
+
+    Raises:
+        InputError: there is none; why the fewest restarts are refused.
+    """
+    possible: list[int] = []
+    refusals: list[InputError] = []
+    for count in sorted(restarts):
+        try:
+            run(count)
+            possible.append(count)
+        except InputError as error:
+            refusals.append(error)
+    if not possible:
+        raise refusals[0]
+    return tuple(possible)
+
+
+def ingredients(config: Config, track: Track) -> str:
+    """A digest of what decides scores beside the options that are tuned: the track, and all contents of the run."""
+    data = config.make_data()
+    batches = config.make_batches(data, config.tasks)
+    found = contents(config, data, config.make_victim(data), config.make_attack(), batches)
+    setting = {**config.identity(), "track": [track.version, track.evaluations]}  # however its file is named
+    return of_text(json.dumps([setting, found], sort_keys=True))
+
+
 def search(
-    file: Path, space: Space, default: Chosen, score: Callable[[Chosen], float], tuning: Tuning
+    file: Path, made_of: str, space: Space, default: Chosen, score: Callable[[Chosen], float], tuning: Tuning
 ) -> list[tuple[Chosen, float]]:
     """All trials of a search for a high score: the options and their score, the default ones first.
 
     Args:
         file: of the trials; those of the same search are not repeated.
+        made_of: what a score depends on beside the options.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{file}",
-        study_name=f"{seed_of(space, default, tuning):x}",
+        study_name=f"{seed_of(made_of, space, default, tuning):x}",
         direction="maximize",
         load_if_exists=True,
     )

@@ -1,5 +1,7 @@
 """Tuning: the budget is kept, a stopped search goes on to the same result, and a run takes what was found."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -11,8 +13,9 @@ from benchmark.__main__ import main
 from benchmark.config import Config
 from benchmark.registry import find
 from benchmark.tracks.budget import evaluations, most_steps
-from benchmark.tracks.track import Tuning
-from benchmark.tracks.tune import search
+from benchmark.tracks.entry import entry
+from benchmark.tracks.track import Tuning, read
+from benchmark.tracks.tune import affordable, ingredients, search, tuned
 from benchmark.tracks.tuned import Tuned, tuned_options
 from leaderboard.run_folder import RunFolder
 from victims.errors import InputError
@@ -51,7 +54,7 @@ def test_the_victim_is_probed_once_however_many_steps_are_tried(capture, monkeyp
 
 
 def test_a_search_finds_what_is_better_and_begins_with_the_default(tmp_path):
-    trials = search(tmp_path / "t.db", SPACE, DEFAULT, high_at_a_tenth, Tuning(trials=20, tasks=1))
+    trials = search(tmp_path / "t.db", "", SPACE, DEFAULT, high_at_a_tenth, Tuning(trials=20, tasks=1))
     assert trials[0] == (DEFAULT, -1.9)
     assert len(trials) == 20
     assert max(score for _, score in trials) > -0.3
@@ -59,7 +62,7 @@ def test_a_search_finds_what_is_better_and_begins_with_the_default(tmp_path):
 
 def test_a_search_that_was_stopped_ends_as_one_that_was_not(tmp_path):
     how = Tuning(trials=9, tasks=1)
-    whole = search(tmp_path / "whole.db", SPACE, DEFAULT, high_at_a_tenth, how)
+    whole = search(tmp_path / "whole.db", "", SPACE, DEFAULT, high_at_a_tenth, how)
     left = iter(range(4))
 
     def stopped(chosen):
@@ -68,11 +71,64 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(tmp_path):
         return high_at_a_tenth(chosen)
 
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path / "parts.db", SPACE, DEFAULT, stopped, how)
+        search(tmp_path / "parts.db", "", SPACE, DEFAULT, stopped, how)
     asked = []
-    parts = search(tmp_path / "parts.db", SPACE, DEFAULT, lambda c: asked.append(c) or high_at_a_tenth(c), how)
+    parts = search(tmp_path / "parts.db", "", SPACE, DEFAULT, lambda c: asked.append(c) or high_at_a_tenth(c), how)
     assert parts == whole
     assert len(asked) == 5
+
+
+def test_a_search_of_something_else_begins_anew(tmp_path):
+    how = Tuning(trials=3, tasks=1)
+    search(tmp_path / "t.db", "one", SPACE, DEFAULT, high_at_a_tenth, how)
+    trials = search(tmp_path / "t.db", "another", SPACE, DEFAULT, lambda chosen: 7.0, how)
+    assert [score for _, score in trials] == [7.0] * 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"evaluations": 12},
+        {"options": {"batch": 1, "victim": "lenet", "defense": "none"}},
+        {"priors": {"generator": "dcgan"}},
+    ],
+)
+def test_what_decides_scores_tells_searches_apart(track, change):
+    def of(file):
+        found = read(str(file))
+        return ingredients(entry(found, "gias", {}), found)
+
+    before, file = of(track), Path(track).with_name("changed.yaml")
+    Path(file).write_text(yaml.safe_dump(yaml.safe_load(Path(track).read_text()) | change))
+    assert of(track) == before != of(file)
+
+
+def test_the_code_of_an_own_attack_tells_searches_apart(tmp_path, track, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file, found = tmp_path / "own_tuned.py", read(track)
+
+    def made_of(text):
+        file.write_text(f"from attacks.ig import IG\n\n\nclass Own(IG):\n    {text}\n")
+        return ingredients(entry(found, "own_tuned.Own", {}), found)
+
+    assert made_of("pass") != made_of("extra = 1")
+
+
+def test_restarts_that_the_budget_does_not_allow_are_not_tried():
+    def run(count):
+        if count > 2:
+            raise InputError(f"{count} are too many")
+
+    assert affordable(run, {4, 2, 1}) == (1, 2)
+    with pytest.raises(InputError, match="3 are too many"):
+        affordable(run, {4, 3})
+
+
+def test_a_budget_of_two_gradients_is_tuned(tmp_path, track):
+    Path(track).write_text(yaml.safe_dump(yaml.safe_load(Path(track).read_text()) | {"evaluations": 2}))
+    found = tuned(read(track), "ig", tmp_path / "out", {})
+    assert found.options["restarts"] * found.options["steps"] <= 2
 
 
 def test_a_run_takes_what_was_tuned_and_its_rows_say_so(tmp_path, track, capsys):
@@ -115,7 +171,7 @@ def test_what_was_not_tuned_or_on_an_older_version_is_refused_with_the_command(t
     [
         ("rgap", "rgap has no options to tune"),
         ("pnp", "has no denoiser, which pnp needs"),
-        ("igims", "needs 204 victim gradients at least, and the budget is 10"),
+        ("igims", "needs 102 victim gradients at least, and the budget is 10"),
         ("nothing", "unknown attack"),
     ],
 )
