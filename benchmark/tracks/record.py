@@ -13,12 +13,13 @@ from benchmark.launch.matrix import exit_code, run_cells
 from benchmark.registry import find
 from benchmark.run_options import with_options
 from benchmark.scoring.networks import available_to
-from benchmark.tracks.entry import entry
-from benchmark.tracks.track import Track, read, text
+from benchmark.tracks.entry import entry, first_observation, within_budget
+from benchmark.tracks.track import TRACKS, Track, read, text
 from leaderboard import record as kept
 from leaderboard.options import Options
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import RunFolder, latest
+from victims.errors import InputError
 
 SHOWN = 8  # images
 QUALITY = 80  # of a strip as WebP: 8 images of 64 px take about 15 KB
@@ -28,7 +29,8 @@ QUALITY = 80  # of a strip as WebP: 8 images of 64 px take about 15 KB
 def record(*, track: str = "photos-default", attack: str, out: Path = Options.out, **options: Any) -> int:
     """Run methods on a track with the options that were tuned there, and keep their rows with the project.
 
-    What cannot be tuned, as a closed form, is run as it is. A run that was stopped goes on.
+    What has nothing to tune takes as many steps as the budget allows, and a closed form is run as it is. A run that was
+    stopped goes on.
 
     Args:
         track: a name from `make list`.
@@ -38,8 +40,15 @@ def record(*, track: str = "photos-default", attack: str, out: Path = Options.ou
 
     Returns:
         the exit code: 0; 2 where a method was refused; 1 where one failed otherwise.
+
+    Raises:
+        InputError: the track is none of the project's, or a method has not been tuned on it.
     """
     found = read(track)
+    if found.path.resolve().parent != TRACKS.resolve():
+        raise InputError(
+            f"{track} is none of the project's tracks, which the record is of; put it into benchmark/tracks."
+        )
     configs = {name: scored(found, name, {**options, "out": out / "record"}) for name in attack.split(",")}
     given = {"track": track, "out": out / "record", **options}
     failed = run_cells({name: arguments(config, given) for name, config in configs.items()})
@@ -50,21 +59,23 @@ def record(*, track: str = "photos-default", attack: str, out: Path = Options.ou
 
 
 def scored(track: Track, method: str, options: Mapping[str, Any]) -> Config:
-    """The run of a method that is kept: with its tuned options, if it has any to tune.
+    """The run of a method that is kept: as it was tuned, or with the steps that the budget allows.
 
     Raises:
-        InputError: they have not been tuned on this version of the track.
+        InputError: it has not been tuned on this version of the track, or cannot be run within the budget.
     """
     attack: type[Attack] = find("attack", method)
-    preset = "tuned" if attack.space else "default"
-    config = entry(track, method, {}, preset=preset, **options)
-    config.method_options(attack)
-    return config
+    if attack.space:
+        config = entry(track, method, {}, preset="tuned", **options)
+        config.method_options(attack)
+        return config
+    config = entry(track, method, {}, **options)
+    return within_budget(config, track, first_observation(config))
 
 
 def arguments(config: Config, given: Mapping[str, Any]) -> list[str]:
     """The command line of a run, for `python -m benchmark`."""
-    values = {"attack": config.attack, "preset": config.preset, **given}
+    values = {"attack": config.attack, "preset": config.preset, "steps": config.steps, **given}
     return ["run", *(f"--{name}={text(value)}" for name, value in values.items() if value is not None)]
 
 
