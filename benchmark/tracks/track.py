@@ -7,7 +7,7 @@ A track is a YAML file in `tracks/`, which begins with a comment on what it show
 - evaluations: the most victim gradients that an attack may compute for a batch, over all restarts and stages.
 - tune: `trials` of every attack, each the mean score of `tasks` batches of the split `tune`; `seed` of the sampler.
 - priors: what `default` means, by the kind of prior that an attack takes. Attacks that take another kind are left out.
-- options: of the run: setting and knowledge, the same for all attacks.
+- options: of the run: setting (without `split`) and knowledge, the same for all attacks.
 """
 
 from collections.abc import Mapping
@@ -89,15 +89,19 @@ def read(name: str) -> Track:
     needed = {field.name for field in fields(Track)} - {"name", "path"}
     if not isinstance(plan, dict) or plan.keys() != needed:
         raise InputError(f"{path} is no track; it has exactly {', '.join(sorted(needed))}.")
-    known = {option for option, about in abouts().items() if about.role in ("setting", "knowledge", "execution")}
+    for part in ("tune", "priors", "options"):
+        if not isinstance(plan[part], dict):
+            raise InputError(f"{path}: {part} is {plan[part]!r}; give values by name, or {{}} for none.")
+    known = {option for option, about in abouts().items() if about.role in ("setting", "knowledge")} - {"split"}
     if wrong := [option for option in plan["options"] if option not in known]:
-        raise InputError(f"{path}: '{wrong[0]}' is no option of the setting or of the attacker's knowledge; remove it.")
-    try:
-        tune = Tuning(**plan.pop("tune"))
-    except TypeError as error:
-        raise InputError(f"{path}: tune has trials, tasks and seed ({error}); fix it.") from None
-    counts = {name: plan[name] for name in ("version", "tasks", "evaluations")}
-    for option, count in {**counts, "tune: trials": tune.trials, "tune: tasks": tune.tasks}.items():
-        if not isinstance(count, int) or count < 1:
-            raise InputError(f"{path}: {option} is {count!r}; give a whole number from 1.")
-    return Track(name=name, path=path, tune=tune, **plan)
+        left_out = "is no option of the setting, without split, or of the attacker's knowledge"
+        raise InputError(f"{path}: '{wrong[0]}' {left_out}; remove it.")
+    tune = {"seed": 0, **plan.pop("tune")}
+    if tune.keys() != {field.name for field in fields(Tuning)}:
+        raise InputError(f"{path}: tune has trials, tasks and seed, not {', '.join(map(str, tune))}; fix it.")
+    least = {name: (plan[name], 1) for name in ("version", "tasks", "evaluations")}
+    least |= {f"tune: {name}": (value, 0 if name == "seed" else 1) for name, value in tune.items()}
+    for option, (count, fewest) in least.items():
+        if type(count) is not int or count < fewest:  # true is none
+            raise InputError(f"{path}: {option} is {count!r}; give a whole number from {fewest}.")
+    return Track(name=name, path=path, tune=Tuning(**tune), **plan)

@@ -57,6 +57,13 @@ def test_the_prior_is_that_of_the_track_and_of_the_kind_that_the_attack_takes():
     [
         ({"options": {"attack": "ig"}}, "'attack' is no option of the setting"),
         ({"options": {"colour": 1}}, "'colour' is no option of the setting"),
+        ({"options": {"split": "tune"}}, "'split' is no option of the setting"),
+        ({"options": {"seed": 3}}, "'seed' is no option of the setting"),
+        ({"options": None}, "options is None; give values by name"),
+        ({"priors": ["dcgan"]}, "priors is .*; give values by name"),
+        ({"tune": 3}, "tune is 3; give values by name"),
+        ({"tune": {"trials": True, "tasks": 1}}, "tune: trials is True; give a whole number from 1"),
+        ({"tune": {"trials": 1, "tasks": 1, "seed": "abc"}}, "tune: seed is 'abc'; give a whole number from 0"),
         ({"tasks": 0}, "tasks is 0; give a whole number from 1"),
         ({"evaluations": "many"}, "evaluations is 'many'"),
         ({"tune": {"trials": 2}}, "tune has trials, tasks and seed"),
