@@ -3,8 +3,9 @@
 It runs the tests marked `gpu` (every attack, prior and kind of victim beside the CPU, repeats, processes, memory,
 compiled steps), then one cell of a published table at its size, then the speed beside the loops of others. Each part is
 a process with a time of its own; what has not ended by then is reported as far as it came. Packages that are not
-installed are named, and what needs them is skipped. The exit code is 0 if all held, 1 if something did not, and 2 if
-there is no GPU. `--device cpu --quick` tries this script itself, on any machine.
+installed are named, and what needs them is skipped. The exit code is 0 if all held, 1 if something did not, 3 if
+something did not end in its time and all else held, and 2 if there is no GPU or a package that all needs.
+`--device cpu --quick` tries this script itself, on any machine.
 """
 
 import argparse
@@ -18,14 +19,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from leaderboard.table import Table
-from tests.gpu_check.missing import PACKAGES
+from tests.gpu_check.packages import WITHOUT, absent, told
 from tests.gpu_check.report import Finding, read
+
+if TYPE_CHECKING:
+    from leaderboard.table import Table
 
 ROOT = Path(__file__).parents[2]
 WORDS = {True: "yes", False: "NO", None: "-"}
@@ -53,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", type=Path, default=Path("results/gpu-check"), help="folder of the JSON and of the logs"
     )
     given = parser.parse_args(arguments)
+    lacking = absent()
+    if needed := [package for package in lacking if package not in WITHOUT]:
+        print(f"gpu-check: not installed and needed: {', '.join(needed)}; install them first.", file=sys.stderr)
+        return 2
+    import torch
+
     if given.device == "cuda" and not torch.cuda.is_available():
         print("gpu-check: torch finds no CUDA device; --device cpu --quick tries the script alone.", file=sys.stderr)
         return 2
@@ -60,40 +67,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = next((folder for folder in folders if folder.is_dir()), folders[-1])
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    tests, paper, speed = parts(out, data.resolve(), given.quick)
+    print(f"packages not installed: {told(lacking)}")
+    tests, paper, speed = parts(out, data.resolve(), given.quick, "pytest-xdist" not in lacking)
     began = time.perf_counter()
-    findings = [*about(given.device), *ended([tests, paper], given.device), *ended([speed], given.device)]
+    findings = [*about(given.device, lacking), *ended([tests, paper], given.device), *ended([speed], given.device)]
     seconds = time.perf_counter() - began
     (out / "gpu-check.json").write_text(json.dumps([asdict(finding) for finding in findings], indent=1))
     print("\n" + table(findings, seconds).text() + f"\njson     {out / 'gpu-check.json'}\nlogs     {out}")
-    return int(any(finding.held is False for finding in findings))
+    return exit_code(findings)
 
 
-def parts(out: Path, data: Path, quick: bool) -> list[Part]:
+def parts(out: Path, data: Path, quick: bool, xdist: bool) -> list[Part]:
     """The tests and the published cell run at the same time; the speed is measured alone."""
     size = "quick" if quick else "whole"
     marked = sorted(
         str(p.relative_to(ROOT)) for p in (ROOT / "tests").rglob("test_*.py") if "mark.gpu" in p.read_text()
     )
     files = ["tests/gpu_check/test_on_gpu.py", "-k", FEW] if quick else marked
-    parallel = ["-n", "4"] if find_spec("xdist") and not quick else []
-    pytest = ["pytest", "-q", "-p", "tests.gpu_check.missing", "-m", "gpu", *parallel, *files]
+    parallel = ["-n", "4"] if xdist and not quick else []
+    plugins = ["-p", "tests.gpu_check.missing", "-p", "no:hypothesispytest"]  # the latter fails without hypothesis
+    pytest = ["pytest", "-q", *plugins, "-m", "gpu", *parallel, *files]
     file = {name: out / f"{name}.jsonl" for name in ("tests", "paper", "speed")}
     return [
         Part("tests", pytest, 210, file["tests"]),
         Part("paper", ["tests.gpu_check.paper", str(file["paper"]), size, str(data), "200"], 220, file["paper"]),
-        Part("speed", ["tests.gpu_check.speed", str(file["speed"]), size], 210, file["speed"]),
+        Part("speed", ["tests.gpu_check.speed", str(file["speed"]), size, "200"], 210, file["speed"]),
     ]
 
 
-def about(device: str) -> list[Finding]:
+def about(device: str, lacking: list[str]) -> list[Finding]:
+    import torch
+
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    absent = [package for package in PACKAGES if not find_spec(package)]
     return [
         Finding(
             "machine", f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
         ),
-        Finding("packages not installed", ", ".join(absent) or "none"),
+        Finding("packages not installed", told(lacking)),
     ]
 
 
@@ -121,7 +131,7 @@ def ended(parts: Sequence[Part], device: str) -> list[Finding]:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            how = [Finding(f"{part.name}: time", f"not ended after {part.seconds:.0f} s", False)]
+            how = [Finding(f"{part.name}: time", f"did not end in {part.seconds:.0f} s", ended=False)]
         findings += [*(of_tests(part.file) if part.name == "tests" else read(part.file)), *how]
     return findings
 
@@ -151,14 +161,23 @@ def held(counts: Mapping[str, int]) -> bool | None:
     return False if counts.get("failed") else True if counts.get("passed") else None
 
 
-def table(findings: Sequence[Finding], seconds: float) -> Table:
+def exit_code(findings: Sequence[Finding]) -> int:
+    if any(finding.held is False for finding in findings):
+        return 1
+    return 0 if all(finding.ended for finding in findings) else 3
+
+
+def table(findings: Sequence[Finding], seconds: float) -> "Table":
+    from leaderboard.table import Table
+
     columns = {
         "what": [finding.what for finding in findings],
-        "held": [WORDS[finding.held] for finding in findings],
+        "held": [WORDS[finding.held] if finding.ended else "did not end" for finding in findings],
         "found": [finding.found for finding in findings],
     }
     failed = sum(finding.held is False for finding in findings)
-    verdict = "All held." if not failed else f"{failed} did not hold."
+    late = sum(not finding.ended for finding in findings)
+    verdict = "All held." if not failed and not late else f"{failed} did not hold, {late} did not end."
     below = (
         "held: whether it is as it should be; - where nothing is expected. Times of steps are by the wall; 2x: takes "
         f"twice as long as ours. {verdict} {seconds:.0f} s."

@@ -5,7 +5,6 @@ can be checked: what needs it ends with `NotInstalled`, and a test is skipped wi
 plugin also writes the outcome of every test there as soon as it is known, one JSON a line.
 """
 
-import importlib.util
 import json
 import os
 import sys
@@ -18,7 +17,8 @@ from typing import Any
 
 import pytest
 
-PACKAGES = ("cma", "piq", "wandb", "lpips", "jsonargparse", "submitit", "opacus", "threadpoolctl")
+from tests.gpu_check.packages import WITHOUT, missing, module
+
 HARMLESS = ("threadpoolctl",)  # without it numpy may take more threads
 
 
@@ -59,9 +59,9 @@ class Finder(MetaPathFinder, Loader):
         pass
 
 
-def stand_in(packages: Sequence[str] = PACKAGES) -> list[str]:
-    """Let the packages that are not installed be imported; their names."""
-    absent = [name for name in packages if name not in sys.modules and not importlib.util.find_spec(name)]
+def stand_in(modules: Sequence[str] = [module(package) for package in WITHOUT]) -> list[str]:
+    """Let those that are not installed be imported; their names."""
+    absent = [name for name in modules if missing(name)]
     if absent:
         sys.meta_path.append(Finder(absent))
     return absent

@@ -12,11 +12,13 @@ class Finding:
         what: was looked at.
         found: in words and numbers.
         held: whether it is as it should be; None where nothing is expected, or nothing could be looked at.
+        ended: False where the time was over before it was known.
     """
 
     what: str
     found: str
     held: bool | None = None
+    ended: bool = True
 
     def write(self, file: Path) -> None:
         with file.open("a") as lines:

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.gpu_check.__main__ import Part, ended, main, of_tests, parts, table
+from tests.gpu_check import __main__ as check
+from tests.gpu_check.__main__ import Part, ended, exit_code, main, of_tests, parts, table
 from tests.gpu_check.missing import NotInstalled, stand_in
+from tests.gpu_check.packages import OTHERS, WITHOUT, absent
 from tests.gpu_check.report import Finding, read
+from tests.gpu_check.speed import compiled
+from tests.speed.cells import Cell
 
 
 def test_all_parts_run_on_a_cpu(tmp_path, capsys):
@@ -49,7 +53,7 @@ def test_what_hangs_or_dies_is_reported_as_far_as_it_came(part):
     hangs, dies = part("speed", "time.sleep(100)", 12), part("paper", "raise ValueError", 60)
     assert ended([hangs, dies], "cpu") == [
         Finding("a", "b", True),
-        Finding("speed: time", "not ended after 12 s", False),
+        Finding("speed: time", "did not end in 12 s", ended=False),
         Finding("a", "b", True),
         Finding("paper: exit code", "1; see its log", False),
     ]
@@ -70,7 +74,7 @@ def test_failures_and_skips_are_named(tmp_path):
         Finding("skipped", "1: needs cma"),
         Finding("a.py::test_one_thing[y]", "E  far off", False),
     ]
-    assert "2 did not hold." in table(found, 1.0).text()
+    assert "2 did not hold, 0 did not end." in table(found, 1.0).text()
     assert of_tests(tmp_path / "none") == read(tmp_path / "none") == []
 
 
@@ -83,6 +87,44 @@ def test_a_package_that_is_not_there_has_a_stand_in(monkeypatch):
 
 
 def test_the_parts_have_eight_minutes(tmp_path):
-    tests, paper, speed = parts(tmp_path, Path("data"), quick=False)
+    tests, paper, speed = parts(tmp_path, Path("data"), quick=False, xdist=True)
     assert max(tests.seconds, paper.seconds) + speed.seconds <= 8 * 60 - 30  # the imports of the check itself
     assert "tests/attacks/engine/test_compiled.py" in tests.arguments
+
+
+def test_what_did_not_end_is_told_apart_from_what_did_not_hold():
+    good, late, bad = Finding("a", "b", True), Finding("paper", "5 of 9 steps", ended=False), Finding("c", "d", False)
+    assert [exit_code(found) for found in ([good], [good, late], [good, late, bad])] == [0, 3, 1]
+    text = table([good, late], 1.0).text()
+    assert "paper  did not end  5 of 9 steps" in text
+    assert "0 did not hold, 1 did not end." in text
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 0.01])
+def test_slow_compiling_did_not_end(monkeypatch, tmp_path, seconds):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = compiled(Cell("ig", "lenet", 1, 1, 32), 0.1, seconds)
+    assert (found.held, found.ended) == (None, False)
+    assert found.found.startswith("did not end: ")
+
+
+def test_every_requirement_is_needed_or_says_what_is_skipped_without_it(monkeypatch):
+    assert set(absent()) <= set(WITHOUT)  # this test runs where all that is needed is installed
+    monkeypatch.setattr("tests.gpu_check.packages.missing", lambda name: True)
+    packages = absent()
+    assert {"torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "pytest"} <= {*packages} - {*WITHOUT}
+    assert {*WITHOUT} <= {*packages}
+    assert not {*OTHERS} & {*packages}
+
+
+def test_packages_that_are_not_installed_are_named_first(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(check, "ended", lambda parts, device: [])
+    monkeypatch.setattr(check, "absent", lambda: ["timm", "hypothesis"])
+    assert main(["--device", "cpu", "--out", str(tmp_path)]) == 0
+    first = "packages not installed: timm (skipped: its models and ImageNet's names), hypothesis (skipped: nothing)"
+    assert capsys.readouterr().out.splitlines()[0] == first
+    monkeypatch.setattr(check, "absent", lambda: ["torchmetrics", "cma", "scikit-image"])
+    assert main(["--device", "cpu", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.err == "gpu-check: not installed and needed: torchmetrics, scikit-image; install them first.\n"
+    assert not said.out

@@ -1,6 +1,7 @@
 """One cell of the table: the suite's step and those of the loops of others, in alternation."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +20,7 @@ from tests.plain.forms import FORMS, plain
 from tests.plain.loops import Loop
 from victims.choices import Compile
 from victims.data.base import ImageData
+from victims.errors import Notice
 from victims.observation import Observation
 
 MOST = 25  # repeats
@@ -71,9 +73,9 @@ class Cell:
         """Serves the one task, as a run does."""
         return GradientDataModule(lambda _: [self.observation], groups=1, steps=steps)
 
-    def attack(self, compile: Compile = "off") -> Attack:
-        """The attack with its default options."""
-        return replace(self.config, compile=compile).make_attack().to(device())
+    def attack(self, compile: Compile = "off", **options: Any) -> Attack:
+        """The attack with its default options, or some others of a run."""
+        return replace(self.config, compile=compile, **options).make_attack().to(device())
 
 
 def shorten(attack: Attack, stage: str) -> int:
@@ -143,14 +145,16 @@ def time_stage(attacks: dict[str, Attack], cell: Cell, stage: str, seconds: floa
     Returns:
         every repeat of each; floating-point operations of a step as the textbook has it; the largest relative
         difference of the suite's cost curve from the others', as far as they went; where the suite is compiled, the
-        seconds from nothing to the end of its first step.
+        seconds from nothing to the end of its first step, and what it said if it could not be.
     """
     suite, ready = attacks[SUITE], Times()
-    for attack in attacks.values():
-        ready.start()
-        begin(attack, stage, cell.observation)
-        attack.advance()
-        ready.stop()
+    with warnings.catch_warnings(record=True) as notices:
+        warnings.simplefilter("always", Notice)
+        for attack in attacks.values():
+            ready.start()
+            begin(attack, stage, cell.observation)
+            attack.advance()
+            ready.stop()
     loops = {form: plain(suite, form) for form in cell.forms}
     costs: dict[str, list[float]] = {form: [] for form in loops}
     steps: dict[str, Callable[[], None]] = {name: attack.advance for name, attack in attacks.items()}
@@ -175,6 +179,7 @@ def time_stage(attacks: dict[str, Attack], cell: Cell, stage: str, seconds: floa
         "flops": counter.get_total_flops(),
         "drift": max(float(((curve - other).abs() / other.clamp_min(FEW_DIGITS)).max()) for other in others.values()),
         "ready": ready.wall[-1] if COMPILED in attacks else None,
+        "not_compiled": next((str(n.message) for n in notices if "without compiling" in str(n.message)), None),
     }
 
 

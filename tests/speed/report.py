@@ -36,7 +36,8 @@ def of_step(record: Record, who: str) -> float | None:
 def summary(record: Record) -> dict[str, Any]:
     """The numbers of the tables."""
     plan, stages = record["plan"], record["stages"]
-    step, compiled = of_step(record, SUITE), of_step(record, COMPILED)
+    eager = any(stage.get("not_compiled") for stage in stages.values())  # too late, or not possible
+    step, compiled = of_step(record, SUITE), None if eager else of_step(record, COMPILED)
     others = {form: of_step(record, form) for form in FORMS}
     flops = sum(steps * stages[stage]["flops"] for stage, steps in plan.items()) / sum(plan.values())
     ready = [stage["ready"] for stage in stages.values() if stage["ready"]]
