@@ -70,10 +70,10 @@ leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and 
 	@$(RUN) leaderboard $(call QUOTED,OUT) $(call OPTIONS,OUT)
 
 speed: $(READY)  ## what a step costs here beside the loops of others: METHOD= VICTIM= BATCH= RESTARTS= SIZE= COMPILE=on QUICK=yes
-	@$(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(if $(filter yes true,$(QUICK)),--quick) $(call OPTIONS,QUICK OUT)
+	@TORCH_CPP_LOG_LEVEL=ERROR $(RUN) tests.speed --out=$(call QUOTED,OUT)/speed $(call OPTIONS,OUT)
 
 gpu-check:  ## all that a fresh GPU machine can tell, in 8 minutes, with the Python that is there: DEVICE=cuda|cpu QUICK=yes DATA=folder
-	@$(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON)) -m tests.gpu_check --out=$(call QUOTED,OUT)/gpu-check $(if $(filter yes true,$(QUICK)),--quick) $(call OPTIONS,QUICK OUT)
+	@$(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON)) -m tests.gpu_check --out=$(call QUOTED,OUT)/gpu-check $(call OPTIONS,OUT)
 
 list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, losses, local optimizers, metrics, recipes
 	@$(RUN) benchmark list $(OPTIONS)

@@ -8,7 +8,6 @@ something did not end in its time and all else held, and 2 if there is no GPU or
 `--device cpu --quick` tries this script itself, on any machine.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.command import Parser
 from tests.gpu_check.packages import WITHOUT, absent, told
 from tests.gpu_check.report import Finding, read
 
@@ -44,11 +44,9 @@ class Part:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.gpu_check", description=__doc__)
+    parser = Parser(prog="gpu-check", description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument(
-        "--quick", action="store_true", help="a small version of every part, which shows nothing of a GPU"
-    )
+    parser.add_quick("a small version of every part, which shows nothing of a GPU")
     parser.add_argument("--data", type=Path, help="folder with cifar10/test; by default shared/data or ../shared/data")
     parser.add_argument(
         "--out", type=Path, default=Path("results/gpu-check"), help="folder of the JSON and of the logs"

@@ -1,7 +1,7 @@
 """`python -m tests.speed`: the cost of a step beside the loops of others, in one process and in alternation."""
 
-import argparse
 import json
+import math
 import platform
 import sys
 import time
@@ -14,14 +14,17 @@ from typing import Any
 
 import torch
 
+from benchmark.registry import open_victim
 from benchmark.run import code_version, reproducible
 from leaderboard.run_folder import write_atomically
+from tests.command import Parser
 from tests.plain.forms import FORMS
 from tests.speed import memory
 from tests.speed.cells import COMPILED, SUITE, TEXTBOOK, Cell, matmul_peak, time_stage
 from tests.speed.report import Record, cells_table, draw, line, page, starts_table, summary
 from tests.speed.start import start
 from tests.speed.trainer import overhead
+from victims import by_name
 from victims.errors import InputError
 
 FULL = {"method": "ig,gias", "victim": "lenet,convnet,resnet18,vgg16", "batch": "1,4,16", "restarts": "1,4"}
@@ -42,8 +45,8 @@ STAR = ("batch", "restarts", "size")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0, 2 for an error of the user, 130 if interrupted; the same command continues."""
-    parser = argparse.ArgumentParser(prog="python -m tests.speed", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few cells, in a minute or two")
+    parser = Parser(prog="speed", description=__doc__)
+    parser.add_quick("a few cells, in a minute or two")
     for name, default in FULL.items():
         parser.add_argument(f"--{name}", type=type(default), help=f"{HELP[name]}; by default {default}")
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder of speed.json, .md and .png")
@@ -66,11 +69,15 @@ def cells(chosen: dict[str, Any]) -> list[Cell]:
     """For every method and victim the first batch, restarts and size, and each of the others alone; cheap ones first.
 
     Raises:
-        InputError: an unknown method, or no number where one belongs.
+        InputError: an unknown method or victim, or no number where one belongs.
     """
     methods, victims = (chosen[name].split(",") for name in ("method", "victim"))
     if unknown := [name for name in methods if name not in FORMS[TEXTBOOK]]:
         raise InputError(f"there is no plain loop for '{unknown[0]}'; method is one of {', '.join(FORMS[TEXTBOOK])}.")
+    for victim in victims:
+        by_name.find(victim, open_victim)
+    if not 0 < chosen["budget"] < math.inf:
+        raise InputError(f"budget is {chosen['budget']:g}; give seconds above 0.")
     if chosen["compile"] not in ("off", "on"):
         raise InputError(f"compile is off or on, not '{chosen['compile']}'.")
     values = {name: numbers(name, chosen[name]) for name in STAR}
@@ -111,6 +118,7 @@ def measured(cell: Cell, compiled: bool, budget: float) -> Record:
         "cell": asdict(cell),
         "named": str(cell),
         "compile": compiled,
+        "budget": budget,
         "parameters": sum(p.numel() for p in cell.observation.victim.parameters.values()),
         "plan": plan,
         "stages": stages,
@@ -129,13 +137,18 @@ def kept(file: Path, about: dict[str, Any]) -> dict[str, Any]:
     """What earlier calls have measured.
 
     Raises:
-        InputError: of other code or on another machine.
+        InputError: of other code or on another machine, or the file is damaged.
     """
     if not file.is_file():
         return {"about": about, "starts": [], "cells": []}
-    found = json.loads(file.read_text())
-    if different := [key for key in about if found["about"][key] != about[key]]:
-        old, new = found["about"][different[0]], about[different[0]]
+    try:
+        found = json.loads(file.read_text())
+        was = {key: found["about"][key] for key in about}
+        found["starts"], found["cells"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file} is damaged; remove it, or choose another --out.") from None
+    if different := [key for key in about if was[key] != about[key]]:
+        old, new = was[different[0]], about[different[0]]
         raise InputError(f"{file} was measured with another {different[0]} ({old}, now {new}); choose another --out.")
     return found
 
@@ -161,17 +174,20 @@ def measure(wanted: Sequence[Cell], compiled: bool, budget: float, out: Path) ->
     beginnings = list(dict.fromkeys(Cell("ig", cell.victim, 1, 1, cell.size) for cell in wanted))
 
     def known(kind: str, cell: Cell) -> Record | None:
-        same = (r for r in found[kind] if r["cell"] == asdict(cell) and (kind == "starts" or r["compile"] == compiled))
-        return next(same, None)
+        how = {"cell": asdict(cell)} | ({"compile": compiled, "budget": budget} if kind == "cells" else {})
+        return next((record for record in found[kind] if how.items() <= record.items()), None)
+
+    def keep(kind: str, record: Record) -> None:
+        found[kind].append(record)
+        write_atomically(file, json.dumps(found, indent=1))
 
     for cell in beginnings:
         if not known("starts", cell):
-            found["starts"].append({"cell": asdict(cell), **start(cell)})
+            keep("starts", {"cell": asdict(cell), **start(cell)})
             print(f"the start of {cell}", flush=True)
     for cell in wanted:
         if not known("cells", cell):
-            found["cells"].append(measured(cell, compiled, budget))
-            write_atomically(file, json.dumps(found, indent=1))
+            keep("cells", measured(cell, compiled, budget))
             print(line(found["cells"][-1]), flush=True)
     shown = [known("cells", cell) for cell in wanted]
     tables = [cells_table(about, shown), starts_table([known("starts", cell) for cell in beginnings])]

@@ -80,4 +80,7 @@ def status(name: str) -> int | None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(sys.argv[1])))
+    try:
+        print(json.dumps(measure(sys.argv[1])))
+    except InputError as error:
+        sys.exit(str(error))

@@ -1,10 +1,14 @@
 """The measurement of speed: end to end on the smallest victim, and its arithmetic by hand."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
+from tests.command import Parser
 from tests.speed import __main__ as speed
 from tests.speed.cells import Cell
 from tests.speed.memory import tensor_peak
@@ -52,18 +56,94 @@ def test_the_quick_path_has_every_number_and_continues(tmp_path, monkeypatch, ca
         ("--method", "dlg", "there is no plain loop"),
         ("--batch", "0", "whole numbers from 1"),
         ("--compile", "yes", "off or on"),
+        ("--victim", "lenet,foo", "unknown victim 'foo'"),
+        ("--budget", "-1", "budget is -1"),
+        ("--budget", "nan", "budget is nan"),
     ],
 )
-def test_a_bad_option_gives_one_line(tmp_path, capsys, option, value, said):
+def test_a_bad_option_gives_one_line_before_anything_is_measured(tmp_path, capsys, monkeypatch, option, value, said):
+    monkeypatch.setattr(speed, "measure", lambda *_: pytest.fail("measured"))
     assert speed.main(["--quick", option, value, "--out", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"about": {}}', '{"about": 3, "starts": [], "cells": []}'])
+def test_a_damaged_file_gives_one_line(tmp_path, capsys, text):
+    (tmp_path / "speed.json").write_text(text)
+    assert speed.main([*ONE, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "speed.json is damaged; remove it" in said
+    assert said.count("\n") == 1
+
+
+@pytest.fixture
+def instant(monkeypatch):
+    """What would be measured comes at once."""
+    monkeypatch.setattr(speed, "machine", lambda: {"device": "a machine"})
+    monkeypatch.setattr(speed, "matmul_peak", lambda: (1.0, [1.0]))
+    monkeypatch.setattr(speed, "overhead", lambda cell: 0.0)
+    monkeypatch.setattr(speed, "start", lambda cell: {"begin": 1.0})
+
+
+def stopped(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_start_is_kept_as_soon_as_it_is_measured(tmp_path, monkeypatch, instant):
+    starts = iter([lambda: {"begin": 1.0}, stopped])
+    monkeypatch.setattr(speed, "start", lambda cell: next(starts)())
+    assert speed.main([*ONE, "--size", "32,64", "--out", str(tmp_path)]) == 130
+    (kept,) = json.loads((tmp_path / "speed.json").read_text())["starts"]
+    assert (kept["cell"]["size"], kept["begin"]) == (32, 1.0)
+
+
+def test_another_budget_or_compiled_steps_are_measured_anew(tmp_path, monkeypatch, instant):
+    """The same is not: what is measured first stops the command here."""
+    cell = {"method": "ig", "victim": "lenet", "batch": 1, "restarts": 1, "size": 32}
+    monkeypatch.setattr(speed, "measured", stopped)
+    monkeypatch.setattr(speed, "cells_table", lambda about, shown: pytest.fail(f"reused {shown}"))
+    record = {"cell": cell, "compile": False, "budget": 1.0}
+    kept = {"about": speed.machine(), "starts": [], "cells": [record]}
+    for more in (["--budget", "2"], ["--compile", "on"]):
+        (tmp_path / "speed.json").write_text(json.dumps(kept))
+        assert speed.main([*ONE, *more, "--out", str(tmp_path)]) == 130
+    with pytest.raises(pytest.fail.Exception, match="reused"):
+        speed.main([*ONE, "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quick"),
+    [([], False), (["--quick"], True), *(([f"--quick={text}"], True) for text in ("yes", "Yes", "TRUE", "1", "on"))]
+    + [([f"--quick={text}"], False) for text in ("no", "False", "0", "off", "")],
+)
+def test_quick_is_taken_as_it_is_usually_written(arguments, quick):
+    parser = Parser()
+    parser.add_quick("")
+    assert parser.parse_args(arguments).quick is quick
+
+
+def test_another_value_of_quick_is_refused_in_one_line(capsys):
+    parser = Parser(prog="speed")
+    parser.add_quick("")
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--quick=fast"])
+    assert capsys.readouterr().err == "speed: argument --quick: 'fast' is neither yes nor no; see --help.\n"
+
+
+@pytest.mark.parametrize("target", ["speed", "gpu-check"])
+def test_make_hands_quick_on_as_it_was_typed(target):
+    command = ["make", "-n", "-o", ".venv/.ready", target, "QUICK=On"]
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # not under `make test`
+    options = {"cwd": Path(__file__).parents[2], "env": alone, "capture_output": True, "text": True, "check": True}
+    made = subprocess.run(command, **options)
+    assert "--quick='On'" in made.stdout
+
+
 def test_cells_differ_from_the_first_one_in_one_number():
     chosen = {"method": "ig,ggl", "victim": "lenet", "batch": "1,4", "restarts": "2,4", "size": "32,64"}
-    found = speed.cells(chosen | {"compile": "off"})
+    found = speed.cells(chosen | {"compile": "off", "budget": 1.0})
     numbers = [(1, 2, 32), (4, 2, 32), (1, 4, 32)]
     of_ig = [Cell("ig", "lenet", *each) for each in [*numbers, (1, 2, 64)]]
     assert found == of_ig + [Cell("ggl", "lenet", *each) for each in numbers]
