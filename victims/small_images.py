@@ -70,16 +70,18 @@ class Operation:
     Attributes:
         kind: the operation.
         weights: names of the parameters among its inputs.
+        numbers: those with a point among its arguments, as the bounds of a clamp; shapes and places are whole ones.
         shapes: of its outputs.
     """
 
     kind: Any
     weights: tuple[str | None, ...]
+    numbers: tuple[float, ...]
     shapes: tuple[torch.Size, ...]
 
     def like(self, larger: "Operation") -> bool:
         """Whether it is the same as one on larger images."""
-        if (self.kind, self.weights) != (larger.kind, larger.weights):
+        if (self.kind, self.weights, self.numbers) != (larger.kind, larger.weights, larger.numbers):
             return False
         pairs = zip(self.shapes, larger.shapes, strict=True)
         return all(len(a) == len(b) and all(m > 1 or m == n for m, n in zip(a, b, strict=True)) for a, b in pairs)
@@ -99,7 +101,9 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         left = func(*args, **(kwargs or {}))
-        used = tuple(self.weights.get(id(given)) for given in tree_leaves(args) if isinstance(given, Tensor))
+        given = tree_leaves((args, kwargs))
+        used = tuple(self.weights.get(id(each)) for each in given if isinstance(each, Tensor))
+        numbers = tuple(each for each in given if isinstance(each, float))
         shapes = tuple(tensor.shape for tensor in tree_leaves(left) if isinstance(tensor, Tensor))
-        self.operations.append(Operation(func, used, shapes))
+        self.operations.append(Operation(func, used, numbers, shapes))
         return left

@@ -162,7 +162,7 @@ def compress(received: Gradient, rate: float) -> Transform:
     keep = 1 - Fraction(str(rate))  # of 100 entries 0.9 leaves 10; in floating point it would be 9
     masks = {}
     for name, target in received.items():
-        flat = target.flatten(1)
+        flat = target.reshape(len(target), -1)
         index = flat.abs().topk(max(1, int(flat.shape[1] * keep)), dim=1, sorted=False).indices
         masks[name] = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, index, True).view_as(target)
     return lambda gradient: {name: g.where(masks[name], 0) for name, g in gradient.items()}
@@ -198,7 +198,7 @@ def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor] | None
         return None
     if is_extreme(received):
         received = divided(received, target_of(received).scale)
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in received.values()], 1)  # (R, L)
+    norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in received.values()], 1)  # (R, L)
     L = norms.shape[1]
     i = torch.arange(L, device=norms.device, dtype=norms.dtype).expand_as(norms)
     if where == "top":

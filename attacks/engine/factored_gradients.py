@@ -11,11 +11,14 @@ victim computes with) and `packed` (its convolutions on a CPU), each of which ne
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import vmap
 
 from attacks.engine.constant_layers import (
@@ -27,7 +30,7 @@ from attacks.engine.constant_layers import (
 from attacks.engine.inner_products import Products, join
 from attacks.engine.layer_gradients import KINDS, LayerGradient, Pairs, WeightLayerGradient, gram_is_cheaper
 from victims.losses.base import classification_loss
-from victims.victim import Gradient, Victim, passing
+from victims.victim import Gradient, Victim
 
 
 class FactoredGradient(Mapping[str, Tensor]):
@@ -117,10 +120,13 @@ class Layers:
         Args:
             images: (R, B, C, H, W), normalized.
             labels: (R, B) classes, or (R, B, K) probabilities.
+
+        Raises:
+            ValueError: see `recorded`.
         """
         R, B = images.shape[:2]
         further = torch.is_grad_enabled()
-        with torch.enable_grad(), passing(self.modules) as seen:
+        with torch.enable_grad(), recorded(self.modules) as calls:
             x = images if images.requires_grad else images.detach().requires_grad_()
             flat = x.flatten(0, 1)
             if flat.device.type == "cpu":
@@ -128,14 +134,44 @@ class Layers:
             logits = self.victim.logits({}, flat).unflatten(0, (R, B))
             batch_loss = partial(classification_loss, self.victim.criterion)  # which may mix the images of its batch
             loss = vmap(batch_loss)(logits, labels).sum() if R > 1 else batch_loss(logits[0], labels[0])
-            calls = {name: called for name, (called,) in seen.items()}
-            gradients = torch.autograd.grad(loss, [out for _, out in calls.values()], create_graph=further)
+            gradients = torch.autograd.grad(loss, [call.output for call in calls.values()], create_graph=further)
         layers = {}
-        for (name, (a, _)), d in zip(calls.items(), gradients, strict=True):
+        for (name, call), d in zip(calls.items(), gradients, strict=True):
             module = self.modules[name]
-            entering = (a if further else a.detach()).unflatten(0, (R, B))
+            entering = (call.input if further else call.input.detach()).unflatten(0, (R, B))
             layers[name] = KINDS[type(module)](module, entering, d.unflatten(0, (R, B)))
         return FactoredGradient(self.names, layers)
+
+
+class Call(NamedTuple):
+    """A layer's input, and the place of its output in the graph, where later changes of the output are not seen."""
+
+    input: Tensor
+    output: GradientEdge
+
+
+@contextmanager
+def recorded(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Call]]:
+    """Record the only call of every layer, by name, while the context lasts.
+
+    Raises:
+        ValueError: a layer is called twice or not at all.
+    """
+    calls: dict[str, Call] = {}
+
+    def record(name: str, _: nn.Module, given: tuple[Tensor, ...], left: Tensor) -> None:
+        if name in calls:
+            raise ValueError(f"{name} is called twice")
+        calls[name] = Call(given[0], get_gradient_edge(left))
+
+    hooks = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if calls.keys() != layers.keys():
+        raise ValueError(f"{next(iter(layers.keys() - calls.keys()))} is not called")
 
 
 def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:

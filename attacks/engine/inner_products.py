@@ -24,7 +24,7 @@ def join(gradient: Gradient) -> Gradient:
     """The same entries in fewer tensors, for sums over all of them: small tensors form one vector per instance."""
     small = {name: g for name, g in gradient.items() if g[0].numel() < SMALL}
     large = {name: g for name, g in gradient.items() if name not in small}
-    return {"": torch.cat([g.flatten(1) for g in small.values()], 1), **large} if small else large
+    return {"": torch.cat([g.reshape(len(g), -1) for g in small.values()], 1), **large} if small else large
 
 
 def dot(g: Tensor, target: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def dot(g: Tensor, target: Tensor) -> Tensor:
 
     In blocks, because BLAS adds up millions of entries one after another, and only four digits of a norm are right.
     """
-    g, target = g.flatten(1), target.flatten(1)
+    g, target = g.reshape(len(g), -1), target.reshape(len(target), -1)
     n = max(1, BLOCK // len(g))
     if g.shape[1] <= n:
         return torch.linalg.vecdot(g, target)

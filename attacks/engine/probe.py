@@ -27,6 +27,9 @@ from victims.trial import said
 from victims.victim import Victim, converted
 
 AGREE = {torch.float32: 1e-5, torch.float64: 1e-6}  # relative; measured: rounding 8e-7, a ViT under `vmap` 2e-4
+ALIKE = 1e-4  # relative; of logits, which have no derivatives to lose digits in
+AT_ONCE = 32  # images; a step on a CPU takes fewer
+CONTRASTS = 1, 3, 10  # of random images, one after another
 ENOUGH = 2  # images of a batch, to find out whether a path keeps the images of a batch apart
 
 
@@ -76,19 +79,27 @@ class Probe:
         self.images, self.labels = self.batches(2, B)
 
     def batches(self, n: int, B: int) -> tuple[Tensor, Tensor]:
-        """Random images (n, B, C, h, w), normalized, and labels (n, B)."""
+        """Random images (n, B, C, h, w), normalized, and labels (n, B) of all classes in turn."""
         x = torch.rand(n, B, *self.small, generator=torch.Generator().manual_seed(0))
         images = self.victim.normalize(x.to(self.victim.mean)).requires_grad_()
-        return images, torch.zeros(n, B, dtype=torch.long, device=images.device)
+        with torch.no_grad():
+            classes = max(2, self.victim.logits({}, images[0]).shape[1])
+        return images, torch.arange(n * B, device=images.device).view(n, B) % classes
 
     @cached_property
     def exact(self) -> Tensor:
         """The gradient of the last batch's cost by plain autograd, (B, C, h, w).
 
-        One batch suffices: where a path mixes instances, the other one shows in this one's gradient.
+        One batch suffices: where a path mixes instances, the other one shows in this one's gradient. The contrast of
+        the images grows until there is one, for zero agrees with everything.
         """
         plain = partial(victim_gradients, self.victim, local=self.local, vectorized=False)
-        return cost_gradient(plain, self.victim, self.images[-1:], self.labels[-1:], self.own_weights)[0]
+        for contrast in CONTRASTS:
+            self.images = (self.images.detach() * contrast).requires_grad_()
+            last = self.images[-1:], self.labels[-1:]
+            if (found := cost_gradient(plain, self.victim, *last, self.own_weights)[0]).any():
+                break
+        return found
 
     @cached_property
     def double(self) -> "Probe":
@@ -105,9 +116,9 @@ class Probe:
         Raises:
             Exception: the path cannot run this victim.
         """
-        kind = self.images.dtype
+        kind, length = self.images.dtype, self.exact.norm()
         fast = cost_gradient(path_of(self.victim), self.victim, self.images, self.labels, self.own_weights)[-1]
-        if kind in AGREE and (fast - self.exact).norm() <= AGREE[kind] * self.exact.norm():
+        if kind in AGREE and length > 0 and (fast - self.exact).norm() <= AGREE[kind] * length:
             return True
         return kind != torch.float64 and self.double.agrees(path_of)
 
@@ -145,7 +156,7 @@ def find_layers(probe: Probe) -> Layers | None:
         return None
     try:
         vmap(partial(victim.loss, {}))(probe.images, probe.labels)  # raises if a layer looks at values
-        if not probe.agrees(lambda victim: cast(PathFn, Layers.of(victim).gradient)):
+        if not (keeps_apart(probe) and probe.agrees(lambda victim: cast(PathFn, Layers.of(victim).gradient))):
             return None
         spared, multiplications = work(probe)
         return replace(Layers.of(victim), spared=spared, multiplications=multiplications)
@@ -153,6 +164,20 @@ def find_layers(probe: Probe) -> Layers | None:
         return None
     finally:
         forget(victim.model.parameters())  # in the layout for images of this size
+
+
+@torch.no_grad()
+def keeps_apart(probe: Probe) -> bool:
+    """Whether a batch has the same logits alone as among as many images as a step may take at once.
+
+    `agrees` sees two batches alone.
+    """
+    B = probe.batch_size
+    images, _ = probe.batches(-(-AT_ONCE // B) + 1, B)
+    among, alone = (probe.victim.logits({}, x.flatten(0, 1))[-B:] for x in (images, images[-1:]))
+    if (among - alone).norm() <= ALIKE * alone.norm():
+        return True
+    return images.dtype != torch.float64 and keeps_apart(probe.double)
 
 
 def work(probe: Probe) -> tuple[int, int]:

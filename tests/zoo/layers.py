@@ -20,6 +20,17 @@ class Tied(Net):
         return self.head(self.neck(x) + self.again(x))
 
 
+class Scaled(Net):
+    """A scale of one number, as ReZero's and CLIP's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
 class TiedAcross(Net):
     """As autoencoders tie decoder to encoder."""
 

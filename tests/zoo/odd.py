@@ -74,6 +74,7 @@ ODD: Mapping[str, Odd] = {
     # Parameters.
     "linear probe: all but the head frozen": Odd(layers.linear_probe),
     "LoRA adapters": Odd(layers.lora),
+    "a parameter of one number": Odd(layers.Scaled),
     "tied weights of two layers": Odd(layers.Tied),
     "a weight used twice": Odd(layers.TiedAcross),
     "a layer called twice": Odd(layers.Shared),

@@ -1,7 +1,6 @@
 """DenseNet-121 (Huang et al., 2017) with the stem for 32 and 64 px images (3x3, stride 1, no pooling)."""
 
-from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch import nn
 from torchvision.models.densenet import DenseNet
 
 
@@ -16,7 +15,3 @@ class DenseNet121(DenseNet):
         self.features.conv0 = nn.Conv2d(image_shape[0], 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(self.features.conv0.weight)
         self.features.pool0 = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> logits (B, num_classes); torchvision's writes over the output of the last batch norm."""
-        return self.classifier(relu(self.features(x)).mean((2, 3)))

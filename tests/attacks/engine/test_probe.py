@@ -1,12 +1,11 @@
 """What probing finds, in which precision and on which images, and what it costs."""
 
 import warnings
-from types import MethodType
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from torchvision.models.densenet import DenseNet
 
 from attacks.engine import probe as probing
 from attacks.engine.compiled import Compiler
@@ -15,6 +14,7 @@ from attacks.engine.probe import Probe, admit, find_layers, find_paths, vectoriz
 from attacks.ig import IG
 from tests.computed import Computed
 from victims.errors import InputError, Notice
+from victims.losses.base import as_loss
 from victims.models.densenet121 import DenseNet121
 from victims.models.resnet18 import ResNet18
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
@@ -54,16 +54,16 @@ def test_what_is_set_up_costs_the_same_at_every_size(capture):
     assert costs[32] < 80 * observation.victim.parameter_counts()[1]
 
 
-class FirstImage(nn.Linear):
+class FirstImage(nn.Sequential):
     """Every image sees the first one of its batch."""
 
     def forward(self, x):
-        return super().forward((x + x[:1].sin()).flatten(1))
+        return super().forward(x + x[:1].sin())
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_model_whose_images_see_each_other_has_no_factored_gradient(batch_size):
-    assert find_layers(Probe(victim_of(FirstImage(48, 10)), (3, 4, 4), batch_size)) is None
+    assert find_layers(Probe(victim_of(FirstImage(nn.Flatten(), nn.Linear(48, 10))), (3, 4, 4), batch_size)) is None
 
 
 def test_the_work_of_a_step_is_that_at_the_tasks_size():
@@ -82,14 +82,50 @@ def test_a_sound_victim_is_probed_in_its_own_precision(model, doubles):
     assert not doubles
 
 
-def test_a_densenet_is_factored():
-    """torchvision's writes over the output of a layer, and differs by 2e-3."""
+def test_what_a_model_writes_over_the_output_of_a_layer_does_not_count():
+    """As torchvision's DenseNet does with a ReLU, and a clamp whose bound no probing image reaches."""
     model = build(DenseNet121, image_shape=(3, 32, 32), num_classes=10, seed=0)
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(model.eval()(images), DenseNet.forward(model, images))
     assert find_layers(Probe(victim_of(model), (3, 32, 32), 1)) is not None
-    model.forward = MethodType(DenseNet.forward, model)
-    assert find_layers(Probe(victim_of(model), (3, 32, 32), 1)) is None
+
+    class Clamps(nn.Sequential):
+        def forward(self, x):
+            return self[1](self[0](x).clamp_(-2, 2).flatten(1))
+
+    torch.manual_seed(0)
+    victim = victim_of(Clamps(nn.Conv2d(3, 4, 3), nn.Linear(144, 10)))
+    layers = find_layers(Probe(victim, (3, 8, 8), 2))
+    x = (5 * torch.randn(2, 2, 3, 8, 8)).requires_grad_()
+    y = torch.tensor([[1, 2], [3, 4]])
+    plain = partial(probing.victim_gradients, victim, vectorized=False)
+    torch.testing.assert_close(*(probing.cost_gradient(path, victim, x, y) for path in (layers.gradient, plain)))
+
+
+class FromFour(nn.Sequential):
+    """Images see each other in batches of four and more."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(0, keepdim=True) if len(x) > 3 else x)
+
+
+def test_a_model_that_mixes_larger_batches_alone_is_not_factored():
+    assert find_layers(Probe(victim_of(FromFour(nn.Flatten(), nn.Linear(48, 10))), (3, 4, 4), 1)) is None
+
+
+def test_a_loss_that_is_zero_for_one_class_does_not_let_a_wrong_path_pass():
+    victim = victim_of(build(LayerNormed, seed=0))
+    victim.criterion = as_loss(lambda logits, y: (nn.functional.cross_entropy(logits, y, reduction="none") * y).mean())
+    with pytest.warns(Notice, match="disagree"):
+        assert not vectorizes(Probe(victim, (3, 16, 16), 1))
+
+
+def test_a_net_that_hardly_sees_images_of_low_contrast_is_probed_where_it_sees_them():
+    class Threshold(nn.Sequential):
+        def forward(self, x):
+            return super().forward(nn.functional.threshold(x, 6.0, 0.0))
+
+    probe = Probe(victim_of(Threshold(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 10))), (3, 8, 8), 1)
+    assert probe.exact.any()
+    assert find_layers(probe) is not None
 
 
 class LayerNormed(nn.Sequential):
