@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.names import require
-from benchmark.tracks.track import read
+from benchmark.tracks.track import Track, read
 from leaderboard.options import Options, abouts, defaults
 from victims.errors import InputError
 from victims.names import nearest
@@ -51,10 +51,25 @@ def options_of(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, An
     """
     options = parsed(parser, arguments)
     if options["track"]:
-        options = parsed(parser, [*read(options["track"]).arguments(), *arguments])
+        track = read(options["track"])
+        options_of_track(track)  # refused by the name of its file
+        options = parsed(parser, [*track.arguments(), *arguments])
     options.pop("config", None)
     require_names(options)
     return options
+
+
+def options_of_track(track: Track) -> dict[str, Any]:
+    """What a track sets the options of a run to, by name.
+
+    Raises:
+        InputError: they have other values.
+    """
+    try:
+        found = parsed(run_parser("run", ""), track.arguments())
+    except InputError as error:
+        raise InputError(f"{track.path}: {error}") from None
+    return {name: found[name] for name in ("tasks", *track.options)}
 
 
 def parsed(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:

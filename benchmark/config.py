@@ -325,7 +325,10 @@ class Config(Options):
 
     def preset_options(self, method: type[Method]) -> dict[str, Any]:
         if self.preset == "tuned":
-            return self.tuned_options()
+            tuned = self.tuned_options()
+            if unknown := sorted(tuned.keys() - {*options_of(method), "restarts", "steps"}):
+                raise InputError(f"{self.attack} was tuned with '{unknown[0]}', which it has not; run make tune again.")
+            return tuned
         presets = {"default": {}, **method.presets}
         if self.preset not in presets:
             raise InputError(f"{self.attack} has no preset '{self.preset}'; it has {', '.join([*presets, 'tuned'])}.")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from attacks.base import Attack
+from benchmark.command_line import options_of_track
 from benchmark.config import Config
 from benchmark.registry import find
 from benchmark.tasks.capture import capture_task
@@ -24,13 +25,13 @@ def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
         others: options of the run that the track leaves open.
 
     Raises:
-        InputError: there is no such attack, or the track has no prior of its kind.
+        InputError: there is no such attack, the track has no prior of its kind, or its options have other values.
     """
     attack: type[Attack] = find("attack", method)
     if "prior" in attack.needs and attack.takes.kind not in track.priors:
         raise InputError(f"the track {track.name} has no {attack.takes.kind}, which {method} needs; leave it out.")
     own = [f"{name}={text(value)}" for name, value in chosen.items() if name != "restarts"]
-    options = {"track": track.name, "tasks": track.tasks, **track.options, **others}
+    options = {"track": track.name, **options_of_track(track), **others}
     return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)
 
 

@@ -78,6 +78,7 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
     restarts = affordable(lambda count: chosen_run({"restarts": count}), {*RESTARTS, own})
     space = {**attack.space, "restarts": restarts}
     default = {n: o.default for n, o in options_of(attack).items() if n in space} | {"restarts": min(own, restarts[-1])}
+    check_space(attack.space, default)
     made_of = ingredients(plain, track)
     with alone(out, method):
         trials = search(out / f"{method}.db", made_of, space, default, score, track.tune)
@@ -92,6 +93,26 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
         score=highest,
         default=trials[0][1],
     )
+
+
+def check_space(space: Space, default: Chosen) -> None:
+    """
+    Raises:
+        InputError: what is tried of an option does not include its default, or goes down to zero.
+    """
+    for name, values in space.items():
+        if name not in default:
+            raise InputError(f"space has '{name}', which is no option of the method; remove it.")
+        own = default[name]
+        if isinstance(values, Between):
+            fits, wanted = (
+                isinstance(own, (int, float)) and 0 < values.low <= own <= values.high,
+                "above 0 and around it",
+            )
+        else:
+            fits, wanted = own in values, "with it among them"
+        if not fits:
+            raise InputError(f"space tries {values} for {name}, by default {own!r}; give values {wanted}.")
 
 
 def affordable(run: Callable[[int], object], restarts: Collection[int]) -> tuple[int, ...]:

@@ -53,13 +53,17 @@ def tuned_options(track: str, method: str) -> dict[str, Any]:
     """The options that were tuned for a method on a track.
 
     Raises:
-        InputError: none were tuned, or for another version of the track.
+        InputError: none were tuned, for another version of the track, or the file is damaged.
     """
     found = read(track)
     path, fix = found.tuned(method), f"run make tune TRACK={track} METHOD={method}."
     if not path.is_file():
         raise InputError(f"{method} has not been tuned on the track {track}; {fix}")
-    tuned = Tuned(**yaml.safe_load(path.read_text()))
+    try:
+        tuned = Tuned(**yaml.safe_load(path.read_text()))
+        options = dict(tuned.options)
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        raise InputError(f"{path} is damaged: it is not what make tune writes; {fix}") from None
     if tuned.version != found.version:
         raise InputError(f"{method} was tuned on version {tuned.version} of {track}, now {found.version}; {fix}")
-    return dict(tuned.options)
+    return options

@@ -7,6 +7,7 @@ from benchmark.command_line import options_of, run_parser
 from benchmark.config import Config
 from benchmark.names import known
 from benchmark.registry import registered
+from benchmark.tracks.entry import entry
 from benchmark.tracks.track import DEFAULT, TRACKS, read
 from leaderboard.options import abouts
 from priors.base import Denoiser, Generator
@@ -76,6 +77,15 @@ def test_a_file_that_is_no_track_is_refused_in_a_line(tmp_path, change, said):
     file.write_text(yaml.safe_dump(GOOD | change))
     with pytest.raises(InputError, match=said):
         read(str(file))
+
+
+@pytest.mark.parametrize(("option", "value"), [("batch", [1]), ("batch", "many"), ("lr", True)])
+def test_an_option_with_another_value_is_refused_by_the_name_of_the_file(tmp_path, option, value):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(GOOD | {"options": {option: value}}))
+    for refused in (lambda: of(f"--track={file}"), lambda: entry(read(str(file)), "ig", {})):
+        with pytest.raises(InputError, match=f"mine.yaml: {option} takes"):
+            refused()
 
 
 def test_a_name_that_is_no_track_says_the_nearest_one():

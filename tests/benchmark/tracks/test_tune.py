@@ -10,12 +10,12 @@ from attacks.engine.probe import find_paths
 from attacks.engine.space import Between
 from attacks.ig import IG
 from benchmark.__main__ import main
-from benchmark.config import Config
-from benchmark.registry import find
+from benchmark.config import Config, options_of
+from benchmark.registry import find, registered
 from benchmark.tracks.budget import evaluations, most_steps
 from benchmark.tracks.entry import entry
 from benchmark.tracks.track import Tuning, read
-from benchmark.tracks.tune import affordable, ingredients, search, tuned
+from benchmark.tracks.tune import affordable, check_space, ingredients, search, tuned
 from benchmark.tracks.tuned import Tuned, tuned_options
 from leaderboard.run_folder import RunFolder
 from victims.errors import InputError
@@ -180,3 +180,45 @@ def test_an_attack_that_cannot_be_tuned_is_refused_in_a_line(tmp_path, track, ca
     error = capsys.readouterr().err
     assert said in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"etta": Between(0.1, 1.0)}, "'etta', which is no option"),
+        ({"eta": (0.1, 2.0)}, "eta, by default 1.0; give values with it among them"),
+        ({"eta": ()}, "with it among them"),
+        ({"eta": Between(0, 2.0)}, "above 0 and around it"),
+        ({"eta": Between(2.0, 3.0)}, "above 0 and around it"),
+        ({"signed": Between(2.0, 3.0)}, "above 0 and around it"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused_in_a_line(space, said):
+    with pytest.raises(InputError, match=said):
+        check_space(space, DEFAULT)
+
+
+@pytest.mark.parametrize("method", sorted(registered("attack")))
+def test_the_space_of_every_attack_can_be_searched(method):
+    attack = find("attack", method)
+    check_space(attack.space, {name: option.default for name, option in options_of(attack).items()})
+
+
+@pytest.mark.parametrize("content", ["", "[1", "- 1", "track: mine", "\x00"])
+def test_a_damaged_file_of_what_was_tuned_is_refused_with_the_command(track, content):
+    Tuned(track=track, version=1, method="ig", options={}, trials=1, score=0, default=0).write().write_text(content)
+    with pytest.raises(InputError, match=f"is damaged: .* run make tune TRACK={track} METHOD=ig"):
+        tuned_options(track, "ig")
+
+
+@pytest.mark.parametrize("options", [None, 3, ["eta"]])
+def test_tuned_options_that_are_none_are_refused(track, options):
+    Tuned(track=track, version=1, method="ig", options=options, trials=1, score=0, default=0).write()
+    with pytest.raises(InputError, match="is damaged"):
+        tuned_options(track, "ig")
+
+
+def test_a_tuned_option_that_the_method_no_longer_has_is_refused(track):
+    Tuned(track=track, version=1, method="ig", options={"old": 1}, trials=1, score=0, default=0).write()
+    with pytest.raises(InputError, match="was tuned with 'old', which it has not"):
+        Config(attack="ig", track=track, preset="tuned").make_attack()
