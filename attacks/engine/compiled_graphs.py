@@ -2,17 +2,22 @@
 
 A graph that is not there yet is compiled by a process of its own, which takes its memory with it when it ends and can
 be ended when it takes too long; meanwhile every process that needs the same graph waits. Then torch loads the graph
-from its caches in this folder, which takes a second.
+from its caches, which takes a second. Every graph has a folder of its own for them, with a list of what is in it: where
+something is missing or damaged, the graph is compiled anew.
 """
 
+import json
+import logging
 import os
 import pickle
 import platform
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +33,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
+COMPILER = "torch._inductor.compile_fx.fx_codegen_and_compile"  # which is called for what is not in the caches
 
 
 class Layout(NamedTuple):
@@ -58,19 +64,47 @@ def load(graph: GraphModule, layouts: Sequence[Layout], seconds: float) -> Calla
         Exception: of compiler, file system or torch: the graph cannot be compiled, or not be kept.
     """
     until = time.monotonic() + seconds
-    case = pickle.dumps((graph, layouts, torch.get_num_threads()))
+    threads = torch.get_num_threads()
     home = folder()
-    done = home / "done" / sha256(f"{graph.code}{layouts}{torch.get_num_threads()}".encode()).hexdigest()
-    done.parent.mkdir(exist_ok=True)
+    place = home / sha256(f"{graph.code}{layouts}{threads}".encode()).hexdigest()
+    case = pickle.dumps((place, os.getpid(), graph, layouts, threads))
     try:
-        with FileLock(done.with_suffix(".lock"), timeout=seconds):
-            if not done.exists():
-                in_own_process(case, home, until - time.monotonic())
-                done.touch()
+        with FileLock(place.with_suffix(".lock"), timeout=seconds):
+            if not intact(place):
+                in_own_process(case, place, until - time.monotonic())
     except (Timeout, subprocess.TimeoutExpired):
         raise TooLateError from None
-    with patch.dict(os.environ, {CACHE: str(home)}):
-        return compiled(*pickle.loads(case))
+    torch._logging.set_logs(all=logging.ERROR)  # its warnings are for those who develop it; TORCH_LOGS still counts
+    here, loading = patch.dict(os.environ, {CACHE: str(place)}), patch(COMPILER, missed)
+    try:
+        with here, loading:
+            return compiled(*pickle.loads(case)[2:])
+    except BaseException:
+        contents(place).unlink(missing_ok=True)  # the next run compiles it anew
+        raise
+
+
+def missed(*_: Any, **__: Any) -> Any:
+    """In place of torch's compiler, which knows no limit of time."""
+    raise RuntimeError("torch does not find in its caches what it has compiled")
+
+
+def contents(place: Path) -> Path:
+    """The list of the files that a compiled graph consists of, with their checksums."""
+    return place.with_suffix(".json")
+
+
+def checksums(place: Path, names: Iterable[str]) -> dict[str, str]:
+    return {name: sha256((place / name).read_bytes()).hexdigest() for name in names}
+
+
+def intact(place: Path) -> bool:
+    """Whether everything is there that was when the graph was compiled: files are removed, and disks run full."""
+    try:
+        listed = json.loads(contents(place).read_bytes())
+        return bool(listed == checksums(place, listed))
+    except (OSError, ValueError):
+        return False
 
 
 def folder() -> Path:
@@ -79,14 +113,16 @@ def folder() -> Path:
     It holds code that is executed, so nobody else may write there.
 
     Raises:
-        OSError: it cannot be made, or belongs to another user.
+        OSError: it cannot be made, is a link, or belongs to another user.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     private = caches / "gibench" / "compiled"
-    private.mkdir(parents=True, exist_ok=True)
-    private.chmod(0o700)
     made = private / sha256(f"{torch.__version__} {processor()}".encode()).hexdigest()[:12]
-    made.mkdir(exist_ok=True)
+    for path in (private, made):
+        path.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or path.stat().st_uid != os.getuid():
+            raise OSError(f"{path} is a link or belongs to another user; remove it")
+        path.chmod(0o700)
     return made
 
 
@@ -99,16 +135,16 @@ def processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
 
 
-def in_own_process(case: bytes, home: Path, seconds: float) -> None:
-    """Compile a pickled case there, with its temporary files in the same folder.
+def in_own_process(case: bytes, place: Path, seconds: float) -> None:
+    """Compile a pickled case into its folder. The temporary files of all graphs, and compiled headers, share one.
 
     Raises:
         TimeoutExpired: it took longer; nothing of it goes on.
         RuntimeError: of what the compiler said last.
     """
-    temporary = home / "tmp"
+    temporary = place.parent / "tmp"
     temporary.mkdir(exist_ok=True)
-    places = {"PYTHONPATH": os.pathsep.join(sys.path), CACHE: str(home), "TMPDIR": str(temporary)}
+    places = {"PYTHONPATH": os.pathsep.join(sys.path), CACHE: str(place), "TMPDIR": str(temporary)}
     command = [sys.executable, "-c", f"from {__name__} import fill; fill()"]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=os.environ | places, start_new_session=True, **pipes) as process:
@@ -118,6 +154,7 @@ def in_own_process(case: bytes, home: Path, seconds: float) -> None:
             os.killpg(process.pid, signal.SIGKILL)  # with its C++ compilers
             raise
     if process.returncode:
+        shutil.rmtree(temporary, ignore_errors=True)  # a header in it may be what is wrong
         raise RuntimeError((said.decode(errors="replace").split("\n\n")[0].strip().splitlines() or ["killed"])[-1])
 
 
@@ -127,11 +164,24 @@ def fill() -> None:
 
     import attacks.engine.packed  # noqa: F401 -- whose operations graphs call
 
-    case = pickle.load(sys.stdin.buffer)
-    torch.set_num_threads(case[2])
-    compiled(*case)
-    if counters["inductor"]["fxgraph_cache_bypass"]:
-        raise SystemExit("torch cannot keep the compiled graph")
+    place, parent, graph, layouts, threads = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(threads)
+    with FileLock(place.with_suffix(".compiling")):  # of its own: the parent's is free when the parent is killed
+        contents(place).unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        compiled(graph, layouts, threads)
+        if counters["inductor"]["fxgraph_cache_bypass"]:
+            raise SystemExit("torch cannot keep the compiled graph")
+        names = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_file() and file.suffix != ".lock"]
+        contents(place).write_text(json.dumps(checksums(place, names)))
+
+
+def end_with(parent: int) -> None:
+    """End this process and its C++ compilers when the one that started it has ended."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)
 
 
 def compiled(graph: GraphModule, layouts: Sequence[Layout], threads: int) -> Callable[..., Sequence[Tensor]]:

@@ -2,6 +2,9 @@
 
 import os
 import stat
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -207,8 +210,8 @@ def test_one_process_compiles_and_the_others_wait(monkeypatch, tmp_path):
     function, x = sums(torch.ones(3), torch.ones(3)), torch.ones(3)
     names = []
 
-    def of_another(case, home, seconds):
-        (lock,) = (home / "done").iterdir()
+    def of_another(case, place, seconds):
+        lock = place.with_suffix(".lock")
         names.append(lock.name)
         with pytest.raises(Timeout), FileLock(lock, timeout=0):
             pass
@@ -217,7 +220,7 @@ def test_one_process_compiles_and_the_others_wait(monkeypatch, tmp_path):
     monkeypatch.setattr(compiled_graphs, "in_own_process", of_another)
     with pytest.warns(Notice, match="seen"):
         Compiler("on", LONG)(function, [x])
-    (lock,) = tmp_path.glob("gibench/compiled/*/done/*.lock")
+    (lock,) = tmp_path.glob("gibench/compiled/*/*.lock")
     with FileLock(lock), pytest.warns(Notice, match="not compiled within 0.1 s"):
         Compiler("on", 0.1)(function, [x])
     assert names == [lock.name]
@@ -238,3 +241,84 @@ def test_what_is_compiled_is_kept_where_only_its_user_writes(monkeypatch, tmp_pa
     function = sums(torch.ones(3), torch.ones(3))
     with pytest.warns(Notice, match="cannot be compiled .*not permitted"):
         assert Compiler("on", LONG)(function, [torch.ones(3)]) is function
+
+
+@pytest.mark.parametrize("owner", ["link", "another user"])
+def test_a_folder_that_is_not_the_users_own_is_refused_and_left_as_it_is(owner, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    target, private = tmp_path / "target", tmp_path / "gibench" / "compiled"
+    private.parent.mkdir()
+    target.mkdir(mode=0o755)
+    if owner == "link":
+        private.symlink_to(target)
+    else:
+        target.rename(private)
+        other = os.getuid() + 1
+        monkeypatch.setattr(os, "getuid", lambda: other)
+    function = sums(torch.ones(3), torch.ones(3))
+    with pytest.warns(Notice, match="cannot be compiled .*compiled is a link or belongs to another user; remove it"):
+        assert Compiler("on", LONG)(function, [torch.ones(3)]) is function
+    assert stat.S_IMODE(private.stat().st_mode) == 0o755
+    assert not list(private.iterdir())
+
+
+def test_what_is_damaged_is_compiled_anew_by_another_process(monkeypatch, capfd):
+    places, started = [], []
+    intact, in_own_process = compiled_graphs.intact, compiled_graphs.in_own_process
+    monkeypatch.setattr(compiled_graphs, "intact", lambda place: places.append(place) or intact(place))
+    monkeypatch.setattr(compiled_graphs, "in_own_process", lambda *given: started.append(1) or in_own_process(*given))
+    function, x = sums(torch.randn(5), torch.randn(5)), torch.randn(5)
+    Compiler("on", LONG)(function, [x])
+    place, known = places[0], len(started)
+    files = [file for file in place.rglob("*") if file.is_file()]
+    for file in files:
+        before = file.read_bytes()
+        file.unlink()
+        assert file.suffix == ".lock" or not intact(place)
+        file.write_bytes(before)
+    assert intact(place)
+    for file in files:
+        file.write_text("garbage")
+    capfd.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)
+        torch.testing.assert_close(Compiler("on", LONG)(function, [x])(x)[1], function(x)[1])
+    assert len(started) == known + 1
+    assert intact(place)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_a_process_with_a_limit_of_time_compiles_nothing_itself(monkeypatch, tmp_path):
+    """Where torch does not find what the list promises; the next start compiles it anew."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def only_lists(case, place, seconds):
+        compiled_graphs.contents(place).write_text("{}")
+
+    monkeypatch.setattr(compiled_graphs, "in_own_process", only_lists)
+    function = sums(torch.ones(3), torch.ones(3))
+    with pytest.warns(Notice, match="cannot be compiled .*does not find in its caches"):
+        assert Compiler("on", LONG)(function, [torch.ones(3)]) is function
+    assert not list(tmp_path.rglob("*.json"))
+
+
+COMPILES = """
+import torch
+from attacks.engine.compiled import Compiler
+Compiler("on", 500)(lambda x: (x.sum(), x, x, x.sin()), [torch.ones(3)])
+"""
+
+
+def test_compiling_ends_with_the_process_that_needs_it(tmp_path):
+    """Until then it has a lock of its own."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", COMPILES], env=environment) as process:
+        locks = []
+        while process.poll() is None and not locks:
+            locks = list(tmp_path.rglob("*.compiling"))
+            time.sleep(0.1)
+        with pytest.raises(Timeout), FileLock(locks[0], timeout=0.2):
+            pass
+        process.kill()
+    with FileLock(locks[0], timeout=20):
+        assert not list(tmp_path.rglob("*.json"))
