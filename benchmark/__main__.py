@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     warnings.simplefilter("ignore")  # what libraries say to each other
     warnings.simplefilter("always", Notice)
-    warnings.showwarning = lambda message, *_: print(f"benchmark: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: say(f"benchmark: {message}")
     try:
         with stoppable():
             from benchmark.commands import dispatch
@@ -40,6 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, line = 1, "the disk is full; free some space, then the same command goes on with the tasks not yet done."
     print(f"benchmark: {line}", file=sys.stderr)
     return code
+
+
+def say(line: str) -> None:
+    """Above a progress bar that is shown, whose line has no end yet."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -310,7 +310,8 @@ class Options:
         "auto",
         "execution",
         "Whether the steps of a stage become one compiled function: `on`, `off`, or `auto`: on a CPU where all tasks "
-        "together have enough steps to repay it. Compiled once, it is kept for later runs in `~/.cache/gibench`.",
+        "together have enough steps to repay it. Compiled once, it is kept for later runs in `~/.cache/gibench`; the "
+        "row of a task that waits for it has this in its `seconds`.",
         rows=(),
     )
     compile_s: float = option(
