@@ -34,8 +34,8 @@ def start(cell: "Cell") -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.speed.start", json.dumps(asdict(cell))]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ALLOCATOR, check=False)
     if done.returncode:
-        why = (done.stderr.strip().splitlines() or ["killed"])[-1]
-        raise InputError(f"the start of {cell} could not be measured: {why}; measure other cells.")
+        why = (done.stderr.strip().splitlines() or ["killed; measure other cells."])[-1]
+        raise InputError(f"the start of {cell} could not be measured: {why}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

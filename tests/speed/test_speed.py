@@ -13,6 +13,8 @@ from tests.speed import __main__ as speed
 from tests.speed.cells import Cell
 from tests.speed.memory import tensor_peak
 from tests.speed.report import cells_table, columns, draw, page, starts_table, summary
+from tests.speed.start import start
+from victims.errors import InputError
 
 ONE = ["--quick", "--method", "ig", "--victim", "lenet", "--restarts", "1", "--budget", "1"]
 
@@ -76,6 +78,11 @@ def test_a_damaged_file_gives_one_line(tmp_path, capsys, text):
     said = capsys.readouterr().err
     assert "speed.json is damaged; remove it" in said
     assert said.count("\n") == 1
+
+
+def test_a_victim_that_cannot_take_the_images_is_refused_in_its_own_words():
+    with pytest.raises(InputError, match=r"8px could not be measured: vgg16 .* choose another --size, .* --victim\.$"):
+        start(Cell("ig", "vgg16", 1, 1, 8))
 
 
 @pytest.fixture
