@@ -28,6 +28,7 @@ import torch._inductor
 from filelock import FileLock, Timeout
 from torch import Tensor
 from torch._guards import TracingContext, tracing
+from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -96,6 +97,11 @@ def contents(place: Path) -> Path:
 
 def checksums(place: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: sha256((place / name).read_bytes()).hexdigest() for name in names}
+
+
+def list_files(place: Path) -> None:
+    files = [file for file in place.rglob("*") if file.is_file() and file.suffix != ".lock"]
+    contents(place).write_text(json.dumps(checksums(place, [str(file.relative_to(place)) for file in files])))
 
 
 def intact(place: Path) -> bool:
@@ -170,11 +176,22 @@ def fill() -> None:
     with FileLock(place.with_suffix(".compiling")):  # of its own: the parent's is free when the parent is killed
         contents(place).unlink(missing_ok=True)
         shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(instructions(place.with_name("instructions")), place)
         compiled(graph, layouts, threads)
         if counters["inductor"]["fxgraph_cache_bypass"]:
             raise SystemExit("torch cannot keep the compiled graph")
-        names = [str(file.relative_to(place)) for file in place.rglob("*") if file.is_file() and file.suffix != ".lock"]
-        contents(place).write_text(json.dumps(checksums(place, names)))
+        list_files(place)
+
+
+def instructions(place: Path) -> Path:
+    """What torch compiles to find out which vector instructions work here, which takes seconds; once for all graphs."""
+    with FileLock(place.with_suffix(".lock")), patch.dict(os.environ, {CACHE: str(place)}):
+        if not intact(place):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(exist_ok=True)
+            pick_vec_isa()
+            list_files(place)
+    return place
 
 
 def end_with(parent: int) -> None:

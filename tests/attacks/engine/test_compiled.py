@@ -322,3 +322,20 @@ def test_compiling_ends_with_the_process_that_needs_it(tmp_path):
         process.kill()
     with FileLock(locks[0], timeout=20):
         assert not list(tmp_path.rglob("*.json"))
+
+
+def test_vector_instructions_are_tried_once_for_all_graphs(monkeypatch, tmp_path):
+    place, tried = tmp_path / "instructions", []
+
+    def pick():
+        tried.append(1)
+        (Path(os.environ[compiled_graphs.CACHE]) / "works").touch()
+
+    monkeypatch.setattr(compiled_graphs, "pick_vec_isa", pick)
+    for expected in (1, 1):
+        assert list(compiled_graphs.instructions(place).iterdir()) == [place / "works"]
+        assert len(tried) == expected
+    (place / "works").write_text("garbage")
+    compiled_graphs.instructions(place)
+    assert len(tried) == 2
+    assert not (place / "works").read_bytes()
