@@ -8,7 +8,7 @@ import subprocess
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from benchmark.scoring.picture import draw, write_truths
 from benchmark.tasks.batches import Batch, group_size, grouped, share_of
 from benchmark.tasks.capture import Task, capturing, mean_image
 from benchmark.tasks.module import GradientDataModule
+from benchmark.tracks.entry import track_of, warn_of_budget
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
 from leaderboard.options import abouts
@@ -106,6 +107,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
         attack_groups(attack, mine, trainer, capture, judge, order)
     if first:
         rows = folder.merge_rows(order)
+        warn_of_budget(config, rows)
         settings = {**(folder.read_config() or {}), **config.identity(), **resolved}
         show_results(folder, rows, data, wandb=config.wandb, settings=settings)
     return folder
@@ -223,10 +225,11 @@ def row_maker(
         "steps": 0 if idle else sum(attack.plan.values()),
         "options": {"plan": attack.plan, **config.changes(type(attack))},
     }
-    return partial(
+    settings = {**asked, **used, **of_contents}
+    on_track = cache(partial(track_of, config))
+    make = partial(
         Row,
         protocol=PROTOCOL,
-        settings={**asked, **used, **of_contents},
         axis={**(defense.axis if defense else {}), **({TRAINING: steps} if (steps := config.steps_trained()) else {})},
         victim_accuracy=victim_accuracy,
         lpips_backbone=lpips_backbone,
@@ -234,6 +237,12 @@ def row_maker(
         code=code_version(),
         training_seconds=prior.training_seconds if prior else None,
     )
+
+    def row(*, gradient_evaluations: int, **scores: Any) -> Row:
+        track = on_track(gradient_evaluations)
+        return make(settings={**settings, "track": track}, gradient_evaluations=gradient_evaluations, **scores)
+
+    return row
 
 
 def code_version() -> str:

@@ -28,6 +28,8 @@ def config_of(rows: Sequence[FlatRow]) -> dict[str, Any]:
     row = rows[0]
     given = row["labels"] == "given" and not row["label_method"]
     return {name: row[about.rows[0]] for name, about in abouts().items() if about.rows} | {
+        # What was tuned for a track, off that track, is in the options.
+        "preset": "default" if row["preset"] == "tuned" and not row.get("track") else row["preset"],
         "tasks": len({other["task"] for other in rows}),
         "labels": row["label_method"] or ("given" if given else "none"),
         "adapt": row["adapt"] or row["defense"] == "none",

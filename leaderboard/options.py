@@ -83,7 +83,8 @@ class Options:
         "method",
         "A track: a fixed setting on which methods are compared with the same budget. It fills in data, victim, "
         "defense, tasks and what the attacker knows; options beside it go before it. `PRESET=tuned` takes what was "
-        "tuned on it; without a track, on `photos-default`, which is the setting of a run without options.",
+        "tuned on it; without a track, on `photos-default`, which is the setting of a run without options. "
+        "Other presets take their own steps: rows over the budget, or in another setting, do not say the track.",
     )
     control: Control = option(
         "none",

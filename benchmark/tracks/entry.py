@@ -1,6 +1,7 @@
 """An attack on a track: the run that the track, the attack's options and the budget make."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,10 @@ from benchmark.config import Config
 from benchmark.registry import find
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.budget import most_steps
-from benchmark.tracks.track import Track, text
-from victims.errors import InputError
+from benchmark.tracks.track import DEFAULT, Track, read, text
+from leaderboard.options import abouts
+from leaderboard.rows import FlatRow
+from victims.errors import InputError, Notice
 from victims.observation import Observation
 
 Chosen = Mapping[str, Any]
@@ -33,6 +36,32 @@ def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
     own = [f"{name}={text(value)}" for name, value in chosen.items() if name != "restarts"]
     options = {"track": track.name, **options_of_track(track), **others}
     return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)
+
+
+def track_of(config: Config, evaluations: int) -> str:
+    """What a row says of the track: its name where the run attacks in its setting and within its budget, else nothing.
+
+    Args:
+        evaluations: victim gradients that were computed for the batch.
+    """
+    name = config.track or (DEFAULT if config.preset == "tuned" else "")
+    if not name or evaluations > read(name).evaluations:
+        return ""
+    try:
+        own = entry(read(name), config.attack, {})
+    except InputError:  # the track has no prior for it
+        return ""
+    decided = [option for option, about in abouts().items() if about.role in ("setting", "knowledge")]
+    return name if all(getattr(config, option) == getattr(own, option) for option in decided) else ""
+
+
+def warn_of_budget(config: Config, rows: Iterable[FlatRow]) -> None:
+    """A Notice where more gradients were computed for a batch than the run's track allows."""
+    spent = max((row["gradient_evaluations"] for row in rows), default=0)
+    if config.track and spent > (allowed := read(config.track).evaluations):
+        said = f"{spent} victim gradients per batch, where {config.track} allows {allowed}"
+        fix = "the rows are not on the track; run with --preset tuned, or with fewer --steps"
+        warnings.warn(f"{said}: {fix}.", Notice, stacklevel=1)
 
 
 def first_observation(config: Config) -> Observation:

@@ -117,3 +117,9 @@ def test_a_pasted_command_runs_nothing_but_itself(key, value, tmp_path):
     assert words[:3] == ["-m", "benchmark", "run"]
     assert words[-1 if key != "attack" else 3] == f"--{'method' if key == 'attack' else key}={value}"
     assert not list((tmp_path / "here").iterdir())
+
+
+def test_tuned_options_off_their_track_are_repeated_by_their_values(row):
+    tuned = row() | {"preset": "tuned", "options": {"plan": {"x": 3}, "eta": 0.2}}
+    on, off = (config_of_rows([tuned | {"track": track}]) for track in ("cifar10-b1", ""))
+    assert (on["preset"], off["preset"], off["set"]) == ("tuned", "default", ["eta=0.2"])

@@ -3,13 +3,15 @@
 import pytest
 import yaml
 
+from benchmark.__main__ import main
 from benchmark.command_line import options_of, run_parser
 from benchmark.config import Config
 from benchmark.names import known
 from benchmark.registry import registered
-from benchmark.tracks.entry import entry
+from benchmark.tracks.entry import entry, track_of
 from benchmark.tracks.track import DEFAULT, TRACKS, read
 from leaderboard.options import abouts
+from leaderboard.run_folder import RunFolder
 from priors.base import Denoiser, Generator
 from priors.inverters import Inverter
 from tests.benchmark.tracks.conftest import GOOD
@@ -95,3 +97,28 @@ def test_a_name_that_is_no_track_says_the_nearest_one():
 
 def test_every_method_of_steps_has_something_to_tune():
     assert not [name for name, attack in registered("attack").items() if not (attack.space or attack.analytic)]
+
+
+def test_a_row_says_the_track_only_in_its_setting_and_within_its_budget():
+    at = ("--track=cifar10-b1", "--attack=gias")
+    budget = read("cifar10-b1").evaluations
+    assert track_of(of(*at), budget) == "cifar10-b1"
+    assert track_of(of(*at), budget + 1) == ""
+    for changed in ("--batch=2", "--split=tune", "--labels=none", "--prior=dcgan", "--bn=exact"):
+        assert track_of(of(*at, changed), budget) == "", changed
+    assert track_of(of(*at, "--seed=3", "--restarts=2"), budget) == "cifar10-b1"
+    assert track_of(of("--attack=ig"), 1) == ""
+    assert track_of(of("--attack=ig", "--preset=tuned"), 1) == DEFAULT
+
+
+def test_a_run_over_the_budget_says_so_and_is_not_on_the_track(tmp_path, track, capsys):
+    def run(steps):
+        out = tmp_path / str(steps)
+        words = ["run", f"--track={track}", "--method=ig", "--restarts=1", f"--steps={steps}", f"--out={out}"]
+        assert main([*words, "--devices=1", "--wandb=off"]) == 0
+        (folder,) = out.glob("ig-*")
+        (row,) = RunFolder(folder).read_rows()[0]
+        return row["track"], "victim gradients per batch, where" in capsys.readouterr().err
+
+    assert run(10) == (track, False)
+    assert run(11) == ("", True)
