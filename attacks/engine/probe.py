@@ -79,12 +79,10 @@ class Probe:
         self.images, self.labels = self.batches(2, B)
 
     def batches(self, n: int, B: int) -> tuple[Tensor, Tensor]:
-        """Random images (n, B, C, h, w), normalized, and labels (n, B) of all classes in turn."""
+        """Random images (n, B, C, h, w), normalized, and labels (n, B), 0 and 1 in turn."""
         x = torch.rand(n, B, *self.small, generator=torch.Generator().manual_seed(0))
         images = self.victim.normalize(x.to(self.victim.mean)).requires_grad_()
-        with torch.no_grad():
-            classes = max(2, self.victim.logits({}, images[0]).shape[1])
-        return images, torch.arange(n * B, device=images.device).view(n, B) % classes
+        return images, torch.arange(n * B, device=images.device).view(n, B) % 2
 
     @cached_property
     def exact(self) -> Tensor:

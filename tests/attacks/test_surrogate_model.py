@@ -183,7 +183,7 @@ def test_the_own_optimizer_gets_its_own_variables_and_rate():
     attack.begin([observe(make_victim(), LOCAL)])
     attack.advance()
     rates = [group["lr"] for group in attack.session._optimizer.param_groups]
-    assert rates == [1.0, 1.0, 1e-3]
+    assert rates == [1.0, 1e-3]
     moved = attack.session.variables[ALPHA] - START
     torch.testing.assert_close(moved.abs(), torch.full_like(moved, 1e-3), rtol=1e-3, atol=0)  # Adam's first step
 
@@ -341,7 +341,7 @@ def test_probing_goes_through_weights_of_every_instance(monkeypatch):
 
     monkeypatch.setattr(probe, "victim_gradients", seen)
     assert vectorizes(Probe(victim, SHAPE, B, None, True))
-    fast, plain = given
+    plain, fast = given
     for name, p in fast.items():
         assert p.requires_grad
         assert plain[name].requires_grad
