@@ -14,7 +14,7 @@ from benchmark.registry import find
 from benchmark.scoring.networks import available_to
 from leaderboard.board import entries
 from leaderboard.matrix import matrices, write
-from leaderboard.run_folder import latest
+from leaderboard.run_folder import RunFolder, latest
 from leaderboard.table import as_text
 
 Cell = tuple[list[str], Config]
@@ -93,9 +93,14 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
     return 2 if "refused" in failed.values() else 1 if failed else 0
 
 
+def folder_of(config: Config) -> RunFolder | None:
+    """Of a run that was just started and has ended."""
+    return latest(config.folder(available_to(config.lpips, config.data, config.weights_dir)))
+
+
 def rows_of(config: Config) -> list[dict[str, Any]]:
-    """Of a run that was just started and has ended; without those that a longer one left, which stand behind."""
-    folder = latest(config.folder(available_to(config.lpips, config.data, config.weights_dir)))
+    """Of such a run; without those that a longer one left, which stand behind."""
+    folder = folder_of(config)
     return folder.read_rows()[0][: config.tasks * config.batch] if folder else []
 
 

@@ -9,16 +9,15 @@ from PIL import Image
 
 from attacks.base import Attack
 from benchmark.config import Config
-from benchmark.launch.matrix import exit_code, run_cells
+from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
 from benchmark.registry import find
 from benchmark.run_options import with_options
-from benchmark.scoring.networks import available_to
 from benchmark.tracks.entry import entry, first_observation, within_budget
-from benchmark.tracks.track import TRACKS, Track, read, text
+from benchmark.tracks.track import DEFAULT, TRACKS, Track, read, text
 from leaderboard import record as kept
 from leaderboard.options import Options
 from leaderboard.rows import FlatRow
-from leaderboard.run_folder import RunFolder, latest
+from leaderboard.run_folder import RunFolder
 from victims.errors import InputError
 
 SHOWN = 8  # images
@@ -26,7 +25,7 @@ QUALITY = 80  # of a strip as WebP: 8 images of 64 px take about 15 KB
 
 
 @with_options(also=("data_dir", "weights_dir", "compile", "devices"))
-def record(*, track: str = "photos-default", attack: str, out: Path = Options.out, **options: Any) -> int:
+def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **options: Any) -> int:
     """Run methods on a track with the options that were tuned there, and keep their rows with the project.
 
     What has nothing to tune takes as many steps as the budget allows, and a closed form is run as it is. A run that was
@@ -81,10 +80,8 @@ def arguments(config: Config, given: Mapping[str, Any]) -> list[str]:
 
 def keep(track: Track, config: Config) -> Path:
     """Write the rows of a run that has ended, and a picture of its first images, into the record."""
-    networks = available_to(config.lpips, config.data, config.weights_dir)
-    folder = latest(config.folder(networks))
+    folder, rows = folder_of(config), rows_of(config)
     assert folder is not None, "it has run"
-    rows = folder.read_rows()[0][: config.tasks * config.batch]
     return kept.write(track.path.stem, config.attack, rows, strip(folder, rows[:SHOWN]))
 
 

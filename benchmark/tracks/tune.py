@@ -24,7 +24,7 @@ from benchmark.run import reproducible, run
 from benchmark.run_options import with_options
 from benchmark.sources import of_text
 from benchmark.tracks.entry import Chosen, entry, first_observation, within_budget
-from benchmark.tracks.track import METRIC, Track, Tuning, read
+from benchmark.tracks.track import DEFAULT, METRIC, Track, Tuning, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard.options import Options
 from victims.errors import InputError
@@ -35,7 +35,7 @@ RESTARTS = (1, 2, 4)
 
 
 @with_options(also=("data_dir", "weights_dir", "compile"))
-def tune(*, track: str = "photos-default", attack: str, out: Path = Options.out, **options: Any) -> None:
+def tune(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **options: Any) -> None:
     """Choose the options of an attack for a track, on images that are never scored.
 
     Every attack has as many trials, on as many batches and within the same budget. A search that was stopped goes on.
