@@ -35,6 +35,7 @@ from benchmark.tasks.batches import Batch, group_size, grouped, share_of
 from benchmark.tasks.capture import Task, capturing, mean_image
 from benchmark.tasks.module import GradientDataModule
 from benchmark.tracks.entry import track_of, warn_of_budget
+from benchmark.tracks.track import read
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
 from leaderboard.options import abouts
@@ -240,6 +241,8 @@ def row_maker(
 
     def row(*, gradient_evaluations: int, **scores: Any) -> Row:
         track = on_track(gradient_evaluations)
+        if track:
+            scores["track_version"] = read(track).version
         return make(settings={**settings, "track": track}, gradient_evaluations=gradient_evaluations, **scores)
 
     return row

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from leaderboard.options import row_keys
-from leaderboard.rows import FlatRow, read_rows
+from leaderboard.rows import PROTOCOL, FlatRow, read_rows
 from leaderboard.run_folder import write_atomically
 
 RECORD = Path(__file__).parent / "record"
@@ -42,6 +42,20 @@ def read(track: str = "*", method: str = "*") -> Iterator[tuple[Path, list[FlatR
     """The rows of all methods on all tracks, or of some, each with its file."""
     for path in sorted(RECORD.glob(f"{track}/{method}{ROWS}")):
         yield path, read_rows(path)[0]
+
+
+def stale(rows: Iterable[FlatRow], version: int) -> str:
+    """Why the scores of a record cannot be compared with new ones, in words; empty where they can.
+
+    Args:
+        version: that the track has now.
+    """
+    for row in rows:
+        if row["protocol"] != PROTOCOL:
+            return f"of protocol {row['protocol']}, now {PROTOCOL}"
+        if row["track_version"] != version:
+            return f"of version {row['track_version']} of the track, now {version}"
+    return ""
 
 
 def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:

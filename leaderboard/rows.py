@@ -49,6 +49,7 @@ class Row:
             `epochs_trained`; None without it, and in older rows.
         training_seconds: of the prior, where they are known: an attack by a trained inverter takes them before it sees
             an update.
+        track_version: of the track that the row says; 1 in older rows.
         gradient_path: how the gradients of the victim were computed.
         seconds: of the task.
         memory: the peak until the end of the task in MiB: on a GPU that of tensors since the group of the task began,
@@ -82,6 +83,7 @@ class Row:
     training_seconds: float | None = None
     gradient_path: str = ""
     victim_accuracy: float | None = None
+    track_version: int = 1
 
     def __post_init__(self) -> None:
         if wrong := self.settings.keys() ^ set(row_keys()):

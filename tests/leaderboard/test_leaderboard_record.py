@@ -1,9 +1,12 @@
 """The record: what ships is what was written, in few bytes, and stands beside runs of its setting."""
 
+import json
+
 import pytest
 
 from leaderboard import record
 from leaderboard.__main__ import main
+from leaderboard.rows import PROTOCOL, read_rows
 from leaderboard.run_folder import RunFolder
 
 
@@ -29,6 +32,22 @@ def test_a_picture_that_is_too_large_is_not_written(scored):
     with pytest.raises(ValueError, match="40001 bytes"):
         record.write("easy", "ig", rows(scored), b"x" * 40_001)
     assert not list(record.read())
+
+
+def test_a_record_is_stale_under_another_protocol_or_version_of_its_track(scored):
+    record.write("easy", "ig", rows(scored, track_version=2), b"")
+    ((_, found),) = record.read()
+    assert record.stale(found, 2) == ""
+    assert record.stale(found, 3) == "of version 2 of the track, now 3"
+    assert record.stale(rows(scored, protocol=PROTOCOL - 1), 1) == f"of protocol {PROTOCOL - 1}, now {PROTOCOL}"
+
+
+def test_rows_that_say_no_version_are_of_the_first(scored, tmp_path):
+    (old, *_) = rows(scored)
+    old.pop("track_version")
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(old))
+    assert record.stale(read_rows(file)[0], 1) == ""
 
 
 def test_the_board_shows_what_is_recorded_of_the_settings_of_its_runs_alone(scored, tmp_path, capsys):

@@ -21,13 +21,15 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def test_what_is_kept_is_the_tuned_run_and_its_picture(tmp_path, track):
+    file = Path(track)
+    file.write_text(file.read_text().replace("version: 1", "version: 3"))
     options = {"eta": 0.2, "restarts": 2, "steps": 5}
-    Tuned(track=track, version=1, method="ig", options=options, trials=2, score=1.0, default=1.0).write()
+    Tuned(track=track, version=3, method="ig", options=options, trials=2, score=1.0, default=1.0).write()
     assert main(["record", f"--track={track}", "--method=ig", f"--out={tmp_path / 'out'}", "--devices=1"]) == 0
     ((path, (row,)),) = record.read()
     assert path == tmp_path / "record" / "mine" / "ig.jsonl.gz"
     assert (row["attack"], row["preset"], row["track"], row["split"]) == ("ig", "tuned", track, "test")
-    assert row["gradient_evaluations"] == 10
+    assert (row["gradient_evaluations"], row["track_version"]) == (10, 3)
     picture = Image.open(io.BytesIO(path.with_name("ig.webp").read_bytes()))
     assert picture.size == (32, 64)
 
