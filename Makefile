@@ -60,10 +60,10 @@ audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder 
 reproduce: $(READY)  ## a published table again beside its numbers: make reproduce RECIPE=gifd-table3a SIZE=small|paper
 	@$(RUN) benchmark reproduce $(call QUOTED,RECIPE) $(call OPTIONS,RECIPE)
 
-tune: $(READY)  ## the options of a method for a track, on images that are never scored: TRACK=photos-default METHOD=ig
+tune: $(READY)  ## the options of a method for a track, on images that are never scored: TRACK=photos-default METHOD=ig,gias or all
 	@$(RUN) benchmark tune $(OPTIONS)
 
-record: $(READY)  ## the scored run of a method on a track, as tuned there, kept with the project: TRACK=photos-default METHOD=ig
+record: $(READY)  ## the scored run of a method on a track, as tuned there, kept with the project: TRACK=photos-default METHOD=ig,gias or all
 	@$(RUN) benchmark record $(OPTIONS)
 
 leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table: AGAINST=ig METRIC=ssim FROM_WANDB= TO_WANDB= GROUP=

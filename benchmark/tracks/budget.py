@@ -31,9 +31,10 @@ def most_steps(make: Callable[[int | None], Attack], observation: Observation, b
         the budget and twice as many cost no more.
 
     Raises:
-        InputError: the least that the attack can do is over the budget.
+        InputError: the attack cannot work on the observation, or the least that it can do is over the budget.
     """
     own = make(None)
+    own.check(observation)
     if own.analytic:
         return None
     cost = evaluations(own, observation)

@@ -1,13 +1,14 @@
 """An attack on a track: the run that the track, the attack's options and the budget make."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from attacks.base import Attack
 from benchmark.command_line import options_of_track
 from benchmark.config import Config
+from benchmark.names import known
 from benchmark.registry import find
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.budget import most_steps
@@ -16,6 +17,11 @@ from leaderboard.options import abouts
 from leaderboard.rows import FlatRow
 from victims.errors import InputError, Notice
 from victims.observation import Observation
+
+T = TypeVar("T")
+
+ALL = "all"
+"""What `METHOD=` names every method by."""
 
 Chosen = Mapping[str, Any]
 """Constructor options of an attack, by name; among them `restarts`."""
@@ -36,6 +42,33 @@ def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
     own = [f"{name}={text(value)}" for name, value in chosen.items() if name != "restarts"]
     options = {"track": track.name, **options_of_track(track), **others}
     return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)
+
+
+def of_each(named: str, do: Callable[[str], T]) -> tuple[dict[str, T], dict[str, str]]:
+    """What is done with each method that `METHOD=` names: with those between commas, or `all` that the track takes.
+
+    Returns:
+        what it gave by method, and of `all` why the others were left out.
+
+    Raises:
+        InputError: a method that was named by its name was refused.
+    """
+    found: dict[str, T] = {}
+    left_out: dict[str, str] = {}
+    for method in known("attack") if named == ALL else named.split(","):
+        try:
+            found[method] = do(method)
+        except InputError as error:
+            if named != ALL:
+                raise
+            left_out[method] = str(error)
+    return found, left_out
+
+
+def say_left_out(methods: Mapping[str, str]) -> None:
+    """A line each: the method, and why."""
+    for method, why in methods.items():
+        print(f"left out {method}: {why}")
 
 
 def track_of(config: Config, evaluations: int) -> str:

@@ -12,7 +12,7 @@ from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
 from benchmark.registry import find
 from benchmark.run_options import with_options
-from benchmark.tracks.entry import entry, first_observation, within_budget
+from benchmark.tracks.entry import entry, first_observation, of_each, say_left_out, within_budget
 from benchmark.tracks.track import DEFAULT, TRACKS, Track, read, text
 from leaderboard import record as kept
 from leaderboard.options import Options
@@ -33,7 +33,8 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
 
     Args:
         track: a name from `make list`.
-        attack: the method; several with commas between them are run one after another.
+        attack: the method; several with commas between them are run one after another, and so are `all` that the
+            track takes and that have been tuned on it or have nothing to tune.
         out: folder of results, where the runs are.
         options: of a run, see `Options`.
 
@@ -48,12 +49,13 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
         raise InputError(
             f"{track} is none of the project's tracks, which the record is of; put it into benchmark/tracks."
         )
-    configs = {name: scored(found, name, {**options, "out": out / "record"}) for name in attack.split(",")}
+    configs, left_out = of_each(attack, lambda method: scored(found, method, {**options, "out": out / "record"}))
     given = {"track": track, "out": out / "record", **options}
     failed = run_cells({name: arguments(config, given) for name, config in configs.items()})
     for name, config in configs.items():
         if name not in failed:
             print(f"record   {keep(found, config)}")
+    say_left_out(left_out)
     return exit_code(failed, len(configs))
 
 

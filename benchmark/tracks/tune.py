@@ -23,7 +23,7 @@ from benchmark.registry import find
 from benchmark.run import reproducible, run
 from benchmark.run_options import with_options
 from benchmark.sources import of_text
-from benchmark.tracks.entry import Chosen, entry, first_observation, within_budget
+from benchmark.tracks.entry import Chosen, entry, first_observation, of_each, say_left_out, within_budget
 from benchmark.tracks.track import DEFAULT, METRIC, Track, Tuning, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard.options import Options
@@ -42,15 +42,19 @@ def tune(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **option
 
     Args:
         track: a name from `make list`, or a YAML file.
-        attack: the method; several with commas between them are tuned one after another.
+        attack: the method; several with commas between them are tuned one after another, and so are `all` that the
+            track takes and that have something to tune.
         out: folder of results, where the trials are.
         options: of a run, see `Options`.
     """
     reproducible()
-    for method in attack.split(","):
+
+    def write(method: str) -> None:
         found = tuned(read(track), method, out / "tune", options)
         print(f"{method}: {METRIC} {found.score:.2f} on images for tuning, {found.default:.2f} by default")
         print(f"written  {found.write()}")
+
+    say_left_out(of_each(attack, write)[1])
 
 
 def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> Tuned:

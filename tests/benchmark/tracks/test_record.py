@@ -1,17 +1,21 @@
 """`make record`: the tuned run of a method, its rows and its picture, kept with the project."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from benchmark.__main__ import main
+from benchmark.names import known
 from benchmark.tracks import record as command
 from benchmark.tracks.record import arguments, scored
 from benchmark.tracks.track import read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
+from victims.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -48,10 +52,35 @@ def test_what_has_nothing_to_tune_takes_the_steps_that_the_budget_allows(tmp_pat
     assert f"--steps={config.steps}" in arguments(config, {"track": track})
 
 
+def with_options(track, **options):
+    """A track of the same folder with other options."""
+    file = Path(track).with_name("other.yaml")
+    file.write_text(yaml.safe_dump(yaml.safe_load(Path(track).read_text()) | {"options": {"batch": 1, **options}}))
+    return read(str(file))
+
+
 def test_a_closed_form_is_kept_as_it_is(track):
-    config = scored(read(track), "rgap", {})
+    config = scored(with_options(track, victim="fcn3", defense="none"), "rgap", {})
     assert config.steps is None
     assert not [word for word in arguments(config, {}) if "steps" in word]
+
+
+def test_a_closed_form_that_is_not_made_for_the_track_is_refused_before_anything_runs(track):
+    with pytest.raises(InputError, match="rgap has no answer to a defense"):
+        scored(read(track), "rgap", {})
+
+
+def test_of_all_methods_those_that_the_track_does_not_take_are_left_out_with_the_reason(tmp_path, track, capsys):
+    options = {"eta": 0.2, "restarts": 1, "steps": 2}
+    Tuned(track=track, version=1, method="ig", options=options, trials=2, score=1.0, default=1.0).write()
+    assert main(["record", f"--track={track}", "--method=all", f"--out={tmp_path / 'out'}", "--devices=1"]) == 0
+    (path,) = (path for path, _ in record.read())
+    assert path.name == "ig.jsonl.gz"
+    left_out = dict(re.findall(r"^left out (\w+): (.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert left_out.keys() == known("attack").keys() - {"ig"}
+    assert left_out["gias"] == f"gias has not been tuned on the track {track}; run make tune TRACK={track} METHOD=gias."
+    assert left_out["pnp"].endswith("has no denoiser, which pnp needs; leave it out.")
+    assert left_out["rgap"].startswith("rgap has no answer to a defense")
 
 
 def test_a_track_elsewhere_is_not_recorded_in_the_place_of_one_of_the_project(tmp_path, track, capsys):

@@ -12,6 +12,7 @@ from attacks.ig import IG
 from benchmark.__main__ import main
 from benchmark.config import Config, options_of
 from benchmark.registry import find, registered
+from benchmark.tracks import entry as entries
 from benchmark.tracks.budget import evaluations, most_steps
 from benchmark.tracks.entry import entry
 from benchmark.tracks.track import Tuning, read
@@ -180,6 +181,15 @@ def test_an_attack_that_cannot_be_tuned_is_refused_in_a_line(tmp_path, track, ca
     error = capsys.readouterr().err
     assert said in error
     assert not (tmp_path / "out").exists()
+
+
+def test_of_all_methods_those_that_cannot_be_tuned_are_left_out_with_the_reason(tmp_path, track, capsys, monkeypatch):
+    monkeypatch.setattr(entries, "known", lambda kind: ["ig", "igims", "rgap"])
+    assert main(["tune", f"--track={track}", "--method=all", f"--out={tmp_path / 'out'}"]) == 0
+    assert [path.stem for path in (tmp_path / "tuned/mine").iterdir()] == ["ig"]
+    *_, igims, rgap = capsys.readouterr().out.splitlines()
+    assert igims == "left out igims: igims needs 102 victim gradients at least, and the budget is 10."
+    assert rgap == "left out rgap: rgap has no options to tune; leave it out."
 
 
 @pytest.mark.parametrize(
