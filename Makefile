@@ -24,7 +24,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit tune record leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
+.PHONY: help bench submit reproduce audit tune record verify leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -65,6 +65,9 @@ tune: $(READY)  ## the options of a method for a track, on images that are never
 
 record: $(READY)  ## the scored run of a method on a track, as tuned there, kept with the project: TRACK=photos-default METHOD=ig,gias or all
 	@$(RUN) benchmark record $(OPTIONS)
+
+verify: $(READY)  ## random tasks of a record again, and whether its scores hold: TRACK=photos-default METHOD=ig SAMPLE=3
+	@$(RUN) benchmark verify $(OPTIONS)
 
 leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table: AGAINST=ig METRIC=ssim FROM_WANDB= TO_WANDB= GROUP=
 	@$(RUN) leaderboard $(call QUOTED,OUT) $(call OPTIONS,OUT)

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "audit": "benchmark.audit.audit:audit",
     "tune": "benchmark.tracks.tune:tune",
     "record": "benchmark.tracks.record:record",
+    "verify": "benchmark.tracks.verify:verify",
     "labels": "benchmark.labels:labels",
     "utility": "benchmark.utility:utility",
     "list": "benchmark.listing:list_names",

@@ -206,27 +206,9 @@ def row_maker(
         of_contents: digests of the run's contents, by their keys in a row.
         victim_accuracy: see `Row`.
     """
-    idle = config.control == "mean_image"
-    defense = config.make_defense()
-    prior, refine = (None, None) if idle else (attack.prior, attack.refine)
+    defense, prior = config.make_defense(), None if config.control == "mean_image" else attack.prior
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    asked = {about.rows[0]: getattr(config, name) for name, about in abouts().items() if about.rows}
-    used = {
-        "prior": config.prior if prior else "none",
-        "prior_trained_on": prior.trained_on if prior else "none",
-        "refine": config.refine if refine else "none",
-        "refine_trained_on": refine.trained_on if refine else "",
-        "victim_weights": config.weights_label(),
-        "mean": text(preprocessing.mean),
-        "std": text(preprocessing.std),
-        "labels": "inferred" if attack.label_method else attack.labels,
-        "label_method": attack.label_method or "",
-        "adapt": config.adapt and config.defense != "none",
-        "restarts": 0 if idle else attack.restarts,
-        "steps": 0 if idle else sum(attack.plan.values()),
-        "options": {"plan": attack.plan, **config.changes(type(attack))},
-    }
-    settings = {**asked, **used, **of_contents}
+    settings = settings_of(config, attack, preprocessing, of_contents)
     on_track = cache(partial(track_of, config))
     make = partial(
         Row,
@@ -246,6 +228,31 @@ def row_maker(
         return make(settings={**settings, "track": track}, gradient_evaluations=gradient_evaluations, **scores)
 
     return row
+
+
+def settings_of(
+    config: Config, attack: Attack, preprocessing: Preprocessing, of_contents: Mapping[str, str]
+) -> dict[str, Any]:
+    """The settings of a run's rows, see `Row`; the arguments are those of `row_maker`."""
+    idle = config.control == "mean_image"
+    prior, refine = (None, None) if idle else (attack.prior, attack.refine)
+    asked = {about.rows[0]: getattr(config, name) for name, about in abouts().items() if about.rows}
+    used = {
+        "prior": config.prior if prior else "none",
+        "prior_trained_on": prior.trained_on if prior else "none",
+        "refine": config.refine if refine else "none",
+        "refine_trained_on": refine.trained_on if refine else "",
+        "victim_weights": config.weights_label(),
+        "mean": text(preprocessing.mean),
+        "std": text(preprocessing.std),
+        "labels": "inferred" if attack.label_method else attack.labels,
+        "label_method": attack.label_method or "",
+        "adapt": config.adapt and config.defense != "none",
+        "restarts": 0 if idle else attack.restarts,
+        "steps": 0 if idle else sum(attack.plan.values()),
+        "options": {"plan": attack.plan, **config.changes(type(attack))},
+    }
+    return {**asked, **used, **of_contents}
 
 
 def code_version() -> str:

@@ -44,6 +44,11 @@ def read(track: str = "*", method: str = "*") -> Iterator[tuple[Path, list[FlatR
         yield path, read_rows(path)[0]
 
 
+def method_of(path: Path) -> str:
+    """Whose rows a file of the record has."""
+    return path.name.removesuffix(ROWS)
+
+
 def stale(rows: Iterable[FlatRow], version: int) -> str:
     """Why the scores of a record cannot be compared with new ones, in words; empty where they can.
 
@@ -65,4 +70,4 @@ def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:
     for path, recorded in read():
         for row in recorded:
             if tuple(map(str, (row[key] for key in keys))) in settings:
-                yield row, path.with_name(path.name.removesuffix(ROWS))
+                yield row, path.with_name(method_of(path))

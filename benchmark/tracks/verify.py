@@ -1,0 +1,180 @@
+"""`python -m benchmark verify`: tasks of a record are attacked again, to see whether its scores hold."""
+
+import json
+import math
+import random
+import secrets
+import warnings
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Any, NamedTuple
+
+import torch
+
+from attacks.base import Attack
+from attacks.engine.stage import Reconstruction
+from benchmark.config import Config
+from benchmark.contents import contents, digests
+from benchmark.run import reproducible, settings_of
+from benchmark.run_options import with_options
+from benchmark.scoring.metrics import of_failure, score
+from benchmark.tasks.batches import Batch
+from benchmark.tasks.capture import Task, capturing
+from benchmark.tracks.record import scored
+from benchmark.tracks.track import METRIC, Track, read
+from leaderboard import record as kept
+from leaderboard.rows import FlatRow
+from victims.data.base import ImageData, image_digest
+from victims.errors import InputError, Notice
+from victims.victim import Victim
+
+TOLERANCE = 1.0
+
+QUICK = 60  # seconds per task of a record that is drawn because none was named
+
+CODE = ("attack_digest", "prior_digest", "victim_digest", "defense_digest")
+"""Digests of what may have changed without another result, as by a comment: the scores decide."""
+
+
+class Record(NamedTuple):
+    """What is kept of a method on a track: the rows by task."""
+
+    track: Track
+    method: str
+    tasks: dict[str, list[FlatRow]]
+
+    @property
+    def stale(self) -> str:
+        return kept.stale((row for rows in self.tasks.values() for row in rows), self.track.version)
+
+    @property
+    def quick(self) -> bool:
+        return median(rows[0]["seconds"] for rows in self.tasks.values()) < QUICK
+
+
+@with_options(also=("data_dir", "weights_dir", "compile"))
+def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | None = None, **options: Any) -> int:
+    """Attack random tasks of a record again, and say whether its scores hold.
+
+    Args:
+        track: a name from `make list`; by default any that has a record.
+        attack: the method; by default any whose record has tasks of less than a minute.
+        sample: how many tasks.
+        seed: of the draw, which can be repeated with it; by default another every time.
+        options: of a run, see `Options`.
+
+    Returns:
+        the exit code: 0 where the scores agree, or nothing was named and nothing is recorded; 1 where they differ.
+
+    Raises:
+        InputError: there is no such record, it is stale, or it cannot be repeated here.
+    """
+    if sample < 1:
+        raise InputError(f"sample is {sample}; give 1 or more.")
+    reproducible()
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    chance = random.Random(seed)
+    record = chosen(track, attack, chance)
+    if record is None:
+        print("nothing is recorded that could be verified")
+        return 0
+    config = scored(record.track, record.method, options)
+    data = config.make_data()
+    batches = {batch.task: batch for batch in config.make_batches(data, record.track.tasks)}
+    victim, again = config.make_victim(data), config.make_attack()
+    again.tasks = len(batches)  # what is compiled depends on it
+    check(record, config, data, victim, again, batches)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    victim.to(device)
+    again.to(device)
+    capture = capturing(victim, data, config.make_client())
+    tasks = chance.sample(sorted(batches), min(sample, len(batches)))
+    print(f"{record.method} on {record.track.name}: {len(tasks)} of {len(batches)} tasks, drawn with seed {seed}")
+    print(f"{METRIC.upper() + ' in dB':40}  recorded      rerun  difference", flush=True)
+    pairs: list[tuple[float, float]] = []
+    for name in tasks:
+        task, rows = capture(batches[name]), record.tasks[name]
+        result = again.run([task.observation])
+        if (claimed := rows[0]["gradient_evaluations"]) != (taken := result.gradient_evaluations):
+            print(f"differs: {name} takes {taken} victim gradients, and the record says {claimed}")
+            return 1
+        pair = list(zip((row[METRIC] for row in rows), scores(task, result), strict=True))
+        before, now = (fmean(values) for values in zip(*pair, strict=True))
+        print(f"{name:40} {before:9.2f}  {now:9.2f}  {now - before:+10.2f}", flush=True)
+        pairs += pair
+    agrees, words = verdict(pairs)
+    print(f"{'agrees' if agrees else 'differs'}: {words}")
+    return 0 if agrees else 1
+
+
+def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
+    """The record that is named; where not all of it is, one of those that can be meant, or None where there is none.
+
+    Raises:
+        InputError: what is named is not recorded, or stale.
+    """
+    folder = read(track).path.stem if track else "*"
+    found = [
+        Record(read(track or path.parent.name), kept.method_of(path), by_task(rows))
+        for path, rows in kept.read(folder, attack or "*")
+    ]
+    if track and attack:
+        if not found:
+            there = ", ".join(kept.method_of(path) for path, _ in kept.read(folder))
+            raise InputError(f"{attack} is not recorded on {track}; recorded there: {there or 'no method'}.")
+        if found[0].stale:
+            fix = f"run make record TRACK={track} METHOD={attack}"
+            raise InputError(f"the record of {attack} on {track} is stale: {found[0].stale}; {fix}.")
+        return found[0]
+    able = [record for record in found if not record.stale and record.quick]
+    return chance.choice(able) if able else None
+
+
+def by_task(rows: Sequence[FlatRow]) -> dict[str, list[FlatRow]]:
+    tasks: dict[str, list[FlatRow]] = {}
+    for row in rows:
+        tasks.setdefault(row["task"], []).append(row)
+    return tasks
+
+
+def check(
+    record: Record, config: Config, data: ImageData, victim: Victim, attack: Attack, batches: Mapping[str, Batch]
+) -> None:
+    """Whether a run would write rows of the same images and settings; a Notice says what code is another.
+
+    Raises:
+        InputError: it would not, so that its scores are not those of the record.
+    """
+    name = f"the record of {record.method} on {record.track.name}"
+    fix = f"run make record TRACK={record.track.name} METHOD={record.method}"
+    recorded = {task: {row["image"]: row["image_digest"] for row in rows} for task, rows in record.tasks.items()}
+    here = {
+        task: {data.ids[index]: image_digest(*data[index]) for index in batch.indices}
+        for task, batch in batches.items()
+    }
+    if recorded != here:
+        raise InputError(f"{name} is of other images than those of {config.data} here; get the same, or {fix}.")
+    found = digests(contents(config, data, victim, attack, [*batches.values()]))
+    settings = json.loads(json.dumps(settings_of(config, attack, victim.preprocessing, found)))
+    rows = [row for rows in record.tasks.values() for row in rows]
+    other = [key for key, value in settings.items() if any(row[key] != value for row in rows)]
+    if wrong := [key for key in other if key not in (*CODE, "data_digest")]:  # that is of images beside the tasks, too
+        raise InputError(f"{name} has another {', '.join(wrong)} than a run has now; {fix}.")
+    if changed := ", ".join(key.removesuffix("_digest") for key in CODE if key in other):
+        warnings.warn(f"{name} is of other code or weights: {changed} changed since then.", Notice, stacklevel=2)
+
+
+def scores(task: Task, result: Reconstruction) -> list[float]:
+    """Of each image, as the judge writes it."""
+    _, found = score(result.pixels[0], task.images)
+    values = (found if math.isfinite(float(result.cost[0])) else of_failure(found))[METRIC]
+    return [value for value in values if value is not None]  # PSNR is never None
+
+
+def verdict(pairs: Sequence[tuple[float, float]]) -> tuple[bool, str]:
+    """Whether scores agree, each as recorded and as found again, and by which rule."""
+    if all(before == now for before, now in pairs):
+        return True, "identical, as on the machine of the record."
+    apart = fmean(abs(now - before) for before, now in pairs)
+    rule = f"by rounding on another machine they come up to {TOLERANCE:g} dB apart"
+    return apart <= TOLERANCE, f"the images' {METRIC.upper()} are {apart:.2f} dB apart in the mean; {rule}."

@@ -1,0 +1,138 @@
+"""`make verify`: an honest record agrees, and one with other scores, costs, images or settings is found out."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from benchmark.__main__ import main
+from benchmark.tracks import record as command
+from benchmark.tracks.tuned import Tuned
+from leaderboard import record
+from leaderboard.rows import FlatRow
+
+TRACK = {
+    "version": 1,
+    "tasks": 4,
+    "evaluations": 20,
+    "tune": {"trials": 2, "tasks": 1},
+    "priors": {},
+    "options": {"batch": 2, "victim": "lenet"},
+}
+
+Change = Callable[[list[FlatRow]], list[FlatRow]]
+
+
+@pytest.fixture(scope="module")
+def track(tmp_path_factory) -> Iterator[str]:
+    """On which `ig` was tuned and recorded."""
+    folder = tmp_path_factory.mktemp("recorded")
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump(TRACK))
+    options = {"eta": 0.2, "restarts": 2, "steps": 10}
+    Tuned(track=str(file), version=1, method="ig", options=options, trials=2, score=1.0, default=1.0).write()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIBENCH_OFFLINE", "1")
+        patch.setattr(record, "RECORD", folder / "record")
+        patch.setattr(command, "TRACKS", folder)
+        assert main(["record", f"--track={file}", "--method=ig", f"--out={folder / 'out'}", "--devices=1"]) == 0
+        yield str(file)
+
+
+@pytest.fixture
+def change(track) -> Iterator[Callable[[Change], None]]:
+    """Writes other rows into the record, until the end of the test."""
+    ((path, rows),) = record.read()
+    kept = path.read_bytes()
+    yield lambda how: record.write("mine", "ig", how(rows), b"") and None
+    path.write_bytes(kept)
+
+
+def verify(track, *more):
+    return main(["verify", f"--track={track}", "--method=ig", *more])
+
+
+def drawn(printed):
+    return re.findall(r"^photos-test\S+", printed, re.MULTILINE)
+
+
+def test_a_run_of_the_same_code_on_the_same_machine_is_identical(track, capsys):
+    assert verify(track, "--seed=1") == 0
+    printed = capsys.readouterr().out
+    assert "agrees: identical" in printed
+    assert len(set(drawn(printed))) == 3
+    ((_, rows),) = record.read()
+    for task in drawn(printed):
+        (line,) = [line for line in printed.splitlines() if line.startswith(task)]
+        mean = sum(row["psnr"] for row in rows if row["task"] == task) / 2
+        assert [float(number) for number in line.split()[1:]] == [round(mean, 2), round(mean, 2), 0]
+
+
+def test_the_draw_is_repeated_with_the_seed_that_is_printed(track, capsys):
+    assert verify(track, "--sample=2") == 0
+    first = capsys.readouterr().out
+    seed = re.search(r"drawn with seed (\d+)", first)[1]
+    assert verify(track, "--sample=2", f"--seed={seed}") == 0
+    assert drawn(capsys.readouterr().out) == drawn(first)
+
+
+@pytest.mark.parametrize("error", [1.5, -1.5, 80])
+def test_scores_that_are_wrong_by_as_much_everywhere_differ(track, change, error, capsys):
+    change(lambda rows: [{**row, "psnr": row["psnr"] + error} for row in rows])
+    assert verify(track) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+def test_the_claim_of_a_lower_cost_differs(track, change, capsys):
+    change(lambda rows: [{**row, "gradient_evaluations": 19} for row in rows])
+    assert verify(track) == 1
+    assert "takes 20 victim gradients, and the record says 19" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("said", "changes"),
+    [
+        ("is stale: of version 7 of the track, now 1; run make record", {"track_version": 7}),
+        ("is stale: of protocol 2, now", {"protocol": 2}),
+        ("is of other images", {"image_digest": "another"}),
+        ("has another track than", {"track": ""}),
+        ("has another steps, options than", {"steps": 9, "options": {"plan": {"x": 9}, "eta": 0.2}}),
+        ("has another victim_weights than", {"victim_weights": "lenet.pt (0123)"}),
+    ],
+)
+def test_a_record_that_cannot_be_repeated_is_refused_before_anything_runs(track, change, said, changes, capsys):
+    change(lambda rows: [{**row, **changes} for row in rows])
+    assert verify(track) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert len(printed.err.strip().splitlines()) == 1
+    assert not printed.out
+
+
+def test_a_record_of_chosen_tasks_alone_is_refused(track, change, capsys):
+    change(lambda rows: rows[:-2])
+    assert verify(track) == 2
+    assert "is of other images" in capsys.readouterr().err
+
+
+def test_changed_code_is_said_and_the_scores_decide(track, change, capsys):
+    change(lambda rows: [{**row, "attack_digest": "another", "victim_digest": "another"} for row in rows])
+    assert verify(track, "--sample=1") == 0
+    printed = capsys.readouterr()
+    assert "attack, victim changed since" in printed.err
+    assert "agrees: identical" in printed.out
+
+
+def test_a_method_without_a_record_is_refused_with_those_that_have_one(track, capsys):
+    assert main(["verify", f"--track={track}", "--method=gi"]) == 2
+    assert "gi is not recorded on" in (said := capsys.readouterr().err)
+    assert "recorded there: ig" in said
+
+
+def test_without_a_name_any_record_is_meant_and_none_is_no_failure(track, capsys, monkeypatch, tmp_path):
+    assert main(["verify", f"--track={track}", "--sample=1"]) == 0
+    assert "ig on " in capsys.readouterr().out
+    monkeypatch.setattr(record, "RECORD", tmp_path)
+    assert main(["verify"]) == 0
+    assert "nothing is recorded" in capsys.readouterr().out
