@@ -67,7 +67,7 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
     out /= track.path.stem
     if not attack.space:
         raise InputError(f"{method} has no options to tune; leave it out.")
-    others = {"split": "tune", "tasks": track.tune.tasks, "out": out, "devices": 1, "wandb": "off"}
+    others = {"split": "tune", "tasks": track.tune.tasks, "out": out, "devices": 1, "group": "auto", "wandb": "off"}
 
     def chosen_run(chosen: Chosen) -> Config:
         return within_budget(entry(track, method, chosen, **options, **others), track, observation)
