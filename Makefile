@@ -24,7 +24,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit tune record verify leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
+.PHONY: help bench submit reproduce audit track tune record verify leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -60,6 +60,9 @@ audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder 
 reproduce: $(READY)  ## a published table again beside its numbers: make reproduce RECIPE=gifd-table3a SIZE=small|paper
 	@$(RUN) benchmark reproduce $(call QUOTED,RECIPE) $(call OPTIONS,RECIPE)
 
+track: $(READY)  ## a track: setting, budget, the methods that take part, and what is missing here: make track TRACK=cifar10-b1
+	@$(RUN) benchmark track $(OPTIONS)
+
 tune: $(READY)  ## the options of a method for a track, on images that are never scored: TRACK=photos-default METHOD=ig,gias or all
 	@$(RUN) benchmark tune $(OPTIONS)
 
@@ -78,7 +81,7 @@ speed: $(READY)  ## what a step costs here beside the loops of others: METHOD= V
 gpu-check:  ## all that a fresh GPU machine can tell, in 8 minutes, with the Python that is there: DEVICE=cuda|cpu QUICK=yes DATA=folder
 	@$(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON)) -m tests.gpu_check --out=$(call QUOTED,OUT)/gpu-check $(call OPTIONS,OUT)
 
-list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, losses, local optimizers, metrics, recipes
+list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, losses, local optimizers, metrics, recipes, tracks
 	@$(RUN) benchmark list $(OPTIONS)
 
 priors: $(READY)  ## the generators: what they were trained on, and where to get the missing ones

@@ -44,6 +44,17 @@ def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
     return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)
 
 
+def methods(named: str) -> list[str]:
+    """Those that `METHOD=` names."""
+    return [*known("attack")] if named == ALL else named.split(",")
+
+
+def kinds(named: str) -> set[str]:
+    """Of the priors that these methods take."""
+    attacks: list[type[Attack]] = [find("attack", method) for method in methods(named)]
+    return {attack.takes.kind for attack in attacks if "prior" in attack.needs}
+
+
 def of_each(named: str, do: Callable[[str], T]) -> tuple[dict[str, T], dict[str, str]]:
     """What is done with each method that `METHOD=` names: with those between commas, or `all` that the track takes.
 
@@ -55,7 +66,7 @@ def of_each(named: str, do: Callable[[str], T]) -> tuple[dict[str, T], dict[str,
     """
     found: dict[str, T] = {}
     left_out: dict[str, str] = {}
-    for method in known("attack") if named == ALL else named.split(","):
+    for method in methods(named):
         try:
             found[method] = do(method)
         except InputError as error:

@@ -12,7 +12,8 @@ from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
 from benchmark.registry import find
 from benchmark.run_options import with_options
-from benchmark.tracks.entry import entry, first_observation, of_each, say_left_out, within_budget
+from benchmark.tracks.entry import entry, first_observation, kinds, of_each, say_left_out, within_budget
+from benchmark.tracks.missing import require
 from benchmark.tracks.track import DEFAULT, TRACKS, Track, read, text
 from leaderboard import record as kept
 from leaderboard.options import Options
@@ -42,13 +43,15 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
         the exit code: 0; 2 where a method was refused; 1 where one failed otherwise.
 
     Raises:
-        InputError: the track is none of the project's, or a method has not been tuned on it.
+        InputError: the track is none of the project's; images, weights or a GPU are missing; or a method that was named
+            has not been tuned on it.
     """
     found = read(track)
     if found.path.resolve().parent != TRACKS.resolve():
         raise InputError(
             f"{track} is none of the project's tracks, which the record is of; put it into benchmark/tracks."
         )
+    require(found, kinds(attack), options)
     configs, left_out = of_each(attack, lambda method: scored(found, method, {**options, "out": out / "record"}))
     given = {"track": track, "out": out / "record", **options}
     failed = run_cells({name: arguments(config, given) for name, config in configs.items()})

@@ -8,13 +8,14 @@ A track is a YAML file in `tracks/`, which begins with a comment on what it show
 - tune: `trials` of every attack, each the mean score of `tasks` batches of the split `tune`; `seed` of the sampler.
 - priors: what `default` means, by the kind of prior that an attack takes. Attacks that take another kind are left out.
 - options: of the run: setting (without `split`) and knowledge, the same for all attacks.
+- tier: `gpu` where it is too much for a CPU; may be left out.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -25,6 +26,9 @@ from victims.errors import InputError
 TRACKS = Path(__file__).parent
 DEFAULT = "photos-default"
 """The track whose setting is that of a run without options."""
+
+Tier = Literal["cpu", "gpu"]
+"""What a method needs to be tuned and recorded on a track within hours."""
 
 METRIC = "psnr"
 """What is tuned: the mean over images, by the truth of the split `tune`, which is never scored."""
@@ -57,6 +61,7 @@ class Track:
     tune: Tuning
     priors: Mapping[str, str]
     options: Mapping[str, Any]
+    tier: Tier = "cpu"
 
     def arguments(self) -> list[str]:
         """The options as the command line of a run takes them, before those of the user."""
@@ -86,9 +91,12 @@ def read(name: str) -> Track:
         plan = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); fix it.") from None
-    needed = {field.name for field in fields(Track)} - {"name", "path"}
-    if not isinstance(plan, dict) or plan.keys() != needed:
-        raise InputError(f"{path} is no track; it has exactly {', '.join(sorted(needed))}.")
+    allowed = {field.name: field.default is MISSING for field in fields(Track) if field.name not in ("name", "path")}
+    needed = {field for field, required in allowed.items() if required}
+    if not isinstance(plan, dict) or not needed <= plan.keys() <= allowed.keys():
+        raise InputError(f"{path} is no track; it has exactly {', '.join(sorted(needed))}, and tier where it is gpu.")
+    if (tier := plan.get("tier", Track.tier)) not in get_args(Tier):
+        raise InputError(f"{path}: tier is {tier!r}; give {' or '.join(get_args(Tier))}.")
     for part in ("tune", "priors", "options"):
         if not isinstance(plan[part], dict):
             raise InputError(f"{path}: {part} is {plan[part]!r}; give values by name, or {{}} for none.")

@@ -23,7 +23,8 @@ from benchmark.registry import find
 from benchmark.run import reproducible, run
 from benchmark.run_options import with_options
 from benchmark.sources import of_text
-from benchmark.tracks.entry import Chosen, entry, first_observation, of_each, say_left_out, within_budget
+from benchmark.tracks.entry import Chosen, entry, first_observation, kinds, of_each, say_left_out, within_budget
+from benchmark.tracks.missing import require
 from benchmark.tracks.track import DEFAULT, METRIC, Track, Tuning, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard.options import Options
@@ -46,11 +47,16 @@ def tune(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **option
             track takes and that have something to tune.
         out: folder of results, where the trials are.
         options: of a run, see `Options`.
+
+    Raises:
+        InputError: images, weights or a GPU are missing, or a method that was named cannot be tuned on the track.
     """
     reproducible()
+    wanted = read(track)
+    require(wanted, kinds(attack), {**options, "split": "tune", "tasks": wanted.tune.tasks})
 
     def write(method: str) -> None:
-        found = tuned(read(track), method, out / "tune", options)
+        found = tuned(wanted, method, out / "tune", options)
         print(f"{method}: {METRIC} {found.score:.2f} on images for tuning, {found.default:.2f} by default")
         print(f"written  {found.write()}")
 

@@ -1,0 +1,58 @@
+"""`python -m benchmark track`: what a track is, which methods take part, and what is missing here."""
+
+from typing import Any
+
+from benchmark.command_line import options_of_track
+from benchmark.config import Config
+from benchmark.names import by_comment
+from benchmark.run_options import with_options
+from benchmark.tracks.entry import ALL, entry, first_observation, kinds, of_each, say_left_out, within_budget
+from benchmark.tracks.missing import missing
+from benchmark.tracks.track import DEFAULT, Track, read, text
+from leaderboard import record
+from leaderboard.table import NOTHING, Table
+
+
+@with_options(also=("data_dir", "weights_dir"))
+def show(*, track: str = DEFAULT, **options: Any) -> None:
+    """Show a track: its setting and budget, what is missing here, the methods that take part and why others do not.
+
+    Args:
+        track: a name from `make list`, or a YAML file.
+        options: of a run, see `Options`.
+    """
+    found = read(track)
+    tune, needed = found.tune, missing(found, kinds(ALL), options)
+    lines = {
+        "setting": ", ".join(f"{name} {text(value)}" for name, value in found.options.items()),
+        "budget": f"{found.tasks} tasks of {found.evaluations} victim gradients, over all restarts and stages",
+        "tuning": f"{tune.trials} trials of a method, each on {tune.tasks} tasks of the split tune",
+        "tier": found.tier,
+        "missing": "; ".join(needed) or "nothing",
+    }
+    _, about = next(by_comment(found.path, ""))
+    print(f"{found.name}, version {found.version}: {about.summary}")
+    print(*(f"{name:9}{value}" for name, value in lines.items()), "", sep="\n")
+    observation = None if needed else first_observation(Config(**{**options_of_track(found), **options}))
+
+    def takes_part(method: str) -> Config:
+        config = entry(found, method, {"restarts": 1}, **options)
+        return within_budget(config, found, observation) if observation else config
+
+    configs, left_out = of_each(ALL, takes_part)
+    columns = {
+        "method": list(configs),
+        "prior": [config.prior if kinds(method) else NOTHING for method, config in configs.items()],
+        "tuned": ["yes" if found.tuned(method).is_file() else NOTHING for method in configs],
+        "record": [recorded(found, method) for method in configs],
+    }
+    unknown = "Whether a method works on the updates of this track is known only where nothing is missing."
+    print(Table("", columns, unknown if needed else "").text())
+    say_left_out(left_out)
+
+
+def recorded(track: Track, method: str) -> str:
+    """Whether the record has rows of a method, and why they are stale."""
+    for _, rows in record.read(track.path.stem, method):
+        return record.stale(rows, track.version) or "yes"
+    return NOTHING
