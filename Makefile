@@ -24,7 +24,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit track tune record verify leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
+.PHONY: help bench submit reproduce audit track tune record verify board leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -71,6 +71,9 @@ record: $(READY)  ## the scored run of a method on a track, as tuned there, kept
 
 verify: $(READY)  ## random tasks of a record again, and whether its scores hold: TRACK=photos-default METHOD=ig SAMPLE=3
 	@$(RUN) benchmark verify $(OPTIONS)
+
+board: $(READY)  ## write docs/board/ and the README's table anew, from the record
+	@$(RUN) benchmark.tracks.board
 
 leaderboard: $(READY)  ## all rows under OUT as one page (leaderboard.html) and table: AGAINST=ig METRIC=ssim FROM_WANDB= TO_WANDB= GROUP=
 	@$(RUN) leaderboard $(call QUOTED,OUT) $(call OPTIONS,OUT)

@@ -33,7 +33,7 @@ def write(track: str, method: str, rows: Iterable[FlatRow], strip: bytes) -> Pat
     folder = RECORD / track
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    write_atomically(folder / f"{method}.webp", strip)
+    write_atomically(picture(track, method), strip)
     write_atomically(folder / f"{method}{ROWS}", gzip.compress(lines.encode(), mtime=0))
     return folder / f"{method}{ROWS}"
 
@@ -47,6 +47,11 @@ def read(track: str = "*", method: str = "*") -> Iterator[tuple[Path, list[FlatR
 def method_of(path: Path) -> str:
     """Whose rows a file of the record has."""
     return path.name.removesuffix(ROWS)
+
+
+def picture(track: str, method: str) -> Path:
+    """Where the first images of a method on a track are."""
+    return RECORD / track / f"{method}.webp"
 
 
 def stale(rows: Iterable[FlatRow], version: int) -> str:

@@ -53,8 +53,8 @@ class Table:
     def markdown(self) -> str:
         """One pipe table."""
         lines = [tuple(self.columns), ("---",) * len(self.columns), *zip(*self.columns.values(), strict=True)]
-        grid = "\n".join(f"| {' | '.join(map(_escaped, line))} |" for line in lines)
-        return "\n\n".join(filter(None, (_escaped(self.above), grid, _escaped(self.below)))) + "\n"
+        grid = "\n".join(f"| {' | '.join(map(escaped, line))} |" for line in lines)
+        return "\n\n".join(filter(None, (escaped(self.above), grid, escaped(self.below)))) + "\n"
 
 
 def as_text(entries: Sequence[Entry]) -> str:
@@ -206,7 +206,7 @@ def _cell(value: Any) -> str:
     return NOTHING if value in (None, "") else str(value)
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """For Markdown: it holds no HTML, link, emphasis or end of a cell."""
     return re.sub(r"([|*\\]|(?<=\])\()", r"\\\1", html.escape(_printable(text), quote=False))
 

@@ -1,13 +1,13 @@
 """What was tuned: the options of a method for a track, in a YAML file that `PRESET=tuned` reads."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmark.tracks.track import METRIC, read
+from benchmark.tracks.track import METRIC, Track, read
 from leaderboard.run_folder import write_atomically
 from victims.errors import InputError
 
@@ -49,21 +49,37 @@ class Tuned:
         return path
 
 
+def read_tuned(track: Track, method: str) -> Tuned | None:
+    """What was tuned for a method on a track, of whatever version; None where nothing was.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = track.tuned(method)
+    if not path.is_file():
+        return None
+    try:
+        tuned = Tuned(**yaml.safe_load(path.read_text()))
+        return replace(tuned, options=dict(tuned.options))
+    except (OSError, TypeError, ValueError, yaml.YAMLError):
+        fix = f"run {command(track.name, method)}"
+        raise InputError(f"{path} is damaged: it is not what make tune writes; {fix}") from None
+
+
 def tuned_options(track: str, method: str) -> dict[str, Any]:
     """The options that were tuned for a method on a track.
 
     Raises:
         InputError: none were tuned, for another version of the track, or the file is damaged.
     """
-    found = read(track)
-    path, fix = found.tuned(method), f"run make tune TRACK={track} METHOD={method}."
-    if not path.is_file():
+    found, fix = read(track), f"run {command(track, method)}"
+    tuned = read_tuned(found, method)
+    if tuned is None:
         raise InputError(f"{method} has not been tuned on the track {track}; {fix}")
-    try:
-        tuned = Tuned(**yaml.safe_load(path.read_text()))
-        options = dict(tuned.options)
-    except (OSError, TypeError, ValueError, yaml.YAMLError):
-        raise InputError(f"{path} is damaged: it is not what make tune writes; {fix}") from None
     if tuned.version != found.version:
         raise InputError(f"{method} was tuned on version {tuned.version} of {track}, now {found.version}; {fix}")
-    return options
+    return dict(tuned.options)
+
+
+def command(track: str, method: str) -> str:
+    return f"make tune TRACK={track} METHOD={method}."

@@ -1,0 +1,219 @@
+"""`python -m benchmark.tracks.board`: the page of the record in docs/board/, and the README's table.
+
+All of it is computed from the record, the tracks and what was tuned on them: the same files give the same bytes.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmark.names import ROOT, known
+from benchmark.tracks.track import DEFAULT, METRIC, Track, read
+from benchmark.tracks.tuned import read_tuned
+from leaderboard import record
+from leaderboard.answers import Board
+from leaderboard.board import entries_with_rows
+from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
+from leaderboard.harm import NOTES
+from leaderboard.orderings import claims, judged, summary
+from leaderboard.orderings import table as orderings_table
+from leaderboard.reported import reported
+from leaderboard.said import defenses, priors, settings, strongest_of
+from leaderboard.table import NOTHING, Table, board_table
+
+FOLDER, README = ROOT / "docs" / "board", ROOT / "README.md"
+UP = "../.."  # from the folder to the root
+BEGIN, END = "<!-- make board writes what follows -->", "<!-- until here -->"
+
+SHOWN = (
+    "attack", "place", "PSNR ↑", "best in batch", "worst in batch", "recognized", "SSIM ↑", "LPIPS ↓", "prior", "n",
+    "gradients", "s/task",
+)  # fmt: skip
+COLUMNS = (
+    "Place: 1 + the number of attacks whose interval of the PSNR lies wholly above; = is a tie. Best and worst: of "
+    f"every batch. recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR on the images "
+    "for tuning, from the default options to the best. README has the rest."
+)
+SHORT, PICTURES = ("place", "attack", "PSNR ↑", "prior"), 3  # in the README
+
+COMPARED = {
+    "A larger batch": ("cifar10-b1", "cifar10-b4"),
+    "Four local steps": ("cifar10-b4", "cifar10-fedavg4"),
+    "A deeper victim": ("cifar10-b1", "cifar10-resnet18-b1"),
+    "A trained victim, which is deeper too": ("cifar10-b1", "cifar10-trained"),
+}
+UNTRAINED = dict.fromkeys(("ci_net", "gi_nas"), "untrained network")  # their rows say no prior: the network is one
+
+
+class Recorded(NamedTuple):
+    """What the record has on a track: all methods, the best first."""
+
+    track: Track
+    board: Board
+
+    @property
+    def name(self) -> str:
+        return self.track.name
+
+    def stale(self) -> list[str]:
+        """Of each entry why it cannot be compared with the others, or nothing."""
+        return [record.stale(rows.values(), self.track.version) for _, rows in self.board]
+
+    def current(self) -> Board:
+        """The entries from which questions are answered."""
+        return [pair for pair, stale in zip(self.board, self.stale(), strict=True) if not stale]
+
+    def hours(self) -> float:
+        return sum(entry.seconds * entry.tasks for entry, _ in self.board) / 3600
+
+
+def recorded(track: Track) -> Recorded:
+    rows = itertools.chain.from_iterable(rows for _, rows in record.read(track.path.stem))
+    return Recorded(track, entries_with_rows(rows))
+
+
+def files() -> dict[Path, str]:
+    """What `make board` writes."""
+    names = sorted(known("track"), key=lambda name: (name != DEFAULT, name))  # the newcomer's first
+    found = [recorded(read(name)) for name in names]
+    page = blocks(found)
+    return {
+        FOLDER / "README.md": markdown(page),
+        FOLDER / "index.html": html(page),
+        README: with_board(README.read_text(), short(found[0])),
+    }
+
+
+def blocks(tracks: Sequence[Recorded]) -> list[Block]:
+    """The page: answers, what papers say, tracks."""
+    found = [each for each in tracks if each.board]
+    page: list[Block] = [
+        Heading(1, "The board of record"),
+        Text(
+            "What attacks rebuild of private images from the update that a client shares, on fixed tracks: every "
+            "method was tuned by the same rule on images that are never scored, and ran within the same budget of "
+            "victim gradients. Public research data only. Numbers are means over images with 95 % intervals by "
+            "Student's t over batches; differences are of the PSNR, paired over images. The scored runs took "
+            f"{sum(each.hours() for each in found):.1f} hours."
+        ),
+        Links([*((each.name, f"#{each.name}") for each in found), ("all rows", f"{UP}/leaderboard/record")]),
+    ]
+    if found:
+        page += [*answers(found), Heading(2, "The tracks"), Text(COLUMNS)]
+    page += [block for each in found for block in section(each)]
+    missing = ", ".join(each.name for each in tracks if not each.board)
+    return [*page, Heading(2, "Not recorded yet"), Text(f"{missing}.")] if missing else page
+
+
+def answers(found: Sequence[Recorded]) -> list[Block]:
+    """What the record says, and what papers say, in words."""
+    boards = {each.name: each.current() for each in found}
+    papers, numbers = claims(), reported()
+    judgments = judged(papers, boards)
+    return [
+        Heading(2, "What the record says"),
+        *strongest_of(boards),
+        *priors(boards, {each.name: kinds(each) for each in found}),
+        *defenses(boards, defended(found)),
+        *settings(boards, COMPARED),
+        Heading(2, "What papers say"),
+        Text(
+            "Which method is stronger, as papers say in their settings, and on the tracks after equal tuning. "
+            f"{summary(judgments)} Differences in dB; verdicts at p < .05 after Holm's correction for the claims of "
+            "one paper on one track."
+        ),
+        orderings_table(papers, judgments, numbers),
+    ]
+
+
+def kinds(found: Recorded) -> dict[str, str]:
+    """The kind of prior of every attack that has one."""
+    names = {name: kind for kind, name in found.track.priors.items()}
+    return UNTRAINED | {entry.attack: names[entry["prior"]] for entry, _ in found.board if entry["prior"] in names}
+
+
+def defended(found: Sequence[Recorded]) -> list[tuple[str, str, str]]:
+    """Defense and track of those that differ in nothing else from a track without one, and that track."""
+
+    def but_for_it(track: Track) -> list[tuple[str, object]]:
+        return sorted((name, value) for name, value in track.options.items() if name not in ("defense", "adapt"))
+
+    without = [each.track for each in found if each.track.options["defense"] == "none"]
+    return [
+        (each.track.options["defense"], each.name, base.name)
+        for each in found
+        for base in without
+        if each.track.options["defense"] != "none" and but_for_it(each.track) == but_for_it(base)
+    ]
+
+
+def section(found: Recorded) -> list[Block]:
+    """A track: what it is, the table of its methods, their pictures."""
+    track, tune, shown = found.track, found.track.tune, pictures(found, UP)
+    code = ", ".join(sorted({row["code"] for _, rows in found.board for row in rows.values()}))
+    about = [
+        f"Setting: {', '.join(f'{name} {value}' for name, value in track.options.items())}.",
+        f"Budget: {track.evaluations} victim gradients for each of {track.tasks} batches.",
+        f"Tuning: {tune.trials} trials of every method, each the mean {METRIC.upper()} of {tune.tasks} batches of the "
+        f"split tune, seed {tune.seed}.",
+        f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
+    ]
+    page: list[Block] = [Heading(3, track.name), Text(comment(track)), Items(about), table(found)]
+    return [*page, Pictures("Pictures: truth above reconstruction", shown)] if shown else page
+
+
+def table(found: Recorded) -> Table:
+    """The methods of a track, the best first, and what tuning was worth on the images for tuning."""
+    ranked, stale = [entry for entry, _ in found.board], found.stale()
+    whole = board_table(ranked).columns
+    columns = {heading: whole[heading] for heading in SHOWN if heading in whole}
+    columns["tuned"] = [tuned_from(found.track, entry.attack) for entry in ranked]
+    return Table("", columns | ({"stale": [why or NOTHING for why in stale]} if any(stale) else {}))
+
+
+def tuned_from(track: Track, method: str) -> str:
+    tuned = read_tuned(track, method)
+    return f"{tuned.default:.2f} to {tuned.score:.2f} dB, {tuned.trials} trials" if tuned else NOTHING
+
+
+def pictures(found: Recorded, root: str) -> list[tuple[str, str]]:
+    """The methods that have pictures, the best first, and where they are."""
+    files = {entry.attack: record.picture(found.track.path.stem, entry.attack) for entry, _ in found.board}
+    return [
+        (method, f"{root}/leaderboard/record/{file.parent.name}/{file.name}")
+        for method, file in files.items()
+        if file.is_file()
+    ]
+
+
+def comment(track: Track) -> str:
+    """What a track is: the comment on top of its file."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), track.path.read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
+def short(found: Recorded) -> str:
+    """The table and pictures of a track for the README."""
+    if not found.board:
+        return f"Nothing is recorded on {found.name} yet.\n"
+    whole = table(found).columns
+    columns = {heading: whole[heading] for heading in SHORT if heading in whole}
+    shown = (f"`{method}`\n\n![{method}]({path})\n" for method, path in pictures(found, ".")[:PICTURES])
+    return "\n".join([Table("", columns).markdown(), "Truth above reconstruction:\n", *shown])
+
+
+def with_board(text: str, content: str) -> str:
+    """A text with `content` between its marks."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"README.md needs the lines {BEGIN} and {END}.")
+    return f"{before}{BEGIN}\n\n{content}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        print(f"written  {path.relative_to(ROOT)}")

@@ -1,0 +1,117 @@
+"""The page of the record: what is committed is what `make board` writes from the record."""
+
+import pytest
+
+from benchmark.names import known
+from benchmark.tracks import board
+from benchmark.tracks.board import UNTRAINED, comment, defended, files, kinds, recorded, short, table, with_board
+from benchmark.tracks.track import DEFAULT, Track, read
+from benchmark.tracks.tuned import Tuned
+from leaderboard import record
+from leaderboard.orderings import claims
+from tests.leaderboard.conftest import PLAIN
+
+LARGEST = 12_000_000  # bytes of record and page together
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RECORD", tmp_path / "record")
+    monkeypatch.setattr(Track, "tuned", lambda track, method: tmp_path / track.name / f"{method}.yaml")
+    return tmp_path
+
+
+@pytest.fixture
+def keep(elsewhere):
+    """A function that records a method on a track with six images."""
+
+    def write(track, method, psnr, **changes):
+        run = {"attack": method, "track": track, "batch_size": 1, **changes}
+        scored = ({"task": f"t{k}", "image": f"i{k}", "psnr": psnr * (1 + k / 50)} for k in range(6))
+        rows = [PLAIN.flat() | run | each for each in scored]
+        record.write(track, method, rows, b"picture")
+
+    return write
+
+
+def test_the_page_is_current():
+    for path, text in files().items():
+        assert path.read_text() == text, f"{path}: run make board"
+
+
+def test_record_and_page_are_small():
+    paths = [*record.RECORD.rglob("*"), *board.FOLDER.rglob("*")]
+    assert sum(path.stat().st_size for path in paths if path.is_file()) <= LARGEST
+
+
+def test_an_empty_record_has_a_page(elsewhere):
+    page = files()[board.FOLDER / "README.md"]
+    assert "Not recorded yet" in page
+    assert DEFAULT in page
+    assert "What the record says" not in page
+
+
+def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
+    keep("cifar10-b1", "ig", 20.0)
+    keep("cifar10-b1", "gias", 30.0, prior="dcgan-cifar10")
+    path = read("cifar10-b1").tuned("ig")
+    path.parent.mkdir()
+    tuned = Tuned(track="cifar10-b1", version=1, method="ig", options={}, trials=8, score=22.0, default=11.5)
+    path.write_text("\n".join(f"{name}: {value}" for name, value in vars(tuned).items()))
+    columns = table(recorded(read("cifar10-b1"))).columns
+    assert columns["attack"] == ["gias", "ig"]
+    assert columns["place"] == ["1", "2"]
+    assert columns["prior"] == ["dcgan-cifar10", "none"]
+    assert columns["tuned"] == ["-", "11.50 to 22.00 dB, 8 trials"]
+    assert "stale" not in columns
+    written = files()
+    page = written[board.FOLDER / "README.md"]
+    assert comment(read("cifar10-b1")) in page
+    assert "![gias](../../leaderboard/record/cifar10-b1/gias.webp)" in page
+    assert "cifar10-b1: gias, 31.50 dB" in page
+    assert "Generator: better on cifar10-b1 (+10.5 dB)." in page
+    assert written == files()
+
+
+def test_what_is_stale_is_shown_and_answers_nothing(keep):
+    keep("cifar10-b1", "ig", 20.0)
+    keep("cifar10-b1", "gias", 30.0, protocol=3)
+    found = recorded(read("cifar10-b1"))
+    assert dict(zip(*(table(found).columns[name] for name in ("attack", "stale")), strict=True)) == {
+        "gias*": "of protocol 3, now 4",
+        "ig": "-",
+    }
+    assert [entry.attack for entry, _ in found.current()] == ["ig"]
+
+
+def test_kinds_of_prior_are_those_of_the_track(keep):
+    keep("cifar10-b1", "ig", 20.0)
+    keep("cifar10-b1", "pnp", 20.0, prior="denoiser-photos")
+    keep("cifar10-b1", "gias", 20.0, prior="dcgan-cifar10")
+    assert kinds(recorded(read("cifar10-b1"))) == UNTRAINED | {"pnp": "denoiser", "gias": "generator"}
+
+
+def test_a_defended_track_is_compared_with_that_which_differs_in_nothing_else():
+    pairs = defended([recorded(read(name)) for name in known("track")])
+    assert ("noise:0.01", "cifar10-defended-noise", "cifar10-b1") in pairs
+    assert ("sparsification:0.9", "cifar10-b4-sparse90", "cifar10-b4") in pairs
+    assert not [track for _, track, _ in pairs if track == DEFAULT]
+    assert len({track for _, track, _ in pairs}) == len(pairs)
+
+
+def test_the_readme_has_the_board_of_the_default_track(keep):
+    for place, method in enumerate(("ig", "gi", "gias", "dlg")):
+        keep(DEFAULT, method, 30.0 - 10 * place / 2)
+    said = short(recorded(read(DEFAULT)))
+    assert [said.count(f"| {method} |") for method in ("ig", "gi", "gias", "dlg")] == [1, 1, 1, 1]
+    assert [f"{method}.webp" in said for method in ("ig", "gi", "gias", "dlg")] == [True, True, True, False]
+    text = f"before\n{board.BEGIN}\nold\n{board.END}\nafter\n"
+    assert with_board(text, said) == f"before\n{board.BEGIN}\n\n{said}\n{board.END}\nafter\n"
+    with pytest.raises(ValueError, match="needs the lines"):
+        with_board("no marks", said)
+
+
+def test_every_name_that_is_judged_is_one_of_the_project():
+    names = {name for claim in claims() for name in (claim.stronger, claim.weaker)} | UNTRAINED.keys()
+    assert names <= known("attack").keys()
+    assert {name for pair in board.COMPARED.values() for name in pair} <= known("track").keys()

@@ -1,0 +1,130 @@
+"""What the record answers: numbers compared with those computed by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from leaderboard.answers import FAILS, HOLDS, IDLE, OPEN, UNKNOWN, by_image, changes, gains, holds, strongest
+from leaderboard.board import entries_with_rows
+
+IMAGES = 6
+NOISE = np.random.default_rng(0).normal(0, 0.1, (4, IMAGES))
+
+
+@pytest.fixture
+def board(row):
+    """A function that makes the board of attacks, each with the PSNR of single images."""
+
+    def make(scores, batch=1, lpips=0.2, **changes):
+        return entries_with_rows(
+            row(
+                attack=attack,
+                task=f"{batch}-{image // batch}",
+                image=f"i{image}",
+                batch_size=batch,
+                psnr=float(psnr),
+                lpips=lpips,
+                **changes,
+            )
+            for attack, each in scores.items()
+            for image, psnr in enumerate(each)
+        )
+
+    return make
+
+
+def t_interval(values):
+    return stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+
+
+def test_the_strongest_attack_and_those_tied_with_it(board):
+    best = np.linspace(15, 25, IMAGES)
+    scores = {"a": best, "b": best - 0.05 + NOISE[0], "c": best - 3 + NOISE[1]}
+    found = strongest(board(scores))
+    assert found.best.attack == "a"
+    ((tied, difference),) = found.ties
+    assert tied.attack == "b"
+    assert (difference.low, difference.high) == pytest.approx(t_interval(scores["b"] - scores["a"]))
+
+
+def test_a_tie_is_judged_for_all_pairs_as_the_best_is_chosen_by_the_same_data(board):
+    """Two of three pairs are tested; p = .03 alone is below .05, and three times as large it is not."""
+    base = np.linspace(15, 25, IMAGES)
+    unit = NOISE[2] - NOISE[2].mean()
+    t = stats.t.isf(0.03 / 2, IMAGES - 1)
+    scores = {"a": base, "b": base - 1 + unit / stats.sem(unit) / t, "c": base - 5 + NOISE[1]}
+    assert stats.ttest_1samp(scores["b"] - scores["a"], 0).pvalue == pytest.approx(0.03)
+    assert [entry.attack for entry, _ in strongest(board(scores)).ties] == ["b"]
+
+
+def test_nothing_is_answered_below_five_batches(board):
+    few = board({"a": [20, 21, 22, 23], "b": [10, 11, 12, 13]})
+    assert strongest(few) is None
+    assert gains(few, {"a": "generator"}) == {}
+    assert changes([(few, few)]) == [None]
+
+
+def test_a_prior_is_worth_its_best_attack_minus_the_best_without_one(board):
+    base = np.linspace(15, 25, IMAGES)
+    scores = {
+        "plain": base,
+        "worse": base - 4,
+        "g1": base + 2 + NOISE[0],
+        "g2": base + 1 + NOISE[1],
+        "d": base - NOISE[2] + NOISE[2].mean(),
+    }
+    found = gains(board(scores), {"g1": "generator", "g2": "generator", "d": "denoiser"})
+    assert found.keys() == {"generator", "denoiser"}
+    gain = found["generator"]
+    assert (gain.best.attack, gain.base.attack, gain.verdict, gain.difference.n) == ("g1", "plain", "better", IMAGES)
+    assert gain.difference.mean == pytest.approx((scores["g1"] - base).mean())
+    assert (gain.difference.low, gain.difference.high) == pytest.approx(t_interval(scores["g1"] - base))
+    assert found["denoiser"].verdict == "tie"
+
+
+def test_without_an_attack_that_has_no_prior_no_prior_has_a_worth(board):
+    assert gains(board({"a": np.linspace(15, 25, IMAGES)}), {"a": "generator"}) == {}
+
+
+def test_images_are_paired_across_batches_and_those_of_one_batch_are_one_cluster(board):
+    """12 single images, and 16 in batches of two: 12 in common, in six clusters of two."""
+    rng = np.random.default_rng(1)
+    single, batched = rng.normal(25, 2, 12), rng.normal(20, 2, 16)
+    (one,), (two,) = board({"a": single}), board({"b": batched}, batch=2)
+    score = by_image(two, one)
+    pairs = (batched[:12] - single).reshape(6, 2).mean(1)
+    assert (score.n, score.clusters) == (12, 6)
+    assert score.mean == pytest.approx(pairs.mean())
+    assert (score.low, score.high) == pytest.approx(t_interval(pairs))
+    assert by_image(one, two).mean == pytest.approx(-score.mean)
+
+
+def test_tracks_without_a_common_image_are_not_compared(board, row):
+    (one,) = board({"a": np.linspace(15, 25, IMAGES)})
+    other = entries_with_rows(row(task=f"t{k}", image=f"other{k}", psnr=20.0 + k) for k in range(IMAGES))
+    assert by_image(one, other[0]) is None
+
+
+def test_changes_are_corrected_for_all_pairs_that_are_compared(board):
+    base = np.linspace(15, 25, IMAGES)
+    unit = NOISE[2] - NOISE[2].mean()
+    lower = board({"a": base - 1 + unit / stats.sem(unit) / stats.t.isf(0.03 / 2, IMAGES - 1)})  # p = .03
+    plain, noisy = board({"a": base}), board({"a": base + NOISE[3] - NOISE[3].mean()})
+    (alone,) = changes([(plain, lower)])
+    assert alone.verdict == "worse"
+    first, second = changes([(plain, lower), (plain, noisy)])
+    assert (first.verdict, second.verdict) == ("tie", "tie")
+    assert first.difference == alone.difference
+
+
+def test_a_defense_holds_where_no_attack_shows_more_than_the_stated_share(board):
+    """0 of 24 has the upper end 1 - 0.025^(1/24) = 0.142 of Clopper and Pearson, 24 of 24 the lower end 0.858."""
+    seen, unseen = np.linspace(25, 30, 24), np.linspace(10, 15, 24)
+    some = np.where(np.arange(24) < 4, 25.0, 12.0)
+    without = board({"a": seen})
+    assert holds(board({"a": unseen, "b": unseen - 1}), without) == HOLDS
+    assert holds(board({"a": unseen, "b": seen}), without) == FAILS
+    assert holds(board({"a": unseen, "b": some}), without) == OPEN
+    assert holds(board({"a": unseen[:8]}), without) == OPEN
+    assert holds(board({"a": unseen}), board({"a": unseen})) == IDLE
+    assert holds(board({"a": unseen}, lpips=None), without) == UNKNOWN

@@ -1,0 +1,77 @@
+"""What papers say of two methods: what is judged, in which words, and beside which numbers."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from leaderboard.board import entries_with_rows
+from leaderboard.orderings import Claim, claims, judged, published, summary, table
+from leaderboard.reported import reported
+
+BASE = np.linspace(15, 25, 8)
+NOISE = np.random.default_rng(0).normal(0, 0.1, 8)
+
+
+@pytest.fixture
+def board(row):
+    def make(**scores):
+        return entries_with_rows(
+            row(attack=attack, task=f"t{image}", image=f"i{image}", batch_size=1, psnr=float(psnr))
+            for attack, each in scores.items()
+            for image, psnr in enumerate(each)
+        )
+
+    return make
+
+
+def claim(stronger="gias", weaker="ig", paper="one", **others):
+    return Claim(paper=paper, stronger=stronger, weaker=weaker, setting="somewhere", **others)
+
+
+def test_a_claim_holds_ties_or_is_reversed_on_each_track(board):
+    boards = {
+        "holds": board(ig=BASE, gias=BASE + 2 + NOISE),
+        "ties": board(ig=BASE, gias=BASE + NOISE - NOISE.mean()),
+        "reversed": board(ig=BASE, gias=BASE - 2 + NOISE),
+        "without": board(ig=BASE),
+        "few": board(ig=BASE[:4], gias=BASE[:4] + 2),
+    }
+    found = [claim(reason="a weak prior")]
+    (answer,) = judged(found, boards)
+    assert {track: word for track, (_, word) in answer.items()} == {
+        word: word for word in ("holds", "ties", "reversed")
+    }
+    values = 2 + NOISE
+    expected = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
+    assert (answer["holds"][0].low, answer["holds"][0].high) == pytest.approx(expected)
+    assert summary([answer]) == "Of 3 comparisons of two methods on a track: holds 1, ties 1, reversed 1."
+    columns = table(found, [answer], []).columns
+    assert columns["claim"] == ["gias over ig"]
+    assert columns["why"] == ["a weak prior"]
+    assert columns["holds"] == [f"holds {values.mean():+.2f} [{expected[0]:+.2f}, {expected[1]:+.2f}]"]
+
+
+def test_verdicts_are_corrected_for_the_claims_of_one_paper_alone(board):
+    unit = NOISE - NOISE.mean()
+    better = BASE + 1 + unit / stats.sem(unit) / stats.t.isf(0.03 / 2, 7)  # p = .03
+    boards = {"track": board(ig=BASE, gias=better, gi=BASE + NOISE[::-1] - NOISE.mean())}
+    alone, _ = judged([claim(), claim("gi", "ig", paper="another")], boards)
+    assert alone["track"][1] == "holds"
+    together, _ = judged([claim(), claim("gi", "ig")], boards)
+    assert together["track"][1] == "ties"
+
+
+def test_published_numbers_stand_in_the_order_of_the_claim():
+    numbers = reported()
+    assert published(claim(table="gias-table1"), numbers) == "15.58 > 13.78 dB"
+    assert published(claim("igims", "gias", table="igims-table1"), numbers).startswith("26.33 > 24.41, 25.00 > 23.27")
+    assert published(claim(), numbers) == ""
+
+
+def test_a_table_that_a_claim_names_has_numbers_that_say_so():
+    numbers = reported()
+    for each in claims():
+        said = published(each, numbers)
+        assert bool(said) == bool(each.table), each
+        pairs = [pair.split(" > ") for pair in said.removesuffix(" dB").split(", ") if pair]
+        assert all(float(a) > float(b) for a, b in pairs), each
