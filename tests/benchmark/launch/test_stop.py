@@ -21,7 +21,7 @@ def start(out, *options):
 
 
 def until(happened):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.1)
