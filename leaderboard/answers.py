@@ -126,20 +126,20 @@ def changes(pairs: Sequence[tuple[Board, Board]]) -> list[Change | None]:
     ]
 
 
-def most_recognized(board: Board) -> tuple[Entry, Score] | None:
-    """The attack that shows most images; None where that is not measured of every attack."""
-    shares = [(entry, entry.recognized) for entry, _ in attacks(board)]
-    known_ones = [(entry, share) for entry, share in shares if share]
-    return max(known_ones, key=lambda pair: pair[1].mean) if shares and known_ones == shares else None
+def recognized_by(board: Board) -> list[tuple[Entry, Score]]:
+    """Every attack with its share of recognized images, the largest first; nothing where one has no such share."""
+    ranked = attacks(board)
+    found = [(entry, entry.recognized) for entry, _ in ranked if entry.recognized]
+    return sorted(found, key=lambda pair: -pair[1].mean) if len(found) == len(ranked) else []
 
 
 def holds(board: Board, base: Board) -> str:
     """Whether a defense leaves images unrecognized, by all attacks on its track and on that without it."""
-    if not most_recognized(board) or not most_recognized(base):
+    shares, without = ([share for _, share in recognized_by(of)] for of in (board, base))
+    if not shares or not without:
         return UNKNOWN
-    shares, without = ([entry.recognized for entry, _ in attacks(of)] for of in (board, base))
-    if all(share and share.high <= HELD for share in without):
+    if all(share.high <= HELD for share in without):
         return IDLE
-    if all(share and share.high <= HELD for share in shares):
+    if all(share.high <= HELD for share in shares):
         return HOLDS
-    return FAILS if any(share and share.low > HELD for share in shares) else OPEN
+    return FAILS if any(share.low > HELD for share in shares) else OPEN

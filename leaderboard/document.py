@@ -15,7 +15,8 @@ p, li { max-width: 52rem; }
 th:first-child { position: sticky; left: 0; background: var(--paper); border-right: 1px solid var(--line); }
 tbody th { font-weight: 400; } thead th:first-child { background: var(--raised); }
 td.long { white-space: normal; min-width: 15rem; }
-p.strip { margin: 0.6rem 0; } p.strip img { display: block; max-width: 100%; height: auto; }
+details { margin: 0.6rem 0; }
+.strip img { display: block; width: min(100%, 32rem); image-rendering: pixelated; }
 """
 
 

@@ -11,7 +11,7 @@ from leaderboard.answers import (
     changes,
     gains,
     holds,
-    most_recognized,
+    recognized_by,
     strongest,
 )
 from leaderboard.document import Block, Heading, Items, Text
@@ -116,12 +116,9 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
 
 def defense_sentence(defense: str, track: str, board: Board, base: Board, change: Change) -> str:
     said = f"{defense} ({track}) {holds(board, base)}"
-    shown, without = most_recognized(board), most_recognized(base)
-    if shown and without:
-        said += (
-            f": at most {percent(shown[1])} of the images are recognized ({shown[0].attack}), without it "
-            f"{percent(without[1])} ({without[0].attack})"
-        )
+    for (entry, share), (other, without) in zip(recognized_by(board)[:1], recognized_by(base)[:1], strict=False):
+        said += f": at most {percent(share)} of the images are recognized ({entry.attack}), without it "
+        said += f"{percent(without)} ({other.attack})"
     d = change.difference
     attacks = f"{change.other.attack}, without {change.base.attack}"
     verdict = REBUILDS.get(change.verdict, change.verdict)

@@ -95,7 +95,7 @@ def blocks(tracks: Sequence[Recorded]) -> list[Block]:
             "method was tuned by the same rule on images that are never scored, and ran within the same budget of "
             "victim gradients. Public research data only. Numbers are means over images with 95 % intervals by "
             "Student's t over batches; differences are of the PSNR, paired over images. The scored runs took "
-            f"{sum(each.hours() for each in found):.1f} hours."
+            f"{sum(each.hours() for each in found):.1f} hours, one task after another."
         ),
         Links([*((each.name, f"#{each.name}") for each in found), ("all rows", f"{UP}/leaderboard/record")]),
     ]
