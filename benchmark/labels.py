@@ -1,7 +1,6 @@
 """`python -m benchmark labels`: how many of a batch's labels its update reveals."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,19 +15,14 @@ from benchmark.run_options import in_words, with_options
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import capturing
-from leaderboard.options import Options
-from leaderboard.statistics import Range, clustered_interval, joined
-from leaderboard.table import NOTHING, Table, interval
+from leaderboard.labels_board import HEADINGS, LabelRow, table
+from leaderboard.options import Options, abouts
+from leaderboard.statistics import joined
+from leaderboard.table import NOTHING
+from victims.data.base import ImageData
 from victims.errors import InputError
 
 NAMED = ("data", "split", "size", "victim", "victim_weights", "victim_mode", "defense", "seed")
-HEADINGS = {
-    "counts": "Labels recovered, sum_i min(n_i, found n_i) / B: the label reconstruction accuracy of IGIMS, table 2",
-    "existence": "Classes recovered: share of the classes in the batch that were found at least once",
-}
-
-Trial = tuple[str, float]
-"""The cluster of a trial, and its value."""
 
 
 @with_options("setting", also=("data_dir", "weights_dir"), but=("adapt",))
@@ -58,42 +52,53 @@ def labels(
     reproducible()
     chosen = {name: find(name) for name in methods.split(",")}
     config = Config(split=split, defense=defense, seed=seed, labels="none", **options)
-    images = config.make_data()
+    images, sizes = config.make_data(), whole_numbers("batch", batch)
+    rows, refused = recovered(config, images, [*chosen], sizes, trials)
+    needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]
+    where = in_words(config, NAMED)
+    where += f", {len(images.classes)} classes; {trials} {config.batches} batches of each size, 95 % intervals "
+    clusters = {B: {row["task"]: row["cluster"] for row in rows if row["batch_size"] == B} for B in sizes}
+    where += "over them" + "".join(sharing(f"those of {B}", found) for B, found in clusters.items()) + "."
+    for score in HEADINGS:
+        found = table(rows, score, [*chosen])
+        print(replace(found, columns={**found.columns, "needs": needs}).text())
+    print("\n".join([where, *(f"{NOTHING} {why}" for why in refused.values())]))
+
+
+def recovered(
+    config: Config, images: ImageData, methods: Collection[str], sizes: Iterable[int], trials: int
+) -> tuple[list[LabelRow], dict[str, str]]:
+    """How well methods read the labels of the first batches of each size.
+
+    Returns:
+        a row for each batch and method, see `leaderboard.labels_board`, and why methods were refused.
+
+    Raises:
+        InputError: there is no such method, or the setting cannot be run.
+    """
+    chosen = {name: find(name) for name in methods}
     model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
     capture = capturing(model, images, config.make_client())
-    sizes = whole_numbers("batch", batch)
     drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
     for B, tasks in drawn.items():
         replace(config, batch=B).check_defense(model, images, tasks[0])
     clusters = {B: clusters_of(tasks) for B, tasks in drawn.items()}
-    scores: dict[str, dict[tuple[str, int], list[Trial]]] = {name: defaultdict(list) for name in HEADINGS}
+    setting = {about.rows[0]: getattr(config, name) for name, about in abouts().items() if about.role == "setting"}
+    setting |= {"victim_weights": config.weights_label(), "seed": config.seed}
+    rows: list[LabelRow] = []
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
     for B, task in bar:
         captured = capture(task)
+        of_task = {**setting, "batch_size": B, "task": task.task, "cluster": clusters[B][task.task]}
         for name, method in chosen.items():
             try:
-                accuracies = label_accuracies(method(captured.observation), captured.labels)
+                scores = label_accuracies(method(captured.observation), captured.labels)
             except InputError as error:
-                refused.setdefault(name, f"{NOTHING} {error}")
+                refused.setdefault(name, str(error))
             else:
-                for score, value in accuracies.items():
-                    scores[score][name, B].append((clusters[B][task.task], value))
-    needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]
-    where = in_words(config, NAMED)
-    where += f", {len(images.classes)} classes; {trials} {config.batches} batches of each size, 95 % intervals "
-    where += "over them" + "".join(sharing(f"those of {B}", found) for B, found in clusters.items()) + "."
-    for score, heading in HEADINGS.items():
-        columns = {f"B = {B}": [cell(scores[score][name, B], (0, 1)) for name in chosen] for B in drawn}
-        print(Table(f"{heading}.", {"method": list(chosen), **columns, "needs": needs}).text())
-    print("\n".join([where, *refused.values()]))
-
-
-def cell(trials: Iterable[Trial], bounds: Range) -> str:
-    """Mean and interval of the values of trials, which are within `bounds`; a dash where there are none."""
-    trials = list(trials)
-    values, clusters = [value for _, value in trials], [cluster for cluster, _ in trials]
-    return interval(clustered_interval(values, clusters, bounds) if trials else None)
+                rows.append({**of_task, "label_method": name, **scores})
+    return rows, refused
 
 
 def clusters_of(batches: Iterable[Batch]) -> dict[str, str]:

@@ -18,6 +18,7 @@ HEADINGS = {
     "metric": "metrics",
     "recipe": "make reproduce RECIPE=",
     "track": "TRACK=",
+    "label track": "make record TRACK=, of label methods",
 }
 
 

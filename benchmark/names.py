@@ -34,6 +34,7 @@ Kind = Literal[
     "metric",
     "recipe",
     "track",
+    "label track",
 ]
 
 
@@ -166,5 +167,6 @@ KINDS: Mapping[Kind, Callable[[], Pairs]] = {
     "metric": partial(of_files, "benchmark.scoring", "metrics.py", by_decorator),
     "recipe": partial(of_files, "benchmark.recipes", "*.yaml", by_comment),
     "track": partial(of_files, "benchmark.tracks", "*.yaml", by_comment),
+    "label track": partial(of_files, "benchmark.tracks.labels", "*.yaml", by_comment),
 }
 """How the names of a kind are found."""

@@ -11,13 +11,14 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from benchmark.config import Config
-from benchmark.labels import cell, clusters_of, sharing
+from benchmark.labels import clusters_of, sharing
 from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.accuracy import classified_right
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
+from leaderboard.labels_board import cell
 from leaderboard.options import Options
 from leaderboard.table import NOTHING, Table
 from victims.data.base import ImageData

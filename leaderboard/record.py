@@ -30,18 +30,25 @@ def write(track: str, method: str, rows: Iterable[FlatRow], strip: bytes) -> Pat
     """
     if len(strip) > LARGEST_STRIP:
         raise ValueError(f"the picture has {len(strip)} bytes; at most {LARGEST_STRIP}.")
-    folder = RECORD / track
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path = write_rows(track, method, rows)
     write_atomically(picture(track, method), strip)
-    write_atomically(folder / f"{method}{ROWS}", gzip.compress(lines.encode(), mtime=0))
-    return folder / f"{method}{ROWS}"
+    return path
+
+
+def write_rows(track: str, method: str, rows: Iterable[FlatRow]) -> Path:
+    """Without a picture, as of label methods."""
+    path = RECORD / track / f"{method}{ROWS}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(path, gzip.compress(lines.encode(), mtime=0))
+    return path
 
 
 def read(track: str = "*", method: str = "*") -> Iterator[tuple[Path, list[FlatRow]]]:
-    """The rows of all methods on all tracks, or of some, each with its file."""
+    """The rows of all methods on all tracks, or of some, each with its file; without those of label methods."""
     for path in sorted(RECORD.glob(f"{track}/{method}{ROWS}")):
-        yield path, read_rows(path)[0]
+        if rows := read_rows(path)[0]:
+            yield path, rows
 
 
 def method_of(path: Path) -> str:

@@ -10,9 +10,11 @@ from PIL import Image
 from attacks.base import Attack
 from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
+from benchmark.names import known
 from benchmark.registry import find
 from benchmark.run_options import with_options
 from benchmark.tracks.entry import entry, first_observation, kinds, of_each, say_left_out, within_budget
+from benchmark.tracks.label_track import record_labels
 from benchmark.tracks.missing import require
 from benchmark.tracks.track import DEFAULT, TRACKS, Track, read, text
 from leaderboard import record as kept
@@ -33,7 +35,7 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
     stopped goes on.
 
     Args:
-        track: a name from `make list`.
+        track: a name from `make list`; there are tracks of label methods too, where nothing is tuned.
         attack: the method; several with commas between them are run one after another, and so are `all` that the
             track takes and that have been tuned on it or have nothing to tune.
         out: folder of results, where the runs are.
@@ -46,6 +48,9 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
         InputError: the track is none of the project's; images, weights or a GPU are missing; or a method that was named
             has not been tuned on it.
     """
+    if track in known("label track"):
+        record_labels(track, attack, **options)
+        return 0
     found = read(track)
     if found.path.resolve().parent != TRACKS.resolve():
         raise InputError(

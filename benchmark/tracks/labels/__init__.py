@@ -1,0 +1,1 @@
+"""Tracks of label methods, a YAML file each; see `benchmark.tracks.label_track`."""
