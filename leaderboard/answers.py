@@ -24,11 +24,12 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "is not decided"
 IDLE, UNKNOWN = "has nothing to hold back", "is not judged, as recognized images need the LPIPS of squeeze"
 
 
-class Strongest(NamedTuple):
-    """The attack of the highest mean on a track, and those from which no difference is shown, each minus the best."""
+class Behind(NamedTuple):
+    """An attack minus the strongest of its track, paired over images."""
 
-    best: Entry
-    ties: list[tuple[Entry, Score]]
+    entry: Entry
+    difference: Score
+    verdict: str
 
 
 class Gain(NamedTuple):
@@ -55,16 +56,12 @@ def attacks(board: Board) -> list[EntryWithRows]:
     return [pair for pair, place in placed if place]
 
 
-def strongest(board: Board) -> Strongest | None:
-    """Of all attacks, after Holm's correction for all pairs, as the best is chosen by the same data."""
+def behind(board: Board) -> list[Behind]:
+    """All other attacks minus the first, after Holm's correction for all pairs, as it is first by the same data."""
     ranked = attacks(board)
-    if not ranked:
-        return None
-    best, *others = ranked
-    differences = [difference(other, best, "psnr") for other in others]
+    differences = [difference(pair, ranked[0], "psnr") for pair in ranked[1:]]
     words = verdicts(differences, True, chosen=True)
-    ties = [(o[0], d) for o, d, word in zip(others, differences, words, strict=True) if d and word == "tie"]
-    return Strongest(best[0], ties)
+    return [Behind(pair[0], d, word) for pair, d, word in zip(ranked[1:], differences, words, strict=True) if d]
 
 
 def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Gain]:

@@ -7,12 +7,12 @@ from leaderboard.answers import (
     Board,
     Change,
     Gain,
-    Strongest,
+    attacks,
+    behind,
     changes,
     gains,
     holds,
     recognized_by,
-    strongest,
 )
 from leaderboard.document import Block, Heading, Items, Text
 from leaderboard.harm import NOTES
@@ -30,21 +30,22 @@ Boards = Mapping[str, Board]
 """By track."""
 
 
-def strongest_of(boards: Boards) -> list[Block]:
+def strongest(boards: Boards) -> list[Block]:
     """The strongest attack of each track, with ties."""
-    found = {track: best for track, board in boards.items() if (best := strongest(board))}
     return answer(
         "The strongest attack of each track",
-        [strongest_sentence(track, best) for track, best in found.items()],
+        [strongest_sentence(track, board) for track, board in boards.items() if attacks(board)],
         "Tied: no difference at p < .05 after Holm's correction for all pairs of a track's attacks.",
     )
 
 
-def strongest_sentence(track: str, found: Strongest) -> str:
-    assert found.best.psnr, "it has a place"
-    ties = ", ".join(f"{entry.attack} ({signed(score)})" for entry, score in found.ties)
-    said = f"{track}: {found.best.attack}, {decibels(found.best.psnr)}, {found.best.n} images"
-    return f"{said}; tied with {ties}." if ties else f"{said}."
+def strongest_sentence(track: str, board: Board) -> str:
+    """Of a track with attacks."""
+    best = attacks(board)[0][0]
+    assert best.psnr, "it has a place"
+    tied = [f"{other.entry.attack} ({signed(other.difference)})" for other in behind(board) if other.verdict == "tie"]
+    said = f"{track}: {best.attack}, {decibels(best.psnr)}, {best.n} images"
+    return f"{said}; tied with {', '.join(tied)}." if tied else f"{said}."
 
 
 def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block]:

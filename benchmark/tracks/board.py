@@ -12,30 +12,32 @@ from benchmark.names import ROOT, known
 from benchmark.tracks.track import DEFAULT, METRIC, Track, read
 from benchmark.tracks.tuned import read_tuned
 from leaderboard import record
-from leaderboard.answers import Board
+from leaderboard.answers import Board, behind
 from leaderboard.board import entries_with_rows
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
 from leaderboard.harm import NOTES
 from leaderboard.orderings import claims, judged, summary
 from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
-from leaderboard.said import defenses, priors, settings, strongest_of
+from leaderboard.said import defenses, priors, settings, signed, strongest
 from leaderboard.table import NOTHING, Table, board_table
 
 FOLDER, README = ROOT / "docs" / "board", ROOT / "README.md"
 UP = "../.."  # from the folder to the root
 BEGIN, END = "<!-- make board writes what follows -->", "<!-- until here -->"
 
+BEHIND, TUNED = "minus the best", "tuned"
 SHOWN = (
-    "attack", "place", "PSNR ↑", "best in batch", "worst in batch", "recognized", "SSIM ↑", "LPIPS ↓", "prior", "n",
-    "gradients", "s/task",
+    "attack", "place", "PSNR ↑", BEHIND, "prior", "best in batch", "worst in batch", "recognized", "SSIM ↑", "LPIPS ↓",
+    "n", "gradients", "s/task", TUNED,
 )  # fmt: skip
 COLUMNS = (
-    "Place: 1 + the number of attacks whose interval of the PSNR lies wholly above; = is a tie. Best and worst: of "
-    f"every batch. recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR on the images "
-    "for tuning, from the default options to the best. README has the rest."
+    "Place: 1 + the number of attacks whose interval of the PSNR lies wholly above; = is a tie. Minus the best: paired "
+    "over images, which tells more than the place; verdicts after Holm's correction for all pairs. Best and worst: of every batch. "
+    f"recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR on the images for tuning, "
+    "from the default options to the best. README has the rest."
 )
-SHORT, PICTURES = ("place", "attack", "PSNR ↑", "prior"), 3  # in the README
+SHORT, PICTURES = ("attack", "place", "PSNR ↑", BEHIND, "prior"), 3  # in the README
 
 COMPARED = {
     "A larger batch": ("cifar10-b1", "cifar10-b4"),
@@ -113,7 +115,7 @@ def answers(found: Sequence[Recorded]) -> list[Block]:
     judgments = judged(papers, boards)
     return [
         Heading(2, "What the record says"),
-        *strongest_of(boards),
+        *strongest(boards),
         *priors(boards, {each.name: kinds(each) for each in found}),
         *defenses(boards, defended(found)),
         *settings(boards, COMPARED),
@@ -157,6 +159,7 @@ def section(found: Recorded) -> list[Block]:
         f"Budget: {track.evaluations} victim gradients for each of {track.tasks} batches.",
         f"Tuning: {tune.trials} trials of every method, each the mean {METRIC.upper()} of {tune.tasks} batches of the "
         f"split tune, seed {tune.seed}.",
+        f"Priors: {', '.join(f'{kind} {name}' for kind, name in track.priors.items())}.",
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]
     page: list[Block] = [Heading(3, track.name), Text(comment(track)), Items(about), table(found)]
@@ -164,15 +167,20 @@ def section(found: Recorded) -> list[Block]:
 
 
 def table(found: Recorded) -> Table:
-    """The methods of a track, the best first, and what tuning was worth on the images for tuning."""
-    ranked, stale = [entry for entry, _ in found.board], found.stale()
-    whole = board_table(ranked).columns
-    columns = {heading: whole[heading] for heading in SHOWN if heading in whole}
-    columns["tuned"] = [tuned_from(found.track, entry.attack) for entry in ranked]
+    """The methods of a track, the best first."""
+    names, stale, kind = [entry.attack for entry, _ in found.board], found.stale(), kinds(found)
+    lost = {each.entry.attack: f"{signed(each.difference)} {each.verdict}" for each in behind(found.current())}
+    known = board_table([entry for entry, _ in found.board]).columns | {
+        BEHIND: [lost.get(name, NOTHING) for name in names],
+        "prior": [kind.get(name, "none") for name in names],
+        TUNED: [tuned_from(found.track, name) for name in names],
+    }
+    columns = {heading: known[heading] for heading in SHOWN if heading in known}
     return Table("", columns | ({"stale": [why or NOTHING for why in stale]} if any(stale) else {}))
 
 
 def tuned_from(track: Track, method: str) -> str:
+    """What tuning was worth on the images for tuning."""
     tuned = read_tuned(track, method)
     return f"{tuned.default:.2f} to {tuned.score:.2f} dB, {tuned.trials} trials" if tuned else NOTHING
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboard.answers import FAILS, HOLDS, IDLE, OPEN, UNKNOWN, by_image, changes, gains, holds, strongest
+from leaderboard.answers import FAILS, HOLDS, IDLE, OPEN, UNKNOWN, behind, by_image, changes, gains, holds
 from leaderboard.board import entries_with_rows
 
 IMAGES = 6
@@ -39,12 +39,13 @@ def t_interval(values):
 
 def test_the_strongest_attack_and_those_tied_with_it(board):
     best = np.linspace(15, 25, IMAGES)
-    scores = {"a": best, "b": best - 0.05 + NOISE[0], "c": best - 3 + NOISE[1]}
-    found = strongest(board(scores))
-    assert found.best.attack == "a"
-    ((tied, difference),) = found.ties
-    assert tied.attack == "b"
-    assert (difference.low, difference.high) == pytest.approx(t_interval(scores["b"] - scores["a"]))
+    scores = {"a": best, "b": best - 0.01 + NOISE[0] - NOISE[0].mean(), "c": best - 3 + NOISE[1]}
+    tied, worse = behind(board(scores))
+    assert (tied.entry.attack, tied.verdict) == ("b", "tie")
+    assert (worse.entry.attack, worse.verdict) == ("c", "worse")
+    for other in (tied, worse):
+        expected = t_interval(scores[other.entry.attack] - scores["a"])
+        assert (other.difference.low, other.difference.high) == pytest.approx(expected)
 
 
 def test_a_tie_is_judged_for_all_pairs_as_the_best_is_chosen_by_the_same_data(board):
@@ -54,12 +55,12 @@ def test_a_tie_is_judged_for_all_pairs_as_the_best_is_chosen_by_the_same_data(bo
     t = stats.t.isf(0.03 / 2, IMAGES - 1)
     scores = {"a": base, "b": base - 1 + unit / stats.sem(unit) / t, "c": base - 5 + NOISE[1]}
     assert stats.ttest_1samp(scores["b"] - scores["a"], 0).pvalue == pytest.approx(0.03)
-    assert [entry.attack for entry, _ in strongest(board(scores)).ties] == ["b"]
+    assert [other.verdict for other in behind(board(scores))] == ["tie", "worse"]
 
 
 def test_nothing_is_answered_below_five_batches(board):
     few = board({"a": [20, 21, 22, 23], "b": [10, 11, 12, 13]})
-    assert strongest(few) is None
+    assert behind(few) == []
     assert gains(few, {"a": "generator"}) == {}
     assert changes([(few, few)]) == [None]
 

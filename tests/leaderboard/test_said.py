@@ -5,7 +5,7 @@ import pytest
 
 from leaderboard.board import entries_with_rows
 from leaderboard.document import Heading, Items, Table
-from leaderboard.said import defenses, priors, settings, strongest_of
+from leaderboard.said import defenses, priors, settings, strongest
 
 BASE = np.linspace(25, 30, 24)
 NOISE = np.random.default_rng(0).normal(0, 0.1, 24)
@@ -29,7 +29,7 @@ def sentences(blocks):
 
 
 def test_the_strongest_attacks_in_words(board):
-    said = sentences(strongest_of({"easy": board(ig=BASE, gi=BASE + NOISE - 0.001, gias=BASE - 9 - NOISE)}))
+    said = sentences(strongest({"easy": board(ig=BASE, gi=BASE + NOISE - 0.001, gias=BASE - 9 - NOISE)}))
     assert said == ["easy: ig, 27.50 dB [26.85, 28.15], 24 images; tied with gi (-0.00 dB [-0.04, +0.04])."]
 
 
@@ -62,5 +62,5 @@ def test_settings_in_words_and_those_that_are_not_recorded_left_out(board):
 
 
 def test_no_heading_stands_above_nothing():
-    assert not [*strongest_of({}), *priors({}, {}), *defenses({}, []), *settings({}, {"Training": ("a", "b")})]
-    assert Heading not in map(type, strongest_of({"empty": []}))
+    assert not [*strongest({}), *priors({}, {}), *defenses({}, []), *settings({}, {"Training": ("a", "b")})]
+    assert Heading not in map(type, strongest({"empty": []}))

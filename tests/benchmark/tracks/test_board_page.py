@@ -61,7 +61,10 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     columns = table(recorded(read("cifar10-b1"))).columns
     assert columns["attack"] == ["gias", "ig"]
     assert columns["place"] == ["1", "2"]
-    assert columns["prior"] == ["dcgan-cifar10", "none"]
+    assert columns["prior"] == ["generator", "none"]
+    assert columns["minus the best"][0] == "-"
+    assert columns["minus the best"][1].startswith("-10.50 dB [")
+    assert columns["minus the best"][1].endswith("] worse")
     assert columns["tuned"] == ["-", "11.50 to 22.00 dB, 8 trials"]
     assert "stale" not in columns
     written = files()
