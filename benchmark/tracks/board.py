@@ -33,9 +33,9 @@ SHOWN = (
 )  # fmt: skip
 COLUMNS = (
     "Place: 1 + the number of attacks whose interval of the PSNR lies wholly above; = is a tie. Minus the best: paired "
-    "over images, which tells more than the place; verdicts after Holm's correction for all pairs. Best and worst: of every batch. "
-    f"recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR on the images for tuning, "
-    "from the default options to the best. README has the rest."
+    "over images, which tells more than the place; verdicts after Holm's correction for all pairs. Best and worst: of "
+    f"every batch. recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR on the images "
+    "for tuning, from the default options to the best. README has the rest."
 )
 SHORT, PICTURES = ("attack", "place", "PSNR ↑", BEHIND, "prior"), 3  # in the README
 
