@@ -4,14 +4,16 @@ All of it is computed from the record, the tracks and what was tuned on them: th
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from benchmark.names import ROOT, known
-from benchmark.tracks.track import DEFAULT, METRIC, Track, read
+from benchmark.tracks.track import DEFAULT, METRIC, TRACKS, Track, read
 from benchmark.tracks.tuned import read_tuned
-from leaderboard import record
+from leaderboard import labels_board, record
 from leaderboard.answers import Board, behind
 from leaderboard.board import entries_with_rows
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
@@ -79,7 +81,7 @@ def files() -> dict[Path, str]:
     """What `make board` writes."""
     names = sorted(known("track"), key=lambda name: (name != DEFAULT, name))  # the newcomer's first
     found = [recorded(read(name)) for name in names]
-    page = blocks(found)
+    page = blocks(found, {name: of_labels(name) for name in known("label track")})
     return {
         FOLDER / "README.md": markdown(page),
         FOLDER / "index.html": html(page),
@@ -87,9 +89,14 @@ def files() -> dict[Path, str]:
     }
 
 
-def blocks(tracks: Sequence[Recorded]) -> list[Block]:
-    """The page: answers, what papers say, tracks."""
+def blocks(tracks: Sequence[Recorded], labels: Mapping[str, list[Block]]) -> list[Block]:
+    """The page: answers, what papers say, tracks.
+
+    Args:
+        labels: the sections of tracks of label methods, by name; empty where nothing is recorded.
+    """
     found = [each for each in tracks if each.board]
+    there = [*(each.name for each in found), *(name for name, section in labels.items() if section)]
     page: list[Block] = [
         Heading(1, "The board of record"),
         Text(
@@ -99,12 +106,13 @@ def blocks(tracks: Sequence[Recorded]) -> list[Block]:
             "Student's t over batches; differences are of the PSNR, paired over images. The scored runs took "
             f"{sum(each.hours() for each in found):.1f} hours, one task after another."
         ),
-        Links([*((each.name, f"#{each.name}") for each in found), ("all rows", f"{UP}/leaderboard/record")]),
+        Links([*((name, f"#{name}") for name in there), ("all rows", f"{UP}/leaderboard/record")]),
     ]
     if found:
         page += [*answers(found), Heading(2, "The tracks"), Text(COLUMNS)]
     page += [block for each in found for block in section(each)]
-    missing = ", ".join(each.name for each in tracks if not each.board)
+    page += [block for section in labels.values() for block in section]
+    missing = ", ".join(name for name in (*(each.name for each in tracks), *labels) if name not in there)
     return [*page, Heading(2, "Not recorded yet"), Text(f"{missing}.")] if missing else page
 
 
@@ -162,7 +170,7 @@ def section(found: Recorded) -> list[Block]:
         f"Priors: {', '.join(f'{kind} {name}' for kind, name in track.priors.items())}.",
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]
-    page: list[Block] = [Heading(3, track.name), Text(comment(track)), Items(about), table(found)]
+    page: list[Block] = [Heading(3, track.name), Text(comment(track.path)), Items(about), table(found)]
     return [*page, Pictures("Pictures: truth above reconstruction", shown)] if shown else page
 
 
@@ -195,9 +203,20 @@ def pictures(found: Recorded, root: str) -> list[tuple[str, str]]:
     ]
 
 
-def comment(track: Track) -> str:
+def of_labels(name: str) -> list[Block]:
+    """A track of label methods: what it is, and its tables; nothing where nothing is recorded on its version."""
+    path = TRACKS / "labels" / f"{name}.yaml"
+    plan = yaml.safe_load(path.read_text())
+    every = [dict(row) for row in labels_board.read() if row["track"] == name]
+    rows = [row for row in every if not record.stale([row], plan["version"])]
+    tables = [labels_board.table(rows, score) for score in labels_board.HEADINGS]
+    about = f"{plan['trials']} batches of each size; version {plan['version']} of the track."
+    return [Heading(3, name), Text(comment(path)), Text(about), *tables] if rows else []
+
+
+def comment(path: Path) -> str:
     """What a track is: the comment on top of its file."""
-    lines = itertools.takewhile(lambda line: line.startswith("#"), track.path.read_text().splitlines())
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
     return " ".join(line.lstrip("# ") for line in lines)
 
 

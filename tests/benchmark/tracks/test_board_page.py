@@ -9,6 +9,7 @@ from benchmark.tracks.track import DEFAULT, Track, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
 from leaderboard.orderings import claims
+from leaderboard.rows import PROTOCOL
 from tests.leaderboard.conftest import PLAIN
 
 LARGEST = 12_000_000  # bytes of record and page together
@@ -69,7 +70,7 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     assert "stale" not in columns
     written = files()
     page = written[board.FOLDER / "README.md"]
-    assert comment(read("cifar10-b1")) in page
+    assert comment(read("cifar10-b1").path) in page
     assert "![gias](../../leaderboard/record/cifar10-b1/gias.webp)" in page
     assert "cifar10-b1: gias, 31.50 dB" in page
     assert "Generator: better on cifar10-b1 (+10.5 dB)." in page
@@ -85,6 +86,19 @@ def test_what_is_stale_is_shown_and_answers_nothing(keep):
         "ig": "-",
     }
     assert [entry.attack for entry, _ in found.current()] == ["ig"]
+
+
+def test_a_track_of_label_methods_has_its_tables(elsewhere):
+    name = "labels-unbalanced"
+    scores = {"victim": "convnet", "batch_size": 4, "counts": 0.75, "existence": 1.0}
+    row = scores | {"track": name, "track_version": 1, "protocol": PROTOCOL, "label_method": "alr"}
+    record.write_rows(name, "alr", [row | {"cluster": str(k)} for k in range(6)])
+    page = files()[board.FOLDER / "README.md"]
+    assert "[labels-unbalanced](#labels-unbalanced)" in page
+    assert "| alr | 0.7500 [" in page
+    assert name not in page.partition("Not recorded yet")[2]
+    record.write_rows(name, "alr", [row | {"cluster": str(k), "track_version": 0} for k in range(6)])
+    assert name in files()[board.FOLDER / "README.md"].partition("Not recorded yet")[2]
 
 
 def test_kinds_of_prior_are_those_of_the_track(keep):
