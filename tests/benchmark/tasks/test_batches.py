@@ -13,8 +13,8 @@ from PIL import Image
 from benchmark.tasks import manifests
 from benchmark.tasks.batches import Batch, draw_batches, group_size, grouped, share_of
 from benchmark.tasks.manifests import listed, manifest
-from benchmark.tasks.manifests.make import LENGTH, OFFICIAL, text
-from victims.data.base import ImageData
+from benchmark.tasks.manifests.make import FREE, LENGTH, OFFICIAL, text
+from victims.data.base import ImageData, split_of
 from victims.data.cifar10 import CIFAR10
 from victims.data.files import ImageFiles
 from victims.data.photos import Photos
@@ -59,17 +59,38 @@ def test_lists_are_disjoint_in_order_and_of_the_official_images(name):
     assert not set(tune) & set(test)
     official = {key for keys in OFFICIAL[name].values() for key in keys}
     for keys in (tune, test):
-        assert keys == sorted(set(keys), key=sha)
+        free = FREE.get(name, set())
+        assert keys == sorted(set(keys), key=lambda key: (key not in free, sha(key)))
         assert set(keys) <= official
         assert len(keys) == (96 if name == "photos" else LENGTH)
 
 
 def test_the_list_of_cifar10_by_hand():
-    places = sorted((f"test-{place:05d}" for place in range(10_000)), key=sha)
-    assert listed("cifar10", "test") == places[:1000]
-    tune = [f"train-{place:05d}" for place in range(50_000)]
+    free, others = (sorted((f"test-{p:05d}" for p in places), key=sha) for places in (range(800), range(800, 10_000)))
+    assert listed("cifar10", "test") == (free + others)[:1000]
+    tune = [f"train-{p:05d}" for p in range(50_000) if p < 4_000 or (p >= 10_000 and p % 10_000 < 1_017)]
     tune = sorted((key for key in tune if int(sha(key), 16) % 8 == 0), key=sha)
     assert listed("cifar10", "tune") == tune[:1000]
+
+
+class Named(Plain):
+    """Images of a data set that has lists, by their official names; the class is not known from the name."""
+
+    def __init__(self, name, split, keys):
+        super().__init__([len(keys)], split=split)
+        self.name, self.ids = name, list(keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "count"), [("cifar10", "test", 200), ("cifar10", "tune", 200), ("ffhq", "test", 1)]
+)
+def test_a_copy_that_is_free_to_download_and_all_images_give_the_same_first_tasks(name, split, count):
+    ((splits, keys),) = ((splits, keys) for splits, keys in OFFICIAL[name].items() if split in splits)
+    own = [key for key in keys if split_of(key, splits) == split]
+    copy = [key for key in own if key in FREE[name]]
+    size = 4 if count > 1 else 2
+    whole, partial = (draw_batches(Named(name, split, some), "p", batch_size=size, tasks=count) for some in (own, copy))
+    assert [batch.task for batch in whole] == [batch.task for batch in partial]  # a digest of its images is in the name
 
 
 def test_there_are_no_other_lists_and_their_lines_are_short():
