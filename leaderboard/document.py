@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from leaderboard.page import part
 from leaderboard.table import Table, escaped
 
 LONG = 40  # characters: a cell that is longer is broken into lines
@@ -85,8 +84,12 @@ def _markdown(block: Block) -> str:
             return block.markdown()
 
 
-def html(blocks: Sequence[Block]) -> str:
-    """A whole page, light or dark as the reader's system is; the first heading is its title."""
+def html(blocks: Sequence[Block], style: str) -> str:
+    """A whole page, light or dark as the reader's system is; the first heading is its title.
+
+    Args:
+        style: where leaderboard/page/page.css is, from the page.
+    """
     title = next((block.text for block in blocks if isinstance(block, Heading)), "")
     body = "\n".join(map(_html, blocks))
     return f"""<!doctype html>
@@ -97,8 +100,8 @@ def html(blocks: Sequence[Block]) -> str:
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
+<link rel="stylesheet" href="{escape(style)}">
 <style>
-{part("page.css")}
 {STYLE.strip()}
 </style>
 </head>

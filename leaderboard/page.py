@@ -27,12 +27,12 @@ def page(results: dict[str, Any]) -> str:
     # In JSON a "<" occurs only in strings. Escaped, it cannot end the script element that holds the JSON.
     data = json.dumps(with_pictures(results), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     text = (PARTS / "template.html").read_text(encoding="utf-8")
-    for mark, content in (
-        ("/* page.css */", part("page.css")),
-        ("/* page.js */", part("page.js")),
+    for mark, part in (
+        ("/* page.css */", _part("page.css")),
+        ("/* page.js */", _part("page.js")),
         ("/* data */", data),
     ):
-        text = text.replace(mark, content)
+        text = text.replace(mark, part)
     return text
 
 
@@ -86,6 +86,5 @@ def _thumbnail(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def part(name: str) -> str:
-    """A file of the page, without its last line break."""
+def _part(name: str) -> str:
     return (PARTS / name).read_text(encoding="utf-8").rstrip("\n")

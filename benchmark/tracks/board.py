@@ -84,7 +84,7 @@ def files() -> dict[Path, str]:
     page = blocks(found, {name: of_labels(name) for name in known("label track")})
     return {
         FOLDER / "README.md": markdown(page),
-        FOLDER / "index.html": html(page),
+        FOLDER / "index.html": html(page, f"{UP}/leaderboard/page/page.css"),
         README: with_board(README.read_text(), short(found[0])),
     }
 

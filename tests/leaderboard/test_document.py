@@ -31,7 +31,7 @@ def test_markdown_of_every_block():
 
 
 def test_html_of_every_block():
-    page = html(BLOCKS)
+    page = html(BLOCKS, "../page.css")
     assert "<title>A &lt;page&gt;</title>" in page
     assert "<li>two &amp; three</li>" in page
     assert '<a href="#easy">easy</a>' in page
@@ -39,10 +39,10 @@ def test_html_of_every_block():
     assert '<tr><th scope="row">gi</th><td>&lt;b&gt;</td></tr>' in page
     assert f'<td class="long">{"x" * 41}</td>' in page
     assert '<img src="../record/ig.webp" alt="ig" loading="lazy">' in page
-    assert "prefers-color-scheme: dark" in page
+    assert '<link rel="stylesheet" href="../page.css">' in page
 
 
 def test_the_page_takes_nothing_from_elsewhere():
-    page = html(BLOCKS)
+    page = html(BLOCKS, "../page.css")
     assert "<script" not in page
     assert not re.findall(r"https?:|@import|url\(", page)
