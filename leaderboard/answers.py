@@ -11,7 +11,7 @@ from typing import NamedTuple
 from leaderboard.board import Entry, EntryWithRows, difference, places
 from leaderboard.harm import Sample
 from leaderboard.rows import FlatRow
-from leaderboard.statistics import Score, clustered_interval, joined, known, verdicts
+from leaderboard.statistics import Score, clustered_interval, joined, known, too_few, verdicts
 
 Board = Sequence[EntryWithRows]
 """The entries of one track, the best first, each with its rows."""
@@ -80,7 +80,7 @@ def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Gain]:
     differences = [difference(other, plain, "psnr") for other, plain in pairs]
     found: dict[str, Gain] = {}
     for (other, plain), d, word in zip(pairs, differences, verdicts(differences, True), strict=True):
-        if d and plain is base[0]:
+        if d and not too_few(d) and plain is base[0]:
             found.setdefault(kinds[other[0].attack], Gain(other[0], plain[0], d, word))  # the best of its kind is first
     return found
 

@@ -35,16 +35,17 @@ def strongest(boards: Boards) -> list[Block]:
     return answer(
         "The strongest attack of each track",
         [strongest_sentence(track, board) for track, board in boards.items() if attacks(board)],
-        "Tied: no difference at p < .05 after Holm's correction for all pairs of a track's attacks.",
+        "Each is of so many attacks. Tied: no difference at p < .05 after Holm's correction for all pairs of them.",
     )
 
 
 def strongest_sentence(track: str, board: Board) -> str:
     """Of a track with attacks."""
-    best = attacks(board)[0][0]
+    ranked = attacks(board)
+    best = ranked[0][0]
     assert best.psnr, "it has a place"
     tied = [f"{other.entry.attack} ({signed(other.difference)})" for other in behind(board) if other.verdict == "tie"]
-    said = f"{track}: {best.attack}, {decibels(best.psnr)}, {best.n} images"
+    said = f"{track}: {best.attack} of {len(ranked)}, {decibels(best.psnr)}, {best.n} images"
     return f"{said}; tied with {', '.join(tied)}." if tied else f"{said}."
 
 
@@ -118,12 +119,11 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
 def defense_sentence(defense: str, track: str, board: Board, base: Board, change: Change) -> str:
     said = f"{defense} ({track}) {holds(board, base)}"
     for (entry, share), (other, without) in zip(recognized_by(board)[:1], recognized_by(base)[:1], strict=False):
-        said += f": at most {percent(share)} of the images are recognized ({entry.attack}), without it "
-        said += f"{percent(without)} ({other.attack})"
-    d = change.difference
-    attacks = f"{change.other.attack}, without {change.base.attack}"
-    verdict = REBUILDS.get(change.verdict, change.verdict)
-    return f"{said}. The strongest attack ({attacks}) {verdict}: {signed(d)}, {d.n} images."
+        said += f": at most {percent(share)} of the images are recognized ({entry.attack} of {len(attacks(board))}), "
+        said += f"without it {percent(without)} ({other.attack} of {len(attacks(base))})"
+    d, verdict = change.difference, REBUILDS.get(change.verdict, change.verdict)
+    of = f"{change.other.attack}; without it {change.base.attack}"
+    return f"{said}. The strongest attack ({of}) {verdict}: {signed(d)}, {d.n} images."
 
 
 def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block]:

@@ -43,7 +43,7 @@ SHORT, PICTURES = ("attack", "place", "PSNR ↑", BEHIND, "prior"), 3  # in the 
 
 COMPARED = {
     "A larger batch": ("cifar10-b1", "cifar10-b4"),
-    "Four local steps": ("cifar10-b4", "cifar10-fedavg4"),
+    "An update of four local steps": ("cifar10-b4", "cifar10-fedavg4"),
     "A deeper victim": ("cifar10-b1", "cifar10-resnet18-b1"),
     "A trained victim, which is deeper too": ("cifar10-b1", "cifar10-trained"),
 }
