@@ -35,7 +35,7 @@ def strongest(boards: Boards) -> list[Block]:
     return answer(
         "The strongest attack of each track",
         [strongest_sentence(track, board) for track, board in boards.items() if attacks(board)],
-        "Each is of so many attacks. Tied: no difference at p < .05 after Holm's correction for all pairs of them.",
+        "Tied: no difference at p < .05 after Holm's correction for all pairs of a track's attacks.",
     )
 
 
@@ -45,7 +45,7 @@ def strongest_sentence(track: str, board: Board) -> str:
     best = ranked[0][0]
     assert best.psnr, "it has a place"
     tied = [f"{other.entry.attack} ({signed(other.difference)})" for other in behind(board) if other.verdict == "tie"]
-    said = f"{track}: {best.attack} of {len(ranked)}, {decibels(best.psnr)}, {best.n} images"
+    said = f"{track}: {best.attack}, {decibels(best.psnr)}, {best.n} images, {len(ranked)} attacks"
     return f"{said}; tied with {', '.join(tied)}." if tied else f"{said}."
 
 
@@ -119,8 +119,10 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
 def defense_sentence(defense: str, track: str, board: Board, base: Board, change: Change) -> str:
     said = f"{defense} ({track}) {holds(board, base)}"
     for (entry, share), (other, without) in zip(recognized_by(board)[:1], recognized_by(base)[:1], strict=False):
-        said += f": at most {percent(share)} of the images are recognized ({entry.attack} of {len(attacks(board))}), "
-        said += f"without it {percent(without)} ({other.attack} of {len(attacks(base))})"
+        said += (
+            f": at most {percent(share)} of the images are recognized ({entry.attack}; {len(attacks(board))} attacks), "
+        )
+        said += f"without it {percent(without)} ({other.attack}; {len(attacks(base))} attacks)"
     d, verdict = change.difference, REBUILDS.get(change.verdict, change.verdict)
     of = f"{change.other.attack}; without it {change.base.attack}"
     return f"{said}. The strongest attack ({of}) {verdict}: {signed(d)}, {d.n} images."

@@ -30,7 +30,7 @@ def sentences(blocks):
 
 def test_the_strongest_attacks_in_words(board):
     said = sentences(strongest({"easy": board(ig=BASE, gi=BASE + NOISE - 0.001, gias=BASE - 9 - NOISE)}))
-    assert said == ["easy: ig of 3, 27.50 dB [26.85, 28.15], 24 images; tied with gi (-0.00 dB [-0.04, +0.04])."]
+    assert said == ["easy: ig, 27.50 dB [26.85, 28.15], 24 images, 3 attacks; tied with gi (-0.00 dB [-0.04, +0.04])."]
 
 
 def test_the_worth_of_priors_in_words_and_as_a_table(board):
@@ -47,8 +47,8 @@ def test_defenses_in_words(board):
     boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE - 15 + NOISE)}
     (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
     assert said.startswith(
-        "noise:0.01 (noisy) holds: at most 0 % [0, 14] of the images are recognized (ig of 1), without it "
-        "100 % [86, 100] (ig of 1). The strongest attack (ig; without it ig) "
+        "noise:0.01 (noisy) holds: at most 0 % [0, 14] of the images are recognized (ig; 1 attacks), without it "
+        "100 % [86, 100] (ig; 1 attacks). The strongest attack (ig; without it ig) "
         "rebuilds less: -15.00 dB "
     )
 

@@ -72,7 +72,7 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     page = written[board.FOLDER / "README.md"]
     assert comment(read("cifar10-b1").path) in page
     assert "![gias](../../leaderboard/record/cifar10-b1/gias.webp)" in page
-    assert "cifar10-b1: gias of 2, 31.50 dB" in page
+    assert "cifar10-b1: gias, 31.50 dB" in page
     assert "Generator: better on cifar10-b1 (+10.5 dB)." in page
     assert written == files()
 
