@@ -64,7 +64,7 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
         options: of a run, see `Options`.
 
     Returns:
-        the exit code: 0 where the scores agree, or nothing was named and nothing is recorded; 1 where they differ.
+        the exit code: 0 where the scores agree, or nothing was named and nothing can be drawn; 1 where they differ.
 
     Raises:
         InputError: there is no such record, it is stale, or it cannot be repeated here.
@@ -76,7 +76,7 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
     chance = random.Random(seed)
     record = chosen(track, attack, chance)
     if record is None:
-        print("nothing is recorded that could be verified")
+        print(f"no record to draw: there is none, or each is stale or takes {QUICK} s and more for a task")
         return 0
     config = scored(record.track, record.method, options)
     data = config.make_data()
@@ -118,16 +118,19 @@ def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
         Record(read(track or path.parent.name), kept.method_of(path), by_task(rows))
         for path, rows in kept.read(folder, attack or "*")
     ]
-    if track and attack:
-        if not found:
-            there = ", ".join(kept.method_of(path) for path, _ in kept.read(folder))
-            raise InputError(f"{attack} is not recorded on {track}; recorded there: {there or 'no method'}.")
-        if found[0].stale:
-            fix = f"run make record TRACK={track} METHOD={attack}"
-            raise InputError(f"the record of {attack} on {track} is stale: {found[0].stale}; {fix}.")
-        return found[0]
-    able = [record for record in found if not record.stale and record.quick]
-    return chance.choice(able) if able else None
+    if not found and (track or attack):
+        there = {kept.method_of(path) for path, _ in kept.read(folder)} or {path.parent.name for path, _ in kept.read()}
+        what = f"{attack} is not" if attack else "nothing is"
+        names = ", ".join(sorted(there)) or "none"
+        raise InputError(f"{what} recorded on {track or 'any track'}; recorded are {names}.")
+    if not (track and attack):
+        able = [record for record in found if not record.stale and record.quick]
+        return chance.choice(able) if able else None
+    (record,) = found
+    if record.stale:
+        fix = f"run make record TRACK={track} METHOD={attack}"
+        raise InputError(f"the record of {attack} on {track} is stale: {record.stale}; {fix}.")
+    return record
 
 
 def by_task(rows: Sequence[FlatRow]) -> dict[str, list[FlatRow]]:

@@ -126,13 +126,24 @@ def test_changed_code_is_said_and_the_scores_decide(track, change, capsys):
 
 def test_a_method_without_a_record_is_refused_with_those_that_have_one(track, capsys):
     assert main(["verify", f"--track={track}", "--method=gi"]) == 2
-    assert "gi is not recorded on" in (said := capsys.readouterr().err)
-    assert "recorded there: ig" in said
+    assert re.search("gi is not recorded on .*; recorded are ig\\.", capsys.readouterr().err)
 
 
-def test_without_a_name_any_record_is_meant_and_none_is_no_failure(track, capsys, monkeypatch, tmp_path):
+def test_where_no_method_is_recorded_the_tracks_are_named(track, capsys):
+    assert main(["verify", "--track=photos-default"]) == 2
+    assert "nothing is recorded on photos-default; recorded are mine" in capsys.readouterr().err
+
+
+def test_without_a_name_any_record_that_is_quick_and_not_stale_is_meant(track, change, capsys):
     assert main(["verify", f"--track={track}", "--sample=1"]) == 0
     assert "ig on " in capsys.readouterr().out
+    for changes in ({"seconds": 61}, {"track_version": 7}):
+        change(lambda rows, changes=changes: [{**row, **changes} for row in rows])
+        assert main(["verify", f"--track={track}"]) == 0
+        assert "no record to draw" in capsys.readouterr().out
+
+
+def test_where_nothing_is_recorded_there_is_nothing_to_verify(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(record, "RECORD", tmp_path)
     assert main(["verify"]) == 0
-    assert "nothing is recorded" in capsys.readouterr().out
+    assert "no record to draw" in capsys.readouterr().out
