@@ -28,7 +28,20 @@ from victims.data.base import ImageData, image_digest
 from victims.errors import InputError, Notice
 from victims.victim import Victim
 
-TOLERANCE = 1.0
+SPREAD = 0.9
+"""dB: root mean square of what other rounding did to the PSNR of a task, of the method that it moved most.
+
+Measured on `cifar10-b1` with default options within the budget, 4 to 12 tasks each. The same command has the same bits,
+and so have two threads in place of one.
+
+             dlg    gias   igims  ggl    gi_z   ig
+    GROUP    0.91   0.62   0.04   0      0.11   0.02    several tasks attacked together
+    COMPILE         0.18                        0.12    compiled steps in place of eager ones
+    CPU      0.49   0.88                                without the vector instructions that it has
+"""
+
+MEAN, TASK = 2.6, 3.4  # standard deviations that a mean, and a single task, differs by in 1 of 100 and 1 of 1500 cases
+BYTES = -10 * math.log10(1 / 255**2 / 12)  # dB: nearer to an image than its own bytes are, only rounding is left
 
 QUICK = 60  # seconds per task of a record that is drawn because none was named
 
@@ -91,7 +104,7 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
     tasks = chance.sample(sorted(batches), min(sample, len(batches)))
     print(f"{record.method} on {record.track.name}: {len(tasks)} of {len(batches)} tasks, drawn with seed {seed}")
     print(f"{METRIC.upper() + ' in dB':40}  recorded      rerun  difference", flush=True)
-    pairs: list[tuple[float, float]] = []
+    pairs: list[list[tuple[float, float]]] = []
     for name in tasks:
         task, rows = capture(batches[name]), record.tasks[name]
         result = again.run([task.observation])
@@ -101,7 +114,7 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
         pair = list(zip((row[METRIC] for row in rows), scores(task, result), strict=True))
         before, now = (fmean(values) for values in zip(*pair, strict=True))
         print(f"{name:40} {before:9.2f}  {now:9.2f}  {now - before:+10.2f}", flush=True)
-        pairs += pair
+        pairs.append(pair)
     agrees, words = verdict(pairs)
     print(f"{'agrees' if agrees else 'differs'}: {words}")
     return 0 if agrees else 1
@@ -174,10 +187,21 @@ def scores(task: Task, result: Reconstruction) -> list[float]:
     return [value for value in values if value is not None]  # PSNR is never None
 
 
-def verdict(pairs: Sequence[tuple[float, float]]) -> tuple[bool, str]:
-    """Whether scores agree, each as recorded and as found again, and by which rule."""
-    if all(before == now for before, now in pairs):
+def verdict(pairs: Sequence[Sequence[tuple[float, float]]]) -> tuple[bool, str]:
+    """Whether scores agree, and by which rule.
+
+    In hundreds of steps the rounding of another machine grows to another result, better or worse. So the mean of the
+    differences is judged, and the largest: rows in another order can have the right mean.
+
+    Args:
+        pairs: by task, the PSNR of each image as recorded and as found again.
+    """
+    if all(before == now for pair in pairs for before, now in pair):
         return True, "identical, as on the machine of the record."
-    apart = fmean(abs(now - before) for before, now in pairs)
-    rule = f"by rounding on another machine they come up to {TOLERANCE:g} dB apart"
-    return apart <= TOLERANCE, f"the images' {METRIC.upper()} are {apart:.2f} dB apart in the mean; {rule}."
+    apart = [fmean(min(now, BYTES) - min(before, BYTES) for before, now in pair) for pair in pairs]
+    mean, most = fmean(apart), max(map(abs, apart))
+    allowed, of_task = MEAN * SPREAD / len(apart) ** 0.5, TASK * SPREAD
+    return abs(mean) <= allowed and most <= of_task, (
+        f"{mean:+.2f} dB in the mean of {len(apart)} and {most:.2f} dB at most, where the rounding of another machine "
+        f"explains {allowed:.2f} and {of_task:.2f} dB."
+    )
