@@ -30,16 +30,15 @@ BEGIN, END = "<!-- make board writes what follows -->", "<!-- until here -->"
 
 BEHIND, TUNED = "minus the best", "tuned"
 SHOWN = (
-    "attack", "place", "PSNR ↑", BEHIND, "prior", "best in batch", "worst in batch", "recognized", "SSIM ↑", "LPIPS ↓",
+    "attack", "PSNR ↑", BEHIND, "prior", "best in batch", "worst in batch", "recognized", "SSIM ↑", "LPIPS ↓",
     "n", "gradients", "s/task", TUNED,
 )  # fmt: skip
 COLUMNS = (
-    "Place: 1 + the number of attacks whose interval of the PSNR lies wholly above; = is a tie. Minus the best: paired "
-    "over images, which tells more than the place; verdicts after Holm's correction for all pairs. Best and worst: of "
-    f"every batch. recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR on the images "
-    "for tuning, from the default options to the best. README has the rest."
+    "Minus the best: paired over images, which tells more than whether intervals overlap; verdicts after Holm's "
+    f"correction for all pairs. Best and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the "
+    "victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best. README has the rest."
 )
-SHORT, PICTURES = ("attack", "place", "PSNR ↑", BEHIND, "prior"), 3  # in the README
+SHORT, PICTURES = ("attack", "PSNR ↑", BEHIND, "prior"), 3  # in the README
 
 COMPARED = {
     "A larger batch": ("cifar10-b1", "cifar10-b4"),

@@ -61,7 +61,6 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     path.write_text("\n".join(f"{name}: {value}" for name, value in vars(tuned).items()))
     columns = table(recorded(read("cifar10-b1"))).columns
     assert columns["attack"] == ["gias", "ig"]
-    assert columns["place"] == ["1", "2"]
     assert columns["prior"] == ["generator", "none"]
     assert columns["minus the best"][0] == "-"
     assert columns["minus the best"][1].startswith("-10.50 dB [")
