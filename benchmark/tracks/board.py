@@ -36,7 +36,7 @@ SHOWN = (
 COLUMNS = (
     "Minus the best: paired over images, which tells more than whether intervals overlap; verdicts after Holm's "
     f"correction for all pairs. Best and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the "
-    "victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best. README has the rest."
+    "victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best."
 )
 SHORT, PICTURES = ("attack", "PSNR ↑", BEHIND, "prior"), 3  # in the README
 
