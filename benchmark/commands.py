@@ -24,6 +24,9 @@ COMMANDS: Mapping[str, str] = {
     "tune": "benchmark.tracks.tune:tune",
     "record": "benchmark.tracks.record:record",
     "verify": "benchmark.tracks.verify:verify",
+    "sealed draw": "benchmark.sealed.sealed:draw_files",
+    "sealed attack": "benchmark.sealed.sealed:attack_files",
+    "sealed judge": "benchmark.sealed.sealed:judge_files",
     "labels": "benchmark.labels:labels",
     "utility": "benchmark.utility:utility",
     "list": "benchmark.listing:list_names",
@@ -50,10 +53,10 @@ def dispatch(arguments: Sequence[str]) -> int:
         InputError: the arguments are none, or what the command refuses.
     """
     arguments = normalized(arguments)
-    if arguments[:1] in (["--help"], ["-h"]) or arguments[:2] in (["prior", "--help"], ["prior", "-h"]):
+    words = 2 if arguments[:1] in (["prior"], ["sealed"]) else 1
+    if arguments[words - 1 : words] in (["--help"], ["-h"]):
         print(overview())
         return 0
-    words = 2 if arguments[:1] == ["prior"] else 1
     command, rest = " ".join(arguments[:words]), list(arguments[words:])
     if command not in COMMANDS:
         wrong = f"unknown command '{command}'; {nearest(command, COMMANDS)}" if command else "give a command; "

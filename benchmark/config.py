@@ -141,13 +141,20 @@ class Config(Options):
         )
 
     def make_victim(self, data: ImageData) -> Victim:
+        return self.as_victim(data, *self.make_net(data))
+
+    def make_net(self, data: ImageData) -> tuple[nn.Module, Preprocessing]:
+        """The model of all rounds with its weights, and what is done to images before it."""
         models, preprocessing = self.make_models(data, self.seed)
         model = Rounds(models) if self.rounds > 1 else models[0]
         if self.victim_weights == "calibrated":
             calibrate(model, self.make_data("train"), preprocessing)
-        model.to(getattr(torch, self.precision))
+        return model.to(getattr(torch, self.precision)), preprocessing
+
+    def as_victim(self, data: ImageData, net: nn.Module, preprocessing: Preprocessing) -> Victim:
+        """With the client's loss and mode; of the data set only its mean and std count."""
         options: dict[str, Any] = {"training": TRAINING[self.victim_mode], "loss": open_loss(self.loss)}
-        return Victim(model, mean=data.mean, std=data.std, preprocessing=preprocessing, **options)
+        return Victim(net, mean=data.mean, std=data.std, preprocessing=preprocessing, **options)
 
     def make_models(self, data: ImageData, seed: int, between_lr: float = LR) -> tuple[list[nn.Module], Preprocessing]:
         """The victim's model in every round, for images such as those of `data`, and what is done to these before.

@@ -34,7 +34,19 @@ def counts(name: str, file: str) -> bool:
 
 
 def sources(modules: Modules, written: str, *named: Callable[..., object]) -> dict[str, str]:
-    """The files of classes and functions, and of what the user's own among them import.
+    """Digests of the files of classes and functions, and of what the user's own among them import, see `followed`."""
+    found = followed(modules, written, *named)
+    return {file_name(name, path): of_bytes(path.read_bytes()) for name, path in sorted(found.items())}
+
+
+def unimported(written: str) -> Modules:
+    """The user's own modules that options name, and what these import, found without importing any."""
+    named = {path.rpartition(".")[0] for path in DOTTED.findall(written)}
+    return followed({name: path for name in named if (path := located(name))}, written)
+
+
+def followed(modules: Modules, written: str, *named: Callable[..., object]) -> Modules:
+    """The modules of classes and functions, and those that the user's own among them import.
 
     Of the project's files only those of named classes count: the version of the code says the rest. Own modules are
     followed by their names, in whatever way one imports another: `import b`, `from .b import c`, a text with its name;
@@ -58,7 +70,7 @@ def sources(modules: Modules, written: str, *named: Callable[..., object]) -> di
             near |= imports(name, path)
         new = {name: path for name, path in near.items() if name not in found and top(name) not in PROJECT}
         found |= new
-    return {file_name(name, path): of_bytes(path.read_bytes()) for name, path in sorted(found.items())}
+    return found
 
 
 def imports(module: str, path: Path) -> Modules:

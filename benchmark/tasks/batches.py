@@ -4,7 +4,7 @@ import itertools
 import re
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,12 +113,20 @@ def share_of(
     return [group for group in groups[rank::world_size] if not {batch.task for batch in group} <= set(done)]
 
 
-def by_rule(data: ImageData, prefix: str, rule: str, size: int, counts: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def by_rule(
+    data: ImageData,
+    prefix: str,
+    rule: str,
+    size: int,
+    counts: Sequence[int],
+    order: Callable[[ImageData, int], list[int]] | None = None,
+) -> Iterator[tuple[int, ...]]:
     """Batches without end. The next image takes the place of one that cannot be read.
 
     Args:
         rule: the name of the rule that gave the counts.
         counts: as `pick` takes them; empty if any images form a batch.
+        order: of all images in a turn; by default `in_order`.
 
     Raises:
         InputError: all images together do not form one batch.
@@ -126,7 +134,7 @@ def by_rule(data: ImageData, prefix: str, rule: str, size: int, counts: Sequence
     labels = data.labels.tolist()
     broken: set[int] = set()
     for turn in itertools.count():
-        left = {index: labels[index] for index in in_order(data, turn) if index not in broken}
+        left = {index: labels[index] for index in (order or in_order)(data, turn) if index not in broken}
         while chosen := pick(left, counts) if counts else first(left, size):
             unread = set(chosen) - set(data.readable(chosen))
             broken |= unread

@@ -22,7 +22,7 @@ from victims.losses.base import check_loss
 from victims.observation import Estimate, Knowledge, Observation, Transform
 from victims.seeds import private_seed, seed_of
 from victims.vanishing_gradients import vanishing
-from victims.victim import Gradient, Victim, gradient_at
+from victims.victim import Gradient, Statistics, Victim, gradient_at
 
 
 @dataclass(frozen=True)
@@ -150,20 +150,29 @@ def capture(
         warnings.warn(
             f"{task}: the update's norm is {norm(update)}; nothing can be matched to it.", Notice, stacklevel=2
         )
+    knowledge = declared(
+        client,
+        in_order(labels) if client.give_labels else None,  # a multiset, without the batch's order
+        known_statistics(own, images, client.bn, client.local),
+    )
+    count, channels, height, width = images.shape
+    return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
+
+
+def declared(client: Client, labels: Tensor | None, statistics: Statistics | None) -> Knowledge:
+    """What the attacker is declared to know: what follows from the options, and these of the batch."""
     local = client.local
     if local and not client.know_lr:
         local = replace(local, lr=None)
     estimate = client.defense.surrogate(client.surrogate) if client.defense and client.adapt else None
     decay = client.local.optimizer.decay if client.local and any(map(of_updates, parts(client.defense))) else 0
-    knowledge = Knowledge(
-        labels=in_order(labels) if client.give_labels else None,  # a multiset, without the batch's order
+    return Knowledge(
+        labels=labels,
         estimate=with_decay(estimate, decay) if estimate and decay else estimate,
-        statistics=known_statistics(own, images, client.bn, client.local),
+        statistics=statistics,
         local=local,
         decayed=estimate is not None and decay > 0,
     )
-    count, channels, height, width = images.shape
-    return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
 
 
 def of_updates(part: Defense) -> bool:

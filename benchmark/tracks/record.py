@@ -1,7 +1,7 @@
 """`python -m benchmark record`: the scored run of a method on a track, kept with the project."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from leaderboard.options import Options
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import RunFolder
 from victims.errors import InputError
+from victims.observation import Observation
 
 SHOWN = 8  # images
 QUALITY = 80  # of a strip as WebP: 8 images of 64 px take about 15 KB
@@ -67,8 +68,16 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
     return exit_code(failed, len(configs))
 
 
-def scored(track: Track, method: str, options: Mapping[str, Any]) -> Config:
+def scored(
+    track: Track,
+    method: str,
+    options: Mapping[str, Any],
+    observe: Callable[[Config], Observation] = first_observation,
+) -> Config:
     """The run of a method that is kept: as it was tuned, or with the steps that the budget allows.
+
+    Args:
+        observe: an observation of the run, by which its steps are chosen where they were not tuned.
 
     Raises:
         InputError: it has not been tuned on this version of the track, or cannot be run within the budget.
@@ -79,7 +88,7 @@ def scored(track: Track, method: str, options: Mapping[str, Any]) -> Config:
         config.method_options(attack)
         return config
     config = entry(track, method, {}, **options)
-    return within_budget(config, track, first_observation(config))
+    return within_budget(config, track, observe(config))
 
 
 def arguments(config: Config, given: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ import random
 import secrets
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
@@ -18,11 +19,13 @@ from benchmark.contents import contents, digests
 from benchmark.run import reproducible, settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.metrics import of_failure, score
+from benchmark.sealed.sealed import run as run_sealed
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
 from benchmark.tracks.record import scored
 from benchmark.tracks.track import METRIC, Track, read
 from leaderboard import record as kept
+from leaderboard.options import Options
 from leaderboard.rows import FlatRow
 from victims.data.base import ImageData, image_digest
 from victims.errors import InputError, Notice
@@ -66,24 +69,45 @@ class Record(NamedTuple):
 
 
 @with_options(also=("data_dir", "weights_dir", "compile"))
-def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | None = None, **options: Any) -> int:
-    """Attack random tasks of a record again, and say whether its scores hold.
+def verify(
+    *,
+    track: str = "",
+    attack: str = "",
+    sample: int = 3,
+    seed: int | None = None,
+    sealed: bool = False,
+    secret: str = "",
+    new_weights: bool = True,
+    out: Path = Options.out,
+    **options: Any,
+) -> int:
+    """Attack random tasks of a record again, and say whether its scores hold; sealed, attack new ones.
 
     Args:
         track: a name from `make list`; by default any that has a record.
         attack: the method; by default any whose record has tasks of less than a minute.
-        sample: how many tasks.
+        sample: how many tasks; below 5 a sealed run ends without a verdict.
         seed: of the draw, which can be repeated with it; by default another every time.
+        sealed: draws new tasks from a secret, and attacks them in a process that gets only their updates.
+        secret: of a sealed draw that is repeated; by default a new one.
+        new_weights: whether those of the victim are drawn too in a sealed run; a trained inverter takes no others.
+        out: folder of results, where the scores of a sealed run are kept.
         options: of a run, see `Options`.
 
     Returns:
-        the exit code: 0 where the scores agree, or nothing was named and nothing can be drawn; 1 where they differ.
+        the exit code: 0 where the scores agree, or nothing was named and nothing can be drawn; 1 where they differ. Of
+        a sealed run see `benchmark.sealed.sealed.judge`.
 
     Raises:
         InputError: there is no such record, it is stale, or it cannot be repeated here.
     """
     if sample < 1:
         raise InputError(f"sample is {sample}; give 1 or more.")
+    if sealed:
+        if not track or not attack:
+            raise InputError("a sealed run is of one method on one track; give both TRACK and METHOD.")
+        where = {"data_dir": options["data_dir"], "weights_dir": options["weights_dir"], "out": out}
+        return run_sealed(track, attack, sample, where, secret, new_weights)
     reproducible()
     seed = secrets.randbelow(2**32) if seed is None else seed
     chance = random.Random(seed)

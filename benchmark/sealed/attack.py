@@ -1,0 +1,52 @@
+"""Starts the process that attacks, or that computes costs, with nothing but its files."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmark.names import ROOT
+from benchmark.sealed.confined import OBSERVATIONS, RECONSTRUCTIONS, RESULTS, Found
+from benchmark.sealed.observations import load
+from victims.errors import InputError
+
+KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+"""Of the environment."""
+
+
+def confined(
+    observations: Path, method: str, weights_dir: Path, reconstructions: Sequence[Found] | None = None
+) -> dict[str, Any]:
+    """What the process writes, with the `seconds` that it took.
+
+    Args:
+        reconstructions: whose costs are computed in place of an attack.
+
+    Raises:
+        InputError: it ended without a result; why.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copyfile(observations, folder / OBSERVATIONS)
+        if reconstructions is not None:
+            torch.save({"tasks": list(reconstructions)}, folder / RECONSTRUCTIONS)
+        command = [sys.executable, "-m", "benchmark.sealed.confined", method, str(weights_dir.resolve())]
+        paths = [str(ROOT), *(os.path.abspath(path) for path in sys.path)]
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+        environment |= {"PYTHONPATH": os.pathsep.join(paths), "HOME": name, "TMPDIR": name, "GIBENCH_OFFLINE": "1"}
+        started = time.perf_counter()
+        ended = subprocess.run(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )  # what it prints is not shown: it could look like a result
+        seconds = time.perf_counter() - started
+        if ended.returncode:
+            said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+            raise InputError(f"the sealed attack by {method} ended without a result: {said[-1]}")
+        return {**load(folder / RESULTS), "seconds": seconds}

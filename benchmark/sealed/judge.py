@@ -1,0 +1,125 @@
+"""Scores what a sealed attack left, outside of its process, and says whether the record holds on new images."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from benchmark.scoring.metrics import METRICS, of_failure, score
+from benchmark.sealed.confined import Found
+from benchmark.sealed.draw import Drawn
+from benchmark.tasks.capture import Task, mean_image
+from benchmark.tracks.track import METRIC
+from leaderboard import record
+from leaderboard.rows import FlatRow
+from leaderboard.statistics import Score, clustered_interval, too_few
+from victims.errors import InputError
+
+ROUNDING, OF_COLOR = 1e-3, 1e-5
+"""How far a claimed cost may be from the one that is computed: this share of it, and this of what the mean color costs.
+Measured on one machine, with 19 methods: 1e-7 of it at most. Other machines round otherwise."""
+
+
+def results(content: Mapping[str, Any], tasks: int) -> list[Found]:
+    """What an attack wrote of every task, of which nothing is known yet.
+
+    Raises:
+        InputError: it is not one result for each task.
+    """
+    found = content.get("tasks") if isinstance(content, dict) else None
+    if not isinstance(found, list) or len(found) != tasks or not all(isinstance(each, dict) for each in found):
+        raise InputError(f"the attack did not leave a result for each of {tasks} tasks; attack again.")
+    return found
+
+
+def judged(drawn: Drawn, found: Sequence[Found]) -> list[FlatRow]:
+    """A row for every image: its scores, those of the mean image as `control`, and what the attack claims.
+
+    A task that failed, or whose result is none, scores as a failure; `status` says why.
+    """
+    mean = mean_image(drawn.config.make_data("train"))
+    return [row for pair in zip(drawn.tasks, found, strict=True) for row in rows_of_task(*pair, mean)]
+
+
+def rows_of_task(task: Task, found: Found, mean: Tensor) -> Iterator[FlatRow]:
+    status = found.get("error") or wrong(task, found)
+    images = task.images if status else task.victim.denormalize(found["images"].to(task.victim.mean))
+    _, scores = score(images, task.images)
+    if status:
+        scores = of_failure(scores)
+    _, control = score(mean.expand_as(task.images), task.images)
+    for place, image in enumerate(task.sample_ids):
+        yield {
+            "task": task.observation.task,
+            "image": image,
+            "status": status or "ok",
+            "claimed_cost": None if status else found["cost"],
+            "claimed_evaluations": None if status else found["evaluations"],
+            "control": control[METRIC][place],
+            **{name: values[place] for name, values in scores.items()},
+        }
+
+
+def wrong(task: Task, found: Found) -> str:
+    """Why what was found cannot be scored; empty where it can."""
+    images, cost, evaluations = (found.get(name) for name in ("images", "cost", "evaluations"))
+    if not isinstance(images, Tensor) or images.shape != task.images.shape or not images.is_floating_point():
+        return f"no images of the shape {tuple(task.images.shape)}"
+    if type(cost) is not float or not math.isfinite(cost):
+        return "diverged"
+    return "" if type(evaluations) is int else "no number of victim gradients"
+
+
+def of_rows(rows: Iterable[FlatRow], key: str) -> Score:
+    """The mean of a score over images, with its interval over tasks."""
+    rows = list(rows)
+    return clustered_interval([row[key] for row in rows], [row["task"] for row in rows], METRICS[METRIC].range)
+
+
+def against_control(rows: Sequence[FlatRow]) -> str:
+    """Whether images leaked, by the paired differences from the mean image."""
+    low, high = METRICS[METRIC].range
+    differences = [row[METRIC] - row["control"] for row in rows]
+    found = clustered_interval(differences, [row["task"] for row in rows], (low - high, high - low))
+    if reason := too_few(found):
+        return f"no verdict: {reason}"
+    return "better than the mean image" if found.low > 0 else "no better than the mean image"
+
+
+def against_record(rows: Sequence[FlatRow], recorded: Sequence[FlatRow], version: int) -> str:
+    """Whether the record holds on new images: whether one interval lies wholly below the other.
+
+    Args:
+        version: of the track.
+    """
+    if not recorded:
+        return "no record to compare with"
+    if reason := record.stale(recorded, version):
+        return f"no verdict: the record is stale, {reason}"
+    new, old = of_rows(rows, METRIC), of_rows(recorded, METRIC)
+    if reason := too_few(new) or too_few(old):
+        return f"no verdict: {reason}"
+    if new.high < old.low:
+        return BELOW
+    return "above the record" if new.low > old.high else "as recorded"
+
+
+BELOW = "below the record: the record does not hold on new images"
+
+
+def wrong_costs(rows: Sequence[FlatRow], computed: Sequence[Found]) -> list[str]:
+    """The tasks whose claimed cost is not that of their reconstruction, in words.
+
+    Args:
+        computed: of every task, see `benchmark.sealed.confined.cost`.
+    """
+    claims = {row["task"]: row["claimed_cost"] for row in rows}
+    found = []
+    for (task, claim), of in zip(claims.items(), computed, strict=True):
+        if claim is None or "cost" not in of:
+            continue
+        allowed = ROUNDING * abs(of["cost"]) + OF_COLOR * abs(of["of_mean_color"])
+        if not abs(claim - of["cost"]) <= allowed:
+            found.append(f"{task} claims {claim:.6g} and costs {of['cost']:.6g}")
+    return found

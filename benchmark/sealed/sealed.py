@@ -1,0 +1,168 @@
+"""`python -m benchmark sealed`: an attack on new tasks that nobody knows, in a process that gets their updates alone.
+
+Three pieces with files between them, which may run on different machines:
+
+    draw      a secret -> observations.pt, and secret.json, which stays with the judge
+    attack    observations.pt -> reconstructions.pt
+    judge     all three -> scores
+
+An attack that looks for the truth finds none there, for its process never held an image and can open no file that has
+one, see `benchmark.sealed.limits`. The judge computes the costs again, in another such process; victim gradients are
+what the attack claims.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from benchmark.names import known
+from benchmark.run import reproducible
+from benchmark.run_options import with_options
+from benchmark.sealed import landlock
+from benchmark.sealed.attack import confined
+from benchmark.sealed.confined import OBSERVATIONS, RECONSTRUCTIONS
+from benchmark.sealed.draw import Draw, Drawn, draw, new_secret
+from benchmark.sealed.judge import BELOW, against_control, against_record, judged, of_rows, results, wrong_costs
+from benchmark.sealed.observations import load
+from benchmark.sources import file_name, of_bytes, unimported
+from benchmark.tracks.track import DEFAULT, METRIC, TRACKS, Track, read
+from leaderboard import record
+from leaderboard.options import Options
+from leaderboard.run_folder import write_atomically
+from leaderboard.statistics import Score
+from victims.errors import InputError
+
+TASKS = 8
+SECRET = "secret.json"
+WHERE = ("data_dir", "weights_dir", "out")
+
+
+@with_options(also=WHERE)
+def draw_files(
+    folder: Path, *, track: str = DEFAULT, tasks: int = TASKS, new_weights: bool = True, **where: Any
+) -> None:
+    """Draw new tasks of a track: observations.pt for the attacker, secret.json for the judge.
+
+    Args:
+        folder: gets the files.
+        track: a name from `make list`, or a YAML file.
+        tasks: how many.
+        new_weights: whether those of the victim are drawn too; a trained inverter knows only the track's own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    what = Draw(found(track), tasks, new_secret(), new_weights)
+    draw(what, where, folder / OBSERVATIONS)
+    write_atomically(folder / SECRET, json.dumps({**vars(what), "track": track}))
+    print(f"for the attacker  {folder / OBSERVATIONS}\nfor the judge     {folder / SECRET}")
+
+
+def attack_files(folder: Path, *, attack: str, weights_dir: Path = Options.weights_dir) -> None:
+    """Attack the tasks of observations.pt, in a process that reaches nothing else: writes reconstructions.pt.
+
+    Args:
+        folder: has the file, and gets the other.
+        attack: the method.
+    """
+    torch.save(confined(folder / OBSERVATIONS, attack, weights_dir), folder / RECONSTRUCTIONS)
+    print(f"for the judge     {folder / RECONSTRUCTIONS}")
+
+
+@with_options(also=WHERE)
+def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
+    """Score reconstructions.pt against the tasks of secret.json.
+
+    Args:
+        folder: has all three files.
+        attack: the method that made the reconstructions.
+    """
+    try:
+        kept = json.loads((folder / SECRET).read_text())
+        what = Draw(**{**kept, "track": found(kept["track"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(f"{folder / SECRET} is not what sealed draw writes; draw and attack again.") from None
+    return judge(what, draw(what, where), folder / OBSERVATIONS, attack, load(folder / RECONSTRUCTIONS), where)
+
+
+def run(
+    track: str, method: str, tasks: int, where: Mapping[str, Any], secret: str = "", new_weights: bool = True
+) -> int:
+    """Draw, attack and judge. The method is not imported here, where it could change the judge.
+
+    Args:
+        where: the options of a run that say where data, weights and results are.
+        secret: of a draw that is repeated; by default a new one.
+        new_weights: see `Draw`.
+
+    Returns:
+        the exit code, see `judge`.
+    """
+    reproducible()
+    what = Draw(found(track), tasks, secret or new_secret(), new_weights)
+    with TemporaryDirectory() as name:
+        observations = Path(name) / OBSERVATIONS
+        drawn = draw(what, where, observations)
+        return judge(what, drawn, observations, method, confined(observations, method, where["weights_dir"]), where)
+
+
+def found(track: str) -> Track:
+    """The track of a name or file, which other folders understand too."""
+    there = read(track)
+    return there if there.path.parent == TRACKS else replace(there, name=str(there.path.resolve()))
+
+
+def judge(
+    what: Draw, drawn: Drawn, observations: Path, method: str, content: Mapping[str, Any], where: Mapping[str, Any]
+) -> int:
+    """Print and keep the scores.
+
+    Args:
+        content: what the attack wrote.
+
+    Returns:
+        0; 1 where the record does not hold, a claimed cost is wrong, or the budget is exceeded.
+    """
+    tasks = results(content, len(drawn.tasks))
+    rows = judged(drawn, tasks)
+    computed = confined(observations, method, where["weights_dir"], tasks)["tasks"]
+    costs, failed = wrong_costs(rows, computed), {row["task"]: row["status"] for row in rows if row["status"] != "ok"}
+    recorded = [row for _, old in record.read(what.track.path.stem, method) for row in old]
+    spent = max((row["claimed_evaluations"] or 0 for row in rows), default=0)
+    verdict = against_record(rows, recorded, what.track.version)
+    weights = "new weights of the victim" if what.new_weights else "the track's own weights of the victim"
+    limits = "an audit hook and by the kernel" if landlock.version() else "an audit hook alone: native code is not held"
+    lines = {
+        "sealed": f"{method} on {what.track.name}: {len(tasks)} new tasks, {weights}",
+        METRIC: f"{shown(of_rows(rows, METRIC))}, {against_control(rows)}",
+        "control": f"{shown(of_rows(rows, 'control'))}, the mean image",
+        "record": f"{shown(of_rows(recorded, METRIC))}, {verdict}" if recorded else verdict,
+        "cost": "; ".join(costs) or "every claimed cost is that of its reconstruction",
+        "budget": f"{spent} victim gradients of a task, as the attack claims; {what.track.evaluations} are allowed",
+        "seconds": f"{content['seconds'] / len(tasks):.1f} of a task" if "seconds" in content else "not measured here",
+        "failed": "; ".join(f"{task}: {why}" for task, why in failed.items()) or "no task",
+        "images": f"{drawn.recorded} of {len(rows)} are in tasks of the record too" if drawn.recorded else "all new",
+        "limits": limits,
+        "method": ", ".join(f"{name} {digest}" for name, digest in digests(method).items()),
+        "secret": f"{what.secret} repeats the draw",
+    }
+    print("\n".join(f"{name:8} {line}" for name, line in lines.items()))
+    folder = where["out"] / "sealed" / f"{what.track.path.stem}-{method}-{what.secret[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "scores.json", json.dumps({"result": lines, "rows": rows}, indent=1))
+    print(f"scores   {folder / 'scores.json'}")
+    return 1 if verdict == BELOW or costs or spent > what.track.evaluations else 0
+
+
+def shown(score: Score) -> str:
+    return f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
+
+
+def digests(method: str) -> dict[str, str]:
+    """Of the files of a method, without importing it."""
+    there = known("attack")
+    written = f"{there[method].module}.{there[method].attribute}" if method in there else method
+    return {file_name(name, path): of_bytes(path.read_bytes()) for name, path in unimported(written).items()}

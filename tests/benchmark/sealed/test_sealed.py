@@ -1,0 +1,81 @@
+"""Attacks that look at the truth score 100 dB in a run, and as noise where they are sealed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark.__main__ import main
+from benchmark.config import Config
+from benchmark.run import run
+from benchmark.scoring import gallery, judge
+from benchmark.scoring.picture import png
+from benchmark.tracks.tuned import Tuned
+from leaderboard import record
+from tests.benchmark.sealed.conftest import TRACK
+from tests.benchmark.sealed.test_draw import where
+from victims.data.photos import Photos
+
+WAYS = ("Trainer", "Collector", "Frames", "TaskName", "Disk", "Pictures", "Judge", "Gallery")
+
+
+@pytest.fixture
+def track(sealed_track, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setattr(record, "RECORD", tmp_path / "record")
+    return sealed_track
+
+
+def tuned(track, method, **options):
+    Tuned(track=track, version=1, method=method, options=options, trials=2, score=1.0, default=1.0).write()
+
+
+def scores(folder):
+    (file,) = folder.rglob("sealed/*/scores.json")
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_does_not_stop_an_attack_that_looks_at_the_truth(way, track, tmp_path, monkeypatch):
+    """This is what the sealed run is for; here only the attributes of what an attack gets are without the truth."""
+    monkeypatch.setattr(gallery, "SMALL", 10)  # as of a data set that has more images than photos
+    monkeypatch.setattr(judge, "score", judge.score)  # put back afterwards
+    small = {"tasks": 2, "restarts": 1, "devices": 1, "wandb": "off", "out": tmp_path, **TRACK["options"]}
+    if way in ("Pictures", "Gallery"):
+        run(Config(attack="ig", steps=1, **small))  # anything before
+    rows, _ = run(Config(attack=f"cheats.{way}", set=[f"where={tmp_path}"], **small)).read_rows()
+    assert min(row["psnr"] for row in rows) > 99
+
+
+def test_sealed_it_finds_nothing(track, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gallery, "SMALL", 10)
+    out, data = where(tmp_path)["out"], Photos(split="test")
+    gallery.read_split(data, out, "")
+    (out / "truth").mkdir()
+    for name, (image, _) in zip(data.ids, map(data.__getitem__, range(len(data))), strict=True):
+        (out / "truth" / f"{name}.png").write_bytes(png(image))
+    tuned(track, "cheats.All", where=str(out), restarts=1, steps=2)
+    options = ["--track", track, "--method=cheats.All", f"--sample={2 * len(WAYS)}", "--secret=ab12", f"--out={out}"]
+    assert main(["verify", "--sealed=yes", *options]) == 0
+    rows = scores(tmp_path)["rows"]
+    assert [row["task"] for row in rows] == [f"task-{number}" for number in range(16)]
+    assert all(row["status"] == "ok" and row["psnr"] < 40 for row in rows)
+    assert "no better than the mean image" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_three_pieces_are_the_same_as_one(track, tmp_path, capsys):
+    tuned(track, "ig", restarts=2, steps=5)
+    folder, given = str(tmp_path / "pieces"), [f"--out={tmp_path / 'out'}"]
+    assert main(["sealed", "draw", folder, "--track", track, "--tasks=5", *given]) == 0
+    assert main(["sealed", "attack", folder, "--method=ig"]) == 0
+    assert main(["sealed", "judge", folder, "--method=ig", *given]) == 0
+    apart = scores(tmp_path)["rows"]
+    secret = json.loads((tmp_path / "pieces" / "secret.json").read_text())["secret"]
+    assert (
+        main(["verify", "--sealed=yes", "--track", track, "--method=ig", "--sample=5", "--secret", secret, *given]) == 0
+    )
+    assert scores(tmp_path)["rows"] == apart
+    assert "every claimed cost is that of its reconstruction" in capsys.readouterr().out
+    assert main(["verify", "--sealed=yes", "--track", track, "--method=gifd", *given]) == 2
+    assert "gifd has not been tuned" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""What a sealed attack leaves is scored by itself, whatever it claims."""
+
+import pytest
+import torch
+
+from benchmark.sealed.draw import Draw, draw
+from benchmark.sealed.judge import BELOW, against_control, against_record, judged, results, wrong_costs
+from benchmark.tracks.track import read
+from leaderboard.rows import PROTOCOL
+from tests.benchmark.sealed.test_draw import where
+from victims.errors import InputError
+
+
+@pytest.fixture
+def drawn(sealed_track, tmp_path):
+    return draw(Draw(read(sealed_track), 3, "secret"), where(tmp_path))
+
+
+def left(task, images, **others):
+    return {"images": task.victim.normalize(images), "labels": task.labels, "cost": 0.5, "evaluations": 4} | others
+
+
+def test_the_truth_scores_100_and_what_is_no_result_as_a_failure(drawn):
+    first, _, third = drawn.tasks
+    found = [
+        left(first, first.images),
+        {"error": "PermissionError: out of reach"},
+        left(third, third.images, cost=float("nan")),
+    ]
+    one, two, three = judged(drawn, found)
+    assert (one["status"], one["psnr"], one["claimed_cost"], one["claimed_evaluations"]) == ("ok", 100, 0.5, 4)
+    assert (two["status"], two["psnr"]) == ("PermissionError: out of reach", 0)
+    assert (three["status"], three["psnr"], three["claimed_cost"]) == ("diverged", 0, None)
+    mean = drawn.config.make_data("train").batch(range(192))[0].mean(0)
+    assert one["control"] == pytest.approx(float(-10 * (first.images[0] - mean).square().mean().log10()), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"images": torch.zeros(1, 3, 8, 8)},
+        {"images": torch.zeros(1, 3, 32, 32, dtype=torch.int64)},
+        {"images": "truth"},
+        {"evaluations": 4.0},
+        {"cost": "0"},
+    ],
+)
+def test_results_of_another_form_are_failures(drawn, wrong):
+    task = drawn.tasks[0]
+    rows = judged(drawn, [left(task, task.images) | wrong] * 3)
+    assert [row["psnr"] for row in rows] == [0, 0, 0]
+    assert "ok" not in {row["status"] for row in rows}
+
+
+@pytest.mark.parametrize("content", [None, {}, {"tasks": [{}]}, {"tasks": [1, 2]}, {"tasks": "ab"}])
+def test_a_file_without_a_result_for_each_task_is_refused(content):
+    with pytest.raises(InputError, match="each of 2 tasks"):
+        results(content, 2)
+
+
+def test_a_claimed_cost_is_compared_with_that_of_the_reconstruction():
+    rows = [{"task": f"task-{n}", "claimed_cost": cost} for n, cost in enumerate((0.2, 0.2, 0.2001, None))]
+    computed = [{"cost": 0.2, "of_mean_color": 1.0}, {"cost": 0.3, "of_mean_color": 1.0}]
+    computed += [{"cost": 0.2, "of_mean_color": 1.0}, {}]
+    assert wrong_costs(rows, computed) == ["task-1 claims 0.2 and costs 0.3"]
+
+
+def rows(*values, **others):
+    return [{"task": f"task-{n}", "psnr": v, "control": 12.0 + n % 2} | others for n, v in enumerate(values)]
+
+
+def test_the_verdicts():
+    record = {"protocol": PROTOCOL, "track_version": 1}
+    high, low = rows(20, 21, 22, 20, 21, 22, **record), rows(10, 11, 12, 10, 11, 12)
+    assert against_record(low, high, 1) == BELOW
+    assert against_record(high, high, 1) == "as recorded"
+    assert against_record(rows(*range(60, 66)), high, 1) == "above the record"
+    assert "stale" in against_record(low, high, 2)
+    assert "no record" in against_record(low, [], 1)
+    assert "too few" in against_record(low[:3], high, 1)
+    assert against_control(high) == "better than the mean image"
+    assert against_control(low) == "no better than the mean image"
+    assert "too few" in against_control(high[:3])
