@@ -22,6 +22,8 @@ from benchmark.scoring.metrics import of_failure, score
 from benchmark.sealed.sealed import run as run_sealed
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
+from benchmark.tracks.entry import kinds
+from benchmark.tracks.missing import require
 from benchmark.tracks.record import scored
 from benchmark.tracks.track import METRIC, Track, read
 from leaderboard import record as kept
@@ -38,9 +40,9 @@ Measured on `cifar10-b1` with default options within the budget, 4 to 12 tasks e
 and so have two threads in place of one.
 
              dlg    gias   igims  ggl    gi_z   ig
-    GROUP    0.91   0.62   0.04   0      0.11   0.02    several tasks attacked together
+    GROUP    0.91   0.62   0.04   0.00   0.11   0.02    several tasks attacked together
     COMPILE         0.18                        0.12    compiled steps in place of eager ones
-    CPU      0.49   0.88                                without the vector instructions that it has
+    CPU      0.49   0.88   0.00   0.00   0.02   0.24    without the vector instructions that it has
 """
 
 MEAN, TASK = 2.6, 3.4  # standard deviations that a mean, and a single task, differs by in 1 of 100 and 1 of 1500 cases
@@ -115,6 +117,7 @@ def verify(
     if record is None:
         print(f"no record to draw: there is none, or each is stale or takes {QUICK} s and more for a task")
         return 0
+    require(record.track, kinds(record.method), options)
     config = scored(record.track, record.method, options)
     data = config.make_data()
     batches = {batch.task: batch for batch in config.make_batches(data, record.track.tasks)}
@@ -132,8 +135,10 @@ def verify(
     for name in tasks:
         task, rows = capture(batches[name]), record.tasks[name]
         result = again.run([task.observation])
-        if (claimed := rows[0]["gradient_evaluations"]) != (taken := result.gradient_evaluations):
-            print(f"differs: {name} takes {taken} victim gradients, and the record says {claimed}")
+        claims = {row["gradient_evaluations"] for row in rows}
+        if claims != {taken := result.gradient_evaluations}:
+            said = ", ".join(map(str, sorted(claims)))
+            print(f"differs: {name} takes {taken} victim gradients, and the record says {said}")
             return 1
         pair = list(zip((row[METRIC] for row in rows), scores(task, result), strict=True))
         before, now = (fmean(values) for values in zip(*pair, strict=True))
@@ -187,6 +192,8 @@ def check(
     """
     name = f"the record of {record.method} on {record.track.name}"
     fix = f"run make record TRACK={record.track.name} METHOD={record.method}"
+    if any(row.get(METRIC) is None for rows in record.tasks.values() for row in rows):
+        raise InputError(f"{name} has images without a {METRIC.upper()}; {fix}.")
     recorded = {task: {row["image"]: row["image_digest"] for row in rows} for task, rows in record.tasks.items()}
     here = {
         task: {data.ids[index]: image_digest(*data[index]) for index in batch.indices}

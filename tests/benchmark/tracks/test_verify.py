@@ -88,9 +88,9 @@ def test_scores_that_are_wrong_by_as_much_everywhere_differ(track, change, error
 
 
 def test_the_claim_of_a_lower_cost_differs(track, change, capsys):
-    change(lambda rows: [{**row, "gradient_evaluations": 19} for row in rows])
+    change(lambda rows: [{**row, "gradient_evaluations": 20 - place % 2} for place, row in enumerate(rows)])
     assert verify(track) == 1
-    assert "takes 20 victim gradients, and the record says 19" in capsys.readouterr().out
+    assert "takes 20 victim gradients, and the record says 19, 20" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,7 @@ def test_the_claim_of_a_lower_cost_differs(track, change, capsys):
         ("is stale: of version 7 of the track, now 1; run make record", {"track_version": 7}),
         ("is stale: of protocol 2, now", {"protocol": 2}),
         ("is of other images", {"image_digest": "another"}),
+        ("has images without a PSNR", {"psnr": None}),
         ("has another track than", {"track": ""}),
         ("has another steps, options than", {"steps": 9, "options": {"plan": {"x": 9}, "eta": 0.2}}),
         ("has another victim_weights than", {"victim_weights": "lenet.pt (0123)"}),
@@ -117,6 +118,18 @@ def test_a_record_of_chosen_tasks_alone_is_refused(track, change, capsys):
     change(lambda rows: rows[:-2])
     assert verify(track) == 2
     assert "is of other images" in capsys.readouterr().err
+
+
+def test_images_that_are_not_here_are_named_before_anything_runs(track, tmp_path, monkeypatch, capsys):
+    ((_, rows),) = record.read()
+    monkeypatch.setattr(record, "RECORD", tmp_path / "record")
+    record.write("theirs", "ig", rows, b"")
+    file = tmp_path / "theirs.yaml"
+    file.write_text(yaml.safe_dump(TRACK | {"options": {"data": "cifar10"}}))
+    assert main(["verify", f"--track={file}", "--method=ig", f"--data_dir={tmp_path / 'data'}"]) == 2
+    printed = capsys.readouterr()
+    assert f"16 test images of cifar10, of which {tmp_path / 'data'} has 0" in printed.err
+    assert not printed.out
 
 
 def test_changed_code_is_said_and_the_scores_decide(track, change, capsys):
