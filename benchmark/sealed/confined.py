@@ -65,7 +65,7 @@ def attempt(attack: Attack, observation: Observation) -> Found:
     try:
         result = attack.run([observation])
     except Exception as error:  # of the attack: anything
-        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]}
+        return {"error": f"{type(error).__name__}: {error}"}
     return {
         "images": result.images[0],
         "labels": result.labels[0],

@@ -43,7 +43,7 @@ def judged(drawn: Drawn, found: Sequence[Found]) -> list[FlatRow]:
 
 
 def rows_of_task(task: Task, found: Found, mean: Tensor) -> Iterator[FlatRow]:
-    status = found.get("error") or wrong(task, found)
+    status = line(found["error"]) if "error" in found else wrong(task, found)
     images = task.images if status else task.victim.denormalize(found["images"].to(task.victim.mean))
     _, scores = score(images, task.images)
     if status:
@@ -59,6 +59,11 @@ def rows_of_task(task: Task, found: Found, mean: Tensor) -> Iterator[FlatRow]:
             "control": control[METRIC][place],
             **{name: values[place] for name, values in scores.items()},
         }
+
+
+def line(text: object) -> str:
+    """What an attack says, as a piece of a line that cannot look like several."""
+    return "".join(filter(str.isprintable, " ".join(str(text).split())))[:200] or "failed"
 
 
 def wrong(task: Task, found: Found) -> str:

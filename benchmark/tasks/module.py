@@ -15,7 +15,7 @@ class GradientDataModule(LightningDataModule):
     """Serves one group of tasks per epoch: to the attack their observations, once per training step.
 
     No attribute of it leads to an image, a batch or a data set: they lie in the closure of `observe`. Code that
-    searches closures, frames or the garbage collector still finds them.
+    searches closures, frames or the garbage collector still finds them, but not in a sealed run (`benchmark.sealed`).
 
     Args:
         observe: captures the group of an epoch.

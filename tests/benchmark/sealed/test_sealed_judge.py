@@ -24,12 +24,12 @@ def test_the_truth_scores_100_and_what_is_no_result_as_a_failure(drawn):
     first, _, third = drawn.tasks
     found = [
         left(first, first.images),
-        {"error": "PermissionError: out of reach"},
+        {"error": "PermissionError: out of\n\x1b[2J reach"},
         left(third, third.images, cost=float("nan")),
     ]
     one, two, three = judged(drawn, found)
     assert (one["status"], one["psnr"], one["claimed_cost"], one["claimed_evaluations"]) == ("ok", 100, 0.5, 4)
-    assert (two["status"], two["psnr"]) == ("PermissionError: out of reach", 0)
+    assert (two["status"], two["psnr"]) == ("PermissionError: out of [2J reach", 0)
     assert (three["status"], three["psnr"], three["claimed_cost"]) == ("diverged", 0, None)
     mean = drawn.config.make_data("train").batch(range(192))[0].mean(0)
     assert one["control"] == pytest.approx(float(-10 * (first.images[0] - mean).square().mean().log10()), abs=1e-3)
