@@ -75,6 +75,9 @@ class Config(Options):
             if "prior" in method.needs:
                 of_track = tracks.read(self.track).priors if self.track else {}
                 object.__setattr__(self, "prior", of_track.get(method.takes.kind, method.default_prior))
+        if self.preset == "auto":
+            tuned = self.attack in tracks.read(self.track or DEFAULT).tuned_methods()
+            object.__setattr__(self, "preset", "tuned" if tuned else "default")
         object.__setattr__(self, "epochs_trained", plain_form(self.epochs_trained))
         if self.weights_dir.is_file():
             raise InputError(
@@ -314,8 +317,11 @@ class Config(Options):
         return method(**options)
 
     def method_options(self, method: type[Method]) -> dict[str, Any]:
-        """The method's preset, and the single options on top."""
-        return self.preset_options(method) | self.single_options(method)
+        """The method's preset, and the single options on top; steps of a stage go before tuned steps in total."""
+        preset, single = self.preset_options(method), self.single_options(method)
+        if any(name.startswith("steps") for name in single):
+            preset.pop("steps", None)
+        return preset | single
 
     def tuned_options(self) -> dict[str, Any]:
         """What was tuned for the method on the track."""

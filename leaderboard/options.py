@@ -73,18 +73,20 @@ class Options:
         alias="method",
     )
     preset: str = option(
-        "default",
+        "auto",
         "method",
-        "The options of the method: `default` (few steps, for two CPU cores), or a preset of the method such as "
-        "`paper` and `code`: as published, and as its authors ran it; or `tuned`: as `make tune` found for the track.",
+        "The options of the method. `auto`: those that `make tune` found for it on the track (without a track, on "
+        "`photos-default`), or where it was not tuned there, its own defaults; a row says which, `tuned` or `default`. "
+        "`default`: its own, few steps, for two CPU cores. Or a preset of the method such as `paper` and `code`: as "
+        "published, and as its authors ran it.",
     )
     track: str = option(
         "",
         "method",
         "A track: a fixed setting on which methods are compared with the same budget. It fills in data, victim, "
-        "defense, tasks and what the attacker knows; options beside it go before it. `PRESET=tuned` takes what was "
-        "tuned on it; without a track, on `photos-default`, which is the setting of a run without options. "
-        "Other presets take their own steps: rows over the budget, or in another setting, do not say the track.",
+        "defense, tasks and what the attacker knows; options beside it go before it. A run without options has the "
+        "setting of `photos-default`. Other presets than `tuned` take their own steps: rows over the budget, or in "
+        "another setting, do not say the track.",
     )
     control: Control = option(
         "none",

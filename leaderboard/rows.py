@@ -168,6 +168,7 @@ OPTIONAL = {
     for name, about in abouts().items()
     if about.rows and name not in ("attack", "set")  # every row has these
 }
+OPTIONAL["preset"] = "default"  # until there were tuned options
 OPTIONAL |= {each.name: each.default for each in fields(Row) if each.default is not MISSING}
 OPTIONAL |= {key: "" for about in abouts().values() for key in about.rows[1:] if key != "prior_trained_on"}
 REQUIRED = {*row_keys(), *(each.name for each in fields(Row))} - OPTIONAL.keys() - {"settings", "scores"}

@@ -107,6 +107,7 @@ def audit(
     arrange(images, labels, out / "images" / "test", classes)
     module, colon, name = model.partition(":")
     config = Config(
+        preset="default",
         data=f"folder:{out / 'images'}",
         victim=f"{module}.{name}" if colon and module not in LIBRARIES else model,
         victim_weights=victim_weights,

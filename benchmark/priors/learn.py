@@ -43,7 +43,7 @@ def learn(
     batch: int = 1,
     defense: str = "none",
     steps: int = 200,
-    preset: str = Options.preset,
+    preset: str = "default",
     set: list[str] | None = None,
     seed: int = Options.seed,
 ) -> None:

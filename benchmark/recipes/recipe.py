@@ -134,6 +134,8 @@ def make(method: str, by: Sequence[str], command: str, options: Mapping[str, Any
     Raises:
         InputError: an option is not known, or has no such value.
     """
+    if command == "run":
+        options = {"preset": "default", **options}  # as it was when the recipe was written, whatever is tuned
     name = ", ".join([method, *(f"{option} {options[option]}" for option in by if option in options)])
     arguments = [f"--{key}={value}" for key, value in options.items() if key != "set"]
     arguments += [f"--set+={key}={value}" for key, value in options.get("set", {}).items()]

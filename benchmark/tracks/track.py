@@ -72,6 +72,10 @@ class Track:
         """Where the options that were tuned for a method lie."""
         return self.path.parent / "tuned" / self.path.stem / f"{method}.yaml"
 
+    def tuned_methods(self) -> set[str]:
+        """Those that have been tuned."""
+        return {path.stem for path in self.tuned("").parent.glob("*.yaml")}
+
 
 def text(value: Any) -> str:
     return ("no", "yes")[value] if isinstance(value, bool) else str(value)

@@ -33,7 +33,8 @@ def test_preset_then_single_options_then_what_every_attack_takes():
 
 
 def test_what_set_changes_is_measured_against_the_preset():
-    assert Config(attack="ig", set=["tv=1e-4", "boxed=no", "eta=0.10"]).changes(IG) == {"boxed": "no"}
+    default = Config(attack="ig", preset="default", set=["tv=1e-4", "boxed=no", "eta=0.10"])
+    assert default.changes(IG) == {"boxed": "no"}
     changes = Config(attack="ig", preset="code", set=["steps_x=600", "eta=1"]).changes(IG)
     assert changes == {"steps_x": "600", "eta": "1"}
 

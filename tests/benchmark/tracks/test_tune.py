@@ -9,6 +9,7 @@ from attacks import base
 from attacks.engine.probe import find_paths
 from attacks.engine.space import Between
 from attacks.ig import IG
+from benchmark import config as configs
 from benchmark.__main__ import main
 from benchmark.config import Config, options_of
 from benchmark.registry import find, registered
@@ -148,6 +149,43 @@ def test_a_run_takes_what_was_tuned_and_its_rows_say_so(tmp_path, track, capsys)
         name: found["options"][name] for name in ("eta", "tv", "signed")
     }
     assert row["restarts"] == found["options"]["restarts"]
+
+
+def tuned_for(track, **options):
+    return Tuned(track=track, version=1, method="ig", options=options, trials=1, score=0, default=0).write()
+
+
+def test_a_run_that_names_no_preset_takes_what_was_tuned_on_its_track_or_the_defaults(track):
+    tuned_for(track, eta=0.2, restarts=3, steps=5)
+    ig = Config(attack="ig", track=track)
+    made = ig.make_attack()
+    assert (ig.preset, made.eta, made.restarts, made.plan) == ("tuned", 0.2, 3, {"x": 5})
+    assert Config(attack="gias", track=track).preset == "default"
+    named = Config(attack="ig", track=track, preset="default")
+    assert (named.preset, named.make_attack().plan) == ("default", IG().plan)
+    assert ig.identity() == Config(attack="ig", track=track, preset="tuned").identity() != named.identity()
+
+
+def test_without_a_track_it_takes_what_was_tuned_on_the_default_one(track, monkeypatch):
+    tuned_for(track, eta=0.2)
+    monkeypatch.setattr(configs, "DEFAULT", track)
+    assert Config(attack="ig").make_attack().eta == 0.2
+
+
+def test_options_of_the_user_go_before_what_was_tuned(track):
+    tuned_for(track, eta=0.2, tv=0.3, restarts=3, steps=5)
+
+    def made(**options):
+        return Config(attack="ig", track=track, **options).make_attack()
+
+    assert made(steps=7).plan == made(set=["steps_x=7"]).plan == {"x": 7}
+    assert (made(restarts=2).restarts, made(set=["eta=1"]).eta, made(set=["eta=1"]).tv) == (2, 1.0, 0.3)
+
+
+def test_a_search_does_not_start_from_what_was_tuned_before(track):
+    tuned_for(track, eta=0.2, restarts=3, steps=5)
+    config = entry(read(track), "ig", {})
+    assert (config.preset, config.make_attack().eta) == ("default", IG().eta)
 
 
 def test_other_tuned_options_are_another_run(track):
