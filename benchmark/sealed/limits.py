@@ -26,7 +26,8 @@ from benchmark.sources import PROJECT
 CODE = (".py", ".pyc", ".dylib", ".json", ".yaml", ".toml", ".cfg", ".txt", ".css", ".html", ".js", ".safetensors")
 """What files of packages end with that are code, text that belongs to it, or weights."""
 
-ALWAYS = ("/dev/null", "/dev/urandom")
+PROCESSORS = "/sys/devices/system/cpu"
+ALWAYS = ("/dev/null", "/dev/urandom", "/proc/cpuinfo", PROCESSORS)  # torch asks which instructions there are
 REFUSED = (
     *("subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.startfile", "os.system", "pty."),
     *("os.chdir", "os.fchdir", "os.kill", "os.link", "os.rename", "os.symlink", "signal.pthread_kill"),
@@ -42,9 +43,9 @@ def confine(files: Iterable[Path], own: Path) -> None:
     Args:
         files: that can be read besides code.
     """
-    readable = frozenset({*code(), *(os.path.realpath(file) for file in files), *ALWAYS})
-    listed = frozenset(os.path.dirname(path) for path in readable)
-    folder = os.path.realpath(own)
+    readable = frozenset({*code(), *(os.path.realpath(file) for file in files)})
+    listed = frozenset({PROCESSORS, *(os.path.dirname(path) for path in readable)})
+    readable, folder = readable.union(ALWAYS), os.path.realpath(own)
     restrict(readable, listed, [folder, "/dev/null", *nvidia()])
     sys.addaudithook(guard(readable, listed, folder))
 

@@ -10,8 +10,8 @@ import pytest
 import skimage.data
 
 from benchmark.names import ROOT
-from benchmark.sealed import landlock
-from benchmark.sealed.limits import code, guard
+from benchmark.sealed import landlock, limits
+from benchmark.sealed.limits import PROCESSORS, code, confine, guard
 
 PICTURE = Path(skimage.data.__file__).parent / "astronaut.png"
 
@@ -77,6 +77,18 @@ def test_what_is_refused(hook, tmp_path, event, values):
 )
 def test_what_is_allowed(hook, tmp_path, event, values):
     hook(event, tuple(v.replace("{}", str(tmp_path)) if isinstance(v, str) else v for v in values))
+
+
+def test_torch_can_ask_which_instructions_there_are(tmp_path, monkeypatch):
+    """Some operations do it when they are first called, and fail otherwise."""
+    given = []
+    monkeypatch.setattr(limits, "restrict", lambda *paths: given.append(paths))
+    monkeypatch.setattr(sys, "addaudithook", lambda hook: None)
+    confine([], tmp_path)
+    ((readable, listed, _),) = given
+    assert {"/proc/cpuinfo", PROCESSORS} <= readable
+    assert PROCESSORS in listed
+    assert "/proc" not in listed
 
 
 NATIVE = """
