@@ -34,7 +34,8 @@ from victims.errors import InputError, Notice
 from victims.victim import Victim
 
 SPREAD = 0.9
-"""dB: root mean square of what other rounding did to the PSNR of a task, of the method that it moved most.
+"""dB: root mean square of what other rounding did to the PSNR of a task, of these methods. Others it moves further, as
+`ci_net` by 2.4 dB in a task of `photos-default`: where scores differ, the spread of the method itself is measured.
 
 Measured on `cifar10-b1` with default options within the budget, 4 to 12 tasks each. The same command has the same bits,
 and so have two threads in place of one.
@@ -52,6 +53,9 @@ QUICK = 60  # seconds per task of a record that is drawn because none was named
 
 CODE = ("attack_digest", "prior_digest", "victim_digest", "defense_digest")
 """Digests of what may have changed without another result, as by a comment: the scores decide."""
+
+Pairs = Sequence[tuple[float, float]]
+"""PSNR of each image of a task, as recorded and as found again."""
 
 
 class Record(NamedTuple):
@@ -131,7 +135,8 @@ def verify(
     tasks = chance.sample(sorted(batches), min(sample, len(batches)))
     print(f"{record.method} on {record.track.name}: {len(tasks)} of {len(batches)} tasks, drawn with seed {seed}")
     print(f"{METRIC.upper() + ' in dB':40}  recorded      rerun  difference", flush=True)
-    pairs: list[list[tuple[float, float]]] = []
+    attacked: list[Task] = []
+    pairs: list[Pairs] = []
     for name in tasks:
         task, rows = capture(batches[name]), record.tasks[name]
         result = again.run([task.observation])
@@ -140,11 +145,16 @@ def verify(
             said = ", ".join(map(str, sorted(claims)))
             print(f"differs: {name} takes {taken} victim gradients, and the record says {said}")
             return 1
-        pair = list(zip((row[METRIC] for row in rows), scores(task, result), strict=True))
+        pair = list(zip((row[METRIC] for row in rows), scores(task, result, 0), strict=True))
         before, now = (fmean(values) for values in zip(*pair, strict=True))
         print(f"{name:40} {before:9.2f}  {now:9.2f}  {now - before:+10.2f}", flush=True)
+        attacked.append(task)
         pairs.append(pair)
     agrees, words = verdict(pairs)
+    if not agrees:
+        print("The same tasks together, which is other rounding, to see how far it moves this method.", flush=True)
+        more = [capture(batch) for name, batch in batches.items() if name not in tasks][: len(tasks) == 1]
+        agrees, words = verdict(pairs, max(SPREAD, 2 * moved(again, [*attacked, *more], pairs)))
     print(f"{'agrees' if agrees else 'differs'}: {words}")
     return 0 if agrees else 1
 
@@ -211,27 +221,46 @@ def check(
         warnings.warn(f"{name} is of other code or weights: {changed} changed since then.", Notice, stacklevel=2)
 
 
-def scores(task: Task, result: Reconstruction) -> list[float]:
-    """Of each image, as the judge writes it."""
-    _, found = score(result.pixels[0], task.images)
-    values = (found if math.isfinite(float(result.cost[0])) else of_failure(found))[METRIC]
+def scores(task: Task, result: Reconstruction, place: int) -> list[float]:
+    """Of each image of the task that has this place in a result, as the judge writes it."""
+    _, found = score(result.pixels[place], task.images)
+    values = (found if math.isfinite(float(result.cost[place])) else of_failure(found))[METRIC]
     return [value for value in values if value is not None]  # PSNR is never None
 
 
-def verdict(pairs: Sequence[Sequence[tuple[float, float]]]) -> tuple[bool, str]:
+def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> float:
+    """By how many dB, as a root mean square, the tasks of `pairs` move where these tasks are attacked together.
+
+    Args:
+        tasks: those of the pairs first.
+    """
+    result = attack.run([task.observation for task in tasks])
+    found = [scores(task, result, place) for place, task in enumerate(tasks)][: len(pairs)]
+    again = [[now for _, now in pair] for pair in pairs]
+    apart = [difference(list(zip(*both, strict=True))) for both in zip(again, found, strict=True)]
+    return fmean(by**2 for by in apart) ** 0.5
+
+
+def difference(pair: Pairs) -> float:
+    """Of a task's PSNR; what the bytes of an image do not hold is left out."""
+    return fmean(min(now, BYTES) - min(before, BYTES) for before, now in pair)
+
+
+def verdict(pairs: Sequence[Pairs], spread: float = SPREAD) -> tuple[bool, str]:
     """Whether scores agree, and by which rule.
 
     In hundreds of steps the rounding of another machine grows to another result, better or worse. So the mean of the
     differences is judged, and the largest: rows in another order can have the right mean.
 
     Args:
-        pairs: by task, the PSNR of each image as recorded and as found again.
+        pairs: of each task.
+        spread: standard deviation in dB by which rounding moves a task.
     """
     if all(before == now for pair in pairs for before, now in pair):
         return True, "identical, as on the machine of the record."
-    apart = [fmean(min(now, BYTES) - min(before, BYTES) for before, now in pair) for pair in pairs]
+    apart = [difference(pair) for pair in pairs]
     mean, most = fmean(apart), max(map(abs, apart))
-    allowed, of_task = MEAN * SPREAD / len(apart) ** 0.5, TASK * SPREAD
+    allowed, of_task = MEAN * spread / len(apart) ** 0.5, TASK * spread
     return abs(mean) <= allowed and most <= of_task, (
         f"{mean:+.2f} dB in the mean of {len(apart)} and {most:.2f} dB at most, where the rounding of another machine "
         f"explains {allowed:.2f} and {of_task:.2f} dB."

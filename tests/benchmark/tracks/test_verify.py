@@ -7,11 +7,13 @@ import pytest
 import torch
 import yaml
 
+from attacks.ig import IG
 from benchmark.__main__ import main
 from benchmark.scoring.metrics import psnr
 from benchmark.tracks import record as command
+from benchmark.tracks import verify as module
 from benchmark.tracks.tuned import Tuned
-from benchmark.tracks.verify import BYTES, SPREAD, verdict
+from benchmark.tracks.verify import BYTES, SPREAD, moved, scores, verdict
 from leaderboard import record
 from leaderboard.rows import FlatRow
 
@@ -85,6 +87,23 @@ def test_scores_that_are_wrong_by_as_much_everywhere_differ(track, change, error
     change(lambda rows: [{**row, "psnr": row["psnr"] + error} for row in rows])
     assert verify(track) == 1
     assert "differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("moves", "code"), [(0.1, 1), (0.7, 0)])
+def test_a_method_that_rounding_moves_further_may_be_as_far_from_its_record(track, change, moves, code, monkeypatch):
+    monkeypatch.setattr(module, "moved", lambda *_: moves)
+    change(lambda rows: [{**row, "psnr": row["psnr"] + 1.5} for row in rows])
+    assert verify(track) == code
+
+
+def test_how_far_other_rounding_moves_tasks_that_are_attacked_together(capture):
+    tasks = [capture((k, k + 1), task=f"t{k}") for k in range(3)]
+    attack = IG(steps=5, restarts=1)
+    alone = [scores(task, attack.run([task.observation]), 0) for task in tasks]
+    shifts = [0.0, 3.0, -4.0]
+    pairs = [[(0.0, psnr - by) for psnr in found] for found, by in zip(alone, shifts, strict=True)]
+    assert moved(attack, tasks, pairs) == pytest.approx((25 / 3) ** 0.5, abs=1e-3)
+    assert moved(attack, tasks, pairs[:1]) == pytest.approx(0, abs=1e-3)
 
 
 def test_the_claim_of_a_lower_cost_differs(track, change, capsys):
