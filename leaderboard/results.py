@@ -252,7 +252,7 @@ def _cell(score: Score | None) -> dict[str, float] | None:
 
 
 def _score(score: Score) -> dict[str, float]:
-    return {key: value for key, value in score._asdict().items() if key not in ("p", "batches")}
+    return {key: value for key, value in score._asdict().items() if key not in ("p", "batches", "error")}
 
 
 def _plain(value: Any) -> Any:

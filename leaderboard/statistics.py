@@ -28,6 +28,7 @@ class Score(NamedTuple):
         p: two-sided p-value of the hypothesis that the true mean is 0; for differences. nan as `low`.
         batches: different batches that the values come from, where that is known; more than `clusters` where they share
             images.
+        error: the standard error of the mean over clusters; 0 where all have the same.
     """
 
     mean: float
@@ -37,6 +38,7 @@ class Score(NamedTuple):
     clusters: int
     p: float = nan
     batches: int = 0
+    error: float = nan
 
 
 def clustered_interval(values: ArrayLike, clusters: Sequence[str] | NDArray, range: Range = UNBOUNDED) -> Score:
@@ -68,11 +70,33 @@ def clustered_interval(values: ArrayLike, clusters: Sequence[str] | NDArray, ran
         return Score(m, nan, nan, n, k)
     s, sizes = np.bincount(member, weights=values), np.bincount(member)
     if np.ptp(s / sizes) <= 1e-12 * np.abs(values).max():  # no more than rounding
-        return Score(m, *_unseen(m, k, range), n, k, _p_unseen(m, k, range))
+        return Score(m, *_unseen(m, k, range), n, k, _p_unseen(m, k, range), error=0.0)
     error = sqrt(k / (k - 1) * float(((s - m * sizes) ** 2).sum())) / n
     half = float(stdtrit(k - 1, 1 - LEVEL / 2)) * error
     p = 2 * float(stdtr(k - 1, -abs(m) / error))
-    return Score(m, max(m - half, range[0]), min(m + half, range[1]), n, k, p)
+    return Score(m, max(m - half, range[0]), min(m + half, range[1]), n, k, p, error=error)
+
+
+def unpaired(a: Score, b: Score) -> Score:
+    """The difference a - b of two means over different images, with its 95 % interval by Welch's t over clusters.
+
+    With the standard errors SE_a and SE_b, of k_a and k_b clusters,
+
+        SE^2 = SE_a^2 + SE_b^2,    degrees of freedom = SE^4 / (SE_a^4 / (k_a - 1) + SE_b^4 / (k_b - 1)).
+
+    Where one of them is 0, which is no certainty (see `clustered_interval`), the interval holds all that the two
+    intervals allow together. `clusters` and `batches` are those of the one that has fewer.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    difference, fewer = a.mean - b.mean, min(a, b, key=lambda score: score.clusters)
+    found = Score(difference, nan, nan, a.n + b.n, fewer.clusters, batches=fewer.batches)
+    if not (a.error > 0 and b.error > 0):  # nan where there is one cluster
+        return found._replace(low=a.low - b.high, high=a.high - b.low)
+    error = sqrt(a.error**2 + b.error**2)
+    freedom = error**4 / (a.error**4 / (a.clusters - 1) + b.error**4 / (b.clusters - 1))
+    half, p = float(stdtrit(freedom, 1 - LEVEL / 2)) * error, 2 * float(stdtr(freedom, -abs(difference) / error))
+    return found._replace(low=difference - half, high=difference + half, p=p, error=error)
 
 
 def _unseen(m: float, k: int, range: Range) -> Range:

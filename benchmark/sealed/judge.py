@@ -13,7 +13,7 @@ from benchmark.tasks.capture import Task, mean_image
 from benchmark.tracks.track import METRIC
 from leaderboard import record
 from leaderboard.rows import FlatRow
-from leaderboard.statistics import Score, clustered_interval, too_few
+from leaderboard.statistics import Range, Score, clustered_interval, joined, too_few, unpaired
 from victims.errors import InputError
 
 ROUNDING, OF_COLOR = 1e-3, 1e-5
@@ -79,38 +79,43 @@ def wrong(task: Task, found: Found) -> str:
 def of_rows(rows: Iterable[FlatRow], key: str) -> Score:
     """The mean of a score over images, with its interval over tasks."""
     rows = list(rows)
-    return clustered_interval([row[key] for row in rows], [row["task"] for row in rows], METRICS[METRIC].range)
+    return over_tasks(rows, [row[key] for row in rows], METRICS[METRIC].range)
+
+
+def over_tasks(rows: Sequence[FlatRow], values: Sequence[float], range: Range) -> Score:
+    """The mean of a value of each row, with its interval over tasks; those that share images count as one."""
+    tasks = [row["task"] for row in rows]
+    clusters = joined(zip(tasks, (row["image"] for row in rows), strict=True))
+    found = clustered_interval(values, [clusters[task] for task in tasks], range)
+    return found._replace(batches=len(set(tasks)))
 
 
 def against_control(rows: Sequence[FlatRow]) -> str:
     """Whether images leaked, by the paired differences from the mean image."""
     low, high = METRICS[METRIC].range
-    differences = [row[METRIC] - row["control"] for row in rows]
-    found = clustered_interval(differences, [row["task"] for row in rows], (low - high, high - low))
+    found = over_tasks(rows, [row[METRIC] - row["control"] for row in rows], (low - high, high - low))
     if reason := too_few(found):
         return f"no verdict: {reason}"
     return "better than the mean image" if found.low > 0 else "no better than the mean image"
 
 
-def against_record(rows: Sequence[FlatRow], recorded: Sequence[FlatRow], version: int) -> str:
-    """Whether the record holds on new images: whether one interval lies wholly below the other.
+def against_record(rows: Sequence[FlatRow], recorded: Sequence[FlatRow], version: int) -> tuple[bool, str]:
+    """Whether new images contradict the record, and the difference from it in words.
 
     Args:
         version: of the track.
     """
     if not recorded:
-        return "no record to compare with"
+        return False, "no record to compare with"
     if reason := record.stale(recorded, version):
-        return f"no verdict: the record is stale, {reason}"
-    new, old = of_rows(rows, METRIC), of_rows(recorded, METRIC)
-    if reason := too_few(new) or too_few(old):
-        return f"no verdict: {reason}"
-    if new.high < old.low:
-        return BELOW
-    return "above the record" if new.low > old.high else "as recorded"
-
-
-BELOW = "below the record: the record does not hold on new images"
+        return False, f"no verdict: the record is stale, {reason}"
+    found = unpaired(of_rows(rows, METRIC), of_rows(recorded, METRIC))
+    difference = f"{found.mean:+.1f} dB [{found.low:+.1f}, {found.high:+.1f}] from the record"
+    if reason := too_few(found):
+        return False, f"{difference}, no verdict: {reason}"
+    if found.high < 0:
+        return True, f"{difference}: it does not hold on new images"
+    return False, f"{difference}: {'above it' if found.low > 0 else 'no difference shown'}"
 
 
 def wrong_costs(rows: Sequence[FlatRow], computed: Sequence[Found]) -> list[str]:

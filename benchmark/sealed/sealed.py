@@ -27,7 +27,7 @@ from benchmark.sealed import landlock
 from benchmark.sealed.attack import confined
 from benchmark.sealed.confined import OBSERVATIONS, RECONSTRUCTIONS
 from benchmark.sealed.draw import Draw, Drawn, draw, new_secret
-from benchmark.sealed.judge import BELOW, against_control, against_record, judged, of_rows, results, wrong_costs
+from benchmark.sealed.judge import against_control, against_record, judged, of_rows, results, wrong_costs
 from benchmark.sealed.observations import load
 from benchmark.sources import file_name, of_bytes, unimported
 from benchmark.tracks.track import DEFAULT, METRIC, TRACKS, Track, read
@@ -132,7 +132,7 @@ def judge(
     costs, failed = wrong_costs(rows, computed), {row["task"]: row["status"] for row in rows if row["status"] != "ok"}
     recorded = [row for _, old in record.read(what.track.path.stem, method) for row in old]
     spent = max((row["claimed_evaluations"] or 0 for row in rows), default=0)
-    verdict = against_record(rows, recorded, what.track.version)
+    contradicted, verdict = against_record(rows, recorded, what.track.version)
     weights = "new weights of the victim" if what.new_weights else "the track's own weights of the victim"
     limits = "an audit hook and by the kernel" if landlock.version() else "an audit hook alone: native code is not held"
     lines = {
@@ -154,7 +154,7 @@ def judge(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "scores.json", json.dumps({"result": lines, "rows": rows}, indent=1))
     print(f"scores   {folder / 'scores.json'}")
-    return 1 if verdict == BELOW or costs or spent > what.track.evaluations else 0
+    return 1 if contradicted or costs or spent > what.track.evaluations else 0
 
 
 def shown(score: Score) -> str:

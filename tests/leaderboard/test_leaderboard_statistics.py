@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboard.statistics import ENOUGH, Score, clustered_interval, corrected, holm, joined, too_few, verdicts
+from leaderboard.statistics import (
+    ENOUGH,
+    Score,
+    clustered_interval,
+    corrected,
+    holm,
+    joined,
+    too_few,
+    unpaired,
+    verdicts,
+)
 
 LOGNORMAL = float(np.exp(0.5**2 / 2))
 
@@ -199,3 +209,22 @@ def test_clusters_that_share_a_member_are_one():
 
 def test_clusters_that_share_nothing_keep_their_names():
     assert joined([("b", "x"), ("a", "y"), ("a", "z")]) == {"a": "a", "b": "b"}
+
+
+def test_a_difference_of_two_samples_is_that_of_welch_s_test():
+    generator = np.random.default_rng(4)
+    a, b = generator.normal(1, 3, (8, 4)), generator.normal(0, 1, (24, 2))
+    scores = [clustered_interval(v.ravel(), np.repeat(np.arange(len(v)), v.shape[1])) for v in (a, b)]
+    test = stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
+    found = unpaired(*scores)
+    assert found[:3] == pytest.approx((a.mean() - b.mean(), *test.confidence_interval(0.95)))
+    assert found.p == pytest.approx(test.pvalue)
+    assert (found.n, found.clusters) == (80, 8)
+
+
+def test_a_sample_without_spread_is_no_certainty():
+    same, other = clustered_interval([100.0] * 8, range(8), (0, 100)), clustered_interval([20, 24, 28], range(3))
+    found = unpaired(same, other)
+    assert found[:3] == pytest.approx((76, same.low - other.high, same.high - other.low))
+    assert same.low < 70
+    assert isnan(unpaired(clustered_interval([1.0], ["a"]), other).low)

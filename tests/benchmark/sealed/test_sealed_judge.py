@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.sealed.draw import Draw, draw
-from benchmark.sealed.judge import BELOW, against_control, against_record, judged, results, wrong_costs
+from benchmark.sealed.judge import against_control, against_record, judged, of_rows, results, wrong_costs
 from benchmark.tracks.track import read
 from leaderboard.rows import PROTOCOL
 from tests.benchmark.sealed.test_draw import where
@@ -66,18 +66,40 @@ def test_a_claimed_cost_is_compared_with_that_of_the_reconstruction():
 
 
 def rows(*values, **others):
-    return [{"task": f"task-{n}", "psnr": v, "control": 12.0 + n % 2} | others for n, v in enumerate(values)]
+    return [
+        {"task": f"task-{n}", "image": f"image {n}", "psnr": value, "control": 12.0 + n % 2} | others
+        for n, value in enumerate(values)
+    ]
+
+
+KEPT = {"protocol": PROTOCOL, "track_version": 1}
 
 
 def test_the_verdicts():
-    record = {"protocol": PROTOCOL, "track_version": 1}
-    high, low = rows(20, 21, 22, 20, 21, 22, **record), rows(10, 11, 12, 10, 11, 12)
-    assert against_record(low, high, 1) == BELOW
-    assert against_record(high, high, 1) == "as recorded"
-    assert against_record(rows(*range(60, 66)), high, 1) == "above the record"
-    assert "stale" in against_record(low, high, 2)
-    assert "no record" in against_record(low, [], 1)
-    assert "too few" in against_record(low[:3], high, 1)
+    high, low = rows(20, 21, 22, 20, 21, 22, **KEPT), rows(10, 11, 12, 10, 11, 12)
+    below, words = against_record(low, high, 1)
+    assert below
+    assert words == "-10.0 dB [-11.2, -8.8] from the record: it does not hold on new images"
+    assert against_record(high, high, 1) == (False, "+0.0 dB [-1.2, +1.2] from the record: no difference shown")
+    below, words = against_record(rows(*range(60, 66)), high, 1)
+    assert not below
+    assert "above it" in words
+    for new, old, version, said in ((low, high, 2, "stale"), (low, [], 1, "no record"), (low[:3], high, 1, "too few")):
+        below, words = against_record(new, old, version)
+        assert not below
+        assert said in words
     assert against_control(high) == "better than the mean image"
     assert against_control(low) == "no better than the mean image"
     assert "too few" in against_control(high[:3])
+
+
+def test_a_drop_is_found_though_the_two_intervals_overlap():
+    new, old = rows(*[15.5, 17.5, 19.5, 21.5] * 2), rows(*[18, 20, 22, 24] * 6, **KEPT)
+    assert of_rows(new, "psnr").high > of_rows(old, "psnr").low
+    assert against_record(new, old, 1)[0]
+
+
+def test_tasks_that_share_an_image_count_as_one():
+    same = [row | {"image": f"image {n // 4}"} for n, row in enumerate(rows(*range(20, 28)))]
+    assert of_rows(same, "psnr").clusters == 2
+    assert "8 batches share images, count as 2" in against_control(same)
