@@ -128,8 +128,13 @@ def by_decorator(path: Path, module: str) -> Pairs:
 
 def by_comment(path: Path, module: str) -> Pairs:
     """A file of data that begins with a comment on what it is."""
-    comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
-    yield path.stem, Named("", "", first_sentence("\n".join(line.lstrip("# ") for line in comment)))
+    yield path.stem, Named("", "", first_sentence(comment(path)))
+
+
+def comment(path: Path) -> str:
+    """The comment on top of a file, on one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
 
 
 def priors() -> Pairs:

@@ -1,53 +1,89 @@
-"""What the record of several tracks answers: plain functions of their boards; `leaderboard.said` has them in words.
+"""What the record of several tracks answers: plain functions of their boards; `leaderboard.sentences` says them.
 
 Everything is of attacks that have a place on the board, by their PSNR: means over images, 95 % intervals and tests by
 Student's t over batches (`leaderboard.statistics`).
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from leaderboard.board import Entry, EntryWithRows, difference, places
-from leaderboard.harm import Sample
-from leaderboard.rows import FlatRow
-from leaderboard.statistics import Score, clustered_interval, joined, known, too_few, verdicts
+from leaderboard.board import Entry, EntryWithRows, difference, difference_by_image, places
+from leaderboard.statistics import Score, verdicts
 
 Board = Sequence[EntryWithRows]
 """The entries of one track, the best first, each with its rows."""
 
 HELD = 0.15
-"""A defense holds where for every attack the interval of the share of recognized images ends here or below: of 24
-single images none is recognized."""
+"""A defense holds where for every attack the interval of the share of recognized images ends here or below. The number
+of images sets it: of 24 single images none is recognized."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "is not decided"
-IDLE, UNKNOWN = "has nothing to hold back", "is not judged, as recognized images need the LPIPS of squeeze"
+IDLE = "has nothing to hold back"
+UNJUDGED = "is not judged, as recognized images need the LPIPS of squeeze"
+UNTRIED = "is not judged, as no attack was tried on enough batches both with and without it"
 
 
-class Behind(NamedTuple):
-    """An attack minus the strongest of its track, paired over images."""
+class Comparison(NamedTuple):
+    """Of two attacks on a track, or of one attack each on two tracks.
 
-    entry: Entry
-    difference: Score
-    verdict: str
-
-
-class Gain(NamedTuple):
-    """The best attack with a prior minus the best one without, paired over images."""
-
-    best: Entry
-    base: Entry
-    difference: Score
-    verdict: str
-
-
-class Change(NamedTuple):
-    """The strongest attack in another setting minus that in a base setting, paired over the images of both."""
+    Attributes:
+        difference: of the PSNR, other minus base, paired over images.
+        verdict: on `other`, or why there is none.
+    """
 
     base: Entry
     other: Entry
     difference: Score
     verdict: str
+
+
+class Share(NamedTuple):
+    """The largest share of images that an attack recognizes, and of how many attacks."""
+
+    attack: str
+    recognized: Score
+    among: int
+
+
+class Defended(NamedTuple):
+    """A defense on its track, beside the track that differs in nothing else.
+
+    Attributes:
+        verdict: whether it holds, see `holds`.
+        behind, without: the most that is recognized with and without the defense; None where that is not known.
+        change: of the strongest attack; None where one of the tracks has none, or they share no image.
+    """
+
+    defense: str
+    track: str
+    verdict: str
+    behind: Share | None
+    without: Share | None
+    change: Comparison | None
+
+
+Pair = tuple[EntryWithRows, EntryWithRows]
+"""What is compared: a base, and another attack."""
+
+
+def compared(
+    pairs: Sequence[Pair | None],
+    minus: Callable[[EntryWithRows, EntryWithRows, str], Score | None] = difference,
+    *,
+    chosen: bool = False,
+) -> list[Comparison | None]:
+    """Other minus base for each of several pairs; None for no pair, and for one without a common image.
+
+    Verdicts are after Holm's correction for these pairs.
+
+    Args:
+        chosen: whether they have one base that was chosen by the same data: then for all pairs of attacks.
+    """
+    differences = [minus(pair[1], pair[0], "psnr") if pair else None for pair in pairs]
+    return [
+        Comparison(pair[0][0], pair[1][0], d, word) if pair and d else None
+        for pair, d, word in zip(pairs, differences, verdicts(differences, True, chosen=chosen), strict=True)
+    ]
 
 
 def attacks(board: Board) -> list[EntryWithRows]:
@@ -56,16 +92,14 @@ def attacks(board: Board) -> list[EntryWithRows]:
     return [pair for pair, place in placed if place]
 
 
-def behind(board: Board) -> list[Behind]:
+def behind(board: Board) -> list[Comparison]:
     """All other attacks minus the first, after Holm's correction for all pairs, as it is first by the same data."""
     ranked = attacks(board)
-    differences = [difference(pair, ranked[0], "psnr") for pair in ranked[1:]]
-    words = verdicts(differences, True, chosen=True)
-    return [Behind(pair[0], d, word) for pair, d, word in zip(ranked[1:], differences, words, strict=True) if d]
+    return [each for each in compared([(ranked[0], other) for other in ranked[1:]], chosen=True) if each]
 
 
-def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Gain]:
-    """What each kind of prior is worth on a track.
+def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Comparison]:
+    """What each kind of prior is worth on a track: the best attack with it minus the best attack without a prior.
 
     Verdicts are after Holm's correction for all pairs of an attack with a prior and one without, for the best of each
     are chosen by the same data.
@@ -76,65 +110,58 @@ def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Gain]:
     ranked = attacks(board)
     base = [pair for pair in ranked if pair[0].attack not in kinds]
     others = [pair for pair in ranked if pair[0].attack in kinds]
-    pairs = [(other, plain) for other in others for plain in base]
-    differences = [difference(other, plain, "psnr") for other, plain in pairs]
-    found: dict[str, Gain] = {}
-    for (other, plain), d, word in zip(pairs, differences, verdicts(differences, True), strict=True):
-        if d and not too_few(d) and plain is base[0]:
-            found.setdefault(kinds[other[0].attack], Gain(other[0], plain[0], d, word))  # the best of its kind is first
+    found: dict[str, Comparison] = {}
+    for each in compared([(plain, other) for other in others for plain in base]):
+        if each and each.base is base[0][0]:
+            found.setdefault(kinds[each.other.attack], each)  # the best of its kind is first
     return found
 
 
-def by_image(a: EntryWithRows, b: EntryWithRows) -> Score | None:
-    """Mean difference a - b of the PSNR over the images that both attacked, also in different batches.
-
-    Images that stood in one batch on either side are one cluster.
-    """
-    ours, theirs = (_of_images(samples) for _, samples in (a, b))
-    values = {image: ours[image] - theirs[image] for image in sorted(ours.keys() & theirs.keys())}
-    if not values:
-        return None
-    members = [(task, image) for _, rows in (a, b) for _, task, image in rows if image in values]
-    names, task_of = joined(members), {image: task for task, image in members}
-    (low, high), (other_low, other_high) = (entry.ranges["psnr"] for entry, _ in (a, b))
-    labels = [names[task_of[image]] for image in values]
-    return clustered_interval(list(values.values()), labels, (low - other_high, high - other_low))
-
-
-def _of_images(samples: Mapping[Sample, FlatRow]) -> dict[str, float]:
-    """The mean PSNR of every image over seeds and batches."""
-    found = defaultdict(list)
-    for (_, _, image), row in samples.items():
-        if known(value := row.get("psnr")):
-            found[image].append(value)
-    return {image: sum(values) / len(values) for image, values in found.items()}
-
-
-def changes(pairs: Sequence[tuple[Board, Board]]) -> list[Change | None]:
-    """For each pair of a base and another track; None where one has no attack, or they share no image.
+def changes(pairs: Sequence[tuple[Board, Board]]) -> list[Comparison | None]:
+    """The strongest attack of another track minus that of a base track, over the images of both, for pairs of tracks.
 
     Verdicts are after Holm's correction for these pairs, not for the choice of the strongest attacks by the same data.
     """
-    bests = [(attacks(base)[:1], attacks(other)[:1]) for base, other in pairs]
-    differences = [by_image(other[0], base[0]) if base and other else None for base, other in bests]
+    bests = [(attacks(base), attacks(other)) for base, other in pairs]
+    return compared([(base[0], other[0]) if base and other else None for base, other in bests], difference_by_image)
+
+
+def defended(pairs: Sequence[tuple[str, str, str]], boards: Mapping[str, Board]) -> list[Defended]:
+    """What each defense does.
+
+    Args:
+        pairs: a defense, its track, and the track that differs in nothing else.
+    """
+    found = changes([(boards[base], boards[track]) for _, track, base in pairs])
     return [
-        Change(base[0][0], other[0][0], d, word) if d else None
-        for (base, other), d, word in zip(bests, differences, verdicts(differences, True), strict=True)
+        Defended(defense, track, holds(boards[track], boards[base]), most(boards[track]), most(boards[base]), change)
+        for (defense, track, base), change in zip(pairs, found, strict=True)
     ]
+
+
+def tried(board: Board) -> list[Entry]:
+    """The attacks that were tried on enough batches, also where every image diverged: such a defense holds."""
+    return [entry for entry, _ in board if entry.control == "none" and not entry.too_few]
 
 
 def recognized_by(board: Board) -> list[tuple[Entry, Score]]:
     """Every attack with its share of recognized images, the largest first; nothing where one has no such share."""
-    ranked = attacks(board)
-    found = [(entry, entry.recognized) for entry, _ in ranked if entry.recognized]
-    return sorted(found, key=lambda pair: -pair[1].mean) if len(found) == len(ranked) else []
+    found = [(entry, entry.recognized) for entry in tried(board) if entry.recognized]
+    return sorted(found, key=lambda pair: -pair[1].mean) if len(found) == len(tried(board)) else []
+
+
+def most(board: Board) -> Share | None:
+    """The largest share of recognized images."""
+    return next((Share(entry.attack, share, len(tried(board))) for entry, share in recognized_by(board)), None)
 
 
 def holds(board: Board, base: Board) -> str:
     """Whether a defense leaves images unrecognized, by all attacks on its track and on that without it."""
+    if not tried(board) or not tried(base):
+        return UNTRIED
     shares, without = ([share for _, share in recognized_by(of)] for of in (board, base))
     if not shares or not without:
-        return UNKNOWN
+        return UNJUDGED
     if all(share.high <= HELD for share in without):
         return IDLE
     if all(share.high <= HELD for share in shares):

@@ -4,17 +4,25 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from leaderboard.answers import Board, attacks
-from leaderboard.board import difference
+from leaderboard.answers import Board, Comparison, attacks, compared
 from leaderboard.reported import Reported
-from leaderboard.statistics import Score, verdicts
+from leaderboard.sentences import count, signed
+from leaderboard.statistics import BETTER, UNSHOWN, VERDICTS, WORSE
 from leaderboard.table import NOTHING, Table
 
 FILE = Path(__file__).with_suffix(".yaml")
-WORDS = {"better": "holds", "tie": "ties", "worse": "reversed"}
+WORDS = {BETTER: "holds", WORSE: "reversed"}
+"""What a verdict on the stronger method says of a claim; others as they are."""
+COUNTED = {
+    BETTER: ("holds", "hold"),
+    UNSHOWN: ("shows no difference", "show no difference"),
+    WORSE: ("is reversed", "are reversed"),
+}
+"""Of one comparison, and of several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,7 @@ class Claim:
         stronger, weaker: the methods, by their names in this suite.
         table: of `reported.yaml`, where it has numbers of both; empty where it has none.
         setting: where the paper says so, in a few words.
-        reason: why the record ties or reverses it, where that is known.
+        reason: why the record shows no difference or reverses it, where that is known.
     """
 
     paper: str
@@ -43,29 +51,28 @@ def claims(path: Path = FILE) -> list[Claim]:
     return [Claim(paper=paper, **claim) for paper, said in papers.items() for claim in said]
 
 
-Judged = dict[str, tuple[Score, str]]
-"""The difference and the verdict, by track."""
+class Judgment(NamedTuple):
+    """Stronger minus weaker method of a claim on a track where both have a place."""
+
+    claim: Claim
+    track: str
+    found: Comparison
 
 
-def judged(found: list[Claim], boards: Mapping[str, Board]) -> list[Judged]:
-    """For each claim: stronger minus weaker by PSNR, paired over images, on all tracks where both have a place.
+def judged(found: list[Claim], boards: Mapping[str, Board]) -> list[Judgment]:
+    """Claims in their order, each on all tracks that have both methods.
 
     Verdicts are after Holm's correction for the claims of one paper on one track.
     """
-    answers: list[Judged] = [{} for _ in found]
+    answers = []
     for track, board in boards.items():
         by_attack = {pair[0].attack: pair for pair in attacks(board)}
-        for paper in dict.fromkeys(claim.paper for claim in found):
-            family = [
-                (answer, score)
-                for claim, answer in zip(found, answers, strict=True)
-                if claim.paper == paper and {claim.stronger, claim.weaker} <= by_attack.keys()
-                if (score := difference(by_attack[claim.stronger], by_attack[claim.weaker], "psnr"))
-            ]
-            words = verdicts([score for _, score in family], True)
-            for (answer, score), word in zip(family, words, strict=True):
-                answer[track] = score, WORDS.get(word, word)
-    return answers
+        there = [claim for claim in found if {claim.stronger, claim.weaker} <= by_attack.keys()]
+        for paper in dict.fromkeys(claim.paper for claim in there):
+            family = [claim for claim in there if claim.paper == paper]
+            pairs = compared([(by_attack[claim.weaker], by_attack[claim.stronger]) for claim in family])
+            answers += [Judgment(claim, track, pair) for claim, pair in zip(family, pairs, strict=True) if pair]
+    return sorted(answers, key=lambda answer: found.index(answer.claim))
 
 
 def published(claim: Claim, numbers: list[Reported]) -> str:
@@ -80,34 +87,38 @@ def published(claim: Claim, numbers: list[Reported]) -> str:
     return ", ".join(f"{a:.2f} > {b:.2f}" for a, b in zip(*alike, strict=False)) + " dB"
 
 
-def summary(answers: list[Judged]) -> str:
-    """How often the claims hold, in one sentence."""
-    total = sum(map(len, answers))
-    return f"Of {total} comparisons of two methods on a track: {counted(answers)}." if total else ""
+def summary(answers: list[Judgment]) -> str:
+    """`Of 3 comparisons, 1 holds and 2 are reversed.`"""
+    words = Counter(answer.found.verdict for answer in answers)
+    parts = [f"{words[word]} {COUNTED[word][words[word] > 1]}" for word in VERDICTS if words[word]]
+    *first, last = parts or [""]
+    said = f"{', '.join(first)} and {last}" if first else last
+    return f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}." if parts else ""
 
 
-def counted(answers: list[Judged]) -> str:
-    """`holds 3, ties 1`."""
-    words = Counter(word for answer in answers for _, word in answer.values())
-    return ", ".join(f"{word} {words[word]}" for word in WORDS.values() if words[word]) or NOTHING
+def not_judged(found: list[Claim], answers: list[Judgment]) -> str:
+    """Which claims are not on any track, in one sentence."""
+    there = {answer.claim for answer in answers}
+    others = dict.fromkeys(over(claim) for claim in found if claim not in there)
+    return f"Not judged, as no track has a record of both: {', '.join(others)}." if others else ""
 
 
-def table(found: list[Claim], answers: list[Judged], numbers: list[Reported]) -> Table:
-    """One line for each claim, a column for each track."""
+def table(answers: list[Judgment], numbers: list[Reported]) -> Table:
+    """A line for each claim and track."""
     columns = {
-        "claim": [f"{claim.stronger} over {claim.weaker}" for claim in found],
-        "on the tracks": [counted([answer]) for answer in answers],
-        "why": [claim.reason or NOTHING for claim in found],
-        "as published": [
-            ": ".join(filter(None, (f"{claim.paper}, {claim.setting}", published(claim, numbers)))) for claim in found
-        ],
+        "claim": [over(answer.claim) for answer in answers],
+        "track": [answer.track for answer in answers],
+        "difference": [signed(answer.found.difference) for answer in answers],
+        "verdict": [WORDS.get(answer.found.verdict, answer.found.verdict) for answer in answers],
+        "reason": [answer.claim.reason or NOTHING for answer in answers],
+        "as published": [as_published(answer.claim, numbers) for answer in answers],
     }
-    tracks = dict.fromkeys(track for answer in answers for track in answer)
-    return Table("", columns | {track: [cell(answer.get(track)) for answer in answers] for track in tracks})
+    return Table("", {name: cells for name, cells in columns.items() if name != "reason" or {*cells} - {NOTHING}})
 
 
-def cell(verdict: tuple[Score, str] | None) -> str:
-    if verdict is None:
-        return NOTHING
-    score, word = verdict
-    return f"{word} {score.mean:+.2f} [{score.low:+.2f}, {score.high:+.2f}]"
+def over(claim: Claim) -> str:
+    return f"{claim.stronger} over {claim.weaker}"
+
+
+def as_published(claim: Claim, numbers: list[Reported]) -> str:
+    return ": ".join(filter(None, (f"{claim.paper}, {claim.setting}", published(claim, numbers))))

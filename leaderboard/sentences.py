@@ -1,52 +1,57 @@
 """What the record answers, in words: sentences with their numbers, below headings."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 
-from leaderboard.answers import (
-    HELD,
-    Board,
-    Change,
-    Gain,
-    attacks,
-    behind,
-    changes,
-    gains,
-    holds,
-    recognized_by,
-)
+from leaderboard.answers import HELD, Board, Comparison, Defended, Share, attacks, behind, changes, defended, gains
+from leaderboard.board import Entry
 from leaderboard.document import Block, Heading, Items, Text
 from leaderboard.harm import NOTES
-from leaderboard.statistics import Score
+from leaderboard.statistics import UNSHOWN, VERDICTS, Score
 from leaderboard.table import NOTHING, Table
-
-# The words of `leaderboard.statistics.verdicts` for what a higher PSNR means here.
-GAINED = {"better": "better", "tie": "no difference shown", "worse": "worse"}
-LEAKS = {"better": "leaks more", "tie": "shows no difference", "worse": "leaks less"}
-REBUILDS = {"better": "rebuilds more", "tie": "shows no difference", "worse": "rebuilds less"}
-
-SHARE = f"{100 * HELD:.0f} %"
 
 Boards = Mapping[str, Board]
 """By track."""
 
+WORDS = (
+    "Better and worse are verdicts at p < .05 after Holm's correction for the comparisons that each section states, "
+    f"and mean a higher and a lower PSNR: more and less leaks. '{UNSHOWN.capitalize()}' does not say that two attacks "
+    "are equal. Intervals are those of single comparisons, so one may leave out 0 where no difference is shown."
+)
+"""What a reader must know of all verdicts."""
+
+PAPERS = (
+    "What papers say of two methods, each in its own setting, compared with the tracks. A pair "
+    "can have another verdict here than above: a claim was fixed beforehand and is corrected for the claims of its "
+    "paper on a track, while the strongest attacks were chosen by the same data and are corrected for all pairs."
+)
+
+UNPAIRED = "is not compared, as one of the tracks has no attack with a place, or they share no image"
+
+
+def section(heading: str, sentences: Sequence[str], how: str, *tables: Table) -> list[Block]:
+    """A question, its answers and how they were computed; nothing where there are none."""
+    return [Heading(3, heading), Items(sentences), Text(how), *tables] if sentences else []
+
 
 def strongest(boards: Boards) -> list[Block]:
-    """The strongest attack of each track, with ties."""
-    return answer(
+    """The strongest attack of each track, with those that are not shown to be worse."""
+    ranked = {track: attacks(board) for track, board in boards.items()}
+    return section(
         "The strongest attack of each track",
-        [strongest_sentence(track, board) for track, board in boards.items() if attacks(board)],
-        "Tied: no difference at p < .05 after Holm's correction for all pairs of a track's attacks.",
+        [
+            strongest_sentence(track, found[0][0].attack, found[0][0].psnr, len(found), behind(boards[track]))
+            for track, found in ranked.items()
+            if found and found[0][0].psnr
+        ],
+        "Corrected for all pairs of a track's attacks.",
     )
 
 
-def strongest_sentence(track: str, board: Board) -> str:
-    """Of a track with attacks."""
-    ranked = attacks(board)
-    best = ranked[0][0]
-    assert best.psnr, "it has a place"
-    tied = [f"{other.entry.attack} ({signed(other.difference)})" for other in behind(board) if other.verdict == "tie"]
-    said = f"{track}: {best.attack}, {decibels(best.psnr)}, {best.n} images, {len(ranked)} attacks"
-    return f"{said}; tied with {', '.join(tied)}." if tied else f"{said}."
+def strongest_sentence(track: str, attack: str, psnr: Score, among: int, others: Sequence[Comparison]) -> str:
+    alike = [f"{other.other.attack} ({signed(other.difference)})" for other in others if other.verdict == UNSHOWN]
+    from_others = f"; {UNSHOWN} from {', '.join(alike)}" if alike else ""
+    return f"{track}: {attack}, {decibels(psnr)}, {count(psnr.n, 'image')}, {count(among, 'attack')}{from_others}."
 
 
 def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block]:
@@ -58,39 +63,31 @@ def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block
     worth = {track: gains(board, kinds[track]) for track, board in boards.items()}
     order = dict.fromkeys(kind for by_kind in worth.values() for kind in by_kind)
     by_kind = {kind: {track: gain[kind] for track, gain in worth.items() if kind in gain} for kind in order}
-    said = answer(
+    return section(
         "What a prior is worth",
-        [gain_sentence(kind, gain) for kind, gain in by_kind.items()],
-        "The best attack with such a prior minus the best attack with none, after Holm's correction for all pairs of "
-        "an attack with a prior and one without on a track.",
+        [prior_sentence(kind, gain) for kind, gain in by_kind.items()],
+        "The best attack with such a prior minus the best attack with none, corrected for all pairs of an attack with "
+        "a prior and one without on a track.",
+        prior_table(by_kind),
     )
-    return [*said, gain_table(by_kind)] if said else []
 
 
-def gain_sentence(kind: str, by_track: Mapping[str, Gain]) -> str:
+def prior_sentence(kind: str, by_track: Mapping[str, Comparison]) -> str:
     """Of one kind of prior on all tracks where it was used, those first where it gains."""
-    parts = []
-    for verdict, words in GAINED.items():
-        found = [
-            f"{track} ({gain.difference.mean:+.1f} dB)" for track, gain in by_track.items() if gain.verdict == verdict
-        ]
-        parts += [f"{words} on {', '.join(found)}"] if found else []
+    words = dict.fromkeys([*VERDICTS, *(gain.verdict for gain in by_track.values())])
+    by_word = {
+        word: [f"{track} ({gain.difference.mean:+.1f} dB)" for track, gain in by_track.items() if gain.verdict == word]
+        for word in words
+    }
+    parts = (f"{word} on {', '.join(tracks)}" for word, tracks in by_word.items() if tracks)
     return f"{kind[:1].upper()}{kind[1:]}: {'; '.join(parts)}."
 
 
-def gain_table(by_kind: Mapping[str, Mapping[str, Gain]]) -> Table:
+def prior_table(by_kind: Mapping[str, Mapping[str, Comparison]]) -> Table:
     """A line for each track, a column for each kind of prior."""
-
-    def cell(gain: Gain | None) -> str:
-        if gain is None:
-            return NOTHING
-        d = gain.difference
-        return f"{gain.best.attack} - {gain.base.attack}: {signed(d)}, {d.n} images, {GAINED[gain.verdict]}"
-
     tracks = list(dict.fromkeys(track for gains in by_kind.values() for track in gains))
-    return Table(
-        "", {"track": tracks, **{kind: [cell(g.get(track)) for track in tracks] for kind, g in by_kind.items()}}
-    )
+    cells = {kind: [minus(gain[t]) if t in gain else NOTHING for t in tracks] for kind, gain in by_kind.items()}
+    return Table("", {"track": tracks, **cells})
 
 
 def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Block]:
@@ -99,33 +96,25 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
     Args:
         pairs: a defense, its track, and the track that differs in nothing else.
     """
-    compared = changes([(boards[base], boards[track]) for _, track, base in pairs])
-    said = [
-        defense_sentence(defense, track, boards[track], boards[base], change)
-        for (defense, track, base), change in zip(pairs, compared, strict=True)
-        if change
-    ]
-    return answer(
+    share = f"{100 * HELD:.0f} %"
+    return section(
         "Which defenses hold",
-        said,
-        f"A defense holds where for every attack the interval of the share of recognized images ends at {SHARE} or "
-        "below, and does not where that of one lies above; 8 batches are too few to show that it holds. Recognized: "
-        f"{NOTES['recognized']}. The attacker knows the defense and adapts to it. Differences are between the "
-        "strongest attacks with and without the defense, on the same images, after Holm's correction for these "
-        "defenses.",
+        [defense_sentence(found) for found in defended(pairs, boards)],
+        f"A defense holds where for every attack the interval of the share of recognized images ends at {share} or "
+        f"below, and does not where that of one lies above. The number of images sets these {share}, not harm: where "
+        "none of 24 single images is recognized, the interval ends at 14 %; 8 batches are too few to show that a "
+        f"defense holds. Recognized: {NOTES['recognized']}. The attacker knows the defense and adapts to it. "
+        "Differences are between the strongest attacks with and without the defense, over the images that both tracks "
+        "have, corrected for these defenses but not for the choice of the strongest attacks.",
     )
 
 
-def defense_sentence(defense: str, track: str, board: Board, base: Board, change: Change) -> str:
-    said = f"{defense} ({track}) {holds(board, base)}"
-    for (entry, share), (other, without) in zip(recognized_by(board)[:1], recognized_by(base)[:1], strict=False):
-        said += (
-            f": at most {percent(share)} of the images are recognized ({entry.attack}; {len(attacks(board))} attacks), "
-        )
-        said += f"without it {percent(without)} ({other.attack}; {len(attacks(base))} attacks)"
-    d, verdict = change.difference, REBUILDS.get(change.verdict, change.verdict)
-    of = f"{change.other.attack}; without it {change.base.attack}"
-    return f"{said}. The strongest attack ({of}) {verdict}: {signed(d)}, {d.n} images."
+def defense_sentence(found: Defended) -> str:
+    shares = {"": found.behind, "without it ": found.without}
+    known = "; ".join(f"{where}{recognized(share)}" for where, share in shares.items() if share)
+    said = f"{found.defense} ({found.track}) {found.verdict}{': ' if known else ''}{known}"
+    change = f"with it minus that without it, {minus(found.change)}" if found.change else UNPAIRED
+    return f"{said}. The strongest attack {change}."
 
 
 def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block]:
@@ -135,51 +124,54 @@ def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block
         pairs: a base track and another, by what differs.
     """
     there = {what: pair for what, pair in pairs.items() if boards.keys() >= {*pair}}
-    compared = changes([(boards[base], boards[other]) for base, other in there.values()])
-    said = [
-        change_sentence(what, pair, change)
-        for (what, pair), change in zip(there.items(), compared, strict=True)
-        if change
-    ]
-    return answer(
+    found = changes([(boards[base], boards[other]) for base, other in there.values()])
+    return section(
         "Batch size, local steps, victim",
-        said,
-        "The strongest attack of each track, on the images that both tracks have, after Holm's correction for these "
-        "comparisons. Budgets differ, see the tracks.",
+        [setting_sentence(what, *there[what], change) for what, change in zip(there, found, strict=True)],
+        "The strongest attack of each track, over the images that both tracks have, corrected for these comparisons "
+        "but not for the choice of the strongest attacks. Budgets differ, see the tracks.",
     )
 
 
-def change_sentence(what: str, tracks: tuple[str, str], change: Change) -> str:
-    """
-    Args:
-        tracks: the base and the other.
-    """
-    base, other = (
-        f"{track} ({entry.attack}, {decibels(entry.psnr)})"
-        for track, entry in zip(tracks, (change.base, change.other), strict=True)
-        if entry.psnr
-    )
+def setting_sentence(what: str, base: str, other: str, change: Comparison | None) -> str:
+    if change is None:
+        return f"{what}, from {base} to {other}: {UNPAIRED}."
     d = change.difference
-    groups = f"{d.n} images in {d.clusters} groups of batches that share images"
-    verdict = LEAKS.get(change.verdict, change.verdict)
-    return f"{what} {verdict}: {signed(d)} from {base} to {other}, paired over {groups}."
+    paired = f"{count(d.n, 'image')} in {count(d.clusters, 'group')} of batches that share images"
+    return (
+        f"{what}, from {of(base, change.base)} to {of(other, change.other)}: {signed(d)}, {paired}, {change.verdict}."
+    )
 
 
-def answer(heading: str, said: Sequence[str], how: str) -> list[Block]:
-    """A question, its answers and how they were computed; nothing where there are none."""
-    return [Heading(3, heading), Items(said), Text(how)] if said else []
+def of(track: str, entry: Entry) -> str:
+    """`cifar10-b1 (ig, 24.80 dB [24.03, 25.57])`."""
+    return f"{track} ({', '.join(filter(None, (entry.attack, entry.psnr and decibels(entry.psnr))))})"
 
 
-def decibels(score: Score) -> str:
-    """`15.32 dB [14.90, 15.81]`."""
-    return f"{score.mean:.2f} dB [{score.low:.2f}, {score.high:.2f}]"
+def minus(found: Comparison) -> str:
+    """`gias - ig: +5.32 dB [+4.90, +5.81], 24 images, better`."""
+    d = found.difference
+    return f"{found.other.attack} - {found.base.attack}: {signed(d)}, {count(d.n, 'image')}, {found.verdict}"
+
+
+def recognized(share: Share) -> str:
+    """`at most 25 % [14, 40] of images are recognized (ig; 9 attacks)`."""
+    score = share.recognized
+    found = f"{100 * score.mean:.0f} % [{100 * score.low:.0f}, {100 * score.high:.0f}]"
+    return f"at most {found} of images are recognized ({share.attack}; {count(share.among, 'attack')})"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 attack`, `2 attacks`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def decibels(score: Score, sign: str = "") -> str:
+    """`15.32 dB [14.90, 15.81]`; without an interval where none is known."""
+    interval = "" if isnan(score.low) else f" [{score.low:{sign}.2f}, {score.high:{sign}.2f}]"
+    return f"{score.mean:{sign}.2f} dB{interval}"
 
 
 def signed(score: Score) -> str:
-    """`+5.32 dB [4.90, 5.81]`."""
-    return f"{score.mean:+.2f} dB [{score.low:+.2f}, {score.high:+.2f}]"
-
-
-def percent(score: Score) -> str:
-    """`25 % [14, 40]`."""
-    return f"{100 * score.mean:.0f} % [{100 * score.low:.0f}, {100 * score.high:.0f}]"
+    """`+5.32 dB [+4.90, +5.81]`."""
+    return decibels(score, "+")

@@ -1,6 +1,6 @@
 """Means with intervals over clusters, and verdicts on differences.
 
-No verdict, place or tie is given below `ENOUGH` clusters.
+No verdict and no place is given below `ENOUGH` clusters.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 ENOUGH = 5  # clusters
 LEVEL = 0.05  # of intervals and verdicts
+
+BETTER, UNSHOWN, WORSE = VERDICTS = ("better", "no difference shown", "worse")
 
 Range = tuple[float, float]
 """The least and the greatest value of a score."""
@@ -125,7 +127,7 @@ def too_few(score: Score) -> str:
 
 
 def verdicts(differences: Sequence[Score | None], higher_is_better: bool, *, chosen: bool = False) -> list[str]:
-    """`better`, `worse` or `tie` for each of several differences from one reference, after Holm's correction.
+    """One of `VERDICTS` for each of several differences from one reference, after Holm's correction.
 
     Where there can be no verdict the reason, and an empty text where there is no difference.
 
@@ -139,9 +141,9 @@ def verdicts(differences: Sequence[Score | None], higher_is_better: bool, *, cho
         if d is None or too_few(d):
             words.append(too_few(d) if d else "")
         elif next(adjusted) < LEVEL:
-            words.append("better" if (d.mean > 0) == higher_is_better else "worse")
+            words.append(BETTER if (d.mean > 0) == higher_is_better else WORSE)
         else:
-            words.append("tie")
+            words.append(UNSHOWN)
     return words
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-from benchmark.names import ROOT, known
+from benchmark.names import ROOT, comment, known
 from benchmark.tracks.track import DEFAULT, METRIC, TRACKS, Track, read
 from benchmark.tracks.tuned import read_tuned
 from leaderboard import labels_board, record
@@ -18,10 +18,10 @@ from leaderboard.answers import Board, behind
 from leaderboard.board import entries_with_rows
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
 from leaderboard.harm import NOTES
-from leaderboard.orderings import claims, judged, summary
+from leaderboard.orderings import claims, judged, not_judged, summary
 from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
-from leaderboard.said import defenses, priors, settings, signed, strongest
+from leaderboard.sentences import PAPERS, WORDS, defenses, priors, settings, signed, strongest
 from leaderboard.table import NOTHING, Table, board_table
 
 FOLDER, README = ROOT / "docs" / "board", ROOT / "README.md"
@@ -122,17 +122,15 @@ def answers(found: Sequence[Recorded]) -> list[Block]:
     judgments = judged(papers, boards)
     return [
         Heading(2, "What the record says"),
+        Text(WORDS),
         *strongest(boards),
         *priors(boards, {each.name: kinds(each) for each in found}),
         *defenses(boards, defended(found)),
         *settings(boards, COMPARED),
         Heading(2, "What papers say"),
-        Text(
-            "Which method is stronger, as papers say in their settings, and on the tracks after equal tuning. "
-            f"{summary(judgments)} Differences in dB; verdicts at p < .05 after Holm's correction for the claims of "
-            "one paper on one track."
-        ),
-        orderings_table(papers, judgments, numbers),
+        Text(PAPERS),
+        *(Text(said) for said in (summary(judgments), not_judged(papers, judgments)) if said),
+        orderings_table(judgments, numbers),
     ]
 
 
@@ -176,7 +174,7 @@ def section(found: Recorded) -> list[Block]:
 def table(found: Recorded) -> Table:
     """The methods of a track, the best first."""
     names, stale, kind = [entry.attack for entry, _ in found.board], found.stale(), kinds(found)
-    lost = {each.entry.attack: f"{signed(each.difference)} {each.verdict}" for each in behind(found.current())}
+    lost = {each.other.attack: f"{signed(each.difference)} {each.verdict}" for each in behind(found.current())}
     known = board_table([entry for entry, _ in found.board]).columns | {
         BEHIND: [lost.get(name, NOTHING) for name in names],
         "prior": [kind.get(name, "none") for name in names],
@@ -211,12 +209,6 @@ def of_labels(name: str) -> list[Block]:
     tables = [labels_board.table(rows, score) for score in labels_board.HEADINGS]
     about = f"{plan['trials']} batches of each size; version {plan['version']} of the track."
     return [Heading(3, name), Text(comment(path)), Text(about), *tables] if rows else []
-
-
-def comment(path: Path) -> str:
-    """What a track is: the comment on top of its file."""
-    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
-    return " ".join(line.lstrip("# ") for line in lines)
 
 
 def short(found: Recorded) -> str:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboard.answers import FAILS, HOLDS, IDLE, OPEN, UNKNOWN, behind, by_image, changes, gains, holds
-from leaderboard.board import entries_with_rows
+from leaderboard.answers import FAILS, HOLDS, IDLE, OPEN, UNJUDGED, UNTRIED, behind, changes, defended, gains, holds
+from leaderboard.board import difference_by_image, entries_with_rows
+from leaderboard.statistics import UNSHOWN, too_few
 
 IMAGES = 6
 NOISE = np.random.default_rng(0).normal(0, 0.1, (4, IMAGES))
@@ -37,25 +38,25 @@ def t_interval(values):
     return stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
 
 
-def test_the_strongest_attack_and_those_tied_with_it(board):
+def test_the_strongest_attack_and_those_that_are_not_shown_to_be_worse(board):
     best = np.linspace(15, 25, IMAGES)
     scores = {"a": best, "b": best - 0.01 + NOISE[0] - NOISE[0].mean(), "c": best - 3 + NOISE[1]}
-    tied, worse = behind(board(scores))
-    assert (tied.entry.attack, tied.verdict) == ("b", "tie")
-    assert (worse.entry.attack, worse.verdict) == ("c", "worse")
-    for other in (tied, worse):
-        expected = t_interval(scores[other.entry.attack] - scores["a"])
-        assert (other.difference.low, other.difference.high) == pytest.approx(expected)
+    alike, worse = behind(board(scores))
+    assert (alike.base.attack, alike.other.attack, alike.verdict) == ("a", "b", UNSHOWN)
+    assert (worse.base.attack, worse.other.attack, worse.verdict) == ("a", "c", "worse")
+    for found in (alike, worse):
+        expected = t_interval(scores[found.other.attack] - scores["a"])
+        assert (found.difference.low, found.difference.high) == pytest.approx(expected)
 
 
-def test_a_tie_is_judged_for_all_pairs_as_the_best_is_chosen_by_the_same_data(board):
+def test_a_difference_is_judged_for_all_pairs_as_the_best_is_chosen_by_the_same_data(board):
     """Two of three pairs are tested; p = .03 alone is below .05, and three times as large it is not."""
     base = np.linspace(15, 25, IMAGES)
     unit = NOISE[2] - NOISE[2].mean()
     t = stats.t.isf(0.03 / 2, IMAGES - 1)
     scores = {"a": base, "b": base - 1 + unit / stats.sem(unit) / t, "c": base - 5 + NOISE[1]}
     assert stats.ttest_1samp(scores["b"] - scores["a"], 0).pvalue == pytest.approx(0.03)
-    assert [other.verdict for other in behind(board(scores))] == ["tie", "worse"]
+    assert [other.verdict for other in behind(board(scores))] == [UNSHOWN, "worse"]
 
 
 def test_nothing_is_answered_below_five_batches(board):
@@ -77,10 +78,10 @@ def test_a_prior_is_worth_its_best_attack_minus_the_best_without_one(board):
     found = gains(board(scores), {"g1": "generator", "g2": "generator", "d": "denoiser"})
     assert found.keys() == {"generator", "denoiser"}
     gain = found["generator"]
-    assert (gain.best.attack, gain.base.attack, gain.verdict, gain.difference.n) == ("g1", "plain", "better", IMAGES)
+    assert (gain.other.attack, gain.base.attack, gain.verdict, gain.difference.n) == ("g1", "plain", "better", IMAGES)
     assert gain.difference.mean == pytest.approx((scores["g1"] - base).mean())
     assert (gain.difference.low, gain.difference.high) == pytest.approx(t_interval(scores["g1"] - base))
-    assert found["denoiser"].verdict == "tie"
+    assert found["denoiser"].verdict == UNSHOWN
 
 
 def test_without_an_attack_that_has_no_prior_no_prior_has_a_worth(board):
@@ -92,18 +93,18 @@ def test_images_are_paired_across_batches_and_those_of_one_batch_are_one_cluster
     rng = np.random.default_rng(1)
     single, batched = rng.normal(25, 2, 12), rng.normal(20, 2, 16)
     (one,), (two,) = board({"a": single}), board({"b": batched}, batch=2)
-    score = by_image(two, one)
+    score = difference_by_image(two, one, "psnr")
     pairs = (batched[:12] - single).reshape(6, 2).mean(1)
     assert (score.n, score.clusters) == (12, 6)
     assert score.mean == pytest.approx(pairs.mean())
     assert (score.low, score.high) == pytest.approx(t_interval(pairs))
-    assert by_image(one, two).mean == pytest.approx(-score.mean)
+    assert difference_by_image(one, two, "psnr").mean == pytest.approx(-score.mean)
 
 
 def test_tracks_without_a_common_image_are_not_compared(board, row):
     (one,) = board({"a": np.linspace(15, 25, IMAGES)})
     other = entries_with_rows(row(task=f"t{k}", image=f"other{k}", psnr=20.0 + k) for k in range(IMAGES))
-    assert by_image(one, other[0]) is None
+    assert difference_by_image(one, other[0], "psnr") is None
 
 
 def test_changes_are_corrected_for_all_pairs_that_are_compared(board):
@@ -114,7 +115,7 @@ def test_changes_are_corrected_for_all_pairs_that_are_compared(board):
     (alone,) = changes([(plain, lower)])
     assert alone.verdict == "worse"
     first, second = changes([(plain, lower), (plain, noisy)])
-    assert (first.verdict, second.verdict) == ("tie", "tie")
+    assert (first.verdict, second.verdict) == (UNSHOWN, UNSHOWN)
     assert first.difference == alone.difference
 
 
@@ -128,4 +129,38 @@ def test_a_defense_holds_where_no_attack_shows_more_than_the_stated_share(board)
     assert holds(board({"a": unseen, "b": some}), without) == OPEN
     assert holds(board({"a": unseen[:8]}), without) == OPEN
     assert holds(board({"a": unseen}), board({"a": unseen})) == IDLE
-    assert holds(board({"a": unseen}, lpips=None), without) == UNKNOWN
+    assert holds(board({"a": unseen}, lpips=None), without) == UNJUDGED
+    assert holds(board({"a": unseen}), board({"a": seen[:4]})) == UNTRIED
+
+
+def test_a_defense_behind_which_every_image_diverged_holds_and_is_not_left_out(board):
+    seen, failed = np.linspace(25, 30, 24), np.full(24, 5.0)
+    boards = {"plain": board({"a": seen}), "noisy": board({"a": failed}, status="diverged")}
+    (found,) = defended([("noise:9", "noisy", "plain")], boards)
+    assert (found.verdict, found.change) == (HOLDS, None)
+    assert (found.behind.attack, found.behind.recognized.mean, found.without.recognized.mean) == ("a", 0, 1)
+
+
+def test_batches_that_share_images_say_so_where_they_are_too_few(board, row):
+    """Six batches in a ring, each of two images that also stand in the batches beside it, count as one."""
+    rows = [
+        row(task=f"r{k}", image=f"i{(k + j) % IMAGES}", batch_size=2, psnr=20.0 + k + j)
+        for k in range(IMAGES)
+        for j in range(2)
+    ]
+    (one,), (ring,) = board({"a": np.linspace(15, 25, IMAGES)}), entries_with_rows(rows)
+    score = difference_by_image(ring, one, "psnr")
+    assert (score.clusters, score.batches) == (1, IMAGES)
+    assert too_few(score) == "6 batches share images, count as 1 (5 needed): fewer TASKS or more images"
+    (two,) = board({"a": np.linspace(15, 25, 8)}, batch=2)
+    (single,) = board({"a": np.linspace(15, 25, 8)})
+    assert too_few(difference_by_image(two, single, "psnr")) == "too few batches (4; 5 needed)"
+
+
+def test_batches_of_one_name_on_two_tracks_are_not_one_cluster(row):
+    """Each image stands in other batches on the other track, which have the same names in another order."""
+    (one,), (two,) = (
+        entries_with_rows(row(task=f"t{(k + move) % IMAGES}", image=f"i{k}", psnr=20.0 + k) for k in range(IMAGES))
+        for move in (0, 1)
+    )
+    assert difference_by_image(one, two, "psnr").clusters == IMAGES

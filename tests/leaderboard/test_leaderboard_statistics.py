@@ -6,6 +6,7 @@ from scipy import stats
 
 from leaderboard.statistics import (
     ENOUGH,
+    UNSHOWN,
     Score,
     clustered_interval,
     corrected,
@@ -154,7 +155,7 @@ def test_verdicts_are_corrected_for_their_number():
     one, other = difference(2, 0.03), difference(-2, 0.02)
     assert verdicts([one], True) == ["better"]
     assert verdicts([one], False) == ["worse"]
-    assert verdicts([one, difference(1, 0.8)], True) == ["tie", "tie"]  # 2 * 0.03
+    assert verdicts([one, difference(1, 0.8)], True) == [UNSHOWN, UNSHOWN]  # 2 * 0.03
     assert verdicts([one, other, None], True) == ["better", "worse", ""]  # 2 * 0.02, then 0.03
     assert "2 comparisons" in corrected([[one, other, None], [one]])
     assert "Holm" not in corrected([[one]])
@@ -164,8 +165,12 @@ def test_verdicts_are_corrected_for_their_number():
 def test_verdicts_against_the_best_are_corrected_for_all_pairs():
     one, other = difference(2, 0.03), difference(-2, 0.02)
     assert verdicts([one], True, chosen=True) == ["better"]  # two attacks are one pair
-    assert verdicts([difference(-2, 0.016), one, None], True, chosen=True) == ["worse", "tie", ""]  # 0.048, 0.06
-    assert verdicts([one, other], True, chosen=True) == ["tie", "tie"]  # 3 * 0.02
+    assert verdicts([difference(-2, 0.016), one, None], True, chosen=True) == [
+        "worse",
+        UNSHOWN,
+        "",
+    ]  # 0.048, 0.06
+    assert verdicts([one, other], True, chosen=True) == [UNSHOWN, UNSHOWN]  # 3 * 0.02
     assert "for 6 comparisons by each metric: all pairs, as the reference is the best" in corrected(
         [[one, other, one]], chosen=True
     )
@@ -181,7 +186,7 @@ def test_equal_attacks_are_seldom_told_apart_when_the_best_of_them_is_the_refere
         best = attacks.mean(1).argmax()
         found = [clustered_interval(other - attacks[best], range(20)) for other in np.delete(attacks, best, 0)]
         for chosen in wrong:
-            wrong[chosen] += set(verdicts(found, True, chosen=chosen)) != {"tie"}
+            wrong[chosen] += set(verdicts(found, True, chosen=chosen)) != {UNSHOWN}
     assert wrong[True] <= 0.05 * 600
     assert wrong[False] > 0.08 * 600  # as if the reference were fixed
 

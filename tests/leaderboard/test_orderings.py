@@ -5,8 +5,9 @@ import pytest
 from scipy import stats
 
 from leaderboard.board import entries_with_rows
-from leaderboard.orderings import Claim, claims, judged, published, summary, table
+from leaderboard.orderings import Claim, claims, judged, not_judged, published, summary, table
 from leaderboard.reported import reported
+from leaderboard.statistics import UNSHOWN
 
 BASE = np.linspace(15, 25, 8)
 NOISE = np.random.default_rng(0).normal(0, 0.1, 8)
@@ -28,27 +29,34 @@ def claim(stronger="gias", weaker="ig", paper="one", **others):
     return Claim(paper=paper, stronger=stronger, weaker=weaker, setting="somewhere", **others)
 
 
-def test_a_claim_holds_ties_or_is_reversed_on_each_track(board):
+def test_a_claim_holds_shows_no_difference_or_is_reversed_on_each_track(board):
     boards = {
         "holds": board(ig=BASE, gias=BASE + 2 + NOISE),
-        "ties": board(ig=BASE, gias=BASE + NOISE - NOISE.mean()),
+        "equal": board(ig=BASE, gias=BASE + NOISE - NOISE.mean()),
         "reversed": board(ig=BASE, gias=BASE - 2 + NOISE),
         "without": board(ig=BASE),
         "few": board(ig=BASE[:4], gias=BASE[:4] + 2),
     }
-    found = [claim(reason="a weak prior")]
-    (answer,) = judged(found, boards)
-    assert {track: word for track, (_, word) in answer.items()} == {
-        word: word for word in ("holds", "ties", "reversed")
+    found = [claim(reason="a weak prior"), claim("gias", "gi")]
+    answers = judged(found, boards)
+    columns = table(answers, []).columns
+    assert columns["claim"] == ["gias over ig"] * 3
+    assert dict(zip(columns["track"], columns["verdict"], strict=True)) == {
+        "holds": "holds",
+        "equal": "no difference shown",
+        "reversed": "reversed",
     }
     values = 2 + NOISE
-    expected = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
-    assert (answer["holds"][0].low, answer["holds"][0].high) == pytest.approx(expected)
-    assert summary([answer]) == "Of 3 comparisons of two methods on a track: holds 1, ties 1, reversed 1."
-    columns = table(found, [answer], []).columns
-    assert columns["claim"] == ["gias over ig"]
-    assert columns["why"] == ["a weak prior"]
-    assert columns["holds"] == [f"holds {values.mean():+.2f} [{expected[0]:+.2f}, {expected[1]:+.2f}]"]
+    low, high = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
+    assert columns["difference"][0] == f"{values.mean():+.2f} dB [{low:+.2f}, {high:+.2f}]"
+    assert columns["reason"] == ["a weak prior"] * 3
+    assert "reason" not in table(judged([claim()], boards), []).columns
+    assert summary(answers) == "Of 3 comparisons, 1 holds, 1 shows no difference and 1 is reversed."
+    assert summary([answers[0], answers[0]]) == "Of 2 comparisons, 2 hold."
+    assert summary(answers[:1]) == "Of 1 comparison, 1 holds."
+    assert summary([]) == ""
+    assert not_judged(found, answers) == "Not judged, as no track has a record of both: gias over gi."
+    assert not_judged(found[:1], answers) == ""
 
 
 def test_verdicts_are_corrected_for_the_claims_of_one_paper_alone(board):
@@ -56,9 +64,9 @@ def test_verdicts_are_corrected_for_the_claims_of_one_paper_alone(board):
     better = BASE + 1 + unit / stats.sem(unit) / stats.t.isf(0.03 / 2, 7)  # p = .03
     boards = {"track": board(ig=BASE, gias=better, gi=BASE + NOISE[::-1] - NOISE.mean())}
     alone, _ = judged([claim(), claim("gi", "ig", paper="another")], boards)
-    assert alone["track"][1] == "holds"
+    assert alone.found.verdict == "better"
     together, _ = judged([claim(), claim("gi", "ig")], boards)
-    assert together["track"][1] == "ties"
+    assert together.found.verdict == UNSHOWN
 
 
 def test_published_numbers_stand_in_the_order_of_the_claim():

@@ -1,11 +1,14 @@
 """The answers in words: every sentence has its numbers, and none is made of nothing."""
 
+import re
+
 import numpy as np
 import pytest
 
 from leaderboard.board import entries_with_rows
-from leaderboard.document import Heading, Items, Table
-from leaderboard.said import defenses, priors, settings, strongest
+from leaderboard.document import Heading, Items, Table, markdown
+from leaderboard.sentences import defenses, priors, settings, strongest
+from leaderboard.statistics import UNSHOWN
 
 BASE = np.linspace(25, 30, 24)
 NOISE = np.random.default_rng(0).normal(0, 0.1, 24)
@@ -14,11 +17,11 @@ NOISE -= NOISE.mean()
 
 @pytest.fixture
 def board(row):
-    def make(**scores):
+    def make(first=0, **scores):
         return entries_with_rows(
             row(attack=attack, task=f"t{image}", image=f"i{image}", batch_size=1, psnr=float(psnr), lpips=0.2)
             for attack, each in scores.items()
-            for image, psnr in enumerate(each)
+            for image, psnr in enumerate(each, first)
         )
 
     return make
@@ -29,8 +32,9 @@ def sentences(blocks):
 
 
 def test_the_strongest_attacks_in_words(board):
-    said = sentences(strongest({"easy": board(ig=BASE, gi=BASE + NOISE - 0.001, gias=BASE - 9 - NOISE)}))
-    assert said == ["easy: ig, 27.50 dB [26.85, 28.15], 24 images, 3 attacks; tied with gi (-0.00 dB [-0.04, +0.04])."]
+    (said,) = sentences(strongest({"easy": board(ig=BASE, gi=BASE + NOISE - 0.001, gias=BASE - 9 - NOISE)}))
+    assert said.startswith("easy: ig, 27.50 dB [26.85, 28.15], 24 images, 3 attacks; ")
+    assert said.endswith("; no difference shown from gi (-0.00 dB [-0.04, +0.04]).")
 
 
 def test_the_worth_of_priors_in_words_and_as_a_table(board):
@@ -47,19 +51,52 @@ def test_defenses_in_words(board):
     boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE - 15 + NOISE)}
     (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
     assert said.startswith(
-        "noise:0.01 (noisy) holds: at most 0 % [0, 14] of the images are recognized (ig; 1 attacks), without it "
-        "100 % [86, 100] (ig; 1 attacks). The strongest attack (ig; without it ig) "
-        "rebuilds less: -15.00 dB "
+        "noise:0.01 (noisy) holds: at most 0 % [0, 14] of images are recognized (ig; 1 attack); without it at most "
+        "100 % [86, 100] of images are recognized (ig; 1 attack). The strongest attack with it minus that without it, "
+        "ig - ig: -15.00 dB ["
     )
+    assert said.endswith("], 24 images, worse.")
+
+
+def test_every_defense_has_a_sentence(board):
+    """Also one behind which every image diverged, one that nothing is current of, and one on other images."""
+    boards = {"plain": board(ig=BASE), "failed": board(ig=BASE - 20), "stale": []}
+    for entry, _ in boards["failed"]:
+        object.__setattr__(entry, "diverged", entry.n)
+    said = sentences(defenses(boards, [(f"of {track}", track, "plain") for track in ("failed", "stale")]))
+    unpaired = (
+        "The strongest attack is not compared, as one of the tracks has no attack with a place, or they share no image."
+    )
+    assert said[0].startswith("of failed (failed) holds: at most 0 % [0, 14] of images")
+    assert said[1].startswith("of stale (stale) is not judged, as no attack was tried on enough batches")
+    assert [each.endswith(unpaired) for each in said] == [True, True]
 
 
 def test_settings_in_words_and_those_that_are_not_recorded_left_out(board):
     boards = {"one": board(ig=BASE), "four": board(gi=BASE - 2 + NOISE)}
     (said,) = sentences(settings(boards, {"A larger batch": ("one", "four"), "Training": ("one", "trained")}))
-    assert said.startswith(
-        "A larger batch leaks less: -2.00 dB [-2.04, -1.96] from one (ig, 27.50 dB [26.85, 28.15]) to four (gi, "
+    assert said.startswith("A larger batch, from one (ig, 27.50 dB [26.85, 28.15]) to four (gi, 25.50 dB [")
+    assert said.endswith("]): -2.00 dB [-2.04, -1.96], 24 images in 24 groups of batches that share images, worse.")
+
+
+def test_a_comparison_of_too_few_images_says_so_in_a_whole_sentence(board):
+    """Two tracks have places by eight images each and three of them in common."""
+    boards = {"one": board(ig=BASE[:8]), "other": board(first=5, ig=BASE[:8] - 1 + NOISE[:8])}
+    (said,) = sentences(settings(boards, {"A larger batch": ("one", "other")}))
+    assert said.startswith("A larger batch, from one (ig, ")
+    assert said.endswith("3 images in 3 groups of batches that share images, too few batches (3; 5 needed).")
+
+
+def test_one_vocabulary(board):
+    """No word for a verdict stands in a section that is not one of the verdicts."""
+    boards = {"a": board(ig=BASE, gias=BASE + NOISE), "b": board(ig=BASE, gias=BASE + 2 + NOISE)}
+    kinds = {name: {"gias": "generator"} for name in boards}
+    pairs = [("noise:0.01", "b", "a")]
+    page = markdown(
+        [*strongest(boards), *priors(boards, kinds), *defenses(boards, pairs), *settings(boards, {"x": ("a", "b")})]
     )
-    assert said.endswith("paired over 24 images in 24 groups of batches that share images.")
+    assert not re.search(r"\b(tie[ds]?|reversed|leaks (more|less)|rebuilds)\b", page)
+    assert UNSHOWN in page
 
 
 def test_no_heading_stands_above_nothing():

@@ -1,10 +1,13 @@
 """The page of the record: what is committed is what `make board` writes from the record."""
 
+import ast
+
 import pytest
 
-from benchmark.names import known
+from benchmark.names import ROOT, comment, known, parsed
 from benchmark.tracks import board
-from benchmark.tracks.board import UNTRAINED, comment, defended, files, kinds, recorded, short, table, with_board
+from benchmark.tracks.board import UNTRAINED, defended, files, kinds, recorded, short, table, with_board
+from benchmark.tracks.entry import kinds as kinds_of
 from benchmark.tracks.track import DEFAULT, Track, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
@@ -125,6 +128,17 @@ def test_the_readme_has_the_board_of_the_default_track(keep):
     assert with_board(text, said) == f"before\n{board.BEGIN}\n\n{said}\n{board.END}\nafter\n"
     with pytest.raises(ValueError, match="needs the lines"):
         with_board("no marks", said)
+
+
+def test_untrained_networks_are_those_of_attacks_that_take_no_prior_and_build_one():
+    """A row of such an attack says no prior; who adds one has to name it there."""
+
+    def imports_priors(module):
+        nodes = ast.walk(parsed(ROOT / f"{module.replace('.', '/')}.py"))
+        return any(isinstance(node, ast.ImportFrom) and str(node.module).startswith("priors") for node in nodes)
+
+    found = {name for name, each in known("attack").items() if imports_priors(each.module) and not kinds_of(name)}
+    assert found == UNTRAINED.keys()
 
 
 def test_every_name_that_is_judged_is_one_of_the_project():
