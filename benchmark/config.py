@@ -31,7 +31,7 @@ from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
 from benchmark.tracks import track as tracks
 from benchmark.tracks.track import DEFAULT
-from benchmark.tracks.tuned import tuned_options
+from benchmark.tracks.tuned import is_tuned, tuned_options
 from benchmark.trained import plain_form, steps_of, train_first
 from defenses.base import Defense
 from leaderboard.options import Options, abouts
@@ -76,7 +76,7 @@ class Config(Options):
                 of_track = tracks.read(self.track).priors if self.track else {}
                 object.__setattr__(self, "prior", of_track.get(method.takes.kind, method.default_prior))
         if self.preset == "auto":
-            tuned = self.attack in tracks.read(self.track or DEFAULT).tuned_methods()
+            tuned = is_tuned(tracks.read(self.track or DEFAULT), self.attack)
             object.__setattr__(self, "preset", "tuned" if tuned else "default")
         object.__setattr__(self, "epochs_trained", plain_form(self.epochs_trained))
         if self.weights_dir.is_file():

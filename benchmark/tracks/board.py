@@ -187,7 +187,7 @@ def table(found: Recorded) -> Table:
 def tuned_from(track: Track, method: str) -> str:
     """What tuning was worth on the images for tuning."""
     tuned = read_tuned(track, method)
-    return f"{tuned.default:.2f} to {tuned.score:.2f} dB, {tuned.trials} trials" if tuned else NOTHING
+    return f"{tuned.default:.2f} to {tuned.score:.2f} dB, {tuned.rule['trials']} trials" if tuned else NOTHING
 
 
 def pictures(found: Recorded, root: str) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from benchmark.run_options import with_options
 from benchmark.tracks.entry import ALL, entry, first_observation, kinds, of_each, say_left_out, within_budget
 from benchmark.tracks.missing import missing
 from benchmark.tracks.track import DEFAULT, Track, read, text
+from benchmark.tracks.tuned import is_tuned
 from leaderboard import record
 from leaderboard.table import NOTHING, Table
 
@@ -43,7 +44,7 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
     columns = {
         "method": list(configs),
         "prior": [config.prior if kinds(method) else NOTHING for method, config in configs.items()],
-        "tuned": ["yes" if found.tuned(method).is_file() else NOTHING for method in configs],
+        "tuned": ["yes" if is_tuned(found, method) else NOTHING for method in configs],
         "record": [recorded(found, method) for method in configs],
     }
     unknown = "Whether a method works on the updates of this track is known only where nothing is missing."

@@ -12,7 +12,7 @@ A track is a YAML file in `tracks/`, which begins with a comment on what it show
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -72,9 +72,10 @@ class Track:
         """Where the options that were tuned for a method lie."""
         return self.path.parent / "tuned" / self.path.stem / f"{method}.yaml"
 
-    def tuned_methods(self) -> set[str]:
-        """Those that have been tuned."""
-        return {path.stem for path in self.tuned("").parent.glob("*.yaml")}
+    @property
+    def rule(self) -> dict[str, int]:
+        """By which every method is tuned. What was tuned by another one is not compared."""
+        return {"version": self.version, "evaluations": self.evaluations, **asdict(self.tune)}
 
 
 def text(value: Any) -> str:

@@ -96,10 +96,9 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
     steps = chosen_run(best).steps
     return Tuned(
         track=track.name,
-        version=track.version,
+        rule=track.rule,
         method=method,
         options=best if steps is None else {**best, "steps": steps},
-        trials=len(trials),
         score=highest,
         default=trials[0][1],
     )

@@ -17,18 +17,16 @@ class Tuned:
     """The best of a track's trials of a method.
 
     Attributes:
-        version: of the track.
+        rule: of the track, by which it was tuned.
         options: of the method's constructor; among them `restarts` and, where they decide what it costs, `steps`.
-        trials: how many there were.
         score: mean of the metric over the images for tuning.
         default: the same with the method's default options.
     """
 
     track: str
-    version: int
+    rule: Mapping[str, int]
     method: str
     options: Mapping[str, Any]
-    trials: int
     score: float
     default: float
 
@@ -38,7 +36,7 @@ class Tuned:
             InputError: the folder beside the track cannot be written.
         """
         path = read(self.track).tuned(self.method)
-        content = f"# The best of {self.trials} trials by mean {METRIC.upper()} on images for tuning.\n"
+        content = f"# The best of {self.rule['trials']} trials by mean {METRIC.upper()} on images for tuning.\n"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content + yaml.safe_dump(asdict(self), sort_keys=False))
@@ -50,7 +48,7 @@ class Tuned:
 
 
 def read_tuned(track: Track, method: str) -> Tuned | None:
-    """What was tuned for a method on a track, of whatever version; None where nothing was.
+    """What was tuned for a method on a track, by whatever rule; None where nothing was.
 
     Raises:
         InputError: the file is damaged.
@@ -60,7 +58,7 @@ def read_tuned(track: Track, method: str) -> Tuned | None:
         return None
     try:
         tuned = Tuned(**yaml.safe_load(path.read_text()))
-        return replace(tuned, options=dict(tuned.options))
+        return replace(tuned, rule=dict(tuned.rule), options=dict(tuned.options))
     except (OSError, TypeError, ValueError, yaml.YAMLError):
         fix = f"run {command(track.name, method)}"
         raise InputError(f"{path} is damaged: it is not what make tune writes; {fix}") from None
@@ -70,15 +68,23 @@ def tuned_options(track: str, method: str) -> dict[str, Any]:
     """The options that were tuned for a method on a track.
 
     Raises:
-        InputError: none were tuned, for another version of the track, or the file is damaged.
+        InputError: none were tuned, or by another rule than the track has now, or the file is damaged.
     """
     found, fix = read(track), f"run {command(track, method)}"
     tuned = read_tuned(found, method)
     if tuned is None:
         raise InputError(f"{method} has not been tuned on the track {track}; {fix}")
-    if tuned.version != found.version:
-        raise InputError(f"{method} was tuned on version {tuned.version} of {track}, now {found.version}; {fix}")
+    if tuned.rule != found.rule:
+        there = tuned.rule
+        other = [f"{name} {there.get(name)}, now {now}" for name, now in found.rule.items() if there.get(name) != now]
+        raise InputError(f"{method} was tuned on {track} by another rule ({'; '.join(other)}); {fix}")
     return dict(tuned.options)
+
+
+def is_tuned(track: Track, method: str) -> bool:
+    """Whether there are options for a method that were tuned by the rule that the track has now."""
+    tuned = read_tuned(track, method)
+    return tuned is not None and tuned.rule == track.rule
 
 
 def command(track: str, method: str) -> str:

@@ -11,6 +11,7 @@ from benchmark.config import Config
 from benchmark.run import run
 from benchmark.scoring import gallery, judge
 from benchmark.scoring.picture import png
+from benchmark.tracks.track import read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
 from tests.benchmark.sealed.conftest import TRACK
@@ -28,7 +29,7 @@ def track(sealed_track, tmp_path, monkeypatch):
 
 
 def tuned(track, method, **options):
-    Tuned(track=track, version=1, method=method, options=options, trials=2, score=1.0, default=1.0).write()
+    Tuned(track=track, rule=read(track).rule, method=method, options=options, score=1.0, default=1.0).write()
 
 
 def scores(folder):

@@ -60,7 +60,7 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     keep("cifar10-b1", "gias", 30.0, prior="dcgan-cifar10")
     path = read("cifar10-b1").tuned("ig")
     path.parent.mkdir()
-    tuned = Tuned(track="cifar10-b1", version=1, method="ig", options={}, trials=8, score=22.0, default=11.5)
+    tuned = Tuned(track="cifar10-b1", rule=read("cifar10-b1").rule, method="ig", options={}, score=22.0, default=11.5)
     path.write_text("\n".join(f"{name}: {value}" for name, value in vars(tuned).items()))
     columns = table(recorded(read("cifar10-b1"))).columns
     assert columns["attack"] == ["gias", "ig"]

@@ -28,7 +28,7 @@ def test_what_is_kept_is_the_tuned_run_and_its_picture(tmp_path, track):
     file = Path(track)
     file.write_text(file.read_text().replace("version: 1", "version: 3"))
     options = {"eta": 0.2, "restarts": 2, "steps": 5}
-    Tuned(track=track, version=3, method="ig", options=options, trials=2, score=1.0, default=1.0).write()
+    Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=1.0, default=1.0).write()
     assert main(["record", f"--track={track}", "--method=ig", f"--out={tmp_path / 'out'}", "--devices=1"]) == 0
     ((path, (row,)),) = record.read()
     assert path == tmp_path / "record" / "mine" / "ig.jsonl.gz"
@@ -72,7 +72,7 @@ def test_a_closed_form_that_is_not_made_for_the_track_is_refused_before_anything
 
 def test_of_all_methods_those_that_the_track_does_not_take_are_left_out_with_the_reason(tmp_path, track, capsys):
     options = {"eta": 0.2, "restarts": 1, "steps": 2}
-    Tuned(track=track, version=1, method="ig", options=options, trials=2, score=1.0, default=1.0).write()
+    Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=1.0, default=1.0).write()
     assert main(["record", f"--track={track}", "--method=all", f"--out={tmp_path / 'out'}", "--devices=1"]) == 0
     (path,) = (path for path, _ in record.read())
     assert path.name == "ig.jsonl.gz"

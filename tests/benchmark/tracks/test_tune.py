@@ -1,5 +1,6 @@
 """Tuning: the budget is kept, a stopped search goes on to the same result, and a run takes what was found."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from benchmark.registry import find, registered
 from benchmark.tracks import entry as entries
 from benchmark.tracks.budget import evaluations, most_steps
 from benchmark.tracks.entry import entry
-from benchmark.tracks.track import Tuning, read
+from benchmark.tracks.track import TRACKS, Tuning, read
 from benchmark.tracks.tune import affordable, check_space, ingredients, search, tuned
 from benchmark.tracks.tuned import Tuned, tuned_options
 from leaderboard.run_folder import RunFolder
@@ -138,7 +139,7 @@ def test_a_run_takes_what_was_tuned_and_its_rows_say_so(tmp_path, track, capsys)
     assert main(["tune", f"--track={track}", "--method=ig", f"--out={out}"]) == 0
     assert "psnr" in capsys.readouterr().out
     found = yaml.safe_load((tmp_path / "tuned/mine/ig.yaml").read_text())
-    assert found["trials"] == 2
+    assert found["rule"] == {"version": 1, "evaluations": 10, "trials": 2, "tasks": 1, "seed": 0}
     assert found["options"]["steps"] * found["options"]["restarts"] <= 10
     run = ["run", f"--track={track}", "--method=ig", "--preset=tuned", f"--out={out}", "--devices=1", "--wandb=off"]
     assert main(run) == 0
@@ -152,7 +153,7 @@ def test_a_run_takes_what_was_tuned_and_its_rows_say_so(tmp_path, track, capsys)
 
 
 def tuned_for(track, **options):
-    return Tuned(track=track, version=1, method="ig", options=options, trials=1, score=0, default=0).write()
+    return Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=0, default=0).write()
 
 
 def test_a_run_that_names_no_preset_takes_what_was_tuned_on_its_track_or_the_defaults(track):
@@ -191,18 +192,45 @@ def test_a_search_does_not_start_from_what_was_tuned_before(track):
 def test_other_tuned_options_are_another_run(track):
     def folder(eta):
         options = {"eta": eta, "restarts": 1, "steps": 3}
-        Tuned(track=track, version=1, method="ig", options=options, trials=1, score=0, default=0).write()
+        Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=0, default=0).write()
         return Config(attack="ig", track=track, preset="tuned").folder(())
 
     assert folder(0.1) != folder(0.2)
 
 
-def test_what_was_not_tuned_or_on_an_older_version_is_refused_with_the_command(track):
+def test_what_was_not_tuned_is_refused_with_the_command(track):
     with pytest.raises(InputError, match=f"has not been tuned .* run make tune TRACK={track} METHOD=ig"):
         tuned_options(track, "ig")
-    Tuned(track=track, version=0, method="ig", options={}, trials=1, score=0, default=0).write()
-    with pytest.raises(InputError, match="was tuned on version 0"):
-        tuned_options(track, "ig")
+    tuned_for(track, eta=0.2)
+    assert tuned_options(track, "ig") == {"eta": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "version 1, now 2"),
+        ({"evaluations": 12}, "evaluations 10, now 12"),
+        ({"tune": {"trials": 3, "tasks": 1}}, "trials 2, now 3"),
+        ({"tune": {"trials": 2, "tasks": 2}}, "tasks 1, now 2"),
+        ({"tune": {"trials": 2, "tasks": 1, "seed": 4}}, "seed 0, now 4"),
+    ],
+)
+def test_what_was_tuned_by_another_rule_is_refused_with_the_command_and_not_taken_by_default(track, change, said):
+    tuned_for(track, eta=0.2)
+    raised = Path(track).with_name("raised.yaml")
+    raised.write_text(yaml.safe_dump(yaml.safe_load(Path(track).read_text()) | change))
+    shutil.copytree(Path(track).parent / "tuned/mine", Path(track).parent / "tuned/raised")
+    with pytest.raises(InputError, match=rf"by another rule \({said}\); run make tune TRACK={raised} METHOD=ig"):
+        tuned_options(str(raised), "ig")
+    assert Config(attack="ig", track=str(raised)).preset == "default"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TRACKS.glob("tuned/*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_what_ships_was_tuned_by_the_rule_of_its_track(path):
+    tuned = Tuned(**yaml.safe_load(path.read_text()))
+    assert (tuned.track, tuned.method, tuned.rule) == (path.parent.name, path.stem, read(path.parent.name).rule)
 
 
 @pytest.mark.parametrize(
@@ -252,21 +280,21 @@ def test_the_space_of_every_attack_can_be_searched(method):
     check_space(attack.space, {name: option.default for name, option in options_of(attack).items()})
 
 
-@pytest.mark.parametrize("content", ["", "[1", "- 1", "track: mine", "\x00"])
+@pytest.mark.parametrize("content", ["", "[1", "- 1", "track: mine", "\x00", "track: mine\nversion: 1"])
 def test_a_damaged_file_of_what_was_tuned_is_refused_with_the_command(track, content):
-    Tuned(track=track, version=1, method="ig", options={}, trials=1, score=0, default=0).write().write_text(content)
+    Tuned(track=track, rule=read(track).rule, method="ig", options={}, score=0, default=0).write().write_text(content)
     with pytest.raises(InputError, match=f"is damaged: .* run make tune TRACK={track} METHOD=ig"):
         tuned_options(track, "ig")
 
 
 @pytest.mark.parametrize("options", [None, 3, ["eta"]])
 def test_tuned_options_that_are_none_are_refused(track, options):
-    Tuned(track=track, version=1, method="ig", options=options, trials=1, score=0, default=0).write()
+    Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=0, default=0).write()
     with pytest.raises(InputError, match="is damaged"):
         tuned_options(track, "ig")
 
 
 def test_a_tuned_option_that_the_method_no_longer_has_is_refused(track):
-    Tuned(track=track, version=1, method="ig", options={"old": 1}, trials=1, score=0, default=0).write()
+    Tuned(track=track, rule=read(track).rule, method="ig", options={"old": 1}, score=0, default=0).write()
     with pytest.raises(InputError, match="was tuned with 'old', which it has not"):
         Config(attack="ig", track=track, preset="tuned").make_attack()

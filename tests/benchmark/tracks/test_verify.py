@@ -12,6 +12,7 @@ from benchmark.__main__ import main
 from benchmark.scoring.metrics import psnr
 from benchmark.tracks import record as command
 from benchmark.tracks import verify as module
+from benchmark.tracks.track import read
 from benchmark.tracks.tuned import Tuned
 from benchmark.tracks.verify import BYTES, SPREAD, moved, scores, verdict
 from leaderboard import record
@@ -36,7 +37,7 @@ def track(tmp_path_factory) -> Iterator[str]:
     file = folder / "mine.yaml"
     file.write_text(yaml.safe_dump(TRACK))
     options = {"eta": 0.2, "restarts": 2, "steps": 10}
-    Tuned(track=str(file), version=1, method="ig", options=options, trials=2, score=1.0, default=1.0).write()
+    Tuned(track=str(file), rule=read(str(file)).rule, method="ig", options=options, score=1.0, default=1.0).write()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIBENCH_OFFLINE", "1")
         patch.setattr(record, "RECORD", folder / "record")
