@@ -107,9 +107,9 @@ def table(answers: list[Judgment], numbers: list[Reported]) -> Table:
     """A line for each claim and track."""
     columns = {
         "claim": [over(answer.claim) for answer in answers],
+        "verdict": [WORDS.get(answer.found.verdict, answer.found.verdict) for answer in answers],
         "track": [answer.track for answer in answers],
         "difference": [signed(answer.found.difference) for answer in answers],
-        "verdict": [WORDS.get(answer.found.verdict, answer.found.verdict) for answer in answers],
         "reason": [answer.claim.reason or NOTHING for answer in answers],
         "as published": [as_published(answer.claim, numbers) for answer in answers],
     }
