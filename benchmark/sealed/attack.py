@@ -14,7 +14,7 @@ import torch
 
 from benchmark.names import ROOT
 from benchmark.sealed.confined import OBSERVATIONS, RECONSTRUCTIONS, RESULTS, Found
-from benchmark.sealed.observations import load
+from benchmark.sealed.observations import line, load
 from victims.errors import InputError
 
 KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
@@ -24,7 +24,7 @@ KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THRE
 def confined(
     observations: Path, method: str, weights_dir: Path, reconstructions: Sequence[Found] | None = None
 ) -> dict[str, Any]:
-    """What the process writes, with the `seconds` that it took.
+    """What the process writes, with the `seconds` that it took, and the `limits` that held it.
 
     Args:
         reconstructions: whose costs are computed in place of an attack.
@@ -44,9 +44,9 @@ def confined(
         started = time.perf_counter()
         ended = subprocess.run(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )  # what it prints is not shown: it could look like a result
+        )  # of what it prints only the first line counts, which the method cannot write
         seconds = time.perf_counter() - started
         if ended.returncode:
             said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
-            raise InputError(f"the sealed attack by {method} ended without a result: {said[-1]}")
-        return {**load(folder / RESULTS), "seconds": seconds}
+            raise InputError(f"the sealed attack by {method} ended without a result: {line(said[-1])}")
+        return {**load(folder / RESULTS), "seconds": round(seconds, 1), "limits": ended.stdout.partition("\n")[0]}

@@ -44,7 +44,7 @@ def main(method: str, weights: str) -> None:
     setting = Config(**options_of_track(track))
     options = " ".join([method, *map(str, vars(setting).values()), *track.priors.values()])
     files = [*unimported(options).values(), track.path, track.tuned(method), *weights_dir.rglob("*")]
-    confine(files, own)
+    print(confine(files, own), flush=True)  # before any line of the method can run
     observations = rebuilt(content, setting)
     given = {"seed": content["seed"], "weights_dir": weights_dir, "compile": "off"}
     attack = scored(track, method, given, lambda config: observations[0]).make_attack()

@@ -9,6 +9,7 @@ from torch import Tensor
 from benchmark.scoring.metrics import METRICS, of_failure, score
 from benchmark.sealed.confined import Found
 from benchmark.sealed.draw import Drawn
+from benchmark.sealed.observations import line
 from benchmark.tasks.capture import Task, mean_image
 from benchmark.tracks.track import METRIC
 from leaderboard import record
@@ -59,11 +60,6 @@ def rows_of_task(task: Task, found: Found, mean: Tensor) -> Iterator[FlatRow]:
             "control": control[METRIC][place],
             **{name: values[place] for name, values in scores.items()},
         }
-
-
-def line(text: object) -> str:
-    """What an attack says, as a piece of a line that cannot look like several."""
-    return "".join(filter(str.isprintable, " ".join(str(text).split())))[:200] or "failed"
 
 
 def wrong(task: Task, found: Found) -> str:
@@ -118,18 +114,18 @@ def against_record(rows: Sequence[FlatRow], recorded: Sequence[FlatRow], version
     return False, f"{difference}: {'above it' if found.low > 0 else 'no difference shown'}"
 
 
-def wrong_costs(rows: Sequence[FlatRow], computed: Sequence[Found]) -> list[str]:
-    """The tasks whose claimed cost is not that of their reconstruction, in words.
+def against_claims(rows: Sequence[FlatRow], computed: Sequence[Found]) -> tuple[bool, str]:
+    """Whether a claimed cost is not that of its reconstruction, and how many were computed again in words.
 
     Args:
         computed: of every task, see `benchmark.sealed.confined.cost`.
     """
     claims = {row["task"]: row["claimed_cost"] for row in rows}
-    found = []
-    for (task, claim), of in zip(claims.items(), computed, strict=True):
-        if claim is None or "cost" not in of:
-            continue
-        allowed = ROUNDING * abs(of["cost"]) + OF_COLOR * abs(of["of_mean_color"])
-        if not abs(claim - of["cost"]) <= allowed:
-            found.append(f"{task} claims {claim:.6g} and costs {of['cost']:.6g}")
-    return found
+    again = {task: of for task, of in zip(claims, computed, strict=True) if claims[task] is not None and "cost" in of}
+    wrong = [
+        f"{task} claims {claims[task]:.6g} and costs {of['cost']:.6g}"
+        for task, of in again.items()
+        if not abs(claims[task] - of["cost"]) <= ROUNDING * abs(of["cost"]) + OF_COLOR * abs(of["of_mean_color"])
+    ]
+    said = f"computed again for {len(again)} of {len(claims)} tasks"
+    return bool(wrong), f"{said}: {'; '.join(wrong) or 'as claimed'}" if again else said

@@ -34,8 +34,8 @@ def version() -> int:
     return max(0, ctypes.CDLL(None).syscall(CREATE, None, ctypes.c_size_t(0), VERSION))
 
 
-def restrict(readable: Iterable[str], listed: Iterable[str], own: Iterable[str]) -> None:
-    """From now on this thread, and those that it starts, reach these paths alone, if the system can do it.
+def restrict(readable: Iterable[str], listed: Iterable[str], own: Iterable[str]) -> bool:
+    """From now on this thread, and those that it starts, reach these paths alone; False if the system cannot do it.
 
     Args:
         readable: files.
@@ -46,7 +46,7 @@ def restrict(readable: Iterable[str], listed: Iterable[str], own: Iterable[str])
         OSError: the system refuses it.
     """
     if not (can := version()):
-        return
+        return False
     library = ctypes.CDLL(None, use_errno=True)
     call, handled = library.syscall, ALL.get(can, LATER)
     rules = Rules(handled, 3 if can >= 4 else 0, 3 if can >= 6 else 0)
@@ -64,3 +64,4 @@ def restrict(readable: Iterable[str], listed: Iterable[str], own: Iterable[str])
     if call(RESTRICT, ruleset, 0):
         raise OSError(ctypes.get_errno(), "the kernel's limits of files cannot be set")
     os.close(ruleset)
+    return True

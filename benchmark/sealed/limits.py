@@ -37,17 +37,21 @@ REFUSED = (
 """Beginnings of the names of events."""
 
 
-def confine(files: Iterable[Path], own: Path) -> None:
+def confine(files: Iterable[Path], own: Path) -> str:
     """From now on this process reaches code, these files, and its own folder.
 
     Args:
         files: that can be read besides code.
+
+    Returns:
+        what holds it there, in words.
     """
     readable = frozenset({*code(), *(os.path.realpath(file) for file in files)})
     listed = frozenset({PROCESSORS, *(os.path.dirname(path) for path in readable)})
     readable, folder = readable.union(ALWAYS), os.path.realpath(own)
-    restrict(readable, listed, [folder, "/dev/null", *nvidia()])
+    by_kernel = restrict(readable, listed, [folder, "/dev/null", *nvidia()])
     sys.addaudithook(guard(readable, listed, folder))
+    return "an audit hook and the kernel" if by_kernel else "an audit hook alone: native code is not held"
 
 
 def code() -> Iterator[str]:

@@ -79,8 +79,12 @@ def load(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location=device(), weights_only=True)
     except Exception as error:  # of torch and of pickle, which have no common base
-        reason = " ".join(str(error).split())[:100]
-        raise InputError(f"{path} is no file of a sealed run ({reason}); draw or attack again.") from None
+        raise InputError(f"{path} is no file of a sealed run ({line(error)}); draw or attack again.") from None
+
+
+def line(text: object) -> str:
+    """What an attack or its file says, as a piece of a line that cannot look like several."""
+    return "".join(filter(str.isprintable, " ".join(str(text).split())))[:200] or "nothing"
 
 
 def rebuilt(content: dict[str, Any], config: Config) -> list[Observation]:

@@ -7,8 +7,8 @@ Three pieces with files between them, which may run on different machines:
     judge     all three -> scores
 
 An attack that looks for the truth finds none there, for its process never held an image and can open no file that has
-one, see `benchmark.sealed.limits`. The judge computes the costs again, in another such process; victim gradients are
-what the attack claims.
+one, see `benchmark.sealed.limits`. The judge computes the costs again in another such process, by the method's own
+distance; victim gradients are what the attack claims.
 """
 
 import json
@@ -23,12 +23,11 @@ import torch
 from benchmark.names import known
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
-from benchmark.sealed import landlock
 from benchmark.sealed.attack import confined
 from benchmark.sealed.confined import OBSERVATIONS, RECONSTRUCTIONS
 from benchmark.sealed.draw import Draw, Drawn, draw, new_secret
-from benchmark.sealed.judge import against_control, against_record, judged, of_rows, results, wrong_costs
-from benchmark.sealed.observations import load
+from benchmark.sealed.judge import against_claims, against_control, against_record, judged, of_rows, results
+from benchmark.sealed.observations import line, load
 from benchmark.sources import file_name, of_bytes, unimported
 from benchmark.tracks.track import DEFAULT, METRIC, TRACKS, Track, read
 from leaderboard import record
@@ -128,24 +127,26 @@ def judge(
     """
     tasks = results(content, len(drawn.tasks))
     rows = judged(drawn, tasks)
-    computed = confined(observations, method, where["weights_dir"], tasks)["tasks"]
-    costs, failed = wrong_costs(rows, computed), {row["task"]: row["status"] for row in rows if row["status"] != "ok"}
+    status = {row["task"]: row["status"] for row in rows}
+    failed = {task: why for task, why in status.items() if why != "ok"}
+    sound = [{"error": failed[task]} if task in failed else of for task, of in zip(status, tasks, strict=True)]
+    computed = results(confined(observations, method, where["weights_dir"], sound), len(tasks))
+    lied, costs = against_claims(rows, computed)
     recorded = [row for _, old in record.read(what.track.path.stem, method) for row in old]
     spent = max((row["claimed_evaluations"] or 0 for row in rows), default=0)
     contradicted, verdict = against_record(rows, recorded, what.track.version)
     weights = "new weights of the victim" if what.new_weights else "the track's own weights of the victim"
-    limits = "an audit hook and by the kernel" if landlock.version() else "an audit hook alone: native code is not held"
     lines = {
         "sealed": f"{method} on {what.track.name}: {len(tasks)} new tasks, {weights}",
         METRIC: f"{shown(of_rows(rows, METRIC))}, {against_control(rows)}",
         "control": f"{shown(of_rows(rows, 'control'))}, the mean image",
         "record": f"{shown(of_rows(recorded, METRIC))}, {verdict}" if recorded else verdict,
-        "cost": "; ".join(costs) or "every claimed cost is that of its reconstruction",
+        "cost": costs,
         "budget": f"{spent} victim gradients of a task, as the attack claims; {what.track.evaluations} are allowed",
-        "seconds": f"{content['seconds'] / len(tasks):.1f} of a task" if "seconds" in content else "not measured here",
+        "seconds": f"{line(content.get('seconds'))} in all",
         "failed": "; ".join(f"{task}: {why}" for task, why in failed.items()) or "no task",
         "images": f"{drawn.recorded} of {len(rows)} are in tasks of the record too" if drawn.recorded else "all new",
-        "limits": limits,
+        "limits": line(content.get("limits")),
         "method": ", ".join(f"{name} {digest}" for name, digest in digests(method).items()),
         "secret": f"{what.secret} repeats the draw",
     }
@@ -154,7 +155,7 @@ def judge(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "scores.json", json.dumps({"result": lines, "rows": rows}, indent=1))
     print(f"scores   {folder / 'scores.json'}")
-    return 1 if contradicted or costs or spent > what.track.evaluations else 0
+    return 1 if contradicted or lied or spent > what.track.evaluations else 0
 
 
 def shown(score: Score) -> str:

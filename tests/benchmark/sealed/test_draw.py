@@ -1,5 +1,6 @@
 """New tasks follow from a secret, and their file has what an observation has, and nothing else."""
 
+import sys
 from functools import partial
 
 import pytest
@@ -109,6 +110,15 @@ def test_a_file_with_code_is_refused(tmp_path):
     torch.save({"tasks": InputError("code")}, tmp_path / "results.pt")
     with pytest.raises(InputError, match="no file of a sealed run"):
         load(tmp_path / "results.pt")
+
+
+def test_a_name_in_a_file_cannot_look_like_lines(tmp_path, monkeypatch):
+    name = "\x1b[2J\nscores"
+    monkeypatch.setattr(sys.modules[__name__], name, type(name, (), {"__module__": __name__}), raising=False)
+    torch.save(getattr(sys.modules[__name__], name), tmp_path / "results.pt")
+    with pytest.raises(InputError) as refused:
+        load(tmp_path / "results.pt")
+    assert str(refused.value).isprintable()
 
 
 def test_there_are_no_images_among_the_facts():

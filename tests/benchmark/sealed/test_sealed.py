@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmark.__main__ import main
 from benchmark.config import Config
 from benchmark.run import run
 from benchmark.scoring import gallery, judge
 from benchmark.scoring.picture import png
+from benchmark.sealed import landlock
+from benchmark.sealed.observations import load
 from benchmark.tracks.track import read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
@@ -68,6 +71,8 @@ def test_sealed_it_finds_nothing(track, tmp_path, monkeypatch, capsys):
     assert all(row["status"] == "ok" and row["psnr"] < 40 for row in rows)
     said = capsys.readouterr().out
     assert "no better than the mean image" in said
+    assert f"limits   an audit hook {'and the kernel' if landlock.version() else 'alone'}" in said
+    assert "computed again for 16 of 16 tasks: as claimed" in said
     assert "from the record: it does not hold on new images" in said
 
 
@@ -77,13 +82,16 @@ def test_the_three_pieces_are_the_same_as_one(track, tmp_path, capsys):
     folder, given = str(tmp_path / "pieces"), [f"--out={tmp_path / 'out'}"]
     assert main(["sealed", "draw", folder, "--track", track, "--tasks=5", *given]) == 0
     assert main(["sealed", "attack", folder, "--method=ig"]) == 0
+    left = tmp_path / "pieces" / "reconstructions.pt"
+    torch.save({**load(left), "limits": "those of\nanother machine"}, left)
     assert main(["sealed", "judge", folder, "--method=ig", *given]) == 0
+    assert "limits   those of another machine\n" in capsys.readouterr().out
     apart = scores(tmp_path)["rows"]
     secret = json.loads((tmp_path / "pieces" / "secret.json").read_text())["secret"]
     assert (
         main(["verify", "--sealed=yes", "--track", track, "--method=ig", "--sample=5", "--secret", secret, *given]) == 0
     )
     assert scores(tmp_path)["rows"] == apart
-    assert "every claimed cost is that of its reconstruction" in capsys.readouterr().out
+    assert "computed again for 5 of 5 tasks: as claimed" in capsys.readouterr().out
     assert main(["verify", "--sealed=yes", "--track", track, "--method=gifd", *given]) == 2
     assert "gifd has not been tuned" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.sealed.draw import Draw, draw
-from benchmark.sealed.judge import against_control, against_record, judged, of_rows, results, wrong_costs
+from benchmark.sealed.judge import against_claims, against_control, against_record, judged, of_rows, results
 from benchmark.tracks.track import read
 from leaderboard.rows import PROTOCOL
 from tests.benchmark.sealed.test_draw import where
@@ -62,7 +62,10 @@ def test_a_claimed_cost_is_compared_with_that_of_the_reconstruction():
     rows = [{"task": f"task-{n}", "claimed_cost": cost} for n, cost in enumerate((0.2, 0.2, 0.2001, None))]
     computed = [{"cost": 0.2, "of_mean_color": 1.0}, {"cost": 0.3, "of_mean_color": 1.0}]
     computed += [{"cost": 0.2, "of_mean_color": 1.0}, {}]
-    assert wrong_costs(rows, computed) == ["task-1 claims 0.2 and costs 0.3"]
+    said = "computed again for 3 of 4 tasks: task-1 claims 0.2 and costs 0.3"
+    assert against_claims(rows, computed) == (True, said)
+    assert against_claims(rows[2:], computed[2:]) == (False, "computed again for 1 of 2 tasks: as claimed")
+    assert against_claims(rows, [{}] * 4) == (False, "computed again for 0 of 4 tasks")
 
 
 def rows(*values, **others):
