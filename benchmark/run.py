@@ -1,10 +1,8 @@
 """One run: an attack on a number of tasks, from its options to rows, pictures and table."""
 
-import importlib.metadata
 import logging
 import os
 import signal
-import subprocess
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from attacks.base import Attack
+from benchmark.code_version import code_version
 from benchmark.config import Config, dump
 from benchmark.contents import contents, digests
 from benchmark.launch.claim import claim, follow
@@ -253,17 +252,6 @@ def settings_of(
         "options": {"plan": attack.plan, **config.changes(type(attack))},
     }
     return {**asked, **used, **of_contents}
-
-
-def code_version() -> str:
-    """The distribution's version, and the commit where this is a checkout."""
-    version = importlib.metadata.version("gibench")
-    root = Path(__file__).parents[1]
-    if not (root / ".git").exists():  # installed; git would describe any repository around the environment
-        return version
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return f"{version}+{commit}" if commit else version
 
 
 def make_trainer(config: Config, groups: int) -> Trainer:

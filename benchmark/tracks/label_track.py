@@ -15,10 +15,11 @@ from typing import Any
 
 import yaml
 
+from benchmark.code_version import code_version
 from benchmark.config import Config
 from benchmark.labels import recovered
 from benchmark.names import known
-from benchmark.run import code_version, reproducible
+from benchmark.run import reproducible
 from benchmark.tracks.entry import ALL, say_left_out
 from benchmark.tracks.missing import images
 from leaderboard import record as kept

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from attacks.base import Attack
+from benchmark.code_version import require_committed
 from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
 from benchmark.names import known
@@ -46,9 +47,10 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
         the exit code: 0; 2 where a method was refused; 1 where one failed otherwise.
 
     Raises:
-        InputError: the track is none of the project's; images, weights or a GPU are missing; or a method that was named
-            has not been tuned on it.
+        InputError: the code has changes; the track is none of the project's; images, weights or a GPU are missing; or a
+            method that was named has not been tuned on it.
     """
+    require_committed()
     if track in known("label track"):
         record_labels(track, attack, **options)
         return 0

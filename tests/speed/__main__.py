@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from benchmark.code_version import code_version
 from benchmark.registry import open_victim
-from benchmark.run import code_version, reproducible
+from benchmark.run import reproducible
 from leaderboard.run_folder import write_atomically
 from tests.command import Parser
 from tests.plain.forms import FORMS
