@@ -22,6 +22,9 @@ def evaluations(attack: Attack, observation: Observation) -> int:
 def most_steps(make: Callable[[int | None], Attack], observation: Observation, budget: int) -> int | None:
     """The most steps with which an attack stays within a budget.
 
+    Steps that compute no victim gradient, as of a source separation, cost nothing of the budget, but do not multiply
+    with it either: there are never more steps in total than the attack's own number, or than the budget.
+
     Args:
         make: the attack with so many steps in total; None for its own.
         budget: victim gradients per task.
@@ -50,9 +53,9 @@ def most_steps(make: Callable[[int | None], Attack], observation: Observation, b
         return None
     if (least := of(fewest)) > budget:
         raise InputError(f"{own.name} needs {least} victim gradients at least, and the budget is {budget}.")
-    low, high = fewest, max(2 * steps, fewest + 1)
-    while of(high) <= budget:
-        low, high = high, 2 * high
+    low, high = fewest, max(steps, budget)
+    if of(high) <= budget:
+        return high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if of(middle) <= budget else (low, middle)

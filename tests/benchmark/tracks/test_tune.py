@@ -49,6 +49,13 @@ def test_one_step_more_would_be_over_the_budget(capture, small_prior, method, re
     assert make(steps).run([observation]).gradient_evaluations <= budget
 
 
+@pytest.mark.parametrize(("budget", "steps"), [(40, 1601), (2000, 2000)])
+def test_steps_without_a_victim_gradient_do_not_multiply_with_the_budget(capture, budget, steps):
+    observation, make = capture(rate=None).observation, find("attack", "cocktail_party_fi")
+    assert evaluations(make(steps=2 * steps), observation) < budget  # most are of a source separation
+    assert most_steps(lambda steps: make(steps=steps), observation, budget) == steps
+
+
 def test_the_victim_is_probed_once_however_many_steps_are_tried(capture, monkeypatch):
     probed = []
     monkeypatch.setattr(base, "find_paths", lambda *given: probed.append(1) or find_paths(*given))
