@@ -4,12 +4,9 @@ A row is of one batch and method: the setting, `label_method`, `batch_size`, `ta
 images are not independent) and the scores.
 """
 
-import gzip
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from leaderboard import record
 from leaderboard.statistics import Range, clustered_interval
 from leaderboard.table import Table, interval
 
@@ -22,12 +19,6 @@ LabelRow = Mapping[str, Any]
 
 Trial = tuple[str, float]
 """The cluster of a trial, and its value."""
-
-
-def read() -> list[LabelRow]:
-    """Those of the record; tracks of label methods are called `labels-...`."""
-    paths = sorted(record.RECORD.glob(f"labels-*/*{record.ROWS}"))
-    return [json.loads(line) for path in paths for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
 def table(rows: Iterable[LabelRow], score: str = "counts", methods: Sequence[str] = ()) -> Table:

@@ -132,7 +132,7 @@ def judge(
     sound = [{"error": failed[task]} if task in failed else of for task, of in zip(status, tasks, strict=True)]
     computed = results(confined(observations, method, where["weights_dir"], sound), len(tasks))
     lied, costs = against_claims(rows, computed)
-    recorded = [row for _, old in record.read(what.track.path.stem, method) for row in old]
+    recorded = [row for old in record.read(what.track.path.stem, method) for row in old.rows]
     spent = max((row["claimed_evaluations"] or 0 for row in rows), default=0)
     contradicted, verdict = against_record(rows, recorded, what.track.version)
     weights = "new weights of the victim" if what.new_weights else "the track's own weights of the victim"

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from benchmark.names import ROOT, comment, known
-from benchmark.tracks.track import DEFAULT, METRIC, TRACKS, Track, read
+from benchmark.tracks import label_track
+from benchmark.tracks.track import DEFAULT, METRIC, Track, read
 from benchmark.tracks.tuned import read_tuned
 from leaderboard import labels_board, record
 from leaderboard.answers import Board, behind
@@ -72,7 +71,7 @@ class Recorded(NamedTuple):
 
 
 def recorded(track: Track) -> Recorded:
-    rows = itertools.chain.from_iterable(rows for _, rows in record.read(track.path.stem))
+    rows = itertools.chain.from_iterable(kept.rows for kept in record.read(track.path.stem))
     return Recorded(track, entries_with_rows(rows))
 
 
@@ -202,13 +201,11 @@ def pictures(found: Recorded, root: str) -> list[tuple[str, str]]:
 
 def of_labels(name: str) -> list[Block]:
     """A track of label methods: what it is, and its tables; nothing where nothing is recorded on its version."""
-    path = TRACKS / "labels" / f"{name}.yaml"
-    plan = yaml.safe_load(path.read_text())
-    every = [dict(row) for row in labels_board.read() if row["track"] == name]
-    rows = [row for row in every if not record.stale([row], plan["version"])]
+    track = label_track.read(name)
+    rows = [row for kept in record.read_labels(name) if not kept.stale(track.version) for row in kept.rows]
     tables = [labels_board.table(rows, score) for score in labels_board.HEADINGS]
-    about = f"{plan['trials']} batches of each size; version {plan['version']} of the track."
-    return [Heading(3, name), Text(comment(path)), Text(about), *tables] if rows else []
+    about = f"{track.trials} batches of each size; version {track.version} of the track."
+    return [Heading(3, name), Text(comment(track.path)), Text(about), *tables] if rows else []
 
 
 def short(found: Recorded) -> str:

@@ -15,8 +15,8 @@ from benchmark.names import known
 from benchmark.registry import find
 from benchmark.run_options import with_options
 from benchmark.tracks.entry import entry, first_observation, kinds, of_each, say_left_out, within_budget
-from benchmark.tracks.label_track import record_labels
 from benchmark.tracks.missing import require
+from benchmark.tracks.record_labels import record_labels
 from benchmark.tracks.track import DEFAULT, TRACKS, Track, read, text
 from leaderboard import record as kept
 from leaderboard.options import Options

@@ -1,16 +1,18 @@
 """`python -m benchmark track`: what a track is, which methods take part, and what is missing here."""
 
+from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import options_of_track
 from benchmark.config import Config
-from benchmark.names import by_comment
+from benchmark.names import by_comment, known
 from benchmark.run_options import with_options
+from benchmark.tracks import label_track
 from benchmark.tracks.entry import ALL, entry, first_observation, kinds, of_each, say_left_out, within_budget
 from benchmark.tracks.missing import missing
-from benchmark.tracks.track import DEFAULT, Track, read, text
+from benchmark.tracks.track import DEFAULT, read, text
 from benchmark.tracks.tuned import is_tuned
-from leaderboard import record
+from leaderboard import labels_board, record
 from leaderboard.table import NOTHING, Table
 
 
@@ -22,6 +24,9 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
         track: a name from `make list`, or a YAML file.
         options: of a run, see `Options`.
     """
+    if track in known("label track"):
+        show_labels(track)
+        return
     found = read(track)
     tune, needed = found.tune, missing(found, kinds(ALL), options)
     lines = {
@@ -31,9 +36,7 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
         "tier": found.tier,
         "missing": "; ".join(needed) or "nothing",
     }
-    _, about = next(by_comment(found.path, ""))
-    print(f"{found.name}, version {found.version}: {about.summary}")
-    print(*(f"{name:9}{value}" for name, value in lines.items()), "", sep="\n")
+    say(found.name, found.version, found.path, lines)
     observation = None if needed else first_observation(Config(**{**options_of_track(found), **options}))
 
     def takes_part(method: str) -> Config:
@@ -41,19 +44,34 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
         return within_budget(config, found, observation) if observation else config
 
     configs, left_out = of_each(ALL, takes_part)
+    there = {each.method: each.stale(found.version) or "yes" for each in record.read(found.path.stem)}
     columns = {
         "method": list(configs),
         "prior": [config.prior if kinds(method) else NOTHING for method, config in configs.items()],
         "tuned": ["yes" if is_tuned(found, method) else NOTHING for method in configs],
-        "record": [recorded(found, method) for method in configs],
+        "record": [there.get(method, NOTHING) for method in configs],
     }
     unknown = "Whether a method works on the updates of this track is known only where nothing is missing."
     print(Table("", columns, unknown if needed else "").text())
     say_left_out(left_out)
 
 
-def recorded(track: Track, method: str) -> str:
-    """Whether the record has rows of a method, and why they are stale."""
-    for _, rows in record.read(track.path.stem, method):
-        return record.stale(rows, track.version) or "yes"
-    return NOTHING
+def show_labels(name: str) -> None:
+    """A track of label methods, and what is recorded on it."""
+    found = label_track.read(name)
+    lines = {
+        "setting": ", ".join(f"{name} {text(value)}" for name, value in found.options.items()),
+        "victims": ", ".join(found.victims),
+        "batches": f"{found.trials} of each size: {', '.join(map(str, found.sizes))}",
+    }
+    say(name, found.version, found.path, lines)
+    kept = [*record.read_labels(name)]
+    rows = [row for each in kept if not each.stale(found.version) for row in each.rows]
+    print(*(labels_board.table(rows, score).text() for score in labels_board.HEADINGS if rows), sep="\n")
+    say_left_out({each.method: f"its record is {why}" for each in kept if (why := each.stale(found.version))})
+
+
+def say(name: str, version: int, path: Path, lines: dict[str, str]) -> None:
+    _, about = next(by_comment(path, ""))
+    print(f"{name}, version {version}: {about.summary}")
+    print(*(f"{name:9}{value}" for name, value in lines.items()), "", sep="\n")

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from benchmark.names import require
+from benchmark.names import known, require
 from leaderboard.options import abouts
 from victims.errors import InputError
 
@@ -89,6 +89,8 @@ def read(name: str) -> Track:
     Raises:
         InputError: there is no such track, or the file is none.
     """
+    if name in known("label track"):
+        raise InputError(f"{name} is a track of label methods, which only make track and make record take.")
     path = Path(name) if name.endswith(".yaml") else TRACKS / f"{name}.yaml"
     if path.parent == TRACKS:
         require("track", name)
@@ -105,8 +107,8 @@ def read(name: str) -> Track:
     for part in ("tune", "priors", "options"):
         if not isinstance(plan[part], dict):
             raise InputError(f"{path}: {part} is {plan[part]!r}; give values by name, or {{}} for none.")
-    known = {option for option, about in abouts().items() if about.role in ("setting", "knowledge")} - {"split"}
-    if wrong := [option for option in plan["options"] if option not in known]:
+    decided = {option for option, about in abouts().items() if about.role in ("setting", "knowledge")} - {"split"}
+    if wrong := [option for option in plan["options"] if option not in decided]:
         left_out = "is no option of the setting, without split, or of the attacker's knowledge"
         raise InputError(f"{path}: '{wrong[0]}' {left_out}; remove it.")
     tune = {"seed": 0, **plan.pop("tune")}

@@ -167,11 +167,10 @@ def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
     """
     folder = read(track).path.stem if track else "*"
     found = [
-        Record(read(track or path.parent.name), kept.method_of(path), by_task(rows))
-        for path, rows in kept.read(folder, attack or "*")
+        Record(read(track or each.track), each.method, by_task(each.rows)) for each in kept.read(folder, attack or "*")
     ]
     if not found and (track or attack):
-        there = {kept.method_of(path) for path, _ in kept.read(folder)} or {path.parent.name for path, _ in kept.read()}
+        there = {each.method for each in kept.read(folder)} or {each.track for each in kept.read()}
         what = f"{attack} is not" if attack else "nothing is"
         names = ", ".join(sorted(there)) or "none"
         raise InputError(f"{what} recorded on {track or 'any track'}; recorded are {names}.")

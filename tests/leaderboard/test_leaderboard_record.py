@@ -1,5 +1,6 @@
 """The record: what ships is what was written, in few bytes, and stands beside runs of its setting."""
 
+import gzip
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from leaderboard import record
 from leaderboard.__main__ import main
 from leaderboard.rows import PROTOCOL, read_rows
 from leaderboard.run_folder import RunFolder
+from victims.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +25,7 @@ def test_the_same_rows_are_the_same_bytes_and_are_read_back(scored):
     path = record.write("easy", "ig", rows(scored), b"picture")
     first = path.read_bytes()
     assert record.write("easy", "ig", rows(scored), b"picture").read_bytes() == first
-    assert [found for _, found in record.read()] == [rows(scored)]
+    assert [*record.read()] == [record.Kept("easy", "ig", rows(scored))]
     assert path.with_name("ig.webp").read_bytes() == b"picture"
     assert list(record.read("hard")) == list(record.read(method="gi")) == []
 
@@ -34,11 +36,19 @@ def test_a_picture_that_is_too_large_is_not_written(scored):
     assert not list(record.read())
 
 
+@pytest.mark.parametrize(("line", "said"), [(b'{"psnr": 2', "is not a whole row"), (b"{}", "is not a row of this")])
+def test_a_line_that_is_no_row_is_said_with_what_to_do(scored, line, said):
+    path = record.write("easy", "ig", rows(scored), b"")
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line))
+    with pytest.raises(InputError, match=rf"ig.jsonl.gz:7 {said}.*; get the file again, or run make record"):
+        list(record.read())
+
+
 def test_a_record_is_stale_under_another_protocol_or_version_of_its_track(scored):
     record.write("easy", "ig", rows(scored, track_version=2), b"")
-    ((_, found),) = record.read()
-    assert record.stale(found, 2) == ""
-    assert record.stale(found, 3) == "of version 2 of the track, now 3"
+    (found,) = record.read()
+    assert found.stale(2) == ""
+    assert found.stale(3) == "of version 2 of the track, now 3"
     assert record.stale(rows(scored, protocol=PROTOCOL - 1), 1) == f"of protocol {PROTOCOL - 1}, now {PROTOCOL}"
 
 

@@ -94,12 +94,12 @@ def test_a_track_of_label_methods_has_its_tables(elsewhere):
     name = "labels-unbalanced"
     scores = {"victim": "convnet", "batch_size": 4, "counts": 0.75, "existence": 1.0}
     row = scores | {"track": name, "track_version": 1, "protocol": PROTOCOL, "label_method": "alr"}
-    record.write_rows(name, "alr", [row | {"cluster": str(k)} for k in range(6)])
+    record.write_labels(name, "alr", [row | {"cluster": str(k)} for k in range(6)])
     page = files()[board.FOLDER / "README.md"]
     assert "[labels-unbalanced](#labels-unbalanced)" in page
     assert "| alr | 0.7500 [" in page
     assert name not in page.partition("Not recorded yet")[2]
-    record.write_rows(name, "alr", [row | {"cluster": str(k), "track_version": 0} for k in range(6)])
+    record.write_labels(name, "alr", [row | {"cluster": str(k), "track_version": 0} for k in range(6)])
     assert name in files()[board.FOLDER / "README.md"].partition("Not recorded yet")[2]
 
 

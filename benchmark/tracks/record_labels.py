@@ -1,0 +1,52 @@
+"""The record of label methods: the rows of each on a track of theirs."""
+
+from typing import Any
+
+from attacks.labels import find
+from benchmark.code_version import code_version
+from benchmark.config import Config
+from benchmark.labels import recovered
+from benchmark.names import known
+from benchmark.run import reproducible
+from benchmark.tracks import label_track
+from benchmark.tracks.entry import ALL, say_left_out
+from benchmark.tracks.missing import images
+from leaderboard import record as kept
+from leaderboard.labels_board import LabelRow
+from leaderboard.rows import PROTOCOL
+from victims.errors import InputError
+
+
+def record_labels(name: str, named: str, **options: Any) -> None:
+    """Read the labels of a track's batches, and keep a row for each with the project.
+
+    Args:
+        named: label methods with commas between them, or `all`.
+        options: of a run.
+
+    Raises:
+        InputError: a method that was named is unknown or reads the labels of no victim, or images are missing.
+    """
+    track = label_track.read(name)
+    methods = [*known("label method")] if named == ALL else named.split(",")
+    for method in methods:
+        find(method)
+    reproducible()
+    rows: list[LabelRow] = []
+    left_out: dict[str, str] = {}
+    for victim in track.victims:
+        largest = {"tasks": track.trials, "batch": max(track.sizes)}
+        config = Config(**{**track.options, **options, **largest}, victim=victim, labels="none")
+        if why := images(config):
+            raise InputError(f"the track {name} needs what is not here: {why}.")
+        found, refused = recovered(config, config.make_data(), methods, track.sizes, track.trials)
+        rows += found
+        left_out |= refused
+    about = {"track": name, "track_version": track.version, "code": code_version(), "protocol": PROTOCOL}
+    of = {method: [{**row, **about} for row in rows if row["label_method"] == method] for method in methods}
+    none = {method: left_out[method] for method in methods if not of[method]}
+    if none and named != ALL:
+        raise InputError(next(iter(none.values())))
+    for method in [method for method in methods if of[method]]:
+        print(f"record   {kept.write_labels(name, method, of[method])}")
+    say_left_out(none)
