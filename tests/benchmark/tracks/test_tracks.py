@@ -34,7 +34,7 @@ def test_a_track_is_listed_and_fills_in_a_run(name):
     assert track.priors.keys() <= {Generator.kind, Denoiser.kind, Inverter.kind}
     for kind in track.priors.values():
         assert kind in known("prior")
-    assert track.tasks * config.batch >= (12 if name == "faces64" else 24 if config.batch == 1 else 32)
+    assert track.tasks * config.batch >= (24 if config.batch == 1 else 32)
     config.make_client()
 
 
