@@ -53,7 +53,8 @@ def dispatch(arguments: Sequence[str]) -> int:
         InputError: the arguments are none, or what the command refuses.
     """
     arguments = normalized(arguments)
-    words = 2 if arguments[:1] in (["prior"], ["sealed"]) else 1
+    groups = {command.split()[0] for command in COMMANDS if " " in command}
+    words = 2 if arguments and arguments[0] in groups else 1
     if arguments[words - 1 : words] in (["--help"], ["-h"]):
         print(overview())
         return 0

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from attacks.labels import find
 from attacks.labels import methods as known_methods
 from benchmark.config import Config
+from benchmark.device import best_device
 from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.label_accuracy import label_accuracies
@@ -77,7 +77,7 @@ def recovered(
         InputError: there is no such method, or the setting cannot be run.
     """
     chosen = {name: find(name) for name in methods}
-    model = config.make_victim(images).to("cuda" if torch.cuda.is_available() else "cpu")
+    model = config.make_victim(images).to(best_device())
     capture = capturing(model, images, config.make_client())
     drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
     for B, tasks in drawn.items():

@@ -22,6 +22,7 @@ from attacks.base import Attack
 from benchmark.code_version import code_version
 from benchmark.config import Config, dump
 from benchmark.contents import contents, digests
+from benchmark.device import best_device
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
@@ -76,8 +77,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     batches = config.make_batches(data, config.tasks)
     order = [batch.task for batch in batches]
     images, (parameters, _) = config.batch * attack.restarts, victim.parameter_counts()
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
-    groups = grouped(batches, group_size(config.group, images, parameters, kind))
+    groups = grouped(batches, group_size(config.group, images, parameters, best_device()))
     given = networks(config.lpips, config.data, config.weights_dir)
     trainer = make_trainer(config, len(groups))
     victim.to(trainer.strategy.root_device)

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from benchmark.device import best_device
 from benchmark.launch.lock import Busy, alone
 from benchmark.sources import loaded, of_text, sources
 from benchmark.state import of_state, of_tensors
@@ -122,7 +123,7 @@ def learn(model: nn.Module, loss: Loss, data: ImageData, preprocessing: Preproce
         InputError: the weights do not stay finite.
     """
     draws = torch.Generator().manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for models with dropout
         train(model.to(device), loss.to(device), data, preprocessing, steps, draws, bar="training the victim")

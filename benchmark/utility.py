@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
 from benchmark.config import Config
+from benchmark.device import best_device
 from benchmark.labels import clusters_of, sharing
 from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
@@ -75,7 +76,7 @@ def utility(
         batches = config(defense=text, batch=batch).make_batches(train, max(steps, trials))
         for seed in range(seeds):
             model = config(defense=text, seed=seed).make_victim(train)
-            model.to("cuda" if torch.cuda.is_available() else "cpu")
+            model.to(best_device())
             if seed == 0:
                 config(defense=text, batch=batch).check_defense(model, train, batches[0])
                 errors = [update_error(model, client, train, of_trial) for of_trial in batches[:trials]]

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmark.audit.assumed import assumed
 from benchmark.audit.check import attacked, check
 from benchmark.audit.page import Shown, page
 from benchmark.audit.tables import arrange
 from benchmark.config import Config
+from benchmark.device import best_device
 from benchmark.run import reproducible, run
 from benchmark.run_options import with_options
 from benchmark.scoring.metrics import score
@@ -206,7 +205,7 @@ def measure(config: Config, data: ImageData) -> tuple[float, bool]:
     """
     attack = config.make_attack()
     (batch,) = config.make_batches(data, 1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     victim = config.make_victim(data).to(device)
     observation = attack.admit(capture_task(victim, data, batch, config.make_client()).observation)
     attack.to(device)

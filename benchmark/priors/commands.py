@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import torch
-
 from attacks.engine.ranges import at_least
+from benchmark.device import best_device
 from benchmark.launch.lock import alone
 from benchmark.priors.folders import folders
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
@@ -70,7 +69,7 @@ def quality(
     lpips = Lpips.find(weights_dir)
     if not lpips.available:
         raise InputError(f"prior quality needs the LPIPS backbone ({lpips.backbone}); fix --weights-dir.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     generator, net = find(prior, weights_dir, size=32, seed=seed).to(device), Features(lpips.features).to(device)
     if not isinstance(generator, Generator):
         raise InputError(f"{prior} is a {generator.kind}, which makes no images; give a generator.")

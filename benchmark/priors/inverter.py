@@ -17,6 +17,7 @@ from attacks.engine.probe import Probe, vectorizes
 from attacks.engine.ranges import at_least
 from benchmark.config import Config
 from benchmark.contents import of_training
+from benchmark.device import best_device
 from benchmark.launch.lock import alone
 from benchmark.priors.folders import folders
 from benchmark.run import reproducible
@@ -92,7 +93,7 @@ def train_inverter(
     setting |= {"victim_weights": victim_weights, "victim_mode": victim_mode, "seed": seed}
     config = Config(attack="ig", data_dir=data_dir, weights_dir=weights_dir, **setting)
     images = config.make_data("train")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     target, client = config.make_victim(images).to(device), config.make_defense()
     if client and client.class_counts(batch):
         raise InputError(f"{defense} forms the batches, and an inverter is trained on random ones; choose another.")

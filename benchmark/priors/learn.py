@@ -15,6 +15,7 @@ from tqdm import tqdm
 from attacks.giml import GIML
 from benchmark.config import Config
 from benchmark.contents import of_training
+from benchmark.device import best_device
 from benchmark.launch.lock import alone
 from benchmark.priors.federation import simulate
 from benchmark.priors.folders import folders
@@ -85,7 +86,7 @@ def learn(
     }
     chosen |= {"defense": defense, "preset": preset, "seed": seed}
     config = Config(attack="giml", prior="none", data_dir=data_dir, set=set or [], **chosen)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     G = build(DCGAN, seed=seed, size=size).to(device)
     giml = GIML(G, seed=seed, **config.method_options(GIML))
     update = simulate(config, G.image_shape, clients, device, between_lr)

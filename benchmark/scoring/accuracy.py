@@ -8,6 +8,7 @@ import torch
 from scipy.stats import binom
 
 from benchmark.config import Config
+from benchmark.device import best_device
 from victims.data.base import ImageData
 from victims.victim import Gradient, Victim
 
@@ -37,7 +38,7 @@ def victim_accuracy(config: Config) -> float | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it has been said of the run's own
         victim = replace(config, victim_mode="eval", rounds=1, between=0).make_victim(data)
-    victim.to("cuda" if torch.cuda.is_available() else "cpu")
+    victim.to(best_device())
     right = classified_right(victim, victim.parameters, data, data.sample(TESTED))
     return sum(right) / len(right)
 
