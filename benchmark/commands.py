@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "tune": "benchmark.tracks.tune:tune",
     "record": "benchmark.tracks.record:record",
     "verify": "benchmark.tracks.verify:verify",
+    "sealed run": "benchmark.sealed.sealed:run",
     "sealed draw": "benchmark.sealed.sealed:draw_files",
     "sealed attack": "benchmark.sealed.sealed:attack_files",
     "sealed judge": "benchmark.sealed.sealed:judge_files",

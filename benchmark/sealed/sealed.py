@@ -1,6 +1,6 @@
 """`python -m benchmark sealed`: an attack on new tasks that nobody knows, in a process that gets their updates alone.
 
-Three pieces with files between them, which may run on different machines:
+`run` does all. Three pieces with files between them may run on different machines:
 
     draw      a secret -> observations.pt, and secret.json, which stays with the judge
     attack    observations.pt -> reconstructions.pt
@@ -29,9 +29,10 @@ from benchmark.sealed.draw import Draw, Drawn, draw, new_secret
 from benchmark.sealed.judge import against_claims, against_control, against_record, judged, of_rows, results
 from benchmark.sealed.observations import line, load
 from benchmark.sources import file_name, of_bytes, unimported
-from benchmark.tracks.track import DEFAULT, METRIC, TRACKS, Track, read
+from benchmark.tracks.track import DEFAULT, METRIC, Track, read
 from leaderboard import record
 from leaderboard.options import Options
+from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically
 from leaderboard.statistics import Score
 from victims.errors import InputError
@@ -87,15 +88,20 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
     return judge(what, draw(what, where), folder / OBSERVATIONS, attack, load(folder / RECONSTRUCTIONS), where)
 
 
+@with_options(also=WHERE)
 def run(
-    track: str, method: str, tasks: int, where: Mapping[str, Any], secret: str = "", new_weights: bool = True
+    *, track: str, attack: str, tasks: int = TASKS, secret: str = "", new_weights: bool = True, **where: Any
 ) -> int:
-    """Draw, attack and judge. The method is not imported here, where it could change the judge.
+    """Draw new tasks of a track, attack them in a process that gets only their updates, and judge what it found.
+
+    The method is not imported here, where it could change the judge.
 
     Args:
-        where: the options of a run that say where data, weights and results are.
+        track: a name from `make list`, or a YAML file.
+        attack: the method.
+        tasks: how many; below 5 there is no verdict.
         secret: of a draw that is repeated; by default a new one.
-        new_weights: see `Draw`.
+        new_weights: whether those of the victim are drawn too; a trained inverter knows only the track's own.
 
     Returns:
         the exit code, see `judge`.
@@ -105,13 +111,13 @@ def run(
     with TemporaryDirectory() as name:
         observations = Path(name) / OBSERVATIONS
         drawn = draw(what, where, observations)
-        return judge(what, drawn, observations, method, confined(observations, method, where["weights_dir"]), where)
+        return judge(what, drawn, observations, attack, confined(observations, attack, where["weights_dir"]), where)
 
 
 def found(track: str) -> Track:
     """The track of a name or file, which other folders understand too."""
     there = read(track)
-    return there if there.path.parent == TRACKS else replace(there, name=str(there.path.resolve()))
+    return replace(there, name=str(there.path.resolve())) if track.endswith(".yaml") else there
 
 
 def judge(
@@ -132,15 +138,15 @@ def judge(
     sound = [{"error": failed[task]} if task in failed else of for task, of in zip(status, tasks, strict=True)]
     computed = results(confined(observations, method, where["weights_dir"], sound), len(tasks))
     lied, costs = against_claims(rows, computed)
-    recorded = [row for old in record.read(what.track.path.stem, method) for row in old.rows]
+    kept = recorded(what.track, method)
     spent = max((row["claimed_evaluations"] or 0 for row in rows), default=0)
-    contradicted, verdict = against_record(rows, recorded, what.track.version)
+    contradicted, verdict = against_record(rows, kept, what.track.version)
     weights = "new weights of the victim" if what.new_weights else "the track's own weights of the victim"
     lines = {
         "sealed": f"{method} on {what.track.name}: {len(tasks)} new tasks, {weights}",
         METRIC: f"{shown(of_rows(rows, METRIC))}, {against_control(rows)}",
         "control": f"{shown(of_rows(rows, 'control'))}, the mean image",
-        "record": f"{shown(of_rows(recorded, METRIC))}, {verdict}" if recorded else verdict,
+        "record": f"{shown(of_rows(kept, METRIC))}, {verdict}" if kept else verdict,
         "cost": costs,
         "budget": f"{spent} victim gradients of a task, as the attack claims; {what.track.evaluations} are allowed",
         "seconds": f"{line(content.get('seconds'))} in all",
@@ -156,6 +162,11 @@ def judge(
     write_atomically(folder / "scores.json", json.dumps({"result": lines, "rows": rows}, indent=1))
     print(f"scores   {folder / 'scores.json'}")
     return 1 if contradicted or lied or spent > what.track.evaluations else 0
+
+
+def recorded(track: Track, method: str) -> list[FlatRow]:
+    """The rows of the record; none of a track elsewhere, which may have the file name of one of the project."""
+    return [row for old in record.read(track.path.stem, method) for row in old.rows if track.recordable]
 
 
 def shown(score: Score) -> str:

@@ -17,7 +17,7 @@ from benchmark.run_options import with_options
 from benchmark.tracks.entry import entry, first_observation, kinds, of_each, say_left_out, within_budget
 from benchmark.tracks.missing import require
 from benchmark.tracks.record_labels import record_labels
-from benchmark.tracks.track import DEFAULT, TRACKS, Track, read, text
+from benchmark.tracks.track import DEFAULT, Track, read, text
 from leaderboard import record as kept
 from leaderboard.options import Options
 from leaderboard.rows import FlatRow
@@ -55,7 +55,7 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
         record_labels(track, attack, **options)
         return 0
     found = read(track)
-    if found.path.resolve().parent != TRACKS.resolve():
+    if not found.recordable:
         raise InputError(
             f"{track} is none of the project's tracks, which the record is of; put it into benchmark/tracks."
         )

@@ -44,7 +44,9 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
         return within_budget(config, found, observation) if observation else config
 
     configs, left_out = of_each(ALL, takes_part)
-    there = {each.method: each.stale(found.version) or "yes" for each in record.read(found.path.stem)}
+    there = {
+        each.method: each.stale(found.version) or "yes" for each in record.read(found.path.stem) if found.recordable
+    }
     columns = {
         "method": list(configs),
         "prior": [config.prior if kinds(method) else NOTHING for method, config in configs.items()],

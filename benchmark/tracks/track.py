@@ -73,6 +73,11 @@ class Track:
         return self.path.parent / "tuned" / self.path.stem / f"{method}.yaml"
 
     @property
+    def recordable(self) -> bool:
+        """Whether it is of the project, which the record is of; another one may have the file name of such a track."""
+        return self.path.resolve().parent == TRACKS.resolve()
+
+    @property
     def rule(self) -> dict[str, int]:
         """By which every method is tuned. What was tuned by another one is not compared."""
         return {"version": self.version, "evaluations": self.evaluations, **asdict(self.tune)}
@@ -92,7 +97,7 @@ def read(name: str) -> Track:
     if name in known("label track"):
         raise InputError(f"{name} is a track of label methods, which only make track and make record take.")
     path = Path(name) if name.endswith(".yaml") else TRACKS / f"{name}.yaml"
-    if path.parent == TRACKS:
+    if not name.endswith(".yaml"):
         require("track", name)
     try:
         plan = yaml.safe_load(path.read_text())

@@ -5,8 +5,7 @@ import math
 import random
 import secrets
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
@@ -19,43 +18,23 @@ from benchmark.contents import contents, digests
 from benchmark.run import reproducible, settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.metrics import of_failure, score
-from benchmark.sealed.sealed import run as run_sealed
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
+from benchmark.tracks.agreement import SPREAD, Pairs, difference, verdict
 from benchmark.tracks.entry import kinds
 from benchmark.tracks.missing import require
 from benchmark.tracks.record import scored
 from benchmark.tracks.track import METRIC, Track, read
 from leaderboard import record as kept
-from leaderboard.options import Options
 from leaderboard.rows import FlatRow
 from victims.data.base import ImageData, image_digest
 from victims.errors import InputError, Notice
 from victims.victim import Victim
 
-SPREAD = 0.9
-"""dB: root mean square of what other rounding did to the PSNR of a task, of these methods. Others it moves further, as
-`ci_net` by 2.4 dB in a task of `photos-default`: where scores differ, the spread of the method itself is measured.
-
-Measured on `cifar10-b1` with default options within the budget, 4 to 12 tasks each. The same command has the same bits,
-and so have two threads in place of one.
-
-             dlg    gias   igims  ggl    gi_z   ig
-    GROUP    0.91   0.62   0.04   0.00   0.11   0.02    several tasks attacked together
-    COMPILE         0.18                        0.12    compiled steps in place of eager ones
-    CPU      0.49   0.88   0.00   0.00   0.02   0.24    without the vector instructions that it has
-"""
-
-MEAN, TASK = 2.6, 3.4  # standard deviations that a mean, and a single task, differs by in 1 of 100 and 1 of 1500 cases
-BYTES = -10 * math.log10(1 / 255**2 / 12)  # dB: nearer to an image than its own bytes are, only rounding is left
-
 QUICK = 60  # seconds per task of a record that is drawn because none was named
 
 CODE = ("attack_digest", "prior_digest", "victim_digest", "defense_digest")
 """Digests of what may have changed without another result, as by a comment: the scores decide."""
-
-Pairs = Sequence[tuple[float, float]]
-"""PSNR of each image of a task, as recorded and as found again."""
 
 
 class Record(NamedTuple):
@@ -74,46 +53,33 @@ class Record(NamedTuple):
         return median(rows[0]["seconds"] for rows in self.tasks.values()) < QUICK
 
 
+class Repeat(NamedTuple):
+    """What attacks the tasks of a record again."""
+
+    attack: Attack
+    batches: Mapping[str, Batch]
+    capture: Callable[[Batch], Task]
+
+
 @with_options(also=("data_dir", "weights_dir", "compile"))
-def verify(
-    *,
-    track: str = "",
-    attack: str = "",
-    sample: int = 3,
-    seed: int | None = None,
-    sealed: bool = False,
-    secret: str = "",
-    new_weights: bool = True,
-    out: Path = Options.out,
-    **options: Any,
-) -> int:
-    """Attack random tasks of a record again, and say whether its scores hold; sealed, attack new ones.
+def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | None = None, **options: Any) -> int:
+    """Attack random tasks of a record again, and say whether its scores hold.
 
     Args:
         track: a name from `make list`; by default any that has a record.
         attack: the method; by default any whose record has tasks of less than a minute.
-        sample: how many tasks; below 5 a sealed run ends without a verdict.
+        sample: how many tasks.
         seed: of the draw, which can be repeated with it; by default another every time.
-        sealed: draws new tasks from a secret, and attacks them in a process that gets only their updates.
-        secret: of a sealed draw that is repeated; by default a new one.
-        new_weights: whether those of the victim are drawn too in a sealed run; a trained inverter takes no others.
-        out: folder of results, where the scores of a sealed run are kept.
         options: of a run, see `Options`.
 
     Returns:
-        the exit code: 0 where the scores agree, or nothing was named and nothing can be drawn; 1 where they differ. Of
-        a sealed run see `benchmark.sealed.sealed.judge`.
+        the exit code: 0 where the scores agree, or nothing was named and nothing can be drawn; 1 where they differ.
 
     Raises:
         InputError: there is no such record, it is stale, or it cannot be repeated here.
     """
     if sample < 1:
         raise InputError(f"sample is {sample}; give 1 or more.")
-    if sealed:
-        if not track or not attack:
-            raise InputError("a sealed run is of one method on one track; give both TRACK and METHOD.")
-        where = {"data_dir": options["data_dir"], "weights_dir": options["weights_dir"], "out": out}
-        return run_sealed(track, attack, sample, where, secret, new_weights)
     reproducible()
     seed = secrets.randbelow(2**32) if seed is None else seed
     chance = random.Random(seed)
@@ -121,42 +87,59 @@ def verify(
     if record is None:
         print(f"no record to draw: there is none, or each is stale or takes {QUICK} s and more for a task")
         return 0
+    repeat = prepared(record, options)
+    names = chance.sample(sorted(repeat.batches), min(sample, len(repeat.batches)))
+    print(
+        f"{record.method} on {record.track.name}: {len(names)} of {len(repeat.batches)} tasks, drawn with seed {seed}"
+    )
+    print(f"{METRIC.upper() + ' in dB':40}  recorded      rerun  difference", flush=True)
+    agrees, words = compared(record, repeat, names)
+    print(f"{'agrees' if agrees else 'differs'}: {words}")
+    return 0 if agrees else 1
+
+
+def prepared(record: Record, options: Mapping[str, Any]) -> Repeat:
+    """
+    Args:
+        options: of the run.
+
+    Raises:
+        InputError: the record cannot be repeated here.
+    """
     require(record.track, kinds(record.method), options)
     config = scored(record.track, record.method, options)
     data = config.make_data()
     batches = {batch.task: batch for batch in config.make_batches(data, record.track.tasks)}
-    victim, again = config.make_victim(data), config.make_attack()
-    again.tasks = len(batches)  # what is compiled depends on it
-    check(record, config, data, victim, again, batches)
+    victim, attack = config.make_victim(data), config.make_attack()
+    attack.tasks = len(batches)  # what is compiled depends on it
+    check(record, config, data, victim, attack, batches)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    victim.to(device)
-    again.to(device)
-    capture = capturing(victim, data, config.make_client())
-    tasks = chance.sample(sorted(batches), min(sample, len(batches)))
-    print(f"{record.method} on {record.track.name}: {len(tasks)} of {len(batches)} tasks, drawn with seed {seed}")
-    print(f"{METRIC.upper() + ' in dB':40}  recorded      rerun  difference", flush=True)
-    attacked: list[Task] = []
+    attack.to(device)
+    return Repeat(attack, batches, capturing(victim.to(device), data, config.make_client()))
+
+
+def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool, str]:
+    """Whether tasks agree with the record, and by which rule; prints a line for each."""
+    tasks: list[Task] = []
     pairs: list[Pairs] = []
-    for name in tasks:
-        task, rows = capture(batches[name]), record.tasks[name]
-        result = again.run([task.observation])
+    for name in names:
+        task, rows = repeat.capture(repeat.batches[name]), record.tasks[name]
+        result = repeat.attack.run([task.observation])
         claims = {row["gradient_evaluations"] for row in rows}
         if claims != {taken := result.gradient_evaluations}:
             said = ", ".join(map(str, sorted(claims)))
-            print(f"differs: {name} takes {taken} victim gradients, and the record says {said}")
-            return 1
+            return False, f"{name} takes {taken} victim gradients, and the record says {said}"
         pair = list(zip((row[METRIC] for row in rows), scores(task, result, 0), strict=True))
         before, now = (fmean(values) for values in zip(*pair, strict=True))
         print(f"{name:40} {before:9.2f}  {now:9.2f}  {now - before:+10.2f}", flush=True)
-        attacked.append(task)
+        tasks.append(task)
         pairs.append(pair)
     agrees, words = verdict(pairs)
-    if not agrees:
-        print("The same tasks together, which is other rounding, to see how far it moves this method.", flush=True)
-        more = [capture(batch) for name, batch in batches.items() if name not in tasks][: len(tasks) == 1]
-        agrees, words = verdict(pairs, max(SPREAD, 2 * moved(again, [*attacked, *more], pairs)))
-    print(f"{'agrees' if agrees else 'differs'}: {words}")
-    return 0 if agrees else 1
+    if agrees:
+        return agrees, words
+    print("The same tasks together, which is other rounding, to see how far it moves this method.", flush=True)
+    more = [repeat.capture(batch) for name, batch in repeat.batches.items() if name not in names][: len(names) == 1]
+    return verdict(pairs, max(SPREAD, 2 * moved(repeat.attack, [*tasks, *more], pairs)))
 
 
 def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
@@ -165,6 +148,8 @@ def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
     Raises:
         InputError: what is named is not recorded, or stale.
     """
+    if track and not read(track).recordable:
+        raise InputError(f"{track} is none of the project's tracks, which the record is of; give one of `make list`.")
     folder = read(track).path.stem if track else "*"
     found = [
         Record(read(track or each.track), each.method, by_task(each.rows)) for each in kept.read(folder, attack or "*")
@@ -238,29 +223,3 @@ def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> floa
     again = [[now for _, now in pair] for pair in pairs]
     apart = [difference(list(zip(*both, strict=True))) for both in zip(again, found, strict=True)]
     return fmean(by**2 for by in apart) ** 0.5
-
-
-def difference(pair: Pairs) -> float:
-    """Of a task's PSNR; what the bytes of an image do not hold is left out."""
-    return fmean(min(now, BYTES) - min(before, BYTES) for before, now in pair)
-
-
-def verdict(pairs: Sequence[Pairs], spread: float = SPREAD) -> tuple[bool, str]:
-    """Whether scores agree, and by which rule.
-
-    In hundreds of steps the rounding of another machine grows to another result, better or worse. So the mean of the
-    differences is judged, and the largest: rows in another order can have the right mean.
-
-    Args:
-        pairs: of each task.
-        spread: standard deviation in dB by which rounding moves a task.
-    """
-    if all(before == now for pair in pairs for before, now in pair):
-        return True, "identical, as on the machine of the record."
-    apart = [difference(pair) for pair in pairs]
-    mean, most = fmean(apart), max(map(abs, apart))
-    allowed, of_task = MEAN * spread / len(apart) ** 0.5, TASK * spread
-    return abs(mean) <= allowed and most <= of_task, (
-        f"{mean:+.2f} dB in the mean of {len(apart)} and {most:.2f} dB at most, where the rounding of another machine "
-        f"explains {allowed:.2f} and {of_task:.2f} dB."
-    )

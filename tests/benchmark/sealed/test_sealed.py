@@ -1,6 +1,7 @@
 """Attacks that look at the truth score 100 dB in a run, and as noise where they are sealed."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import torch
 
 from benchmark.__main__ import main
 from benchmark.config import Config
+from benchmark.names import ROOT
 from benchmark.run import run
 from benchmark.scoring import gallery, judge
 from benchmark.scoring.picture import png
 from benchmark.sealed import landlock
 from benchmark.sealed.observations import load
-from benchmark.tracks.track import read
+from benchmark.sealed.sealed import recorded
+from benchmark.tracks.track import Track, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
 from tests.benchmark.sealed.conftest import TRACK
@@ -28,6 +31,7 @@ WAYS = ("Trainer", "Collector", "Frames", "TaskName", "Disk", "Pictures", "Judge
 def track(sealed_track, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parent)
     monkeypatch.setattr(record, "RECORD", tmp_path / "record")
+    monkeypatch.setattr(Track, "recordable", True)
     return sealed_track
 
 
@@ -60,11 +64,11 @@ def test_sealed_it_finds_nothing(track, tmp_path, monkeypatch, capsys):
     for name, (image, _) in zip(data.ids, map(data.__getitem__, range(len(data))), strict=True):
         (out / "truth" / f"{name}.png").write_bytes(png(image))
     tuned(track, "cheats.All", where=str(out), restarts=1, steps=2)
-    options = ["--track", track, "--method=cheats.All", f"--sample={2 * len(WAYS)}", "--secret=ab12", f"--out={out}"]
+    options = ["--track", track, "--method=cheats.All", f"--tasks={2 * len(WAYS)}", "--secret=ab12", f"--out={out}"]
     small = {"tasks": 5, "restarts": 1, "devices": 1, "wandb": "off", "out": tmp_path, **TRACK["options"]}
     record.write("mine", "cheats.All", run(Config(attack="cheats.Disk", **small)).read_rows()[0], b"")
     sys.modules.pop("cheats", None)
-    assert main(["verify", "--sealed=yes", *options]) == 1
+    assert main(["sealed", "run", *options]) == 1
     assert "cheats" not in sys.modules  # where it could change the judge
     rows = scores(tmp_path)["rows"]
     assert [row["task"] for row in rows] == [f"task-{number}" for number in range(16)]
@@ -74,6 +78,21 @@ def test_sealed_it_finds_nothing(track, tmp_path, monkeypatch, capsys):
     assert f"limits   an audit hook {'and the kernel' if landlock.version() else 'alone'}" in said
     assert "computed again for 16 of 16 tasks: as claimed" in said
     assert "from the record: it does not hold on new images" in said
+
+
+def test_a_track_elsewhere_is_not_compared_with_the_record_of_one_with_its_file_name(sealed_track, tmp_path):
+    file = tmp_path / "photos-default.yaml"
+    file.write_text(Path(sealed_track).read_text())
+    assert recorded(read("photos-default"), "ig")
+    assert not recorded(read(str(file)), "ig")
+
+
+def test_sealed_verify_is_the_command_of_a_sealed_run():
+    words = ("make", "-n", "verify", "TRACK=photos-default", "METHOD=ig")
+    for given, command in (("SEALED=yes", "sealed run"), ("SEALED=no", "verify"), ("SAMPLE=2", "verify")):
+        ended = subprocess.run([*words, given], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert f"-m benchmark {command} --method" in ended.stdout
+        assert "--sealed" not in ended.stdout
 
 
 @pytest.mark.slow
@@ -88,10 +107,8 @@ def test_the_three_pieces_are_the_same_as_one(track, tmp_path, capsys):
     assert "limits   those of another machine\n" in capsys.readouterr().out
     apart = scores(tmp_path)["rows"]
     secret = json.loads((tmp_path / "pieces" / "secret.json").read_text())["secret"]
-    assert (
-        main(["verify", "--sealed=yes", "--track", track, "--method=ig", "--sample=5", "--secret", secret, *given]) == 0
-    )
+    assert main(["sealed", "run", "--track", track, "--method=ig", "--tasks=5", "--secret", secret, *given]) == 0
     assert scores(tmp_path)["rows"] == apart
     assert "computed again for 5 of 5 tasks: as claimed" in capsys.readouterr().out
-    assert main(["verify", "--sealed=yes", "--track", track, "--method=gifd", *given]) == 2
+    assert main(["sealed", "run", "--track", track, "--method=gifd", *given]) == 2
     assert "gifd has not been tuned" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmark.__main__ import main
 from benchmark.names import known
-from benchmark.tracks import record as command
+from benchmark.tracks import track as module
 from benchmark.tracks.record import arguments, scored
 from benchmark.tracks.track import read
 from benchmark.tracks.tuned import Tuned
@@ -21,7 +21,7 @@ from victims.errors import InputError
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RECORD", tmp_path / "record")
-    monkeypatch.setattr(command, "TRACKS", tmp_path)
+    monkeypatch.setattr(module, "TRACKS", tmp_path)
 
 
 def test_what_is_kept_is_the_tuned_run_and_its_picture(tmp_path, track):

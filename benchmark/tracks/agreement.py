@@ -1,0 +1,50 @@
+"""Whether scores that were found again agree with those of a record, as far as rounding explains their difference."""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+
+SPREAD = 0.9
+"""dB: root mean square of what other rounding did to the PSNR of a task, of these methods. Others it moves further, as
+`ci_net` by 2.4 dB in a task of `photos-default`: where scores differ, the spread of the method itself is measured.
+
+Measured on `cifar10-b1` with default options within the budget, 4 to 12 tasks each. The same command has the same bits,
+and so have two threads in place of one.
+
+             dlg    gias   igims  ggl    gi_z   ig
+    GROUP    0.91   0.62   0.04   0.00   0.11   0.02    several tasks attacked together
+    COMPILE         0.18                        0.12    compiled steps in place of eager ones
+    CPU      0.49   0.88   0.00   0.00   0.02   0.24    without the vector instructions that it has
+"""
+
+MEAN, TASK = 2.6, 3.4  # standard deviations that a mean, and a single task, differs by in 1 of 100 and 1 of 1500 cases
+BYTES = -10 * math.log10(1 / 255**2 / 12)  # dB: nearer to an image than its own bytes are, only rounding is left
+
+Pairs = Sequence[tuple[float, float]]
+"""PSNR of each image of a task, as recorded and as found again."""
+
+
+def difference(pair: Pairs) -> float:
+    """Of a task's PSNR; what the bytes of an image do not hold is left out."""
+    return fmean(min(now, BYTES) - min(before, BYTES) for before, now in pair)
+
+
+def verdict(pairs: Sequence[Pairs], spread: float = SPREAD) -> tuple[bool, str]:
+    """Whether scores agree, and by which rule.
+
+    In hundreds of steps the rounding of another machine grows to another result, better or worse. So the mean of the
+    differences is judged, and the largest: rows in another order can have the right mean.
+
+    Args:
+        pairs: of each task.
+        spread: standard deviation in dB by which rounding moves a task.
+    """
+    if all(before == now for pair in pairs for before, now in pair):
+        return True, "identical, as on the machine of the record."
+    apart = [difference(pair) for pair in pairs]
+    mean, most = fmean(apart), max(map(abs, apart))
+    allowed, of_task = MEAN * spread / len(apart) ** 0.5, TASK * spread
+    return abs(mean) <= allowed and most <= of_task, (
+        f"{mean:+.2f} dB in the mean of {len(apart)} and {most:.2f} dB at most, where the rounding of another machine "
+        f"explains {allowed:.2f} and {of_task:.2f} dB."
+    )
