@@ -1,5 +1,7 @@
 """What papers say of two methods: what is judged, in which words, and beside which numbers."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -83,3 +85,8 @@ def test_a_table_that_a_claim_names_has_numbers_that_say_so():
         assert bool(said) == bool(each.table), each
         pairs = [pair.split(" > ") for pair in said.removesuffix(" dB").split(", ") if pair]
         assert all(float(a) > float(b) for a, b in pairs), each
+
+
+def test_a_claim_without_numbers_names_its_figure():
+    """So that it can be looked up."""
+    assert not [each for each in claims() if not each.table and not re.search(r"figures? \d", each.setting)]
