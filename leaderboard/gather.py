@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from leaderboard.rows import FlatRow
+from leaderboard.rows import FlatRow, has_numbers
 from leaderboard.run_folder import RunFolder, find_runs
 from victims.errors import InputError
 
@@ -30,7 +30,7 @@ def gather(out: Path) -> Gathered:
     runs = find_runs(out)
     for run in runs:
         rows, warnings = run.read_rows()
-        whole = [row for row in rows if _has_numbers(row)]
+        whole = [row for row in rows if has_numbers(row)]
         if len(whole) < len(rows):
             warnings.append(f"{run.path}: {len(rows) - len(whole)} rows have a score that is not a number; left out.")
         if run.config_file.exists() and run.read_config() is None:
@@ -78,8 +78,3 @@ def _told_apart(rows: Sequence[FlatRow], folders: Sequence[Path]) -> list[FlatRo
         row | {"data_digest": f"{row['data_digest']}-{place[folder] + 1}"} if place[folder] else row
         for row, folder in zip(rows, folders, strict=True)
     ]
-
-
-def _has_numbers(row: FlatRow) -> bool:
-    numbers = (*row["higher_is_better"], "seconds", "cost")
-    return all(row[key] is None or isinstance(row[key], int | float) for key in numbers)

@@ -15,6 +15,9 @@ HEADINGS = {
     "existence": "Classes recovered: share of the classes in the batch that were found at least once",
 }
 
+KEYS = ("label_method", "victim", "batch_size", "task", "cluster", *HEADINGS)
+"""What the table needs of a row."""
+
 LabelRow = Mapping[str, Any]
 
 Trial = tuple[str, float]

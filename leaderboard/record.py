@@ -7,18 +7,22 @@ record/labels/TRACK/METHOD.jsonl.gz    the rows of a label method on a track of 
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from leaderboard.labels_board import KEYS as LABEL_ROW
 from leaderboard.options import row_keys
-from leaderboard.rows import PROTOCOL, FlatRow, read_rows
+from leaderboard.rows import PROTOCOL, FlatRow, has_numbers, read_rows
 from leaderboard.run_folder import write_atomically
 from victims.errors import InputError
 
 RECORD = Path(__file__).parent / "record"
 LABELS = "labels"  # folder of the tracks of label methods
 ROWS = ".jsonl.gz"
+LABEL_KEYS = {*LABEL_ROW, "track", "track_version", "protocol"}
 LARGEST_STRIP = 40_000  # bytes of a picture: all of the record takes at most 12 MB
 
 
@@ -28,6 +32,20 @@ class Kept(NamedTuple):
     track: str
     method: str
     rows: list[FlatRow]
+    path: Path
+
+    def require(self, count: int, *keys: str) -> None:
+        """
+        Args:
+            keys: of a row, whose values together no other row has.
+
+        Raises:
+            InputError: there are more or fewer rows.
+        """
+        different = len({tuple(row[key] for key in keys) for row in self.rows})
+        if not different == len(self.rows) == count:
+            twice = f", {different} of them different" if different < len(self.rows) else ""
+            raise damaged(f"{self.path} has {len(self.rows)} rows{twice}, but the track makes {count}")
 
     def stale(self, version: int) -> str:
         """See `stale`."""
@@ -68,24 +86,57 @@ def read(track: str = "*", method: str = "*") -> Iterator[Kept]:
     """What is kept of all methods on all tracks, or of some.
 
     Raises:
-        InputError: a line of a file is no row.
+        InputError: a file is damaged, or has rows of another method or track than its name says.
     """
     for path in sorted(RECORD.glob(f"{track}/{method}{ROWS}")):
-        rows, wrong = read_rows(path)
+        with intact(path):
+            rows, wrong = read_rows(path)
         if wrong:
-            raise InputError(f"{wrong[0].partition(';')[0]}; get the file again, or run make record.")
-        if rows:
-            yield kept(path, rows)
+            raise damaged(wrong[0].partition(";")[0])
+        if not all(map(has_numbers, rows)):
+            raise damaged(f"{path} has a score that is no number")
+        yield kept(path, rows, "attack")
 
 
 def read_labels(track: str = "*", method: str = "*") -> Iterator[Kept]:
     """The same of label methods, whose rows are of a batch each, see `leaderboard.labels_board`."""
     for path in sorted(RECORD.glob(f"{LABELS}/{track}/{method}{ROWS}")):
-        yield kept(path, [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()])
+        with intact(path):
+            rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+            if not all(row.keys() >= LABEL_KEYS for row in rows):
+                raise ValueError("a line is not a row")
+        yield kept(path, rows, "label_method")
 
 
-def kept(path: Path, rows: list[FlatRow]) -> Kept:
-    return Kept(path.parent.name, path.name.removesuffix(ROWS), rows)
+@contextmanager
+def intact(path: Path) -> Iterator[None]:
+    """While a file is read: what it raises where it is no gzip, not all of one, or holds other lines, is InputError."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, ValueError, AttributeError) as error:
+        raise damaged(f"{path} is damaged ({error})") from None
+
+
+def kept(path: Path, rows: list[FlatRow], key: str) -> Kept:
+    """
+    Args:
+        key: under which a row has the method.
+
+    Raises:
+        InputError: there is no row, or one is of another method or track than the file.
+    """
+    found = Kept(path.parent.name, path.name.removesuffix(ROWS), rows, path)
+    if not rows:
+        raise damaged(f"{path} has no row")
+    for row in rows:
+        method, track = row[key], Path(row["track"]).stem  # a track may have been named by its file
+        if (method, track) != (found.method, found.track):
+            raise damaged(f"{path} has a row of {method} on {f'the track {track}' if track else 'no track'}")
+    return found
+
+
+def damaged(what: str) -> InputError:
+    return InputError(f"{what}; get the file again, or run make record.")
 
 
 def picture(track: str, method: str) -> Path:

@@ -139,6 +139,12 @@ def _read(line: str) -> FlatRow:
     return row
 
 
+def has_numbers(row: FlatRow) -> bool:
+    """Whether all scores of a row, its cost and seconds are numbers, or there are none."""
+    numbers = (*row["higher_is_better"], "seconds", "cost")
+    return all(row[key] is None or isinstance(row[key], int | float) for key in numbers)
+
+
 def _is_range(value: Any) -> bool:
     ends = (int, float, NoneType)
     return isinstance(value, list) and len(value) == 2 and all(isinstance(end, ends) for end in value)

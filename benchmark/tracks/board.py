@@ -3,7 +3,7 @@
 All of it is computed from the record, the tracks and what was tuned on them: the same files give the same bytes.
 """
 
-import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
 from leaderboard.sentences import PAPERS, WORDS, defenses, priors, settings, signed, strongest
 from leaderboard.table import NOTHING, Table, board_table
+from victims.errors import InputError
 
 FOLDER, README = ROOT / "docs" / "board", ROOT / "README.md"
 UP = "../.."  # from the folder to the root
@@ -71,8 +72,15 @@ class Recorded(NamedTuple):
 
 
 def recorded(track: Track) -> Recorded:
-    rows = itertools.chain.from_iterable(kept.rows for kept in record.read(track.path.stem))
-    return Recorded(track, entries_with_rows(rows))
+    """
+    Raises:
+        InputError: a file of the record is damaged, or has not all images of the track.
+    """
+    found = [*record.read(track.path.stem)]
+    for kept in found:
+        if not kept.stale(track.version):
+            kept.require(track.tasks * kept.rows[0]["batch_size"], "task", "image")
+    return Recorded(track, entries_with_rows(row for kept in found for row in kept.rows))
 
 
 def files() -> dict[Path, str]:
@@ -202,7 +210,11 @@ def pictures(found: Recorded, root: str) -> list[tuple[str, str]]:
 def of_labels(name: str) -> list[Block]:
     """A track of label methods: what it is, and its tables; nothing where nothing is recorded on its version."""
     track = label_track.read(name)
-    rows = [row for kept in record.read_labels(name) if not kept.stale(track.version) for row in kept.rows]
+    found = [kept for kept in record.read_labels(name) if not kept.stale(track.version)]
+    for kept in found:
+        cells = {(row["victim"], row["batch_size"]) for row in kept.rows}
+        kept.require(track.trials * len(cells), "victim", "batch_size", "task")
+    rows = [row for kept in found for row in kept.rows]
     tables = [labels_board.table(rows, score) for score in labels_board.HEADINGS]
     about = f"{track.trials} batches of each size; version {track.version} of the track."
     return [Heading(3, name), Text(comment(track.path)), Text(about), *tables] if rows else []
@@ -227,8 +239,19 @@ def with_board(text: str, content: str) -> str:
     return f"{before}{BEGIN}\n\n{content}\n{END}{after}"
 
 
-if __name__ == "__main__":
-    for path, text in files().items():
+def main() -> int:
+    """The exit code: 0, or 2 with one line where a file of the record, or what was tuned, is damaged."""
+    try:
+        found = files()
+    except InputError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    for path, text in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         print(f"written  {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,15 +17,16 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RECORD", tmp_path / "record")
 
 
-def rows(scored, **changes):
-    return [scored(task=f"t{k}", image=f"i{k}", psnr=20.0 + k, **changes).flat() for k in range(6)]
+def rows(scored, attack="ig", track="easy", **changes):
+    made = (scored(task=f"t{k}", image=f"i{k}", psnr=20.0 + k, **changes).flat() for k in range(6))
+    return [row | {"attack": attack, "track": track} for row in made]
 
 
 def test_the_same_rows_are_the_same_bytes_and_are_read_back(scored):
     path = record.write("easy", "ig", rows(scored), b"picture")
     first = path.read_bytes()
     assert record.write("easy", "ig", rows(scored), b"picture").read_bytes() == first
-    assert [*record.read()] == [record.Kept("easy", "ig", rows(scored))]
+    assert [*record.read()] == [record.Kept("easy", "ig", rows(scored), path)]
     assert path.with_name("ig.webp").read_bytes() == b"picture"
     assert list(record.read("hard")) == list(record.read(method="gi")) == []
 
@@ -42,6 +43,62 @@ def test_a_line_that_is_no_row_is_said_with_what_to_do(scored, line, said):
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line))
     with pytest.raises(InputError, match=rf"ig.jsonl.gz:7 {said}.*; get the file again, or run make record"):
         list(record.read())
+
+
+WHOLE = gzip.compress(b"[]")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"no gzip", r"is damaged \(Not a gzipped file"),
+        (WHOLE[:-4], r"is damaged \(Compressed file ended"),
+        (WHOLE[:12] + b"\xff" + WHOLE[13:], r"is damaged \("),
+        (gzip.compress(b""), "has no row"),
+    ],
+)
+def test_a_file_that_is_damaged_is_named(content, said):
+    for read, folder in ((record.read, "easy"), (record.read_labels, "labels/easy")):
+        path = record.write_rows(record.RECORD / folder, "ig", [])
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"{folder}/ig.jsonl.gz {said}.*; get the file again, or run make record"):
+            list(read())
+
+
+@pytest.mark.parametrize("line", [b'{"psnr": 2', b"{}", b"[]", b"2", b"\xff"])
+def test_a_line_that_is_no_row_of_a_label_method_is_refused(line):
+    path = record.write_rows(record.RECORD / "labels" / "easy", "alr", [])
+    path.write_bytes(gzip.compress(line))
+    with pytest.raises(InputError, match=r"alr.jsonl.gz is damaged"):
+        list(record.read_labels())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attack": "gi"}, "has a row of gi on the track easy"),
+        ({"track": "hard"}, "has a row of ig on the track hard"),
+        ({"track": ""}, "has a row of ig on no track"),
+        ({"psnr": "high"}, "has a score that is no number"),
+    ],
+)
+def test_a_row_that_is_not_of_its_file_is_refused(scored, change, said):
+    first, *others = rows(scored)
+    record.write("easy", "ig", [first, *(row | change for row in others)], b"")
+    with pytest.raises(InputError, match=f"ig.jsonl.gz {said}"):
+        list(record.read())
+
+
+def test_rows_that_are_missing_or_twice_there_are_refused(scored):
+    whole = rows(scored)
+    for some, said in (
+        (whole[1:], "5 rows, but the track makes 6"),
+        ([*whole[1:], whole[1]], "6 rows, 5 of them diff"),
+    ):
+        record.write("easy", "ig", some, b"")
+        (found,) = record.read()
+        with pytest.raises(InputError, match=f"ig.jsonl.gz has {said}"):
+            found.require(6, "task", "image")
 
 
 def test_a_record_is_stale_under_another_protocol_or_version_of_its_track(scored):
@@ -61,12 +118,8 @@ def test_rows_that_say_no_version_are_of_the_first(scored, tmp_path):
 
 
 def test_the_board_shows_what_is_recorded_of_the_settings_of_its_runs_alone(scored, tmp_path, capsys):
-    def named(attack, **changes):
-        row = scored()
-        return rows(scored, settings={**row.settings, "attack": attack, **changes})
-
-    record.write("easy", "gi", named("gi"), b"")
-    record.write("hard", "gias", named("gias", batch_size=9), b"")
+    record.write("easy", "gi", rows(scored, "gi"), b"")
+    record.write("hard", "gias", rows(scored, "gias", "hard", settings={**scored().settings, "batch_size": 9}), b"")
     run = RunFolder(tmp_path / "out" / "mine")
     for row in [scored(task=f"t{k}", image=f"i{k}") for k in range(6)]:
         run.add_rows(row.task, [row])

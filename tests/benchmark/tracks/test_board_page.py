@@ -14,6 +14,7 @@ from leaderboard import record
 from leaderboard.orderings import claims
 from leaderboard.rows import PROTOCOL
 from tests.leaderboard.conftest import PLAIN
+from victims.errors import InputError
 
 LARGEST = 12_000_000  # bytes of record and page together
 
@@ -27,11 +28,12 @@ def elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def keep(elsewhere):
-    """A function that records a method on a track with six images."""
+    """A function that records a method on a track."""
 
     def write(track, method, psnr, **changes):
         run = {"attack": method, "track": track, "batch_size": 1, **changes}
-        scored = ({"task": f"t{k}", "image": f"i{k}", "psnr": psnr * (1 + k / 50)} for k in range(6))
+        tasks = range(read(track).tasks)
+        scored = ({"task": f"t{k}", "image": f"i{k}", "psnr": psnr * (1 + k % 6 / 50)} for k in tasks)
         rows = [PLAIN.flat() | run | each for each in scored]
         record.write(track, method, rows, b"picture")
 
@@ -90,16 +92,32 @@ def test_what_is_stale_is_shown_and_answers_nothing(keep):
     assert [entry.attack for entry, _ in found.current()] == ["ig"]
 
 
+def test_a_record_without_some_images_of_the_track_is_refused_in_one_line(keep, capsys):
+    keep("cifar10-b1", "ig", 20.0)
+    ((*_, rows, path),) = record.read()
+    record.write("cifar10-b1", "ig", rows[1:], b"")
+    assert board.main() == 2
+    assert capsys.readouterr().err == (
+        f"benchmark: {path} has 23 rows, but the track makes 24; get the file again, or run make record.\n"
+    )
+    record.write("cifar10-b1", "ig", [row | {"track_version": 0} for row in rows[1:]], b"")
+    assert recorded(read("cifar10-b1")).current() == []
+
+
 def test_a_track_of_label_methods_has_its_tables(elsewhere):
     name = "labels-unbalanced"
     scores = {"victim": "convnet", "batch_size": 4, "counts": 0.75, "existence": 1.0}
     row = scores | {"track": name, "track_version": 1, "protocol": PROTOCOL, "label_method": "alr"}
-    record.write_labels(name, "alr", [row | {"cluster": str(k)} for k in range(6)])
+    rows = [row | {"task": f"t{k}", "cluster": str(k)} for k in range(20)]
+    record.write_labels(name, "alr", rows)
     page = files()[board.FOLDER / "README.md"]
     assert "[labels-unbalanced](#labels-unbalanced)" in page
     assert "| alr | 0.7500 [" in page
     assert name not in page.partition("Not recorded yet")[2]
-    record.write_labels(name, "alr", [row | {"cluster": str(k), "track_version": 0} for k in range(6)])
+    record.write_labels(name, "alr", rows[1:])
+    with pytest.raises(InputError, match=f"{name}/alr.jsonl.gz has 19 rows, but the track makes 20"):
+        files()
+    record.write_labels(name, "alr", [row | {"track_version": 0} for row in rows])
     assert name in files()[board.FOLDER / "README.md"].partition("Not recorded yet")[2]
 
 
