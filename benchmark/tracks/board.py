@@ -5,6 +5,7 @@ All of it is computed from the record, the tracks and what was tuned on them: th
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,7 +181,7 @@ def section(found: Recorded) -> list[Block]:
 
 def table(found: Recorded) -> Table:
     """The methods of a track, the best first."""
-    names, stale, kind = [entry.attack for entry, _ in found.board], found.stale(), kinds(found)
+    names, kind = [entry.attack for entry, _ in found.board], kinds(found)
     lost = {each.other.attack: f"{signed(each.difference)} {each.verdict}" for each in behind(found.current())}
     known = board_table([entry for entry, _ in found.board]).columns | {
         BEHIND: [lost.get(name, NOTHING) for name in names],
@@ -188,7 +189,7 @@ def table(found: Recorded) -> Table:
         TUNED: [tuned_from(found.track, name) for name in names],
     }
     columns = {heading: known[heading] for heading in SHOWN if heading in known}
-    return Table("", columns | ({"stale": [why or NOTHING for why in stale]} if any(stale) else {}))
+    return marked(Table("", columns), found.stale())
 
 
 def tuned_from(track: Track, method: str) -> str:
@@ -208,20 +209,28 @@ def pictures(found: Recorded, root: str) -> list[tuple[str, str]]:
 
 
 def of_labels(name: str) -> list[Block]:
-    """A track of label methods: what it is, and its tables; nothing where nothing is recorded on its version."""
+    """A track of label methods: what it is, and its tables; nothing where nothing is recorded."""
     track = label_track.read(name)
-    found = [kept for kept in record.read_labels(name) if not kept.stale(track.version)]
+    found = [*record.read_labels(name)]
+    stale = {kept.method: kept.stale(track.version) for kept in found}
     for kept in found:
-        cells = {(row["victim"], row["batch_size"]) for row in kept.rows}
-        kept.require(track.trials * len(cells), "victim", "batch_size", "task")
+        if not stale[kept.method]:
+            cells = {(row["victim"], row["batch_size"]) for row in kept.rows}
+            kept.require(track.trials * len(cells), "victim", "batch_size", "task")
     rows = [row for kept in found for row in kept.rows]
-    tables = [labels_board.table(rows, score) for score in labels_board.HEADINGS]
+    tables = [marked(labels_board.table(rows, score), [*stale.values()]) for score in labels_board.HEADINGS]
     about = f"{track.trials} batches of each size; version {track.version} of the track."
     return [Heading(3, name), Text(comment(track.path)), Text(about), *tables] if rows else []
 
 
+def marked(table: Table, stale: Sequence[str]) -> Table:
+    """With a column that says of each line why its record is stale, where one is."""
+    return replace(table, columns=table.columns | {"stale": [why or NOTHING for why in stale]}) if any(stale) else table
+
+
 def short(found: Recorded) -> str:
-    """The table and pictures of a track for the README."""
+    """The table and pictures of a track for the README, without what is stale."""
+    found = found._replace(board=found.current())
     if not found.board:
         return f"Nothing is recorded on {found.name} yet.\n"
     whole = table(found).columns

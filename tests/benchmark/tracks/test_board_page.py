@@ -117,8 +117,12 @@ def test_a_track_of_label_methods_has_its_tables(elsewhere):
     record.write_labels(name, "alr", rows[1:])
     with pytest.raises(InputError, match=f"{name}/alr.jsonl.gz has 19 rows, but the track makes 20"):
         files()
-    record.write_labels(name, "alr", [row | {"track_version": 0} for row in rows])
-    assert name in files()[board.FOLDER / "README.md"].partition("Not recorded yet")[2]
+    record.write_labels(name, "alr", rows)
+    record.write_labels(name, "zlr", [row | {"label_method": "zlr", "track_version": 0} for row in rows])
+    said = files()[board.FOLDER / "README.md"]
+    lines = [line.rpartition("] | ")[2] for line in said.splitlines() if line.startswith(("| alr |", "| zlr |"))]
+    assert lines == ["- |", "of version 0 of the track, now 1 |"] * 2
+    assert name not in said.partition("Not recorded yet")[2]
 
 
 def test_kinds_of_prior_are_those_of_the_track(keep):
@@ -142,6 +146,9 @@ def test_the_readme_has_the_board_of_the_default_track(keep):
     said = short(recorded(read(DEFAULT)))
     assert [said.count(f"| {method} |") for method in ("ig", "gi", "gias", "dlg")] == [1, 1, 1, 1]
     assert [f"{method}.webp" in said for method in ("ig", "gi", "gias", "dlg")] == [True, True, True, False]
+    keep(DEFAULT, "ig", 30.0, track_version=0)
+    assert "| ig" not in (current := short(recorded(read(DEFAULT))))
+    assert "ig.webp" not in current
     text = f"before\n{board.BEGIN}\nold\n{board.END}\nafter\n"
     assert with_board(text, said) == f"before\n{board.BEGIN}\n\n{said}\n{board.END}\nafter\n"
     with pytest.raises(ValueError, match="needs the lines"):
