@@ -20,6 +20,9 @@ from victims.errors import InputError
 KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Of the environment."""
 
+START = "import sys; sys.path.insert(0, sys.argv[1]); from benchmark.sealed.confined import start; start(*sys.argv[2:])"
+"""Without the user's own folders: a `sitecustomize.py` there would run before the limits."""
+
 
 def confined(
     observations: Path, method: str, weights_dir: Path, reconstructions: Sequence[Found] | None = None
@@ -37,10 +40,10 @@ def confined(
         shutil.copyfile(observations, folder / OBSERVATIONS)
         if reconstructions is not None:
             torch.save({"tasks": list(reconstructions)}, folder / RECONSTRUCTIONS)
-        command = [sys.executable, "-m", "benchmark.sealed.confined", method, str(weights_dir.resolve())]
-        paths = [str(ROOT), *(os.path.abspath(path) for path in sys.path)]
+        own = map(os.path.abspath, sys.path)
+        command = [sys.executable, "-I", "-c", START, str(ROOT), method, str(weights_dir.resolve()), *own]
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-        environment |= {"PYTHONPATH": os.pathsep.join(paths), "HOME": name, "TMPDIR": name, "GIBENCH_OFFLINE": "1"}
+        environment |= {"HOME": name, "TMPDIR": name, "GIBENCH_OFFLINE": "1"}
         started = time.perf_counter()
         ended = subprocess.run(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The process of a sealed attack: `python -m benchmark.sealed.confined METHOD WEIGHTS`, in a folder of its own.
+"""The process of a sealed attack, in a folder of its own.
 
 It reads observations.pt there and writes results.pt. Where reconstructions.pt is there too, it attacks nothing, and
 computes what these cost.
@@ -30,8 +30,19 @@ Found = dict[str, Any]
 """Of a task: `images` (B, C, H, W), normalized, their `labels`, `cost` and `evaluations`; or an `error` in words."""
 
 
-def main(method: str, weights: str) -> None:
+def start(method: str, weights: str, *paths: str) -> None:
+    """What `benchmark.sealed.attack` calls; ends with one line where the method cannot be run."""
+    try:
+        main(method, weights, paths)
+    except InputError as error:
+        sys.exit(f"{error}")
+
+
+def main(method: str, weights: str, paths: Sequence[str]) -> None:
     """
+    Args:
+        paths: where modules are looked for besides the project and what is installed.
+
     Raises:
         InputError: the method cannot be run on the track.
     """
@@ -43,6 +54,7 @@ def main(method: str, weights: str) -> None:
         raise InputError(f"the tasks are of version {content['version']} of {track.name}, here it is {track.version}.")
     setting = Config(**options_of_track(track))
     options = " ".join([method, *map(str, vars(setting).values()), *track.priors.values()])
+    sys.path.extend(paths)  # looked into until the limits hold; nothing of the user's own is imported earlier
     files = [*unimported(options).values(), track.path, track.tuned(method), *weights_dir.rglob("*")]
     print(confine(files, own), flush=True)  # before any line of the method can run
     observations = rebuilt(content, setting)
@@ -87,10 +99,3 @@ def cost(attack: Attack, observation: Observation, found: Found) -> Found:
     both = (found["images"][None], torch.zeros_like(found["images"])[None])
     computed, of_color = (float(objective.cost(images, found["labels"][None])) for images in both)
     return {"cost": computed, "of_mean_color": of_color}
-
-
-if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"{error}")

@@ -15,6 +15,8 @@ from benchmark.run import run
 from benchmark.scoring import gallery, judge
 from benchmark.scoring.picture import png
 from benchmark.sealed import landlock
+from benchmark.sealed.attack import confined
+from benchmark.sealed.draw import Draw, draw
 from benchmark.sealed.observations import load
 from benchmark.sealed.sealed import recorded
 from benchmark.tracks.track import Track, read
@@ -94,6 +96,18 @@ def test_sealed_verify_is_the_command_of_a_sealed_run():
         ended = subprocess.run([*words, given], cwd=ROOT, capture_output=True, text=True, check=True)
         assert f"-m benchmark {command} --method" in ended.stdout
         assert "--sealed" not in ended.stdout
+
+
+def test_nothing_of_the_users_own_runs_before_the_limits(sealed_track, tmp_path, monkeypatch):
+    draw(Draw(read(sealed_track), 1, "a"), where(tmp_path), tmp_path / "observations.pt")
+    for name in ("sitecustomize", "usercustomize", "torch", "benchmark"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    (tmp_path / "mine" / "plugged.py").write_text("from attacks.dlg import DLG as Method\nMethod.space = {}")
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    left = confined(tmp_path / "observations.pt", "plugged.Method", tmp_path)
+    assert "images" in left["tasks"][0]
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
