@@ -13,6 +13,11 @@ from benchmark.names import ROOT
 from benchmark.sealed import landlock, limits
 from benchmark.sealed.limits import PROCESSORS, code, confine, guard
 
+
+class Changing(str):
+    """A text that is another one when it is asked for parts of it."""
+
+
 PICTURE = Path(skimage.data.__file__).parent / "astronaut.png"
 
 
@@ -52,6 +57,18 @@ def test_code_has_no_picture():
         ("subprocess.Popen", ("ls", [], None, None)),
         ("os.system", (b"ls",)),
         ("os.symlink", ("a", "b", -1)),
+        ("open", (Changing("{}/readable/file"), "rb", 0)),
+        ("open", (PICTURE, "rb", 0)),
+        ("os.listdir", (Path("/proc"),)),
+        ("os.remove", ("{}/readable/file", -1)),
+        ("os.mkdir", ("{}/new", 511, -1)),
+        ("os.rmdir", (b"/tmp", -1)),
+        ("os.truncate", ("{}/own/out", 0)),
+        ("os.truncate", (3, 0)),
+        ("os.chmod", ("{}/readable/file", 0, -1)),
+        ("os.utime", ("{}/readable/file", None, None, -1)),
+        ("os.setxattr", ("{}/readable/file", "user.x", b"1", 0)),
+        ("resource.prlimit", (1, 1, (0, 0))),
         ("socket.connect", (None, ("127.0.0.1", 1))),
         ("socket.sendmsg", (None, ("127.0.0.1", 1))),
         ("socket.__new__", (None, 2, 2, 0)),
@@ -60,7 +77,7 @@ def test_code_has_no_picture():
     ],
 )
 def test_what_is_refused(hook, tmp_path, event, values):
-    values = tuple(v.replace("{}", str(tmp_path)) if isinstance(v, str) else v for v in values)
+    values = tuple(type(v)(v.replace("{}", str(tmp_path))) if isinstance(v, str) else v for v in values)
     with pytest.raises(PermissionError) as refused:
         hook(event, values)
     assert refused.value.errno == errno.EACCES
@@ -74,6 +91,8 @@ def test_what_is_refused(hook, tmp_path, event, values):
         ("open", (3, "r", 0)),
         ("os.listdir", ("{}/readable",)),
         ("os.scandir", ("{}/own/below",)),
+        ("os.mkdir", ("{}/own/below/new", 511, -1)),
+        ("os.remove", ("{}/own/below/old", -1)),
         ("import", ("json", None, None, None, None)),
     ],
 )
@@ -84,6 +103,8 @@ def test_what_is_allowed(hook, tmp_path, event, values):
 def test_torch_can_ask_which_instructions_there_are(tmp_path, monkeypatch):
     """Some operations do it when they are first called, and fail otherwise."""
     hooks = []
+    for module, name in (("_posixsubprocess", "fork_exec"), ("subprocess", "_fork_exec")):
+        monkeypatch.setattr(f"{module}.{name}", getattr(sys.modules[module], name))  # put back afterwards
     monkeypatch.setattr(limits, "restrict", lambda *paths: True)
     monkeypatch.setattr(sys, "addaudithook", hooks.append)
     confine([], tmp_path)
@@ -93,6 +114,39 @@ def test_torch_can_ask_which_instructions_there_are(tmp_path, monkeypatch):
     for event, values in (("open", ("/proc/self/mem", "r", 0)), ("os.listdir", ("/proc",))):
         with pytest.raises(PermissionError):
             hook(event, values)
+
+
+PROCESS = """
+import _posixsubprocess
+import io
+import os
+import sys
+from multiprocessing.util import spawnv_passfds
+from pathlib import Path
+
+import torch
+from benchmark.sealed import limits
+
+limits.restrict = lambda *paths: False
+limits.confine([], Path.cwd())
+for each in (
+    lambda: spawnv_passfds(b"/bin/touch", [b"touch", b"made"], []),
+    lambda: sys.modules["subprocess"]._fork_exec(),
+    lambda: io.FileIO(Path(sys.argv[1])),
+):
+    try:
+        each()
+    except PermissionError as error:
+        print(error.errno)
+"""
+
+
+def test_the_hook_alone_holds_processes_and_paths_of_any_type(tmp_path):
+    command = [sys.executable, "-c", PROCESS, str(PICTURE)]
+    given = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(errno.EACCES)] * 3
+    assert not (tmp_path / "made").exists()
 
 
 NATIVE = """
