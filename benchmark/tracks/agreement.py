@@ -1,8 +1,11 @@
 """Whether scores that were found again agree with those of a record, as far as rounding explains their difference."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import Any
+
+from leaderboard.rows import FlatRow
 
 SPREAD = 0.9
 """dB: root mean square of what other rounding did to the PSNR of a task, of these methods. Others it moves further, as
@@ -23,6 +26,29 @@ BYTES = -10 * math.log10(1 / 255**2 / 12)  # dB: nearer to an image than its own
 Pairs = Sequence[tuple[float, float]]
 """PSNR of each image of a task, as recorded and as found again."""
 
+Scores = Mapping[str, Any]
+"""Of an image that was attacked again, by metric, with the cost and the scores of labels, as rows have them."""
+
+OF_TASK = ("cost", "label_counts", "label_existence")
+REL, ABS = 1e-3, 1e-5
+"""Of a score of the same image elsewhere, where a network or a window is computed in another order: its last digits."""
+
+
+def scored_in_both(row: FlatRow, again: Scores) -> list[str]:
+    """What can be compared: a metric may lack its network in one of them."""
+    return [key for key in again if key in OF_TASK or None not in (row.get(key), again[key])]
+
+
+def far(both: Iterable[tuple[FlatRow, Scores]]) -> list[str]:
+    """What differs by more than last digits, of images that were rebuilt as they were for the record."""
+
+    def near(before: float | None, now: float | None) -> bool:
+        if before is None or now is None:
+            return before is now
+        return math.isclose(before, now, rel_tol=REL, abs_tol=ABS)
+
+    return sorted({k for row, again in both for k in scored_in_both(row, again) if not near(row[k], again[k])})
+
 
 def difference(pair: Pairs) -> float:
     """Of a task's PSNR; what the bytes of an image do not hold is left out."""
@@ -39,8 +65,6 @@ def verdict(pairs: Sequence[Pairs], spread: float = SPREAD) -> tuple[bool, str]:
         pairs: of each task.
         spread: standard deviation in dB by which rounding moves a task.
     """
-    if all(before == now for pair in pairs for before, now in pair):
-        return True, "identical, as on the machine of the record."
     apart = [difference(pair) for pair in pairs]
     mean, most = fmean(apart), max(map(abs, apart))
     allowed, of_task = MEAN * spread / len(apart) ** 0.5, TASK * spread

@@ -6,6 +6,7 @@ import random
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
@@ -17,10 +18,13 @@ from benchmark.config import Config
 from benchmark.contents import contents, digests
 from benchmark.run import reproducible, settings_of
 from benchmark.run_options import with_options
-from benchmark.scoring.metrics import of_failure, score
+from benchmark.scoring.gallery import read_split
+from benchmark.scoring.judge import label_scores
+from benchmark.scoring.metrics import Gallery, of_failure, score
+from benchmark.scoring.networks import networks
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
-from benchmark.tracks.agreement import SPREAD, Pairs, difference, verdict
+from benchmark.tracks.agreement import SPREAD, Pairs, Scores, difference, far, scored_in_both, verdict
 from benchmark.tracks.entry import kinds
 from benchmark.tracks.missing import require
 from benchmark.tracks.record import scored
@@ -59,6 +63,8 @@ class Repeat(NamedTuple):
     attack: Attack
     batches: Mapping[str, Batch]
     capture: Callable[[Batch], Task]
+    given: Callable[[Task], Mapping[str, Any]]
+    """What metrics need beside the images of a task."""
 
 
 @with_options(also=("data_dir", "weights_dir", "compile"))
@@ -112,16 +118,23 @@ def prepared(record: Record, options: Mapping[str, Any]) -> Repeat:
     batches = {batch.task: batch for batch in config.make_batches(data, record.track.tasks)}
     victim, attack = config.make_victim(data), config.make_attack()
     attack.tasks = len(batches)  # what is compiled depends on it
-    check(record, config, data, victim, attack, batches)
+    settings = check(record, config, data, victim, attack, batches)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     attack.to(device)
-    return Repeat(attack, batches, capturing(victim.to(device), data, config.make_client()))
+    nets = networks(config.lpips, config.data, config.weights_dir)
+    split = read_split(data, config.out, settings["data_digest"])
+
+    def given(task: Task) -> Mapping[str, Any]:
+        return {**nets, "gallery": Gallery(split.images, split.places(task.sample_ids, task.images))}
+
+    return Repeat(attack, batches, capturing(victim.to(device), data, config.make_client()), given)
 
 
 def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool, str]:
     """Whether tasks agree with the record, and by which rule; prints a line for each."""
     tasks: list[Task] = []
     pairs: list[Pairs] = []
+    both: list[tuple[FlatRow, Scores]] = []
     for name in names:
         task, rows = repeat.capture(repeat.batches[name]), record.tasks[name]
         result = repeat.attack.run([task.observation])
@@ -129,11 +142,17 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool
         if claims != {taken := result.gradient_evaluations}:
             said = ", ".join(map(str, sorted(claims)))
             return False, f"{name} takes {taken} victim gradients, and the record says {said}"
-        pair = list(zip((row[METRIC] for row in rows), scores(task, result, 0), strict=True))
+        found = list(zip(rows, scores(task, result, 0, repeat.given(task)), strict=True))
+        pair = [(row[METRIC], again[METRIC]) for row, again in found]
         before, now = (fmean(values) for values in zip(*pair, strict=True))
         print(f"{name:40} {before:9.2f}  {now:9.2f}  {now - before:+10.2f}", flush=True)
+        if all(before == now for before, now in pair) and (wrong := far(found)):
+            return False, f"{name} has the {METRIC.upper()} of the record, and another {', '.join(wrong)}."
         tasks.append(task)
         pairs.append(pair)
+        both += found
+    if all(row[key] == again[key] for row, again in both for key in scored_in_both(row, again)):
+        return True, f"identical, as on the machine of the record, in {of_which(both)}."
     agrees, words = verdict(pairs)
     if agrees:
         return agrees, words
@@ -176,10 +195,21 @@ def by_task(rows: Sequence[FlatRow]) -> dict[str, list[FlatRow]]:
     return tasks
 
 
+def of_which(both: Sequence[tuple[FlatRow, Scores]]) -> str:
+    """The scores that were compared of all images, and those that were not."""
+    first, *others = (scored_in_both(row, again) for row, again in both)
+    everywhere = [key for key in first if all(key in keys for keys in others)]
+    left = {*chain.from_iterable(row["higher_is_better"] for row, _ in both)} - {*everywhere}
+    return ", ".join(everywhere) + f" (not compared: {', '.join(sorted(left | {'seconds', 'memory'}))})"
+
+
 def check(
     record: Record, config: Config, data: ImageData, victim: Victim, attack: Attack, batches: Mapping[str, Batch]
-) -> None:
+) -> dict[str, Any]:
     """Whether a run would write rows of the same images and settings; a Notice says what code is another.
+
+    Returns:
+        the settings of the rows of such a run.
 
     Raises:
         InputError: it would not, so that its scores are not those of the record.
@@ -203,13 +233,16 @@ def check(
         raise InputError(f"{name} has another {', '.join(wrong)} than a run has now; {fix}.")
     if changed := ", ".join(key.removesuffix("_digest") for key in CODE if key in other):
         warnings.warn(f"{name} is of other code or weights: {changed} changed since then.", Notice, stacklevel=2)
+    return settings
 
 
-def scores(task: Task, result: Reconstruction, place: int) -> list[float]:
-    """Of each image of the task that has this place in a result, as the judge writes it."""
-    _, found = score(result.pixels[place], task.images)
-    values = (found if math.isfinite(float(result.cost[place])) else of_failure(found))[METRIC]
-    return [value for value in values if value is not None]  # PSNR is never None
+def scores(task: Task, result: Reconstruction, place: int, given: Mapping[str, Any]) -> list[Scores]:
+    """Of each image of the task that has this place in a result, with the attacker's cost, as the judge writes it."""
+    _, found = score(result.pixels[place], task.images, **given)
+    cost, labels = float(result.cost[place]), label_scores(task, result.labels[place])
+    of_task = {"cost": cost if math.isfinite(cost) else None, **labels}
+    found = found if math.isfinite(cost) else of_failure(found)
+    return [dict(zip(found, values, strict=True)) | of_task for values in zip(*found.values(), strict=True)]
 
 
 def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> float:
@@ -219,7 +252,7 @@ def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> floa
         tasks: those of the pairs first.
     """
     result = attack.run([task.observation for task in tasks])
-    found = [scores(task, result, place) for place, task in enumerate(tasks)][: len(pairs)]
+    found = [[of[METRIC] for of in scores(task, result, place, {})] for place, task in enumerate(tasks)][: len(pairs)]
     again = [[now for _, now in pair] for pair in pairs]
     apart = [difference(list(zip(*both, strict=True))) for both in zip(again, found, strict=True)]
     return fmean(by**2 for by in apart) ** 0.5

@@ -73,6 +73,28 @@ def test_a_run_of_the_same_code_on_the_same_machine_is_identical(track, capsys):
         assert [float(number) for number in line.split()[1:]] == [round(mean, 2), round(mean, 2), 0]
 
 
+@pytest.mark.parametrize("key", ["ssim", "ssim_cropped", "fsim", "mse", "iip", "cost", "label_existence"])
+def test_any_other_score_or_cost_that_does_not_follow_from_the_same_images_differs(track, change, key, capsys):
+    change(lambda rows: [{**row, key: row[key] - 0.1} if place % 2 else row for place, row in enumerate(rows)])
+    assert verify(track, "--sample=1") == 1
+    assert f"has the PSNR of the record, and another {key}." in capsys.readouterr().out
+
+
+def test_the_last_digit_of_another_score_is_rounding_and_not_called_identical(track, change, capsys):
+    change(lambda rows: [{**row, "ssim": row["ssim"] + 1e-6} for row in rows])
+    assert verify(track, "--sample=1") == 0
+    printed = capsys.readouterr().out
+    assert "agrees: +0.00 dB" in printed
+    assert "identical, as" not in printed
+
+
+def test_a_score_that_is_not_computed_here_is_said_to_be_left_out(track, change, capsys):
+    change(lambda rows: [{**row, "lpips": 0.5} for row in rows])
+    assert verify(track, "--sample=1") == 0
+    said = "mse, iip, cost, label_counts, label_existence (not compared: lpips, memory, seconds)."
+    assert said in capsys.readouterr().out
+
+
 def test_the_draw_is_repeated_with_the_seed_that_is_printed(track, capsys):
     assert verify(track, "--sample=2") == 0
     first = capsys.readouterr().out
@@ -98,7 +120,7 @@ def test_a_method_that_rounding_moves_further_may_be_as_far_from_its_record(trac
 def test_how_far_other_rounding_moves_tasks_that_are_attacked_together(capture):
     tasks = [capture((k, k + 1), task=f"t{k}") for k in range(3)]
     attack = IG(steps=5, restarts=1)
-    alone = [scores(task, attack.run([task.observation]), 0) for task in tasks]
+    alone = [[of["psnr"] for of in scores(task, attack.run([task.observation]), 0, {})] for task in tasks]
     shifts = [0.0, 3.0, -4.0]
     pairs = [[(0.0, psnr - by) for psnr in found] for found, by in zip(alone, shifts, strict=True)]
     assert moved(attack, tasks, pairs) == pytest.approx((25 / 3) ** 0.5, abs=1e-3)
