@@ -24,7 +24,7 @@ from benchmark.scoring.metrics import Gallery, of_failure, score
 from benchmark.scoring.networks import networks
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
-from benchmark.tracks.agreement import SPREAD, Pairs, Scores, difference, far, scored_in_both, verdict
+from benchmark.tracks.agreement import SPREAD, Pairs, Scores, far, scored_in_both, shifts, verdict
 from benchmark.tracks.entry import kinds
 from benchmark.tracks.missing import require
 from benchmark.tracks.record import scored
@@ -158,7 +158,7 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool
         return agrees, words
     print("The same tasks together, which is other rounding, to see how far it moves this method.", flush=True)
     more = [repeat.capture(batch) for name, batch in repeat.batches.items() if name not in names][: len(names) == 1]
-    return verdict(pairs, max(SPREAD, 2 * moved(repeat.attack, [*tasks, *more], pairs)))
+    return verdict(pairs, *(max(SPREAD, 2 * by) for by in moved(repeat.attack, [*tasks, *more], pairs)))
 
 
 def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
@@ -245,8 +245,9 @@ def scores(task: Task, result: Reconstruction, place: int, given: Mapping[str, A
     return [dict(zip(found, values, strict=True)) | of_task for values in zip(*found.values(), strict=True)]
 
 
-def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> float:
-    """By how many dB, as a root mean square, the tasks of `pairs` move where these tasks are attacked together.
+def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> tuple[float, float]:
+    """By how many dB, as root mean squares, the tasks of `pairs` and their images move where these tasks are attacked
+    together.
 
     Args:
         tasks: those of the pairs first.
@@ -254,5 +255,6 @@ def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> floa
     result = attack.run([task.observation for task in tasks])
     found = [[of[METRIC] for of in scores(task, result, place, {})] for place, task in enumerate(tasks)][: len(pairs)]
     again = [[now for _, now in pair] for pair in pairs]
-    apart = [difference(list(zip(*both, strict=True))) for both in zip(again, found, strict=True)]
-    return fmean(by**2 for by in apart) ** 0.5
+    apart = [shifts(list(zip(*both, strict=True))) for both in zip(again, found, strict=True)]
+    of_task, of_image = (fmean(task) ** 2 for task in apart), (by**2 for task in apart for by in task)
+    return fmean(of_task) ** 0.5, fmean(of_image) ** 0.5

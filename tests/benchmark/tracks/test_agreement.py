@@ -34,6 +34,11 @@ def test_a_single_wrong_task_differs():
     assert not verdict([[(23.5, 20.0)], *[[(20.0, 20.0)]] * 7])[0]
 
 
+def test_images_of_a_batch_may_move_as_far_as_they_were_measured_to_and_no_further():
+    assert verdict([[(20.0, 20.11), (20.0, 21.85), (20.0, 20.03), (20.0, 20.29)]])[0]
+    assert not verdict([[(20.0, 16.5), (20.0, 23.5), (20.0, 20.0), (20.0, 20.0)]])[0]
+
+
 def test_beyond_what_bytes_hold_there_is_only_rounding():
     bytes_of = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     rounded = (bytes_of * 255).round() / 255

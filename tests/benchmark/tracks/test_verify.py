@@ -84,7 +84,7 @@ def test_the_last_digit_of_another_score_is_rounding_and_not_called_identical(tr
     change(lambda rows: [{**row, "ssim": row["ssim"] + 1e-6} for row in rows])
     assert verify(track, "--sample=1") == 0
     printed = capsys.readouterr().out
-    assert "agrees: +0.00 dB" in printed
+    assert "agrees: PSNR by +0.00 dB" in printed
     assert "identical, as" not in printed
 
 
@@ -110,9 +110,15 @@ def test_scores_that_are_wrong_by_as_much_everywhere_differ(track, change, error
     assert "differs" in capsys.readouterr().out
 
 
+def test_psnr_that_went_from_one_image_of_a_batch_to_another_differs(track, change, capsys):
+    change(lambda rows: [{**row, "psnr": row["psnr"] + (20, -20)[place % 2]} for place, row in enumerate(rows)])
+    assert verify(track, "--sample=1") == 1
+    assert "+0.00 dB in the mean of 1, at most 0.00 dB in a task and 20.00 dB in an image" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("moves", "code"), [(0.1, 1), (0.7, 0)])
 def test_a_method_that_rounding_moves_further_may_be_as_far_from_its_record(track, change, moves, code, monkeypatch):
-    monkeypatch.setattr(module, "moved", lambda *_: moves)
+    monkeypatch.setattr(module, "moved", lambda *_: (moves, moves))
     change(lambda rows: [{**row, "psnr": row["psnr"] + 1.5} for row in rows])
     assert verify(track) == code
 
@@ -122,9 +128,9 @@ def test_how_far_other_rounding_moves_tasks_that_are_attacked_together(capture):
     attack = IG(steps=5, restarts=1)
     alone = [[of["psnr"] for of in scores(task, attack.run([task.observation]), 0, {})] for task in tasks]
     shifts = [0.0, 3.0, -4.0]
-    pairs = [[(0.0, psnr - by) for psnr in found] for found, by in zip(alone, shifts, strict=True)]
-    assert moved(attack, tasks, pairs) == pytest.approx((25 / 3) ** 0.5, abs=1e-3)
-    assert moved(attack, tasks, pairs[:1]) == pytest.approx(0, abs=1e-3)
+    pairs = [[(0.0, found[0] - by - 1), (0.0, found[1] - by + 1)] for found, by in zip(alone, shifts, strict=True)]
+    assert moved(attack, tasks, pairs) == pytest.approx(((25 / 3) ** 0.5, (25 / 3 + 1) ** 0.5), abs=1e-3)
+    assert moved(attack, tasks, pairs[:1]) == pytest.approx((0, 1), abs=1e-3)
 
 
 def test_the_claim_of_a_lower_cost_differs(track, change, capsys):
