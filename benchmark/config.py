@@ -1,14 +1,14 @@
 """What a run is made of: its options, and the objects they name."""
 
 import hashlib
-import inspect
 import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from inspect import Parameter
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_type_hints
 
 import torch
 import yaml
@@ -52,6 +52,11 @@ from victims.preprocessing import Preprocessing, given
 from victims.rounds import LR, Rounds, models_of_rounds
 from victims.victim import Victim, build
 
+SHARED = {
+    name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=get_type_hints(Common)[name])
+    for name in ("restarts", "steps")
+}
+"""What is tuned of the options that every attack takes."""
 LONGEST_NAME = 220  # bytes of a run folder's name, without its seed and digest; file systems take 255
 
 
@@ -338,9 +343,12 @@ class Config(Options):
 
     def preset_options(self, method: type[Method]) -> dict[str, Any]:
         if self.preset == "tuned":
-            tuned = self.tuned_options()
-            if unknown := sorted(tuned.keys() - {*options_of(method), "restarts", "steps"}):
-                raise InputError(f"{self.attack} was tuned with '{unknown[0]}', which it has not; run make tune again.")
+            tuned, own = self.tuned_options(), options_of(method) | SHARED
+            for name, value in tuned.items():
+                if name not in own:
+                    raise InputError(f"{self.attack} was tuned with '{name}', which it has not; run make tune again.")
+                if parse(own[name], tracks.text(value), f"{self.attack} was tuned with") != value:
+                    raise InputError(f"{self.attack} was tuned with {name} {value!r}; run make tune again.")
             return tuned
         presets = {"default": {}, **method.presets}
         if self.preset not in presets:
@@ -369,12 +377,12 @@ def dump(config: Config, resolved: Mapping[str, Any]) -> str:
     return comment + yaml.safe_dump(plain, sort_keys=False)
 
 
-def options_of(method: type[Method]) -> dict[str, inspect.Parameter]:
+def options_of(method: type[Method]) -> dict[str, Parameter]:
     """The method's own constructor options, without those that every attack takes.
 
     A constructor with `**options: Any` passes them on: then those of the next base are options too.
     """
-    found: dict[str, inspect.Parameter] = {}
+    found: dict[str, Parameter] = {}
     for base in method.__mro__:
         if "__init__" in vars(base):
             own = parameters_of(base)

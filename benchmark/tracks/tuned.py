@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +52,23 @@ def read_tuned(track: Track, method: str) -> Tuned | None:
     """What was tuned for a method on a track, by whatever rule; None where nothing was.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or of another method or track.
     """
     path = track.tuned(method)
     if not path.is_file():
         return None
     try:
         tuned = Tuned(**yaml.safe_load(path.read_text()))
+        if (tuned.method, Path(tuned.track).stem) != (method, track.path.stem):
+            raise ValueError("of another method or track")
+        if not all(type(score) in (int, float) and isfinite(score) for score in (tuned.score, tuned.default)):
+            raise ValueError("no score")  # true is none
         return replace(tuned, rule=dict(tuned.rule), options=dict(tuned.options))
     except (OSError, TypeError, ValueError, yaml.YAMLError):
         fix = f"run {command(track.name, method)}"
-        raise InputError(f"{path} is damaged: it is not what make tune writes; {fix}") from None
+        raise InputError(
+            f"{path} is damaged: it is not what make tune writes for {method} on {track.name}; {fix}"
+        ) from None
 
 
 def tuned_options(track: str, method: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Tuning: the budget is kept, a stopped search goes on to the same result, and a run takes what was found."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from attacks.engine.space import Between
 from attacks.ig import IG
 from benchmark import config as configs
 from benchmark.__main__ import main
+from benchmark.command_line import options_of_track
 from benchmark.config import Config, options_of
 from benchmark.registry import find, registered
 from benchmark.tracks import entry as entries
@@ -223,10 +223,10 @@ def test_what_was_not_tuned_is_refused_with_the_command(track):
     ],
 )
 def test_what_was_tuned_by_another_rule_is_refused_with_the_command_and_not_taken_by_default(track, change, said):
-    tuned_for(track, eta=0.2)
     raised = Path(track).with_name("raised.yaml")
     raised.write_text(yaml.safe_dump(yaml.safe_load(Path(track).read_text()) | change))
-    shutil.copytree(Path(track).parent / "tuned/mine", Path(track).parent / "tuned/raised")
+    kept = Tuned(track=str(raised), rule=read(track).rule, method="ig", options={"eta": 0.2}, score=1.0, default=0.5)
+    kept.write()
     with pytest.raises(InputError, match=rf"by another rule \({said}\); run make tune TRACK={raised} METHOD=ig"):
         tuned_options(str(raised), "ig")
     assert Config(attack="ig", track=str(raised)).preset == "default"
@@ -305,3 +305,42 @@ def test_a_tuned_option_that_the_method_no_longer_has_is_refused(track):
     Tuned(track=track, rule=read(track).rule, method="ig", options={"old": 1}, score=0, default=0).write()
     with pytest.raises(InputError, match="was tuned with 'old', which it has not"):
         Config(attack="ig", track=track, preset="tuned").make_attack()
+
+
+@pytest.mark.parametrize(
+    "change", [{"method": "gi"}, {"track": "cifar10-b1"}, {"track": 3}, {"score": "high"}, {"default": float("nan")}]
+)
+def test_a_file_of_another_method_or_track_or_without_scores_is_refused(track, change):
+    right = {"track": track, "rule": read(track).rule, "method": "ig", "options": {}, "score": 2, "default": 1.5}
+    path = Tuned(**right).write()
+    assert tuned_options(track, "ig") == {}
+    path.write_text(yaml.safe_dump(right | change))
+    with pytest.raises(InputError, match=f"ig.yaml is damaged: .* run make tune TRACK={track} METHOD=ig"):
+        tuned_options(track, "ig")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"eta": "abc"},
+        {"eta": [1]},
+        {"eta": None},
+        {"eta": True},
+        {"restarts": 1.5},
+        {"steps": "few"},
+        {"signed": "yes"},
+    ],
+)
+def test_a_tuned_option_of_another_type_is_refused_in_a_line(track, options):
+    Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=0, default=0).write()
+    with pytest.raises(InputError, match=f"ig was tuned with {next(iter(options))} "):
+        Config(attack="ig", track=track, preset="tuned").make_attack()
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TRACKS.glob("tuned/*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}"
+)
+def test_what_ships_tuned_fits_its_method(path):
+    name = path.parent.name
+    config = Config(attack=path.stem, track=name, preset="tuned", **options_of_track(read(name)))
+    assert config.method_options(find("attack", path.stem)) == tuned_options(name, path.stem)
