@@ -69,7 +69,7 @@ tune: $(READY)  ## the options of a method for a track, on images that are never
 record: $(READY)  ## the scored run of a method on a track, as tuned there, kept with the project: TRACK=photos-default METHOD=ig,gias or all
 	@$(RUN) benchmark record $(OPTIONS)
 
-verify: $(READY)  ## random tasks of a record again, and whether its scores hold: TRACK=photos-default METHOD=ig SAMPLE=3; SEALED=yes TASKS=8: new ones
+verify: $(READY)  ## random tasks of a record again, and whether its scores hold: TRACK=photos-default METHOD=ig SAMPLE=3; SEALED=yes SAMPLE=8: new ones
 	@$(RUN) benchmark $(if $(filter-out no,$(value SEALED)),sealed run,verify) $(call OPTIONS,SEALED)
 
 board: $(READY)  ## write docs/board/ and the README's table anew, from the record

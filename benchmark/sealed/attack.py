@@ -23,14 +23,21 @@ KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THRE
 START = "import sys; sys.path.insert(0, sys.argv[1]); from benchmark.sealed.confined import start; start(*sys.argv[2:])"
 """Without the user's own folders: a `sitecustomize.py` there would run before the limits."""
 
+DAY = 86400.0  # seconds
+
 
 def confined(
-    observations: Path, method: str, weights_dir: Path, reconstructions: Sequence[Found] | None = None
+    observations: Path,
+    method: str,
+    weights_dir: Path,
+    reconstructions: Sequence[Found] | None = None,
+    limit: float = DAY,
 ) -> dict[str, Any]:
     """What the process writes, with the `seconds` that it took, and the `limits` that held it.
 
     Args:
         reconstructions: whose costs are computed in place of an attack.
+        limit: in seconds.
 
     Raises:
         InputError: it ended without a result; why.
@@ -45,11 +52,16 @@ def confined(
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         environment |= {"HOME": name, "TMPDIR": name, "GIBENCH_OFFLINE": "1"}
         started = time.perf_counter()
-        ended = subprocess.run(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )  # of what it prints only the first line counts, which the method cannot write
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "errors": "replace"}
+        try:
+            ended = subprocess.run(command, cwd=folder, env=environment, timeout=limit, check=False, **pipes)
+        except subprocess.TimeoutExpired:
+            raise InputError(f"the sealed attack by {method} took more than {limit:.0f} s and was ended.") from None
         seconds = time.perf_counter() - started
         if ended.returncode:
             said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
             raise InputError(f"the sealed attack by {method} ended without a result: {line(said[-1])}")
-        return {**load(folder / RESULTS), "seconds": round(seconds, 1), "limits": ended.stdout.partition("\n")[0]}
+        content: Any = load(folder / RESULTS)
+        tasks = content.get("tasks") if isinstance(content, dict) else None
+        limits = ended.stdout.partition("\n")[0]  # the method cannot write the first line
+        return {"tasks": tasks, "seconds": round(seconds, 1), "limits": limits}

@@ -5,7 +5,7 @@ computes what these cost.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,9 @@ def main(method: str, weights: str, paths: Sequence[str]) -> None:
     given = {"seed": content["seed"], "weights_dir": weights_dir, "compile": "off"}
     attack = scored(track, method, given, lambda config: observations[0]).make_attack()
     if Path(RECONSTRUCTIONS).exists():
-        tasks = [cost(attack, *pair) for pair in zip(observations, load(own / RECONSTRUCTIONS)["tasks"], strict=True)]
+        tasks = [
+            tried(cost, attack, *pair) for pair in zip(observations, load(own / RECONSTRUCTIONS)["tasks"], strict=True)
+        ]
     else:
         tasks = reconstruct(attack, observations)
     torch.save({"tasks": tasks}, RESULTS)
@@ -70,14 +72,18 @@ def main(method: str, weights: str, paths: Sequence[str]) -> None:
 def reconstruct(attack: Attack, observations: Sequence[Observation]) -> list[Found]:
     """One task after another, as in a run; where one fails, the next goes on."""
     attack.tasks = len(observations)
-    return [attempt(attack, observation) for observation in observations]
+    return [tried(attempt, attack, observation) for observation in observations]
+
+
+def tried(work: Callable[..., Found], *given: Any) -> Found:
+    try:
+        return work(*given)
+    except Exception as error:  # of the attack: anything
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def attempt(attack: Attack, observation: Observation) -> Found:
-    try:
-        result = attack.run([observation])
-    except Exception as error:  # of the attack: anything
-        return {"error": f"{type(error).__name__}: {error}"}
+    result = attack.run([observation])
     return {
         "images": result.images[0],
         "labels": result.labels[0],

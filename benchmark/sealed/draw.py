@@ -34,6 +34,10 @@ class Draw:
     secret: str
     new_weights: bool = True
 
+    def __post_init__(self) -> None:
+        if self.tasks < 1:
+            raise InputError(f"sample is {self.tasks}; give 1 or more.")
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
+import torch
 from torch import Tensor
 
 from benchmark.scoring.metrics import METRICS, of_failure, score
@@ -14,6 +15,7 @@ from benchmark.tasks.capture import Task, mean_image
 from benchmark.tracks.track import METRIC
 from leaderboard import record
 from leaderboard.rows import FlatRow
+from leaderboard.sentences import decibels
 from leaderboard.statistics import Range, Score, clustered_interval, joined, too_few, unpaired
 from victims.errors import InputError
 
@@ -45,7 +47,7 @@ def judged(drawn: Drawn, found: Sequence[Found]) -> list[FlatRow]:
 
 def rows_of_task(task: Task, found: Found, mean: Tensor) -> Iterator[FlatRow]:
     status = line(found["error"]) if "error" in found else wrong(task, found)
-    images = task.images if status else task.victim.denormalize(found["images"].to(task.victim.mean))
+    images = task.images if status else task.victim.denormalize(found["images"].float().to(task.victim.mean))
     _, scores = score(images, task.images)
     if status:
         scores = of_failure(scores)
@@ -65,11 +67,22 @@ def rows_of_task(task: Task, found: Found, mean: Tensor) -> Iterator[FlatRow]:
 def wrong(task: Task, found: Found) -> str:
     """Why what was found cannot be scored; empty where it can."""
     images, cost, evaluations = (found.get(name) for name in ("images", "cost", "evaluations"))
-    if not isinstance(images, Tensor) or images.shape != task.images.shape or not images.is_floating_point():
+    if not dense(images) or images.shape != task.images.shape:
         return f"no images of the shape {tuple(task.images.shape)}"
-    if type(cost) is not float or not math.isfinite(cost):
+    if not finite(cost) or not images.float().isfinite().all():
         return "diverged"
-    return "" if type(evaluations) is int else "no number of victim gradients"
+    return "" if type(evaluations) is int and evaluations >= 0 else "no number of victim gradients"
+
+
+def dense(images: Any) -> TypeGuard[Tensor]:
+    """Whether these are numbers, one for each place."""
+    if not isinstance(images, Tensor) or images.layout is not torch.strided or images.is_meta or images.is_nested:
+        return False
+    return images.is_floating_point()
+
+
+def finite(number: Any) -> TypeGuard[float]:
+    return type(number) is float and math.isfinite(number)
 
 
 def of_rows(rows: Iterable[FlatRow], key: str) -> Score:
@@ -106,7 +119,7 @@ def against_record(rows: Sequence[FlatRow], recorded: Sequence[FlatRow], version
     if reason := record.stale(recorded, version):
         return False, f"no verdict: the record is stale, {reason}"
     found = unpaired(of_rows(rows, METRIC), of_rows(recorded, METRIC))
-    difference = f"{found.mean:+.1f} dB [{found.low:+.1f}, {found.high:+.1f}] from the record"
+    difference = f"{decibels(found, '+')} from the record"
     if reason := too_few(found):
         return False, f"{difference}, no verdict: {reason}"
     if found.high < 0:
@@ -115,17 +128,19 @@ def against_record(rows: Sequence[FlatRow], recorded: Sequence[FlatRow], version
 
 
 def against_claims(rows: Sequence[FlatRow], computed: Sequence[Found]) -> tuple[bool, str]:
-    """Whether a claimed cost is not that of its reconstruction, and how many were computed again in words.
+    """Whether a claimed cost is not that of its reconstruction, or that cannot be told, and what was found in words.
 
     Args:
         computed: of every task, see `benchmark.sealed.confined.cost`.
     """
     claims = {row["task"]: row["claimed_cost"] for row in rows}
-    again = {task: of for task, of in zip(claims, computed, strict=True) if claims[task] is not None and "cost" in of}
+    given = {task: of for task, of in zip(claims, computed, strict=True) if claims[task] is not None and of}
+    again = {task: of for task, of in given.items() if finite(of.get("cost")) and finite(of.get("of_mean_color"))}
     wrong = [
         f"{task} claims {claims[task]:.6g} and costs {of['cost']:.6g}"
         for task, of in again.items()
         if not abs(claims[task] - of["cost"]) <= ROUNDING * abs(of["cost"]) + OF_COLOR * abs(of["of_mean_color"])
     ]
+    wrong += [f"{task} has none: {line(of.get('error'))}" for task, of in given.items() if task not in again]
     said = f"computed again for {len(again)} of {len(claims)} tasks"
-    return bool(wrong), f"{said}: {'; '.join(wrong) or 'as claimed'}" if again else said
+    return bool(wrong), f"{said}: {'; '.join(wrong) or 'as claimed'}" if given else said

@@ -1,5 +1,7 @@
 """The file that a sealed attack gets: what `Observation` has, as tensors and numbers."""
 
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -77,8 +79,10 @@ def load(path: Path) -> dict[str, Any]:
         InputError: it is no such file.
     """
     try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise OSError("it is not a regular file")
         return torch.load(path, map_location=device(), weights_only=True)
-    except Exception as error:  # of torch and of pickle, which have no common base
+    except Exception as error:  # of the system, torch and pickle, which have no common base
         raise InputError(f"{path} is no file of a sealed run ({line(error)}); draw or attack again.") from None
 
 

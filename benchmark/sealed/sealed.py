@@ -14,16 +14,18 @@ distance; victim gradients are what the attack claims.
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from benchmark.names import known
+from benchmark.names import known, require
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
-from benchmark.sealed.attack import confined
+from benchmark.sealed.attack import DAY, confined
 from benchmark.sealed.confined import OBSERVATIONS, RECONSTRUCTIONS
 from benchmark.sealed.draw import Draw, Drawn, draw, new_secret
 from benchmark.sealed.judge import against_claims, against_control, against_record, judged, of_rows, results
@@ -34,28 +36,30 @@ from leaderboard import record
 from leaderboard.options import Options
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically
-from leaderboard.statistics import Score
+from leaderboard.sentences import decibels
 from victims.errors import InputError
 
-TASKS = 8
+SAMPLE = 8
+SLOWER, LEAST = 20, 600.0
+"""How many times the seconds of its record an attack may take here, and what it may take in any case."""
 SECRET = "secret.json"
 WHERE = ("data_dir", "weights_dir", "out")
 
 
 @with_options(also=WHERE)
 def draw_files(
-    folder: Path, *, track: str = DEFAULT, tasks: int = TASKS, new_weights: bool = True, **where: Any
+    folder: Path, *, track: str = DEFAULT, sample: int = SAMPLE, new_weights: bool = True, **where: Any
 ) -> None:
     """Draw new tasks of a track: observations.pt for the attacker, secret.json for the judge.
 
     Args:
         folder: gets the files.
         track: a name from `make list`, or a YAML file.
-        tasks: how many.
+        sample: how many tasks.
         new_weights: whether those of the victim are drawn too; a trained inverter knows only the track's own.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    what = Draw(found(track), tasks, new_secret(), new_weights)
+    what = Draw(found(track), sample, new_secret(), new_weights)
     draw(what, where, folder / OBSERVATIONS)
     write_atomically(folder / SECRET, json.dumps({**vars(what), "track": track}))
     print(f"for the attacker  {folder / OBSERVATIONS}\nfor the judge     {folder / SECRET}")
@@ -68,7 +72,9 @@ def attack_files(folder: Path, *, attack: str, weights_dir: Path = Options.weigh
         folder: has the file, and gets the other.
         attack: the method.
     """
-    torch.save(confined(folder / OBSERVATIONS, attack, weights_dir), folder / RECONSTRUCTIONS)
+    seen = load(folder / OBSERVATIONS)
+    limit = time_limit(read(seen["track"]), attack, len(seen["tasks"]))
+    torch.save(confined(folder / OBSERVATIONS, attack, weights_dir, limit=limit), folder / RECONSTRUCTIONS)
     print(f"for the judge     {folder / RECONSTRUCTIONS}")
 
 
@@ -90,7 +96,7 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
 
 @with_options(also=WHERE)
 def run(
-    *, track: str, attack: str, tasks: int = TASKS, secret: str = "", new_weights: bool = True, **where: Any
+    *, track: str, attack: str, sample: int = SAMPLE, secret: str = "", new_weights: bool = True, **where: Any
 ) -> int:
     """Draw new tasks of a track, attack them in a process that gets only their updates, and judge what it found.
 
@@ -99,7 +105,7 @@ def run(
     Args:
         track: a name from `make list`, or a YAML file.
         attack: the method.
-        tasks: how many; below 5 there is no verdict.
+        sample: how many tasks; below 5 there is no verdict.
         secret: of a draw that is repeated; by default a new one.
         new_weights: whether those of the victim are drawn too; a trained inverter knows only the track's own.
 
@@ -107,11 +113,32 @@ def run(
         the exit code, see `judge`.
     """
     reproducible()
-    what = Draw(found(track), tasks, secret or new_secret(), new_weights)
+    require_attack(attack)
+    what = Draw(found(track), sample, secret or new_secret(), new_weights)
     with TemporaryDirectory() as name:
         observations = Path(name) / OBSERVATIONS
         drawn = draw(what, where, observations)
-        return judge(what, drawn, observations, attack, confined(observations, attack, where["weights_dir"]), where)
+        limit = time_limit(what.track, attack, len(drawn.tasks))
+        left = confined(observations, attack, where["weights_dir"], limit=limit)
+        return judge(what, drawn, observations, attack, left, where)
+
+
+def require_attack(method: str) -> None:
+    """Refuse early what cannot be imported, without importing it.
+
+    Raises:
+        InputError: there is no such attack, or no such module.
+    """
+    require("attack", method)
+    package = method.partition(".")[0]
+    if "." in method and not (package and find_spec(package)):
+        raise InputError(f"there is no module {package!r} of {method}; give a folder that has it in PYTHONPATH.")
+
+
+def time_limit(track: Track, method: str, tasks: int) -> float:
+    """In seconds, for so many tasks: what the record took, with room for another machine; a day where there is none."""
+    seconds = [row["seconds"] for row in recorded(track, method)]
+    return max(LEAST, SLOWER * tasks * fmean(seconds)) if seconds else DAY
 
 
 def found(track: str) -> Track:
@@ -129,24 +156,28 @@ def judge(
         content: what the attack wrote.
 
     Returns:
-        0; 1 where the record does not hold, a claimed cost is wrong, or the budget is exceeded.
+        0; 1 where the record does not hold, a claimed cost is wrong or cannot be computed, or the budget is exceeded.
     """
     tasks = results(content, len(drawn.tasks))
     rows = judged(drawn, tasks)
     status = {row["task"]: row["status"] for row in rows}
     failed = {task: why for task, why in status.items() if why != "ok"}
     sound = [{"error": failed[task]} if task in failed else of for task, of in zip(status, tasks, strict=True)]
-    computed = results(confined(observations, method, where["weights_dir"], sound), len(tasks))
-    lied, costs = against_claims(rows, computed)
+    limit = time_limit(what.track, method, len(tasks))
+    try:
+        again = confined(observations, method, where["weights_dir"], sound, limit)
+        lied, costs = against_claims(rows, results(again, len(tasks)))
+    except InputError as error:
+        lied, costs = True, f"not computed again: {line(error)}"
     kept = recorded(what.track, method)
     spent = max((row["claimed_evaluations"] or 0 for row in rows), default=0)
     contradicted, verdict = against_record(rows, kept, what.track.version)
     weights = "new weights of the victim" if what.new_weights else "the track's own weights of the victim"
     lines = {
         "sealed": f"{method} on {what.track.name}: {len(tasks)} new tasks, {weights}",
-        METRIC: f"{shown(of_rows(rows, METRIC))}, {against_control(rows)}",
-        "control": f"{shown(of_rows(rows, 'control'))}, the mean image",
-        "record": f"{shown(of_rows(kept, METRIC))}, {verdict}" if kept else verdict,
+        METRIC: f"{decibels(of_rows(rows, METRIC))}, {against_control(rows)}",
+        "control": f"{decibels(of_rows(rows, 'control'))}, the mean image",
+        "record": f"{decibels(of_rows(kept, METRIC))}, {verdict}" if kept else verdict,
         "cost": costs,
         "budget": f"{spent} victim gradients of a task, as the attack claims; {what.track.evaluations} are allowed",
         "seconds": f"{line(content.get('seconds'))} in all",
@@ -167,10 +198,6 @@ def judge(
 def recorded(track: Track, method: str) -> list[FlatRow]:
     """The rows of the record; none of a track elsewhere, which may have the file name of one of the project."""
     return [row for old in record.read(track.path.stem, method) for row in old.rows if track.recordable]
-
-
-def shown(score: Score) -> str:
-    return f"{score.mean:.2f} [{score.low:.2f}, {score.high:.2f}]"
 
 
 def digests(method: str) -> dict[str, str]:

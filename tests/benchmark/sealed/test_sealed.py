@@ -14,17 +14,19 @@ from benchmark.names import ROOT
 from benchmark.run import run
 from benchmark.scoring import gallery, judge
 from benchmark.scoring.picture import png
-from benchmark.sealed import landlock
+from benchmark.sealed import landlock, sealed
 from benchmark.sealed.attack import confined
 from benchmark.sealed.draw import Draw, draw
 from benchmark.sealed.observations import load
-from benchmark.sealed.sealed import recorded
+from benchmark.sealed.sealed import judge as judge_all
+from benchmark.sealed.sealed import recorded, time_limit
 from benchmark.tracks.track import Track, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
 from tests.benchmark.sealed.conftest import TRACK
 from tests.benchmark.sealed.test_draw import where
 from victims.data.photos import Photos
+from victims.errors import InputError
 
 WAYS = ("Trainer", "Collector", "Frames", "TaskName", "Disk", "Pictures", "Judge", "Gallery")
 
@@ -66,7 +68,7 @@ def test_sealed_it_finds_nothing(track, tmp_path, monkeypatch, capsys):
     for name, (image, _) in zip(data.ids, map(data.__getitem__, range(len(data))), strict=True):
         (out / "truth" / f"{name}.png").write_bytes(png(image))
     tuned(track, "cheats.All", where=str(out), restarts=1, steps=2)
-    options = ["--track", track, "--method=cheats.All", f"--tasks={2 * len(WAYS)}", "--secret=ab12", f"--out={out}"]
+    options = ["--track", track, "--method=cheats.All", f"--sample={2 * len(WAYS)}", "--secret=ab12", f"--out={out}"]
     small = {"tasks": 5, "restarts": 1, "devices": 1, "wandb": "off", "out": tmp_path, **TRACK["options"]}
     rows, _ = run(Config(attack="cheats.Disk", **small)).read_rows()
     record.write("mine", "cheats.All", [row | {"attack": "cheats.All", "track": "mine"} for row in rows], b"")
@@ -92,9 +94,10 @@ def test_a_track_elsewhere_is_not_compared_with_the_record_of_one_with_its_file_
 
 def test_sealed_verify_is_the_command_of_a_sealed_run():
     words = ("make", "-n", "verify", "TRACK=photos-default", "METHOD=ig")
-    for given, command in (("SEALED=yes", "sealed run"), ("SEALED=no", "verify"), ("SAMPLE=2", "verify")):
-        ended = subprocess.run([*words, given], cwd=ROOT, capture_output=True, text=True, check=True)
+    for given, command in (("SEALED=yes", "sealed run"), ("SEALED=no", "verify"), ("SEALED=", "verify")):
+        ended = subprocess.run([*words, "SAMPLE=8", given], cwd=ROOT, capture_output=True, text=True, check=True)
         assert f"-m benchmark {command} --method" in ended.stdout
+        assert "--sample" in ended.stdout
         assert "--sealed" not in ended.stdout
 
 
@@ -110,11 +113,65 @@ def test_nothing_of_the_users_own_runs_before_the_limits(sealed_track, tmp_path,
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("import time; time.sleep(60)", "took more than 1 s"),
+        ("import os; os.mkfifo('results.pt')", "not a regular file"),
+        ("import os; os.symlink('observations.pt', 'results.pt')", "not a regular file"),
+        ("import os; os.write(2, b'\\x1b[2J\\xff psnr'); os._exit(3)", "[2J\ufffd psnr"),
+        ("pass", "No such file"),
+    ],
+)
+def test_a_process_that_leaves_no_file_is_refused_in_one_line(script, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.sealed.attack.START", script)
+    (tmp_path / "observations.pt").write_bytes(b"")
+    with pytest.raises(InputError) as refused:
+        confined(tmp_path / "observations.pt", "ig", tmp_path, limit=1 if "sleep" in script else 60)
+    assert said in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+def test_a_file_of_another_form_has_no_tasks(tmp_path, monkeypatch):
+    torch.save([1, 2], tmp_path / "observations.pt")
+    monkeypatch.setattr("benchmark.sealed.attack.START", "import os; os.rename('observations.pt', 'results.pt')")
+    assert confined(tmp_path / "observations.pt", "ig", tmp_path)["tasks"] is None
+
+
+def test_scores_are_printed_whatever_happens_where_costs_are_computed(track, tmp_path, monkeypatch, capsys):
+    what, given = Draw(read(track), 1, "a"), where(tmp_path)
+    drawn = draw(what, given)
+    found = {"images": drawn.tasks[0].images, "labels": "none", "cost": 1.0, "evaluations": 1}
+    for again in ([1], None, {"tasks": []}):
+        monkeypatch.setattr(sealed, "confined", lambda *_, again=again: again)
+        assert judge_all(what, drawn, tmp_path / "none", "ig", {"tasks": [found]}, given) == 1
+        said = capsys.readouterr().out
+        assert "not computed again" in said
+        assert "psnr" in said
+        assert "nan" not in said
+
+
+@pytest.mark.parametrize("method", ["igg", "nowhere.Method", ".x"])
+def test_an_unknown_method_is_refused_before_anything_is_drawn(method, track, monkeypatch, capsys):
+    monkeypatch.setattr(sealed, "draw", None)
+    assert main(["sealed", "run", "--track", track, f"--method={method}"]) == 2
+    assert method.partition(".")[0] in capsys.readouterr().err
+    assert main(["sealed", "run", "--track", track, "--method=ig", "--sample=0"]) == 2
+    assert "sample is 0" in capsys.readouterr().err
+
+
+def test_an_attack_may_take_20_times_the_seconds_of_its_record(monkeypatch):
+    for seconds, limit in (([10.0, 30.0], 3200), ([0.1], 600), ([], 86400)):
+        rows = [{"seconds": each} for each in seconds]
+        monkeypatch.setattr(sealed, "recorded", lambda *_, rows=rows: rows)
+        assert time_limit(read("photos-default"), "ig", 8) == limit
+
+
 @pytest.mark.slow
 def test_the_three_pieces_are_the_same_as_one(track, tmp_path, capsys):
     tuned(track, "ig", restarts=2, steps=5)
     folder, given = str(tmp_path / "pieces"), [f"--out={tmp_path / 'out'}"]
-    assert main(["sealed", "draw", folder, "--track", track, "--tasks=5", *given]) == 0
+    assert main(["sealed", "draw", folder, "--track", track, "--sample=5", *given]) == 0
     assert main(["sealed", "attack", folder, "--method=ig"]) == 0
     left = tmp_path / "pieces" / "reconstructions.pt"
     torch.save({**load(left), "limits": "those of\nanother machine"}, left)
@@ -122,7 +179,7 @@ def test_the_three_pieces_are_the_same_as_one(track, tmp_path, capsys):
     assert "limits   those of another machine\n" in capsys.readouterr().out
     apart = scores(tmp_path)["rows"]
     secret = json.loads((tmp_path / "pieces" / "secret.json").read_text())["secret"]
-    assert main(["sealed", "run", "--track", track, "--method=ig", "--tasks=5", "--secret", secret, *given]) == 0
+    assert main(["sealed", "run", "--track", track, "--method=ig", "--sample=5", "--secret", secret, *given]) == 0
     assert scores(tmp_path)["rows"] == apart
     assert "computed again for 5 of 5 tasks: as claimed" in capsys.readouterr().out
     assert main(["sealed", "run", "--track", track, "--method=gifd", *given]) == 2

@@ -41,7 +41,12 @@ def test_the_truth_scores_100_and_what_is_no_result_as_a_failure(drawn):
         {"images": torch.zeros(1, 3, 8, 8)},
         {"images": torch.zeros(1, 3, 32, 32, dtype=torch.int64)},
         {"images": "truth"},
+        {"images": torch.zeros(1, 3, 32, 32, device="meta")},
+        {"images": torch.zeros(1, 3, 32, 32).to_sparse()},
+        {"images": torch.full((1, 3, 32, 32), float("nan"))},
+        {"images": torch.full((1, 3, 32, 32), 1e300, dtype=torch.float64)},
         {"evaluations": 4.0},
+        {"evaluations": -5},
         {"cost": "0"},
     ],
 )
@@ -65,6 +70,9 @@ def test_a_claimed_cost_is_compared_with_that_of_the_reconstruction():
     said = "computed again for 3 of 4 tasks: task-1 claims 0.2 and costs 0.3"
     assert against_claims(rows, computed) == (True, said)
     assert against_claims(rows[2:], computed[2:]) == (False, "computed again for 1 of 2 tasks: as claimed")
+    texts = [{"cost": "0", "of_mean_color": 1.0}, {"cost": 0.2, "of_mean_color": float("inf")}, {"error": "no\x1b"}]
+    said = "computed again for 0 of 3 tasks: task-0 has none: None; task-1 has none: None; task-2 has none: no"
+    assert against_claims(rows[:3], texts) == (True, said)
     assert against_claims(rows, [{}] * 4) == (False, "computed again for 0 of 4 tasks")
 
 
@@ -82,8 +90,9 @@ def test_the_verdicts():
     high, low = rows(20, 21, 22, 20, 21, 22, **KEPT), rows(10, 11, 12, 10, 11, 12)
     below, words = against_record(low, high, 1)
     assert below
-    assert words == "-10.0 dB [-11.2, -8.8] from the record: it does not hold on new images"
-    assert against_record(high, high, 1) == (False, "+0.0 dB [-1.2, +1.2] from the record: no difference shown")
+    assert words == "-10.00 dB [-11.15, -8.85] from the record: it does not hold on new images"
+    assert against_record(high, high, 1) == (False, "+0.00 dB [-1.15, +1.15] from the record: no difference shown")
+    assert against_record(rows(21), high, 1)[1].startswith("+0.00 dB from the record, no verdict")
     below, words = against_record(rows(*range(60, 66)), high, 1)
     assert not below
     assert "above it" in words
