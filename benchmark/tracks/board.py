@@ -18,6 +18,7 @@ from leaderboard.answers import Board, behind
 from leaderboard.board import entries_with_rows
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
 from leaderboard.harm import NOTES
+from leaderboard.options import Options
 from leaderboard.orderings import claims, judged, not_judged, summary
 from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
@@ -154,12 +155,15 @@ def defended(found: Sequence[Recorded]) -> list[tuple[str, str, str]]:
     def but_for_it(track: Track) -> list[tuple[str, object]]:
         return sorted((name, value) for name, value in track.options.items() if name not in ("defense", "adapt"))
 
-    without = [each.track for each in found if each.track.options["defense"] == "none"]
+    def defense(track: Track) -> str:
+        return str(track.options.get("defense", Options.defense))
+
+    without = [each.track for each in found if defense(each.track) == "none"]
     return [
-        (each.track.options["defense"], each.name, base.name)
+        (defense(each.track), each.name, base.name)
         for each in found
         for base in without
-        if each.track.options["defense"] != "none" and but_for_it(each.track) == but_for_it(base)
+        if defense(each.track) != "none" and but_for_it(each.track) == but_for_it(base)
     ]
 
 

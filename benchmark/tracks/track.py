@@ -30,6 +30,12 @@ DEFAULT = "photos-default"
 Tier = Literal["cpu", "gpu"]
 """What a method needs to be tuned and recorded on a track within hours."""
 
+KINDS = ("generator", "denoiser", "inverter")
+"""Of priors, by which a track names them."""
+
+MOST = 10**9
+"""Of what a track counts, such as victim gradients: what takes years."""
+
 METRIC = "psnr"
 """What is tuned: the mean over images, by the truth of the split `tune`, which is never scored."""
 
@@ -101,6 +107,8 @@ def read(name: str) -> Track:
         require("track", name)
     try:
         plan = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}; give a name from make list, or a track's .yaml file.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); fix it.") from None
     allowed = {field.name: field.default is MISSING for field in fields(Track) if field.name not in ("name", "path")}
@@ -112,6 +120,9 @@ def read(name: str) -> Track:
     for part in ("tune", "priors", "options"):
         if not isinstance(plan[part], dict):
             raise InputError(f"{path}: {part} is {plan[part]!r}; give values by name, or {{}} for none.")
+    for kind, prior in plan["priors"].items():
+        if kind not in KINDS or not isinstance(prior, str) or not prior:
+            raise InputError(f"{path}: priors has {kind}: {prior!r}; give a name to {' or '.join(KINDS)}.")
     decided = {option for option, about in abouts().items() if about.role in ("setting", "knowledge")} - {"split"}
     if wrong := [option for option in plan["options"] if option not in decided]:
         left_out = "is no option of the setting, without split, or of the attacker's knowledge"
@@ -122,6 +133,6 @@ def read(name: str) -> Track:
     least = {name: (plan[name], 1) for name in ("version", "tasks", "evaluations")}
     least |= {f"tune: {name}": (value, 0 if name == "seed" else 1) for name, value in tune.items()}
     for option, (count, fewest) in least.items():
-        if type(count) is not int or count < fewest:  # true is none
-            raise InputError(f"{path}: {option} is {count!r}; give a whole number from {fewest}.")
+        if type(count) is not int or not fewest <= count <= MOST:  # true is none
+            raise InputError(f"{path}: {option} is {count!r}; give a whole number from {fewest} to {MOST}.")
     return Track(name=name, path=path, tune=Tuning(**tune), **plan)

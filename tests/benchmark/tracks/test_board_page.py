@@ -1,6 +1,7 @@
 """The page of the record: what is committed is what `make board` writes from the record."""
 
 import ast
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from benchmark.tracks.entry import kinds as kinds_of
 from benchmark.tracks.track import DEFAULT, Track, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
+from leaderboard.options import Options
 from leaderboard.orderings import claims
 from leaderboard.rows import PROTOCOL
 from tests.leaderboard.conftest import PLAIN
@@ -138,6 +140,10 @@ def test_a_defended_track_is_compared_with_that_which_differs_in_nothing_else():
     assert ("sparsification:0.9", "cifar10-b4-sparse90", "cifar10-b4") in pairs
     assert not [track for _, track, _ in pairs if track == DEFAULT]
     assert len({track for _, track, _ in pairs}) == len(pairs)
+    plain = read("cifar10-b1")
+    unsaid = replace(plain, options={name: value for name, value in plain.options.items() if name != "defense"})
+    found = [recorded(plain), recorded(unsaid)]
+    assert defended(found) == [(Options.defense, "cifar10-b1", "cifar10-b1")]  # as a run on it would have
 
 
 def test_the_readme_has_the_board_of_the_default_track(keep):

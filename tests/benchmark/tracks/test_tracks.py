@@ -9,7 +9,7 @@ from benchmark.config import Config
 from benchmark.names import known
 from benchmark.registry import registered
 from benchmark.tracks.entry import entry, track_of
-from benchmark.tracks.track import DEFAULT, TRACKS, read
+from benchmark.tracks.track import DEFAULT, KINDS, TRACKS, read
 from leaderboard.options import abouts
 from leaderboard.run_folder import RunFolder
 from priors.base import Denoiser, Generator
@@ -31,7 +31,7 @@ def test_a_track_is_listed_and_fills_in_a_run(name):
     config = of(f"--track={name}")
     assert config.tasks == track.tasks
     assert {option: getattr(config, option) for option in track.options} == dict(track.options)
-    assert track.priors.keys() <= {Generator.kind, Denoiser.kind, Inverter.kind}
+    assert {*KINDS} == {Generator.kind, Denoiser.kind, Inverter.kind}
     for kind in track.priors.values():
         assert kind in known("prior")
     assert track.tasks * config.batch >= (24 if config.batch == 1 else 32)
@@ -64,6 +64,11 @@ def test_the_prior_is_that_of_the_track_and_of_the_kind_that_the_attack_takes():
         ({"options": {"seed": 3}}, "'seed' is no option of the setting"),
         ({"options": None}, "options is None; give values by name"),
         ({"priors": ["dcgan"]}, "priors is .*; give values by name"),
+        ({"priors": {"generator": [1, 2]}}, r"mine.yaml: priors has generator: \[1, 2\]; give a name to generator or"),
+        ({"priors": {"generator": 3}}, "mine.yaml: priors has generator: 3"),
+        ({"priors": {"generator": None}}, "mine.yaml: priors has generator: None"),
+        ({"priors": {"wizard": "dcgan"}}, "mine.yaml: priors has wizard: 'dcgan'"),
+        ({"evaluations": 10**30}, "mine.yaml: evaluations is 10+; give a whole number from 1 to 1000000000"),
         ({"tune": 3}, "tune is 3; give values by name"),
         ({"tune": {"trials": True, "tasks": 1}}, "tune: trials is True; give a whole number from 1"),
         ({"tune": {"trials": 1, "tasks": 1, "seed": "abc"}}, "tune: seed is 'abc'; give a whole number from 0"),
@@ -79,6 +84,11 @@ def test_a_file_that_is_no_track_is_refused_in_a_line(tmp_path, change, said):
     file.write_text(yaml.safe_dump(GOOD | change))
     with pytest.raises(InputError, match=said):
         read(str(file))
+
+
+def test_a_file_that_is_not_there_is_said_so(tmp_path):
+    with pytest.raises(InputError, match=r"there is no file .*mine.yaml"):
+        read(str(tmp_path / "mine.yaml"))
 
 
 @pytest.mark.parametrize(("option", "value"), [("batch", [1]), ("batch", "many"), ("lr", True)])
