@@ -15,7 +15,7 @@ from benchmark.tracks.budget import most_steps
 from benchmark.tracks.track import DEFAULT, Track, read, text
 from leaderboard.options import abouts
 from leaderboard.rows import FlatRow
-from victims.errors import InputError, Notice
+from victims.errors import InputError, Notice, Unfinished
 from victims.observation import Observation
 
 T = TypeVar("T")
@@ -51,8 +51,8 @@ def methods(named: str) -> list[str]:
 
 def kinds(named: str) -> set[str]:
     """Of the priors that these methods take."""
-    attacks: list[type[Attack]] = [find("attack", method) for method in methods(named)]
-    return {attack.takes.kind for attack in attacks if "prior" in attack.needs}
+    attacks: dict[str, type[Attack]] = of_each(named, lambda method: find("attack", method))[0]
+    return {attack.takes.kind for attack in attacks.values() if "prior" in attack.needs}
 
 
 def of_each(named: str, do: Callable[[str], T]) -> tuple[dict[str, T], dict[str, str]]:
@@ -73,6 +73,12 @@ def of_each(named: str, do: Callable[[str], T]) -> tuple[dict[str, T], dict[str,
             if named != ALL:
                 raise
             left_out[method] = str(error)
+        except (OSError, Unfinished):
+            raise  # of the machine
+        except Exception as error:  # of the method's own file, which stops no other method
+            if named != ALL:
+                raise
+            left_out[method] = f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
     return found, left_out
 
 

@@ -7,8 +7,9 @@ from benchmark.__main__ import main
 from benchmark.command_line import options_of, run_parser
 from benchmark.config import Config
 from benchmark.names import known
-from benchmark.registry import registered
-from benchmark.tracks.entry import entry, track_of
+from benchmark.registry import find, registered
+from benchmark.tracks import entry as entries
+from benchmark.tracks.entry import entry, kinds, of_each, track_of
 from benchmark.tracks.track import DEFAULT, KINDS, TRACKS, read
 from leaderboard.options import abouts
 from leaderboard.run_folder import RunFolder
@@ -132,3 +133,18 @@ def test_a_run_over_the_budget_says_so_and_is_not_on_the_track(tmp_path, track, 
 
     assert run(10) == (track, False)
     assert run(11) == ("", True)
+
+
+def test_a_method_whose_file_is_broken_stops_no_other_one(monkeypatch):
+    def do(method):
+        if method == "ig":
+            raise ModuleNotFoundError("No module named 'absent'")
+        return method
+
+    found, left_out = of_each("all", do)
+    assert found.keys() == known("attack").keys() - {"ig"}
+    assert left_out == {"ig": "broken: ModuleNotFoundError: No module named 'absent'"}
+    with pytest.raises(ModuleNotFoundError):
+        of_each("gi,ig", do)
+    monkeypatch.setattr(entries, "find", lambda _, method: find("attack", do(method)))
+    assert kinds("all") == {"generator", "denoiser", "inverter"}
