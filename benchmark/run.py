@@ -22,7 +22,7 @@ from attacks.base import Attack
 from benchmark.code_version import code_version
 from benchmark.config import Config, dump
 from benchmark.contents import contents, digests
-from benchmark.device import best_device
+from benchmark.device import best_device, device_name
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
@@ -206,7 +206,6 @@ def row_maker(
         victim_accuracy: see `Row`.
     """
     defense, prior = config.make_defense(), None if config.control == "mean_image" else attack.prior
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     settings = settings_of(config, attack, preprocessing, of_contents)
     on_track = cache(partial(track_of, config))
     make = partial(
@@ -215,7 +214,7 @@ def row_maker(
         axis={**(defense.axis if defense else {}), **({TRAINING: steps} if (steps := config.steps_trained()) else {})},
         victim_accuracy=victim_accuracy,
         lpips_backbone=lpips_backbone,
-        device=device,
+        device=device_name(),
         code=code_version(),
         training_seconds=prior.training_seconds if prior else None,
     )

@@ -16,6 +16,7 @@ from attacks.base import Attack
 from attacks.engine.stage import Reconstruction
 from benchmark.config import Config
 from benchmark.contents import contents, digests
+from benchmark.device import device_name
 from benchmark.run import reproducible, settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.gallery import read_split
@@ -65,6 +66,8 @@ class Repeat(NamedTuple):
     capture: Callable[[Batch], Task]
     given: Callable[[Task], Mapping[str, Any]]
     """What metrics need beside the images of a task."""
+    same: bool
+    """Whether device and code are those of the record."""
 
 
 @with_options(also=("data_dir", "weights_dir", "compile"))
@@ -121,13 +124,15 @@ def prepared(record: Record, options: Mapping[str, Any]) -> Repeat:
     settings = check(record, config, data, victim, attack, batches)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     attack.to(device)
+    here = {"device": device_name(), **{key: settings[key] for key in CODE}}
+    same = all(row[key] == value for rows in record.tasks.values() for row in rows for key, value in here.items())
     nets = networks(config.lpips, config.data, config.weights_dir)
     split = read_split(data, config.out, settings["data_digest"])
 
     def given(task: Task) -> Mapping[str, Any]:
         return {**nets, "gallery": Gallery(split.images, split.places(task.sample_ids, task.images))}
 
-    return Repeat(attack, batches, capturing(victim.to(device), data, config.make_client()), given)
+    return Repeat(attack, batches, capturing(victim.to(device), data, config.make_client()), given, same)
 
 
 def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool, str]:
@@ -153,6 +158,9 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool
         both += found
     if all(row[key] == again[key] for row, again in both for key in scored_in_both(row, again)):
         return True, f"identical, as on the machine of the record, in {of_which(both)}."
+    if repeat.same:
+        print("Not identical, though device and code are those of the record. Either the processor or a library is")
+        print("another, or the record does not have the scores of its run.", flush=True)
     agrees, words = verdict(pairs)
     if agrees:
         return agrees, words
