@@ -73,6 +73,8 @@ def attack_files(folder: Path, *, attack: str, weights_dir: Path = Options.weigh
         attack: the method.
     """
     seen = load(folder / OBSERVATIONS)
+    if not isinstance(seen, dict) or not {"track", "tasks"} <= seen.keys():
+        raise InputError(f"{folder / OBSERVATIONS} is not what sealed draw writes; draw again.")
     limit = time_limit(read(seen["track"]), attack, len(seen["tasks"]))
     torch.save(confined(folder / OBSERVATIONS, attack, weights_dir, limit=limit), folder / RECONSTRUCTIONS)
     print(f"for the judge     {folder / RECONSTRUCTIONS}")

@@ -138,6 +138,13 @@ def test_a_file_of_another_form_has_no_tasks(tmp_path, monkeypatch):
     assert confined(tmp_path / "observations.pt", "ig", tmp_path)["tasks"] is None
 
 
+def test_observations_of_another_form_are_refused(tmp_path, capsys):
+    for content in ([1, 2], {"tasks": []}):
+        torch.save(content, tmp_path / "observations.pt")
+        assert main(["sealed", "attack", str(tmp_path), "--method=ig"]) == 2
+        assert "is not what sealed draw writes" in capsys.readouterr().err
+
+
 def test_scores_are_printed_whatever_happens_where_costs_are_computed(track, tmp_path, monkeypatch, capsys):
     what, given = Draw(read(track), 1, "a"), where(tmp_path)
     drawn = draw(what, given)
