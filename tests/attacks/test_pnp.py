@@ -138,10 +138,10 @@ def test_it_needs_what_the_attack_needs_and_a_denoiser(capture):
 
 def test_its_options_are_those_of_the_attack_too():
     assert options_of(PnP).keys() == {"eta_d", "sigma", "sigma_end"} | options_of(IG).keys()
-    config = Config(attack="pnp", set=["tv=0.5", "eta_d=0.25"])
+    config = Config(attack="pnp", preset="default", set=["tv=0.5", "eta_d=0.25"])
     assert config.method_options(PnP) == {"tv": 0.5, "eta_d": 0.25}
     with pytest.raises(InputError, match="has no option 'sigma_last'"):
-        Config(attack="pnp", set=["sigma_last=1"]).method_options(PnP)
+        Config(attack="pnp", preset="default", set=["sigma_last=1"]).method_options(PnP)
     assert not PnP.presets  # those of IG state no denoiser
 
 

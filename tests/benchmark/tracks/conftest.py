@@ -20,7 +20,7 @@ def track(tmp_path):
     return str(file)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _committed():
     """Tests run in a checkout that is being changed, too."""
     with pytest.MonkeyPatch.context() as patch:
