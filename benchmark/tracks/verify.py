@@ -17,6 +17,7 @@ from attacks.engine.stage import Reconstruction
 from benchmark.config import Config
 from benchmark.contents import contents, digests
 from benchmark.device import device_name
+from benchmark.registry import find
 from benchmark.run import reproducible, settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.gallery import read_split
@@ -173,8 +174,12 @@ def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
     """The record that is named; where not all of it is, one of those that can be meant, or None where there is none.
 
     Raises:
-        InputError: what is named is not recorded, or stale.
+        InputError: what is named is not recorded, or stale; or several methods are named, or none that there is.
     """
+    if "," in attack:
+        raise InputError(f"verify takes one method, not {attack}; call it for each.")
+    if attack:
+        find("attack", attack)
     if track and not read(track).recordable:
         raise InputError(f"{track} is none of the project's tracks, which the record is of; give one of `make list`.")
     folder = read(track).path.stem if track else "*"
@@ -233,6 +238,8 @@ def check(
     }
     if recorded != here:
         raise InputError(f"{name} is of other images than those of {config.data} here; get the same, or {fix}.")
+    if any(len(rows) > len(recorded[task]) for task, rows in record.tasks.items()):
+        raise InputError(f"{name} has an image twice; get the file again, or {fix}.")
     found = digests(contents(config, data, victim, attack, [*batches.values()]))
     settings = json.loads(json.dumps(settings_of(config, attack, victim.preprocessing, found)))
     rows = [row for rows in record.tasks.values() for row in rows]

@@ -173,6 +173,32 @@ def test_a_record_of_chosen_tasks_alone_is_refused(track, change, capsys):
     assert "is of other images" in capsys.readouterr().err
 
 
+def test_a_record_with_a_line_twice_is_refused(track, change, capsys):
+    change(lambda rows: [*rows, rows[0]])
+    assert verify(track) == 2
+    assert "has an image twice; get the file again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda rows: [{**row, "psnr": str(row["psnr"])} for row in rows], "has a score that is no number"),
+        (lambda rows: [{k: v for k, v in row.items() if k != "gradient_evaluations"} for row in rows], "is not a row"),
+        (lambda rows: [], "has no row"),
+    ],
+)
+def test_a_damaged_file_is_named(track, change, how, said, capsys):
+    change(how)
+    assert verify(track) == 2
+    assert re.search(f"mine/ig.jsonl.gz.* {said}.*; get the file again", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("method", "said"), [("*", "unknown attack '*'"), ("ig,gias", "takes one method, not ig")])
+def test_a_method_is_named_by_one_name(track, method, said, capsys):
+    assert main(["verify", f"--track={track}", f"--method={method}"]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_images_that_are_not_here_are_named_before_anything_runs(track, tmp_path, monkeypatch, capsys):
     ((_, _, rows, _),) = record.read()
     monkeypatch.setattr(record, "RECORD", tmp_path / "record")
