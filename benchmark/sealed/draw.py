@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmark.command_line import options_of_track
 from benchmark.config import Config
-from benchmark.sealed.observations import device, write
+from benchmark.device import best_device
+from benchmark.sealed.observations import write
 from benchmark.tasks.batches import RULES, Batch, by_rule, class_counts
 from benchmark.tasks.capture import Task, capturing
 from benchmark.tracks.track import Track
@@ -76,7 +77,7 @@ def draw(what: Draw, options: Mapping[str, Any], observations: Path | None = Non
     if what.new_weights:
         config = replace(config, seed=seed_of(what.secret, "victim"))
     net, preprocessing = config.make_net(data)
-    capture = capturing(config.as_victim(data, net, preprocessing).to(device()), data, config.make_client())
+    capture = capturing(config.as_victim(data, net, preprocessing).to(best_device()), data, config.make_client())
     tasks = [capture(batch) for batch in batches(what, config, data, taken)]
     if observations:
         seen = [task.observation for task in tasks]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.config import Config
+from benchmark.device import best_device
 from benchmark.tasks.capture import declared
 from benchmark.tracks.track import Track
 from victims.data.base import ImageData
@@ -67,11 +68,6 @@ def write(
     torch.save(content, path)
 
 
-def device() -> str:
-    """Where victims compute."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def load(path: Path) -> dict[str, Any]:
     """Tensors, numbers and texts of a file, without code.
 
@@ -81,7 +77,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise OSError("it is not a regular file")
-        return torch.load(path, map_location=device(), weights_only=True)
+        return torch.load(path, map_location=best_device(), weights_only=True)
     except Exception as error:  # of the system, torch and pickle, which have no common base
         raise InputError(f"{path} is no file of a sealed run ({line(error)}); draw or attack again.") from None
 
@@ -101,7 +97,7 @@ def rebuilt(content: dict[str, Any], config: Config) -> list[Observation]:
     plain = replace(config, victim_weights="random", epochs_trained="0", between=0)  # the weights are in the file
     net, _ = plain.make_net(data)
     net.load_state_dict(content["weights"])
-    victim = config.as_victim(data, net, Preprocessing(**content["preprocessing"])).to(device())
+    victim = config.as_victim(data, net, Preprocessing(**content["preprocessing"])).to(best_device())
     return [
         Observation(
             task=f"task-{number}",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from attacks.base import Attack
 from benchmark.command_line import options_of_track
 from benchmark.config import Config
-from benchmark.names import known
+from benchmark.names import Kind, known
 from benchmark.registry import find
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.budget import most_steps
@@ -44,9 +44,9 @@ def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
     return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)
 
 
-def methods(named: str) -> list[str]:
-    """Those that `METHOD=` names."""
-    return [*known("attack")] if named == ALL else named.split(",")
+def methods(named: str, kind: Kind = "attack") -> list[str]:
+    """Those that `METHOD=` names: attacks, or label methods."""
+    return [*known(kind)] if named == ALL else named.split(",")
 
 
 def kinds(named: str) -> set[str]:

@@ -6,10 +6,9 @@ from attacks.labels import find
 from benchmark.code_version import code_version
 from benchmark.config import Config
 from benchmark.labels import recovered
-from benchmark.names import known
 from benchmark.run import reproducible
 from benchmark.tracks import label_track
-from benchmark.tracks.entry import ALL, say_left_out
+from benchmark.tracks.entry import ALL, methods, say_left_out
 from benchmark.tracks.missing import images
 from leaderboard import record as kept
 from leaderboard.labels_board import LabelRow
@@ -28,8 +27,8 @@ def record_labels(name: str, named: str, **options: Any) -> None:
         InputError: a method that was named is unknown or reads the labels of no victim, or images are missing.
     """
     track = label_track.read(name)
-    methods = [*known("label method")] if named == ALL else named.split(",")
-    for method in methods:
+    chosen = methods(named, "label method")
+    for method in chosen:
         find(method)
     reproducible()
     rows: list[LabelRow] = []
@@ -39,14 +38,15 @@ def record_labels(name: str, named: str, **options: Any) -> None:
         config = Config(**{**track.options, **options, **largest}, victim=victim, labels="none")
         if why := images(config):
             raise InputError(f"the track {name} needs what is not here: {why}.")
-        found, refused = recovered(config, config.make_data(), methods, track.sizes, track.trials)
-        rows += found
+        read, refused = recovered(config, config.make_data(), chosen, track.sizes, track.trials)
+        rows += read
         left_out |= refused
     about = {"track": name, "track_version": track.version, "code": code_version(), "protocol": PROTOCOL}
-    of = {method: [{**row, **about} for row in rows if row["label_method"] == method] for method in methods}
-    none = {method: left_out[method] for method in methods if not of[method]}
+    of = {method: [{**row, **about} for row in rows if row["label_method"] == method] for method in chosen}
+    none = {method: left_out[method] for method in chosen if not of[method]}
     if none and named != ALL:
         raise InputError(next(iter(none.values())))
-    for method in [method for method in methods if of[method]]:
-        print(f"record   {kept.write_labels(name, method, of[method])}")
+    for method, found in of.items():
+        if found:
+            print(f"record   {kept.write_labels(name, method, found)}")
     say_left_out(none)

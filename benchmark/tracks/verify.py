@@ -10,13 +10,11 @@ from itertools import chain
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-import torch
-
 from attacks.base import Attack
 from attacks.engine.stage import Reconstruction
 from benchmark.config import Config
 from benchmark.contents import contents, digests
-from benchmark.device import device_name
+from benchmark.device import best_device, device_name
 from benchmark.registry import find
 from benchmark.run import reproducible, settings_of
 from benchmark.run_options import with_options
@@ -51,8 +49,12 @@ class Record(NamedTuple):
     tasks: dict[str, list[FlatRow]]
 
     @property
+    def rows(self) -> list[FlatRow]:
+        return [*chain.from_iterable(self.tasks.values())]
+
+    @property
     def stale(self) -> str:
-        return kept.stale((row for rows in self.tasks.values() for row in rows), self.track.version)
+        return kept.stale(self.rows, self.track.version)
 
     @property
     def quick(self) -> bool:
@@ -123,10 +125,10 @@ def prepared(record: Record, options: Mapping[str, Any]) -> Repeat:
     victim, attack = config.make_victim(data), config.make_attack()
     attack.tasks = len(batches)  # what is compiled depends on it
     settings = check(record, config, data, victim, attack, batches)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     attack.to(device)
     here = {"device": device_name(), **{key: settings[key] for key in CODE}}
-    same = all(row[key] == value for rows in record.tasks.values() for row in rows for key, value in here.items())
+    same = all(row[key] == value for row in record.rows for key, value in here.items())
     nets = networks(config.lpips, config.data, config.weights_dir)
     split = read_split(data, config.out, settings["data_digest"])
 
@@ -229,7 +231,7 @@ def check(
     """
     name = f"the record of {record.method} on {record.track.name}"
     fix = f"run make record TRACK={record.track.name} METHOD={record.method}"
-    if any(row.get(METRIC) is None for rows in record.tasks.values() for row in rows):
+    if any(row.get(METRIC) is None for row in record.rows):
         raise InputError(f"{name} has images without a {METRIC.upper()}; {fix}.")
     recorded = {task: {row["image"]: row["image_digest"] for row in rows} for task, rows in record.tasks.items()}
     here = {
@@ -242,8 +244,7 @@ def check(
         raise InputError(f"{name} has an image twice; get the file again, or {fix}.")
     found = digests(contents(config, data, victim, attack, [*batches.values()]))
     settings = json.loads(json.dumps(settings_of(config, attack, victim.preprocessing, found)))
-    rows = [row for rows in record.tasks.values() for row in rows]
-    other = [key for key, value in settings.items() if any(row[key] != value for row in rows)]
+    other = [key for key, value in settings.items() if any(row[key] != value for row in record.rows)]
     if wrong := [key for key in other if key not in (*CODE, "data_digest")]:  # that is of images beside the tasks, too
         raise InputError(f"{name} has another {', '.join(wrong)} than a run has now; {fix}.")
     if changed := ", ".join(key.removesuffix("_digest") for key in CODE if key in other):

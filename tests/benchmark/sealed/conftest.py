@@ -1,14 +1,9 @@
 import pytest
 import yaml
 
-TRACK = {
-    "version": 1,
-    "tasks": 2,
-    "evaluations": 10,
-    "tune": {"trials": 2, "tasks": 1},
-    "priors": {"generator": "dcgan-photos32"},
-    "options": {"batch": 1, "victim": "lenet", "defense": "none"},
-}
+from tests.benchmark.tracks.conftest import GOOD
+
+TRACK = GOOD | {"tasks": 2, "options": {"batch": 1, "victim": "lenet", "defense": "none"}}
 
 
 @pytest.fixture
