@@ -6,6 +6,7 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python -m
 READY  := $(VENV)/.ready
+SITE   := $(VENV)/.ready-site
 LOWEST := .venv-lowest
 
 CORES  := -n auto --maxprocesses 4 --dist worksteal
@@ -24,7 +25,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit track tune record verify board leaderboard speed gpu-check list priors prior docs models test test-all test-lowest lint format clean
+.PHONY: help bench submit reproduce audit track tune record verify board leaderboard speed gpu-check list priors prior docs models test test-all test-lowest site lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -38,6 +39,10 @@ $(READY): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --upgrade pip
 	@$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	@touch $@
+
+$(SITE): $(READY)
+	@$(VENV)/bin/python -m pip install --quiet -e '.[docs]'
 	@touch $@
 
 $(LOWEST)/.ready: pyproject.toml
@@ -111,6 +116,10 @@ docs: $(READY)  ## write docs/options.md and docs/presets.md anew, from the code
 	$(RUN) benchmark.option_table docs/options.md
 	$(RUN) benchmark.preset_table docs/presets.md
 
+site: $(SITE) docs  ## build the site into site/, which opens from disk; its search needs: .venv/bin/mkdocs serve
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	@echo 'The site: site/index.html'
+
 models: $(READY)  ## write docs/models.md anew: which models run, which are refused and why (some minutes)
 	$(RUN) tests.zoo docs/models.md
 
@@ -119,4 +128,4 @@ format: $(READY)  ## fix what ruff can fix
 	$(RUN) ruff format .
 
 clean:  ## remove the environment and caches; results stay
-	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	rm -rf $(VENV) $(LOWEST) site .pytest_cache .ruff_cache .mypy_cache build *.egg-info

@@ -31,7 +31,12 @@ def table() -> str:
 def block(name: str, method: type[Method]) -> str:
     """A heading, the paper of the method from its file's docstring, and a line for each preset."""
     paper, _, _ = (inspect.getdoc(sys.modules[method.__module__]) or "").partition("\n\n")
-    lines = [f"## {name}", "", paper, "", "| preset | source | assumed | options |", "|---|---|---|---|"]
+    return f"## {name}\n\n{paper}\n\n{presets(method)}"
+
+
+def presets(method: type[Method]) -> str:
+    """A line for each preset."""
+    lines = ["| preset | source | assumed | options |", "|---|---|---|---|"]
     for preset, options in method.presets.items():
         told = " ".join(f"`{option}={value}`" for option, value in options.items())
         lines.append(f"| `{preset}` | {options.source} | {options.assumed or 'nothing'} | {told} |")

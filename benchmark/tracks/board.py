@@ -40,7 +40,7 @@ COLUMNS = (
     f"correction for all pairs. Best and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the "
     "victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best."
 )
-SHORT, PICTURES = ("attack", "PSNR ↑", BEHIND, "prior"), 3  # in the README
+SHORT = ("attack", "PSNR ↑", BEHIND, "prior")  # in the README
 
 COMPARED = {
     "A larger batch": ("cifar10-b1", "cifar10-b4"),
@@ -85,10 +85,14 @@ def recorded(track: Track) -> Recorded:
     return Recorded(track, entries_with_rows(row for kept in found for row in kept.rows))
 
 
+def names() -> list[str]:
+    """Of the tracks, the newcomer's first."""
+    return sorted(known("track"), key=lambda name: (name != DEFAULT, name))
+
+
 def files() -> dict[Path, str]:
     """What `make board` writes."""
-    names = sorted(known("track"), key=lambda name: (name != DEFAULT, name))  # the newcomer's first
-    found = [recorded(read(name)) for name in names]
+    found = [recorded(read(name)) for name in names()]
     page = blocks(found, {name: of_labels(name) for name in known("label track")})
     return {
         FOLDER / "README.md": markdown(page),
@@ -233,14 +237,16 @@ def marked(table: Table, stale: Sequence[str]) -> Table:
 
 
 def short(found: Recorded) -> str:
-    """The table and pictures of a track for the README, without what is stale."""
+    """The best method's picture and the table of a track for the README, without what is stale."""
     found = found._replace(board=found.current())
     if not found.board:
         return f"Nothing is recorded on {found.name} yet.\n"
     whole = table(found).columns
     columns = {heading: whole[heading] for heading in SHORT if heading in whole}
-    shown = (f"`{method}`\n\n![{method}]({path})\n" for method, path in pictures(found, ".")[:PICTURES])
-    return "\n".join([Table("", columns).markdown(), "Truth above reconstruction:\n", *shown])
+    best = [
+        f"Truth above its reconstruction by `{name}`:\n\n![{name}]({path})\n" for name, path in pictures(found, ".")
+    ]
+    return "\n".join([*best[:1], Table("", columns).markdown()])
 
 
 def with_board(text: str, content: str) -> str:
