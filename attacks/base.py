@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from attacks.engine.author import SEARCH, check_known, checked_plan, opened
 from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
@@ -25,8 +26,9 @@ from attacks.engine.session import Session
 from attacks.engine.space import Space
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
 from attacks.labels import find, infer
-from priors.base import Denoiser, Generator, Prior, shrink
+from priors.base import Denoiser, Generator, Prior, check_decoded, shrink
 from victims.choices import Compile, Match
+from victims.contract import Broken, line_of
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
@@ -95,7 +97,7 @@ class Attack(LightningModule):
 
     def __init__(
         self,
-        plan: Mapping[str, int],
+        plan: Mapping[str, int] | None = None,
         *,
         prior: Prior | None = None,
         refine: Denoiser | None = None,
@@ -110,7 +112,7 @@ class Attack(LightningModule):
     ) -> None:
         """
         Args:
-            plan: the method's stages in order, with their steps.
+            plan: the method's stages in order, with their steps; every method gives it.
             prior: for attacks that need one.
             refine: adds a last stage, `refine`, with a quarter as many steps as all others together, which takes the
                 result to images that this denoiser finds more natural, see `attacks.engine.plug_and_play.refinement`.
@@ -124,12 +126,13 @@ class Attack(LightningModule):
             compile_s: seconds after which compiling is given up.
 
         Raises:
-            InputError: a count below 1, an unknown match or compile, fewer steps than stages, steps for a closed form,
-                no prior of its kind for an attack that needs one, an unknown label method, a label method for an
-                attack that finds labels by itself, or a refinement by no denoiser or of a closed form.
+            InputError: no plan, a count below 1, an unknown match or compile, fewer steps than stages, steps for a
+                closed form, no prior of its kind for an attack that needs one, an unknown label method, a label method
+                for an attack that finds labels by itself, or a refinement by no denoiser or of a closed form.
         """
         super().__init__()
         self.automatic_optimization = False
+        plan = checked_plan(self, plan)
         at_least(1, restarts=restarts, steps=steps, chunk=chunk, **plan)
         if self.analytic and steps is not None:
             raise InputError(f"{self.name} has no steps to choose; leave --steps out.")
@@ -164,11 +167,12 @@ class Attack(LightningModule):
 
     def search(self) -> Search:
         """Yield the stages in order; each `yield` returns its stage's best variables and its `fixed`, (R, ...) each."""
-        raise NotImplementedError
+        fix = "write a method search(self) that yields each Stage"
+        raise Broken(SEARCH, f"{type(self).__name__} has no search; {fix}", line_of(type(self)))
 
     def stages(self) -> Search:
         """The stages of `search`, and then the refinement, if there is one."""
-        yield from self.search()
+        yield from opened(self)
         if self.refine is not None:
             yield refinement(self.session, self.refine)
 
@@ -222,7 +226,12 @@ class Attack(LightningModule):
         return torch.stack(draws).to(self.victim.mean)
 
     def per_instance(self, tensors: Sequence[Tensor]) -> Tensor:
-        """One tensor per task, (...) each -> the tensor of its task for every instance, (R, ...)."""
+        """One tensor per task, (...) each -> the tensor of its task for every instance, (R, ...).
+
+        Raises:
+            Broken: one is None, as labels are that the attacker is not given.
+        """
+        check_known(self, tensors)
         return torch.stack(list(tensors)).repeat_interleave(self.session.restarts, 0)
 
     def normal(self, shape: Sequence[int], *salt: object) -> Tensor:
@@ -258,6 +267,7 @@ class Attack(LightningModule):
 
     def images(self, decoded: Tensor) -> Tensor:
         """A prior's images (R, B, C, H, W) in [0, 1] as the victim takes them: area-resized, normalized."""
+        check_decoded(self.prior, decoded)
         return self.victim.normalize(shrink(decoded, self.observations[0].image_shape[-1]))
 
     def box(self, images: Tensor) -> None:

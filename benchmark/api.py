@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.base import Attack, Common
+from attacks.engine.author import built
 from attacks.engine.stage import Reconstruction
 from benchmark.config import options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
@@ -259,7 +260,8 @@ def attack(
         options["prior"] = own(chosen.default_prior if prior is None or prior == "default" else prior)
     if refine is not None:
         options["refine"] = own(refine)
-    return chosen(**{**presets[preset], "seed": seed, **options}).run([observation])
+    given = {**presets[preset], "seed": seed, **options}
+    return built(chosen, given, [name for name in Common.__annotations__ if name in given]).run([observation])
 
 
 def score(

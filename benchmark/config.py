@@ -15,6 +15,7 @@ import yaml
 from torch import nn
 
 from attacks.base import Attack, Common
+from attacks.engine.author import built
 from attacks.engine.preset import Preset
 from benchmark.registry import (
     find,
@@ -319,7 +320,7 @@ class Config(Options):
             options["prior"] = self.make_prior().to(getattr(torch, self.precision))
         if self.refine != "none":
             options["refine"] = self.make_denoiser().to(getattr(torch, self.precision))
-        return method(**options)
+        return built(method, options, [*common])
 
     def method_options(self, method: type[Method]) -> dict[str, Any]:
         """The method's preset, and the single options on top; steps of a stage go before tuned steps in total."""

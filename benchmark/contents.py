@@ -116,7 +116,7 @@ def of_own(config: Config, data: ImageData) -> dict[tuple[str, str], str]:
         if isinstance(made, Attack):
             for prior in ("prior", "refine"):  # told by themselves, and what every attack has by the options
                 made._modules.pop(prior, None)
-    common = vars(Attack({})).keys() - WEIGHTS
+    common = vars(Attack({"x": 1})).keys() - WEIGHTS
     return {named: of_state(made, common if isinstance(made, Attack) else ()) for named, made in built.items()}
 
 

@@ -20,7 +20,7 @@ from benchmark.names import known
 from defenses.base import Chain, Defense
 from victims.choices import Resize
 from victims.client import LocalTraining
-from victims.data.base import ImageData
+from victims.data.base import ImageData, check_split
 from victims.errors import InputError
 from victims.losses.base import Loss, as_loss
 from victims.names import at, imported, nearest, unknown
@@ -79,7 +79,10 @@ def open_data(text: str, split: str, size: int, data_dir: Path, resize: Resize =
         raise InputError(f"{name} has its own way of resizing; leave --resize out.")
     files = {"data_dir": data_dir, "resize": resize}
     options = {option: value for option, value in files.items() if option in parameters}
-    return make(*([argument] if argument else []), split=split, size=size, **options)
+    data = make(*([argument] if argument else []), split=split, size=size, **options)
+    if "." in name:
+        check_split(data, size)
+    return data
 
 
 def open_defense(text: str) -> Defense | None:

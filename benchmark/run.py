@@ -29,6 +29,7 @@ from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
 from benchmark.scoring.accuracy import victim_accuracy
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
+from benchmark.scoring.metrics import try_own
 from benchmark.scoring.networks import available, lpips_backbone, missing, networks
 from benchmark.scoring.picture import draw, write_truths
 from benchmark.tasks.batches import Batch, group_size, grouped, share_of
@@ -85,6 +86,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     attack.tasks = len(batches)
     attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
     config.check_defense(victim, data, batches[0])
+    try_own((config.batch, *data.image_shape))
     found = contents(config, data, victim, attack, batches)
     base = config.folder(available(given))
     accuracy = victim_accuracy(config)

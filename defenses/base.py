@@ -2,14 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from inspect import getattr_static
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from victims.client import GradientFn
+from victims.contract import Broken, line_of
 from victims.observation import Estimate, Transform
+from victims.trial import described
 from victims.victim import Gradient, Victim
+
+UPDATE = "a defense keeps the names and shapes of the update"
+STATIC = "estimate is static"
 
 
 class Defense(ABC):
@@ -83,6 +89,48 @@ def parts(defense: Defense | None) -> tuple[Defense, ...]:
     return defense.parts if isinstance(defense, Chain) else (defense,)
 
 
+def applied(part: Defense, update: Gradient, generator: torch.Generator) -> Gradient:
+    """What a defense makes of an update.
+
+    Raises:
+        Broken: it has other names or shapes.
+    """
+    sent = part(update, generator)
+    check_update(sent, update, type(part).__call__, type(part))
+    return sent
+
+
+def check_update(sent: Any, update: Gradient, *places: Any) -> None:
+    """
+    Args:
+        places: what made `sent`.
+
+    Raises:
+        Broken: it is not a tensor of the same shape for each of the names.
+    """
+    fix = "give a dictionary with a tensor of the same shape for every name of the update"
+    if not isinstance(sent, Mapping):
+        raise Broken(UPDATE, f"it gives {described(sent)}; {fix}", line_of(*places))
+    if wrong := sorted(sent.keys() ^ update.keys()):
+        what = "leaves out" if wrong[0] in update else "adds"
+        raise Broken(UPDATE, f"it {what} '{wrong[0]}'; {fix}", line_of(*places))
+    for name, tensor in update.items():
+        if not isinstance(sent[name], Tensor) or sent[name].shape != tensor.shape:
+            wrong_shape = f"it gives {described(sent[name])} for '{name}', which is {tuple(tensor.shape)}"
+            raise Broken(UPDATE, f"{wrong_shape}; {fix}", line_of(*places))
+
+
+def check_estimate(part: Defense) -> None:
+    """
+    Raises:
+        Broken: an attacker cannot call its `estimate`, for it would see the client's parameters.
+    """
+    if not isinstance(getattr_static(type(part), "estimate"), staticmethod):
+        fix = "write @staticmethod above it, and take (received, victim)"
+        wrong = f"{type(part).__name__}.estimate takes self, which has the client's parameters; {fix}"
+        raise Broken(STATIC, wrong, line_of(type(part).estimate, type(part)))
+
+
 class Chain(Defense):
     """Defenses one after another, in the order of `DEFENSE=clipping:4+noise:0.01`."""
 
@@ -106,7 +154,7 @@ class Chain(Defense):
 
     def __call__(self, update: Gradient, generator: torch.Generator) -> Gradient:
         for part in self.parts:
-            update = part(update, generator)
+            update = applied(part, update, generator)
         return update
 
     @staticmethod

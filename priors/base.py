@@ -11,8 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import avg_pool2d
 
+from victims.contract import Broken, line_of
 from victims.errors import InputError
 from victims.observation import Observation
+
+ATTRIBUTES = "a generator has image_shape and blocks"
+IMAGES = "a prior makes images of its image_shape"
 
 State = Mapping[str, Tensor]
 """The tensors at some point of a generator's chain, by name, (N, ...) each; (R, B, ...) for runs."""
@@ -86,6 +90,7 @@ class Generator(Prior):
 
     def check(self, observation: Observation) -> None:
         """Refuse images that are larger than the generator's or have other channels, and labels it does not take."""
+        require_attributes(self, "image_shape", "blocks")
         (channels, side, _), wanted = self.image_shape, observation.image_shape
         if channels != wanted[0] or wanted[1] != wanted[2] or side < wanted[1]:
             cure = f"choose --size {side} or less" if channels == wanted[0] else f"run with --channels {channels}"
@@ -169,6 +174,32 @@ class Denoiser(Prior):
         Args:
             sigma: the noise's standard deviation, one for all or (N,).
         """
+
+
+def require_attributes(prior: Prior, *names: str) -> None:
+    """
+    Raises:
+        Broken: the prior lacks one.
+    """
+    for name in names:
+        if not hasattr(prior, name):
+            wrong = f"{type(prior).__name__} has no {name}; set self.{name} in its __init__"
+            raise Broken(ATTRIBUTES, wrong, line_of(type(prior).__init__, type(prior)))
+
+
+def check_decoded(prior: Prior, images: Any) -> None:
+    """
+    Args:
+        images: (..., C, H, W).
+
+    Raises:
+        Broken: they have another shape than `image_shape`.
+    """
+    if images.shape[-3:] != tuple(prior.image_shape):
+        wrong = f"{type(prior).__name__} makes images {tuple(images.shape[-3:])} and says {tuple(prior.image_shape)}"
+        raise Broken(
+            IMAGES, f"{wrong}; set self.image_shape to what it makes", line_of(type(prior).__init__, type(prior))
+        )
 
 
 def advance(prior: Generator, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:

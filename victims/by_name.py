@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from victims.choices import TRAINING
+from victims.contract import line_of, line_of_error
 from victims.errors import InputError
+from victims.names import is_own
 from victims.trial import said, trial
 from victims.victim import Victim, modes_kept, set_mode
 from victims.wrappers import unwrapped
@@ -87,16 +89,18 @@ def tried(
         raise
     except Exception as error:  # a model may refuse images by any exception
         size = " x ".join(str(side) for side in image_shape)
-        raise InputError(f"{spec} cannot take {size} images ({said(error)}); {other}.") from None
+        place = f" at {line_of_error(error, make)}" if is_own(spec) else ""
+        raise InputError(f"{spec} cannot take {size} images ({said(error)}{place}); {other}.") from None
     model = unwrapped(model)
     set_mode(model, training)
     channels = image_shape[0]
     victim = Victim(model, mean=(0.0,) * channels, std=(1.0,) * channels, training=training)
     mode = next(mode for mode, flag in TRAINING.items() if flag is training)
     fix = "choose another --victim" if mode == "eval" else "use --victim-mode eval"
-    given = trial(victim, (2, *image_shape), f"{spec} in {mode} mode", other, fix)
+    name = f"{spec} ({line_of(type(model).forward, type(model))})" if is_own(spec) else spec
+    given = trial(victim, (2, *image_shape), f"{name} in {mode} mode", other, fix)
     if given not in (num_classes, 1):
-        raise InputError(f"{spec} gives logits for {given} classes, not {num_classes}; choose another --victim.")
+        raise InputError(f"{name} gives logits for {given} classes, not {num_classes}; choose another --victim.")
     return model
 
 

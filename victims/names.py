@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from victims.contract import Broken, line_of, line_of_error
 from victims.errors import InputError
 
 T = TypeVar("T")
@@ -32,12 +33,15 @@ def imported(kind: str, path: str, base: type[T]) -> type[T]:
     """The class at a dotted path, a subclass of `base`; for a victim also a function that builds one.
 
     Raises:
-        InputError: says what is wrong with the path.
+        InputError: says what is wrong with the path, or which methods the class lacks.
     """
     item = at(kind, path)
     builds = kind == "victim" and inspect.isfunction(item)
     if not builds and not (isinstance(item, type) and issubclass(item, base)):
         raise InputError(f"'{path}' is not a subclass of {base.__module__}.{base.__name__}.")
+    if missing := sorted(getattr(item, "__abstractmethods__", ())):
+        wrong = f"{item.__name__} lacks {', '.join(missing)}; write what {base.__module__} says of it"
+        raise Broken(f"a {kind} defines what its base leaves open", wrong, line_of(item))
     return item
 
 
@@ -52,5 +56,11 @@ def at(kind: str, path: str) -> Any:
     module, _, attribute = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), attribute)
+    except InputError:
+        raise
     except (ImportError, AttributeError) as error:
         raise InputError(f"cannot import the {kind} '{path}': {error}.") from None
+    except Exception as error:  # of the module's own statements
+        place = line_of_error(error)
+        what = f"{type(error).__name__}: {error}" + (f", at {place}" if place else "")
+        raise InputError(f"cannot import the {kind} '{path}': {what}.") from None

@@ -8,6 +8,16 @@ from functools import partial, reduce
 import torch
 from torch import Tensor
 
+from attacks.engine.author import (
+    DISTANCE,
+    OBJECTIVE,
+    PENALTY,
+    check_each,
+    check_images,
+    check_labels,
+    check_reached,
+    check_used,
+)
 from attacks.engine.compiled import Function
 from attacks.engine.distances import Target
 from attacks.engine.gradients import GradientPath, GradientPaths, memory_ran_out
@@ -75,6 +85,7 @@ class Objective:
         self.victim, self.population, self.steps = paths.victim, population, steps
         self._of_task = restarts * population
         batch_size, local = observations[0].batch_size, paths.local
+        self.shape = (batch_size, *observations[0].image_shape)
         local_steps = sum(map(len, local.schedule(batch_size))) if local else 1
         self.gradients = local_steps * len(by_round(self.victim, self.victim.parameters))
         self.ran: dict[str, None] = {}
@@ -111,7 +122,9 @@ class Objective:
         v = dict(zip(names, (tensor.detach() for tensor in inputs), strict=True))
         searched = [v[name].requires_grad_() for name in stage.variables]
         *judged, objective = self._evaluate(chunk, stage, v)
-        grads = torch.autograd.grad(objective.sum(), searched)
+        check_reached(stage, judged[0], judged[1], self.distance)
+        grads = torch.autograd.grad(objective.sum(), searched, allow_unused=True)
+        check_used(stage, dict(zip(stage.variables, grads, strict=True)))
         return [*(tensor.detach() for tensor in judged), *(g.contiguous() for g in grads)]  # as fused Adam reads them
 
     @torch.no_grad()
@@ -119,16 +132,24 @@ class Objective:
         return self._evaluate(chunk, stage, dict(zip(names, inputs, strict=True)))
 
     def _evaluate(self, chunk: Chunk, stage: Stage, v: Variables) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        v = {**v, **chunk.statistics}
+        v, n = {**v, **chunk.statistics}, chunk.rows.stop - chunk.rows.start
         if stage.objective:
             value = stage.objective(v)
+            check_each(OBJECTIVE, f"objective of the stage '{stage.name}'", value, n, stage.objective)
             none = value.new_empty(len(value), 0)
             return value, none, none, value
         x = stage.decode(v)
+        check_images(stage, x, (n, *self.shape))
         y = stage.labels(v) if stage.labels else chunk.labels
-        assert y is not None, "an attack that needs no labels has them in its stage"
+        if stage.labels:
+            check_labels(stage, y, (n, self.shape[0]))
+        assert y is not None, "a stage without labels is refused where there are none"
         cost = self._cost(chunk, x, y, v.get(ALPHA))
-        return cost, x, y, cost + stage.penalty(v, x) if stage.penalty else cost
+        if not stage.penalty:
+            return cost, x, y, cost
+        penalty = stage.penalty(v, x)
+        check_each(PENALTY, f"penalty of the stage '{stage.name}'", penalty, n, stage.penalty)
+        return cost, x, y, cost + penalty
 
     def _cost(self, chunk: Chunk, images: Tensor, labels: Tensor, alpha: Tensor | None) -> Tensor:
         gradient = chunk.path.gradient
@@ -136,7 +157,10 @@ class Objective:
             assert alpha is not None, "every stage has it then"
             gradient = partial(gradient, theta=surrogate_model(self.victim.parameters, chunk.moved, alpha))
         dummy = by_round(self.victim, chunk.transform(gradient(images, labels)))
-        cost = reduce(torch.add, map(self.distance, dummy, chunk.targets))
+        costs = list(map(self.distance, dummy, chunk.targets))
+        for of_round in costs:
+            check_each(DISTANCE, "distance", of_round, len(images), self.distance)
+        cost = reduce(torch.add, costs)
         return cost.to(images.dtype)  # single layers may have another type than the images
 
     def _of_chunks(self, function: Function, stage: Stage, variables: Variables) -> list[Tensor]:

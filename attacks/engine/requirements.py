@@ -1,8 +1,8 @@
 """What an attack must be told, and the refusal of observations that it cannot work on."""
 
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,16 +11,19 @@ from attacks.engine.objective import Distance
 from priors.base import Denoiser, Prior
 from victims.choices import Match
 from victims.client import LocalTraining, fed_sgd
+from victims.contract import Broken, line_of
 from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
-from victims.observation import Observation
+from victims.observation import Estimate, Observation
 from victims.rounds import by_round
 from victims.small_images import smallest
+from victims.trial import described
 from victims.victim import Gradient, Victim, converted
 
 if TYPE_CHECKING:
     from attacks.base import Attack
 
+SURROGATE = "estimate gives a function of gradients"
 FEW = 2  # images show whether a victim's gradient depends on them
 SURE = 1e-4  # of the cost of the opposite gradient: a cost above has right digits in float32
 
@@ -53,7 +56,7 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
         )
     if knowledge.estimate:
         received = {name: g[None] for name, g in observation.gradient().items()}
-        if not knowledge.estimate(received, observation.victim)(received):
+        if not check_surrogate(knowledge.estimate, received, observation.victim):
             raise InputError(
                 f"{attack.name}: the surrogate of the defense leaves nothing to match of what is shared; run with "
                 "--adapt false."
@@ -61,6 +64,26 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
     for prior in (attack.prior, attack.refine):
         if prior is not None:
             prior.check(observation)
+
+
+def check_surrogate(estimate: Estimate, received: Gradient, victim: Victim) -> Mapping[str, Tensor]:
+    """What the surrogate of a defense makes of a received update.
+
+    Raises:
+        Broken: it is not a tensor of the same shape for some of the names.
+    """
+    fix = "give a function of a dictionary that gives one with tensors of the same shapes, (R, *shape)"
+    transform: Any = estimate(received, victim)
+    if not callable(transform):
+        raise Broken(SURROGATE, f"it gives {described(transform)}; {fix}", line_of(estimate))
+    found: Any = transform(received)
+    if not isinstance(found, Mapping):
+        raise Broken(SURROGATE, f"its function gives {described(found)}; {fix}", line_of(transform, estimate))
+    for name, tensor in found.items():
+        if name not in received or not isinstance(tensor, Tensor) or tensor.shape != received[name].shape:
+            wrong = f"its function gives {described(tensor)} for '{name}'; {fix}"
+            raise Broken(SURROGATE, wrong, line_of(transform, estimate))
+    return found
 
 
 def check_refinement(attack: "Attack", refine: Prior) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from attacks.engine.author import check_ended, check_projected, check_stage
 from attacks.engine.distances import scale_of
 from attacks.engine.gradients import GradientPaths
 from attacks.engine.inner_products import for_each
@@ -93,7 +94,7 @@ class Session:
     def start(self) -> None:
         self._ahead = list(self.attack.plan)
         self._search = self.attack.stages()
-        self._enter(next(self._search))
+        self._go_on(None)
 
     def advance(self) -> None:
         """One step of the current stage for all instances: judge the current variables, then move them.
@@ -108,8 +109,11 @@ class Session:
         else:
             self._gradient_step(stage)
         if stage.project:
+            before = dict(self.variables)
             with torch.no_grad():
-                stage.project(self.variables, self.step + 1)
+                returned = stage.project(self.variables, self.step + 1)
+            if self.step == 0:
+                check_projected(stage, before, self.variables, returned)
         self.step += 1
         if self.step == steps:
             self._leave()
@@ -166,8 +170,6 @@ class Session:
         return 0 if self.stage.objective else self.restarts * self.stage.population * self._objective.gradients
 
     def _enter(self, stage: Stage) -> None:
-        if self._ahead[:1] != [stage.name]:
-            raise ValueError(f"{self.attack.name} yields the stage '{stage.name}', its plan has {self._ahead} ahead")
         self._ahead = self._ahead[1:]
         if self.alpha is not None:
             stage = with_alpha(stage, self.alpha)
@@ -224,14 +226,18 @@ class Session:
             self.restarts = 1
         if self.alpha is not None:
             self.alpha = found.pop(ALPHA)
+        self._go_on(found)
+
+    def _go_on(self, found: dict[str, Tensor] | None) -> None:
+        """To the stage that the search yields next; None at the start."""
         try:
-            stage = self._search.send(found)
+            stage = self._search.send(found)  # type: ignore[arg-type]
         except StopIteration:
-            if self._ahead:
-                raise ValueError(f"{self.attack.name} plans the stages {self._ahead}, but its search ended") from None
+            check_ended(self.attack, self._ahead)
             del self._objective, self._optimizer, self._best_of_stage  # their memory is for the next session
             self.variables = {}
         else:
+            check_stage(self.attack, stage, self._search, self._ahead, self.instances)
             self._enter(stage)
 
 

@@ -6,7 +6,7 @@ direction, and tables, the page and the pictures show what rows carry.
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -18,6 +18,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from benchmark.scoring.face import SAME, Face
 from benchmark.scoring.lpips import Lpips
+from victims.contract import Broken, line_of
+from victims.trial import described
+
+SCORES = "a metric gives a number for each image"
 
 PSNR_CAP = 100.0  # dB; an exact match would be infinite and so would every mean that holds it
 FLAT = 2 / 255
@@ -265,9 +269,40 @@ def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, 
     scores: dict[str, list[float | None]] = {}
     for name, each in METRICS.items():
         if each.needs <= given.keys():
-            values = each.function(aligned, truth, **{need: given[need] for need in each.needs})
+            values = computed(each, aligned, truth, given)
             scores[name] = [None] * len(truth) if values is None else values.tolist()
     return aligned, scores
+
+
+def computed(metric: Metric, reconstruction: Tensor, truth: Tensor, given: Mapping[str, Any]) -> Tensor | None:
+    """Its scores, (B,), of aligned images (B, C, H, W) in [0, 1]; None where it cannot score them.
+
+    Raises:
+        Broken: they are no such numbers.
+    """
+    values: Any = metric.function(reconstruction, truth, **{need: given[need] for need in metric.needs})
+    if values is None:
+        return None
+    name, place = metric.function.__name__, line_of(metric.function)
+    if not isinstance(values, Tensor) or values.shape != (len(truth),):
+        raise Broken(SCORES, f"{name} gives {described(values)}; give ({len(truth)},), a number for each image", place)
+    if values.isnan().any():
+        fix = "give a number, or None in place of the tensor where it cannot score such images"
+        raise Broken(SCORES, f"{name} gives NaN; {fix}", place)
+    return values
+
+
+def try_own(shape: Sequence[int]) -> None:
+    """Try metrics of the user's own on noise (B, C, H, W), before anything is attacked.
+
+    Raises:
+        Broken: as `computed`.
+    """
+    draws = torch.Generator().manual_seed(0)
+    one, other = (torch.rand(*shape, generator=draws) for _ in range(2))
+    for each in METRICS.values():
+        if each.function.__module__ != __name__ and not each.needs:
+            computed(each, one, other, {})
 
 
 def degenerate(truth: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmark.tasks.batches import Batch
-from defenses.base import Defense, parts
+from defenses.base import Defense, applied, check_estimate, check_update, parts
 from leaderboard.options import Control
 from victims.amp import amp_gradient
 from victims.choices import Amp, Level
@@ -70,6 +70,8 @@ class Client:
         for name, value, values in (("bn", self.bn, get_args(Level)), ("amp", self.amp, get_args(Amp))):
             if value not in values:
                 raise InputError(f"{name} is '{value}'; give one of {', '.join(values)}.")
+        for part in parts(self.defense):
+            check_estimate(part)
         offered = {name for part in parts(self.defense) for name in part.surrogates}
         if self.defense and self.adapt and self.surrogate not in {"", *offered}:
             fix = f"give one of {', '.join(sorted(offered))}, or leave it out" if offered else "leave it out"
@@ -104,7 +106,10 @@ def client_update(
         update = fed_avg(victim, images, labels, local, gradient_fn)
     else:
         update = fed_sgd(victim, images, labels, gradient_fn)
-    return defense(update, generator) if defense else update
+    if not defense:
+        return update
+    check_update(update, victim.parameters, *(type(part).gradient_fn for part in parts(defense)))
+    return applied(defense, update, generator)
 
 
 def norm(update: Gradient) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmark.tasks.capture import Client, check_victims_loss, client_update, norm
-from defenses.base import Chain, Defense, parts
+from defenses.base import Chain, Defense, applied, parts
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.victim import Gradient, Victim
@@ -76,7 +76,7 @@ def sent(
     updates: list[Gradient] = []
     for count in range(len(chain) + 1):
         if count and later(chain[count - 1]):
-            updates.append(chain[count - 1](updates[-1], draws))
+            updates.append(applied(chain[count - 1], updates[-1], draws))
             continue
         draws.manual_seed(0)
         defense = Chain(chain[:count])

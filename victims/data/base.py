@@ -5,13 +5,18 @@ import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from victims.contract import Broken, line_of
 from victims.errors import InputError, Notice
 from victims.preprocessing import Preprocessing
+
+ITEMS = "an item of a data set is (image (C, H, W) in [0, 1], label)"
+SPLIT = "a data set has classes, mean, std, ids and labels"
 
 
 class ImageData(Dataset[tuple[Tensor, int]], ABC):
@@ -113,8 +118,15 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         return Preprocessing(tuple(self.mean), tuple(self.std), f"those of the data set {self.name}")
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The images (B, C, H, W) in [0, 1] and labels (B,) of `indices`."""
-        images, labels = zip(*(self[i] for i in indices), strict=True)
+        """The images (B, C, H, W) in [0, 1] and labels (B,) of `indices`.
+
+        Raises:
+            Broken: an item is no such image with a label.
+        """
+        items = [self[i] for i in indices]
+        for item in items:
+            check_item(self, item, items[0])
+        images, labels = zip(*items, strict=True)
         return torch.stack(images), torch.tensor(labels)
 
     def augmented(self, count: int, generator: torch.Generator, without: Collection[int] = ()) -> tuple[Tensor, Tensor]:
@@ -129,6 +141,57 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         images, labels = self.batch(drawn.tolist())
         mirror = torch.rand(count, generator=generator) < 0.5
         return torch.where(mirror[:, None, None, None], images.flip(-1), images), labels
+
+
+def check_item(data: ImageData, item: Any, first: Any) -> None:
+    """
+    Args:
+        first: another item of the same batch.
+
+    Raises:
+        Broken: it is not (image (C, H, W) in [0, 1], label), or of another shape than the first.
+    """
+    place = line_of(type(data).__getitem__, type(data))
+    if not isinstance(item, tuple) or len(item) != 2 or not isinstance(item[0], Tensor):
+        raise Broken(ITEMS, f"{type(data).__name__}[i] is a {type(item).__name__}; give (image, label)", place)
+    image, label = item
+    if image.ndim != 3 or not image.is_floating_point() or image.shape != first[0].shape:
+        wrong = f"an image is {image.dtype} {tuple(image.shape)}, the first is {tuple(first[0].shape)}"
+        raise Broken(ITEMS, f"{wrong}; give floats (C, H, W), the same for all", place)
+    low, high = (float(bound) for bound in image.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise Broken(ITEMS, f"an image goes from {low:.3g} to {high:.3g}; give it in [0, 1], not normalized", place)
+    if isinstance(label, bool) or int(label) != label or not 0 <= label < len(data.classes):
+        raise Broken(ITEMS, f"a label is {label}; give a number of the {len(data.classes)} classes, from 0", place)
+
+
+def check_split(data: ImageData, size: int) -> None:
+    """Of a data set of the user's own, by its attributes and its first image that can be read.
+
+    Raises:
+        Broken: it lacks what every data set has, or its images are not of this size.
+    """
+    name, place = type(data).__name__, line_of(type(data).__init__, type(data))
+    for attribute in ("classes", "mean", "std", "ids", "labels"):
+        if not hasattr(data, attribute):
+            raise Broken(SPLIT, f"{name} has no {attribute}; set self.{attribute}", place)
+    labels = data.labels
+    if not isinstance(labels, Tensor) or labels.shape != (len(data.ids),) or labels.is_floating_point():
+        found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise Broken(SPLIT, f"labels are {found}; give a tensor of {len(data.ids)} integers, one for each id", place)
+    for index in range(len(data)):
+        try:
+            item = data[index]
+        except InputError:  # it cannot be read
+            continue
+        check_item(data, item, item)
+        channels, *sides = item[0].shape
+        if len(data.mean) != channels or len(data.std) != channels:
+            raise Broken(SPLIT, f"mean and std have {len(data.mean)} numbers for {channels} channels", place)
+        if sides != [size, size]:
+            wrong = f"an image is {tuple(item[0].shape)}, and {name} was opened with size={size}"
+            raise Broken(ITEMS, f"{wrong}; give (C, {size}, {size})", line_of(type(data).__getitem__, type(data)))
+        return
 
 
 def some(items: Iterable[str]) -> str:

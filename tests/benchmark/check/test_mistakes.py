@@ -1,0 +1,274 @@
+"""The typical mistakes of an author end in one line that names the contract and the author's own line."""
+
+import sys
+from importlib import import_module
+
+import pytest
+
+from attacks.engine import author
+from attacks.engine.requirements import SURROGATE
+from benchmark.__main__ import main
+from benchmark.scoring.metrics import METRICS, SCORES
+from defenses.base import STATIC, UPDATE
+from priors.base import ATTRIBUTES, IMAGES
+from victims.data.base import ITEMS, SPLIT
+
+ATTACK = '''
+from attacks.base import Attack
+from attacks.engine.distances import squared_l2
+from attacks.engine.stage import Stage
+
+
+class Mine(Attack):
+    """Pixels by Adam on the squared distance."""
+
+    needs = frozenset({"labels"})
+
+    def __init__(self, *, steps_x: int = 4, **common) -> None:
+        super().__init__({"x": steps_x}, **common)
+
+    def distance(self, dummy, received):
+        return squared_l2(dummy, received)
+
+    def penalty(self, v, x):
+        return 0.01 * x.square().flatten(1).mean(1)
+
+    def search(self):
+        yield Stage(
+            name="x",
+            variables={"x": self.noise()},
+            decode=lambda v: v["x"],
+            penalty=self.penalty,
+            lr=0.1,
+            project=lambda v, step: self.box(v["x"]),
+        )
+'''
+
+INIT, SEARCH, YIELD = "def __init__", "def search", "yield Stage("
+LIST = 'return [Stage(name="x", variables={}, lr=0.1)]\n\n    def look(self):\n        yield Stage('
+NOISE = '"x": self.noise()},\n            decode=lambda v: v["x"],'
+CLASSES = 'labels=lambda v: v["x"][:, 0, 0, 0, 0].long()'
+MISTAKES = {
+    "no plan": (author.PLAN, INIT, '{"x": steps_x}, ', ""),
+    "a plan of one number": (author.PLAN, INIT, '{"x": steps_x}', "steps_x"),
+    "super is not called": (author.PLAN, INIT, 'super().__init__({"x": steps_x}, **common)', "pass"),
+    "no common options": (author.COMMON, INIT, ", **common) ->", ") ->"),
+    "common options dropped": (author.COMMON, INIT, "steps_x}, **common", "steps_x}"),
+    "a stage that the plan does not name": (author.SEARCH, YIELD, 'name="x"', 'name="y"'),
+    "a stage that never comes": (author.SEARCH, SEARCH, '{"x": steps_x}', '{"x": steps_x, "y": 4}'),
+    "search returns a list": (author.SEARCH, SEARCH, "yield Stage(", LIST),
+    "search is missing": (author.SEARCH, "class Mine", "def search", "def look"),
+    "search yields no stage": (author.SEARCH, "yield dict(", "yield Stage(", "yield dict("),
+    "decode of another size": (author.DECODE, "decode=", 'v: v["x"]', 'v: v["x"][..., ::2, ::2]'),
+    "decode without restarts": (author.DECODE, "decode=", 'v: v["x"]', 'v: v["x"][0]'),
+    "decode gives a dictionary": (author.DECODE, "decode=", 'v: v["x"]', "v: v"),
+    "no decode and no x": (author.DECODE, YIELD, NOISE, '"u": self.noise()},'),
+    "decode is detached": (author.DIFFERENTIABLE, "decode=", 'v: v["x"]', 'v: v["x"].detach()'),
+    "a variable that is not used": (author.DIFFERENTIABLE, "decode=", '"x": self', '"u": self.noise(), "x": self'),
+    "the distance is detached": (author.DIFFERENTIABLE, "def distance", "received)\n", "received).detach()\n"),
+    "a penalty that is one number": (author.PENALTY, "def penalty", "flatten(1).mean(1)", "mean()"),
+    "a penalty of every image": (author.PENALTY, "def penalty", "flatten(1).mean(1)", "flatten(2).mean(2)"),
+    "a distance that is one number": (author.DISTANCE, "def distance", "received)\n", "received).sum()\n"),
+    "labels that are not known": (author.LABELS, YIELD, 'needs = frozenset({"labels"})', ""),
+    "labels of another shape": (author.LABELS_SHAPE, "labels=", "lr=0.1", f"lr=0.1, {CLASSES}"),
+    "a learning rate that is not finite": (author.RATE, YIELD, "lr=0.1", 'lr=float("inf")'),
+    "variables without restarts": (author.VARIABLES, YIELD, "self.noise()", "self.noise()[0]"),
+    "variables that are integers": (author.VARIABLES, YIELD, "self.noise()", "self.noise().long()"),
+    "a project that returns": (author.PROJECT, "project=", 'self.box(v["x"])', 'v["x"].clamp(-1, 1)'),
+    "a project that replaces": (author.PROJECT, "project=", 'self.box(v["x"])', 'v.update(x=v["x"].clamp(-1, 1))'),
+}  # fmt: skip
+"""Of an attack: the contract, the line that is named, and what is written in place of what."""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Writes a file of the author's into the current folder, which is on the path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    written = []
+
+    def write(name: str, code: str) -> None:
+        (tmp_path / f"{name}.py").write_text(code)
+        written.append(name)
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+def changed(code: str, old: str, new: str) -> str:
+    assert code.count(old) == 1
+    return code.replace(old, new)
+
+
+def place(file: str, code: str, marker: str) -> str:
+    """The first line with a marker."""
+    return f"({file}.py:{next(k for k, line in enumerate(code.splitlines(), 1) if marker in line)})"
+
+
+def run(tmp_path, *options: str) -> int:
+    few = ["--victim=lenet", "--batch=2", "--tasks=1", "--restarts=3", "--devices=1", "--wandb=off", "--control=none"]
+    return main(["run", *few, f"--out={tmp_path / 'out'}", *options])
+
+
+@pytest.mark.parametrize(("contract", "marker", "old", "new"), MISTAKES.values(), ids=MISTAKES)
+def test_a_run_says_what_is_wrong_with_an_attack_and_where(contract, marker, old, new, write, tmp_path, capsys):
+    code = changed(ATTACK, old, new)
+    write("mistake", code)
+    labels = "--labels=none" if contract == author.LABELS else "--labels=given"
+    assert run(tmp_path, "--attack=mistake.Mine", labels) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("benchmark: ")]
+    assert said[-1].startswith(f"benchmark: the contract '{contract}' is broken: ")
+    assert said[-1].endswith(f"{place('mistake', code, marker)}.")
+    assert not list(tmp_path.glob("out/*/rows.jsonl"))
+
+
+def test_what_keeps_all_contracts_runs(write, tmp_path, capsys):
+    write("kept", ATTACK)
+    assert run(tmp_path, "--attack=kept.Mine") == 0
+    assert "PSNR" in capsys.readouterr().out
+
+
+DEFENSE = """
+from defenses.base import Defense
+
+
+class Mine(Defense):
+    examples = ("mine",)
+
+    def __call__(self, update, generator):
+        return {name: g.round(decimals=2) for name, g in update.items()}
+
+    @staticmethod
+    def estimate(received, victim):
+        return lambda gradient: gradient
+"""
+
+PRIOR = """
+import torch
+from torch import nn
+
+from priors.base import Generator
+
+
+class Mine(Generator):
+    def __init__(self, *, size: int = 32) -> None:
+        super().__init__()
+        self.image_shape = (3, size, size)
+        self.blocks = nn.ModuleList([nn.Conv2d(4, 3, 1), nn.Upsample(size=size), nn.Sigmoid()])
+
+    def draw(self, count, generator):
+        return {"z": torch.randn(count, 4, 8, 8, generator=generator)}
+"""
+
+VICTIM = """
+from torch import nn
+
+
+class Mine(nn.Module):
+    def __init__(self, *, image_shape, num_classes):
+        super().__init__()
+        channels, height, width = image_shape
+        self.classifier = nn.Linear(channels * height * width, num_classes)
+
+    def forward(self, x):
+        return self.classifier(x.flatten(1))
+"""
+
+DATA = """
+import torch
+
+from victims.data.base import ImageData
+
+
+class Mine(ImageData):
+    name = "mine"
+    classes = ("rows", "columns")
+    mean, std = (0.5,), (0.35,)
+
+    def __init__(self, *, split, size):
+        self.split, self.size = split, size
+        self.ids = [f"{split}-{place}" for place in range(64)]
+        self.labels = torch.arange(64) % 2
+
+    def __getitem__(self, index):
+        image = (torch.arange(self.size * self.size) * (index + 1) % 256 / 255).view(1, self.size, self.size)
+        return image, int(self.labels[index])
+"""
+
+METRIC = """
+from gibench import metric
+
+
+@metric(higher_is_better=False, range=(0, 1), failure=1)
+def mine(reconstruction, truth):
+    return (reconstruction - truth).abs().amax(dim=(1, 2, 3))
+"""
+
+ROUND = "{name: g.round(decimals=2) for name, g in update.items()}"
+LABEL = "image, int(self.labels[index])"
+OTHERS = {
+    "an update that is a list": (DEFENSE, UPDATE, "def __call__", ROUND, "list(update.values())"),
+    "an update without a name": (DEFENSE, UPDATE, "def __call__", "update.items()}", "list(update.items())[1:]}"),
+    "an update of another shape": (DEFENSE, UPDATE, "def __call__", "g.round(decimals=2)", "g.flatten()"),
+    "no estimate": (DEFENSE, "a defense defines what its base leaves open", "class Mine", "def estimate", "def other"),
+    "an estimate that takes self": (DEFENSE, STATIC, "def estimate", "    @staticmethod\n", ""),
+    "an estimate that gives none": (DEFENSE, SURROGATE, "staticmethod", "lambda gradient: gradient", "received"),
+    "a surrogate of no tensors": (DEFENSE, SURROGATE, "lambda", ": gradient", ": dict.fromkeys(gradient, 0)"),
+    "images of another shape": (PRIOR, IMAGES, "def __init__", "nn.Upsample(size=size)", "nn.Upsample(size=size // 2)"),
+    "no image_shape": (PRIOR, ATTRIBUTES, "def __init__", "self.image_shape", "self.shape"),
+    "no blocks": (PRIOR, ATTRIBUTES, "def __init__", "self.blocks", "self.layers"),
+    "no draw": (PRIOR, "a prior defines what its base leaves open", "class Mine", "def draw", "def sample"),
+    "logits of another shape": (VICTIM, "", "def forward", "x.flatten(1))", "x.flatten(1))[..., None]"),
+    "logits of other classes": (VICTIM, "", "def forward", "width, num_classes", "width, 7"),
+    "images out of range": (DATA, ITEMS, "def __getitem__", " / 255", ""),
+    "images of another size": (DATA, ITEMS, "def __getitem__", "return image", "return image[:, 1:]"),
+    "images without a label": (DATA, ITEMS, "def __getitem__", LABEL, "image"),
+    "labels of no class": (DATA, ITEMS, "def __getitem__", LABEL, "image, 2"),
+    "no labels": (DATA, SPLIT, "def __init__", "self.labels = torch.arange(64) % 2", "pass"),
+    "one label too few": (DATA, SPLIT, "def __init__", "torch.arange(64)", "torch.arange(63)"),
+    "no classes": (DATA, SPLIT, "def __init__", "    classes = ", "    names = "),
+    "no __getitem__": (DATA, "a data defines what its base leaves open", "class Mine", "__getitem__", "get"),
+    "a score of the batch": (METRIC, SCORES, "@metric", ".amax(dim=(1, 2, 3))", ".amax()"),
+    "a score that is NaN": (METRIC, SCORES, "@metric", "(reconstruction - truth).abs()", "(truth - 2).sqrt()"),
+}  # fmt: skip
+"""Of another kind: its file, the contract, the line that is named, and what is written in place of what."""
+OPTIONS = {
+    DEFENSE: "--defense=mistake.Mine",
+    PRIOR: "--prior=mistake.Mine",
+    VICTIM: "--victim=mistake.Mine",
+    DATA: "--data=mistake.Mine",
+    METRIC: "--seed=0",
+}
+
+
+@pytest.fixture
+def _metrics():
+    yield
+    METRICS.pop("mine", None)
+
+
+@pytest.mark.usefixtures("_metrics")
+@pytest.mark.parametrize(("kind", "contract", "marker", "old", "new"), OTHERS.values(), ids=OTHERS)
+def test_a_run_says_what_is_wrong_with_another_kind_and_where(
+    kind, contract, marker, old, new, write, tmp_path, capsys
+):
+    code = changed(kind, old, new)
+    write("mistake", code)
+    if kind is METRIC:
+        import_module("mistake")
+    assert run(tmp_path, f"--attack={'gi_z' if kind is PRIOR else 'ig'}", "--steps=4", OPTIONS[kind]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("benchmark: ")]
+    assert f"the contract '{contract}' is broken: " in said[-1] or kind is VICTIM
+    assert place("mistake", code, marker) in said[-1]
+    assert not list(tmp_path.glob("out/*/rows.jsonl"))
+
+
+@pytest.mark.usefixtures("_metrics")
+@pytest.mark.parametrize("kind", OPTIONS, ids=["defense", "prior", "victim", "data set", "metric"])
+def test_what_keeps_its_contracts_runs(kind, write, tmp_path, capsys):
+    write("mistake", kind)
+    if kind is METRIC:
+        import_module("mistake")
+    assert run(tmp_path, f"--attack={'gi_z' if kind is PRIOR else 'ig'}", "--steps=4", OPTIONS[kind]) == 0
+    assert "PSNR" in capsys.readouterr().out
