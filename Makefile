@@ -38,11 +38,11 @@ $(READY): pyproject.toml
 	@echo 'Preparing $(VENV): PyTorch and what goes with it, several GB, a few minutes.'
 	@$(PYTHON) -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	@$(VENV)/bin/python -m pip install --quiet -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet -e '.[dev]'
 	@touch $@
 
 $(SITE): $(READY)
-	@$(VENV)/bin/python -m pip install --quiet -e '.[docs]'
+	@PYTHONWARNINGS=ignore $(VENV)/bin/python -m pip install --quiet -e '.[docs]'
 	@touch $@
 
 $(LOWEST)/.ready: pyproject.toml

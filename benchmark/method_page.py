@@ -15,7 +15,7 @@ from attacks.engine.space import Between
 from benchmark.config import options_of
 from benchmark.names import first_sentence
 from benchmark.preset_table import presets
-from benchmark.tracks.board import BEHIND, Recorded, pictures, table
+from benchmark.tracks.board import BEHIND, UNTRAINED, Recorded, pictures, table
 from leaderboard.table import NOTHING
 
 LABELS = {
@@ -57,7 +57,7 @@ def index(methods: Mapping[str, type[Attack]]) -> str:
         (
             f"[`{name}`]({name}.md)",
             without_html(first_sentence(docstring(method).short_description or "")),
-            prior(method),
+            prior(name, method),
             codes(setting(method)) or "any setting",
             "<br>".join(papers(method)),
         )
@@ -81,8 +81,8 @@ def setting(method: type[Attack]) -> list[str]:
     return [f"{name.upper()}={value}" for name, value in method.made_for.items()]
 
 
-def prior(method: type[Attack]) -> str:
-    return method.takes.kind if "prior" in method.needs else "none"
+def prior(name: str, method: type[Attack]) -> str:
+    return method.takes.kind if "prior" in method.needs else UNTRAINED.get(name, "none")
 
 
 def needs(method: type[Attack]) -> dict[str, str]:

@@ -62,7 +62,10 @@ def mine(tmp_path, monkeypatch):
 def test_every_method_has_its_page_and_its_line():
     pages = site.pages([])
     assert {f"methods/{name}.md" for name in known("attack")} < pages.keys()
-    assert all(f"[`{name}`]({name}.md)" in pages["methods/index.md"] for name in known("attack"))
+    listed = pages["methods/index.md"]
+    assert all(f"[`{name}`]({name}.md)" in listed for name in known("attack"))
+    kinds = {line.split(" | ")[0]: line.split(" | ")[2] for line in listed.splitlines() if line.startswith("| [")}
+    assert (kinds["| [`pnp`](pnp.md)"], kinds["| [`ci_net`](ci_net.md)"]) == ("denoiser", "untrained network")
 
 
 def test_every_option_of_every_method_is_explained():
