@@ -5,7 +5,7 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -99,19 +99,23 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
         print(f"victim   {config.steps_trained()} steps of training: {accuracy:.1%} of test images classified right")
     judge = Judge(folder, make_row, given, split)
     done, torn = folder.read_tasks()
-    for warning in [*torn, *(missing(given) if first else ())]:
+    absent = missing(given) if first else {}
+    no_lpips = absent.pop("lpips", "")  # the default, which a first run may lack: said at its end
+    for warning in [*torn, *(f"no {metric}: {why}" for metric, why in absent.items())]:
         warnings.warn(warning, Notice, stacklevel=1)
     if config.control == "mean_image":
         if first:
             score_mean_image(map(capture, batches), judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
         mine = share_of(groups, trainer.global_rank, trainer.world_size, done)
-        attack_groups(attack, mine, trainer, capture, judge, order)
+        attack_groups(attack, mine, trainer, capture, judge, order, left=len(share_of(groups, 0, 1, done)))
     if first:
         rows = folder.merge_rows(order)
         warn_of_budget(config, rows)
         settings = {**(folder.read_config() or {}), **config.identity(), **resolved}
         show_results(folder, rows, data, wandb=config.wandb, settings=settings)
+        if no_lpips:
+            print(f"no lpips {no_lpips}")
     return folder
 
 
@@ -122,11 +126,14 @@ def attack_groups(
     capture: Callable[[Batch], Task],
     judge: Judge,
     order: Sequence[str],
+    *,
+    left: int,
 ) -> None:
     """Attack one group of tasks per epoch; the first process then waits until all tasks in `order` have rows.
 
     Args:
         groups: those of this process.
+        left: the number of groups of all processes.
 
     Raises:
         Unfinished: other processes ended before their tasks were done.
@@ -142,15 +149,21 @@ def attack_groups(
     trainer.logger = CSVLogger(folder.path, name="log")
     trainer.fit_loop.max_epochs = len(groups)
     trainer.limit_train_batches = 1.0 if groups else 0  # a rank without work still starts the others
-    with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat:
+    progress = trainer.progress_bar_callback
+    assert isinstance(progress, TaskProgress)
+    with Heartbeat(folder.processes, trainer.global_rank, trainer.world_size) as heartbeat, closing(progress):
+        progress.begin(trainer, heartbeat, groups=left, steps=module.steps)
         try:
             trainer.fit(attack, module)
         except SIGTERMException:  # Lightning's; by itself it ends with 0, as if all tasks were done
             raise SystemExit(128 + signal.SIGTERM) from None
         assert isinstance(trainer.strategy, ShareTasks)
-        launched = trainer.strategy.wait_for_launched()
+        launched = trainer.strategy.wait_for_launched(progress.show)
         if is_first():
-            heartbeat.wait_for(lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched)
+            heartbeat.wait_for(
+                lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched, meanwhile=progress.show
+            )
+            progress.complete()
 
 
 def show_results(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -130,11 +131,20 @@ class ShareTasks(DDPStrategy):
             if value is not None:
                 os.environ[name] = value
 
-    def wait_for_launched(self) -> list[int]:
-        """Wait until the processes that this one launched have ended; returns their ranks."""
+    def wait_for_launched(self, meanwhile: Callable[[], None]) -> list[int]:
+        """Wait until the processes that this one launched have ended; returns their ranks.
+
+        Args:
+            meanwhile: is called every second.
+        """
         assert isinstance(self.launcher, Launcher)
         for process in self.launcher.procs:
-            process.wait()
+            while True:
+                try:
+                    process.wait(timeout=1)
+                    break
+                except subprocess.TimeoutExpired:
+                    meanwhile()
         return [self.global_rank + 1 + place for place in range(len(self.launcher.procs))]
 
 
@@ -149,6 +159,10 @@ class Heartbeat:
         rank: of this process.
         world_size: the number of processes.
 
+    Attributes:
+        steps: that this process has done, as it says of itself; the run sets it.
+        steps_of_others: the same of the other processes, by rank, as they said last.
+
     Class attributes, in seconds:
         every: time between two changes of a file, and between two reads.
         quiet: a process whose file has not changed for this long counts as dead.
@@ -160,6 +174,8 @@ class Heartbeat:
     def __init__(self, folder: Path, rank: int, world_size: int) -> None:
         self.folder, self.rank = folder, rank
         self.others = range(1, world_size) if rank == 0 else range(0)
+        self.steps = 0
+        self.steps_of_others: dict[int, int] = {}
         self.seen: dict[int, str] = {}
         self.changed: dict[int, float] = {}
         self.ended: set[int] = set()
@@ -195,7 +211,7 @@ class Heartbeat:
         while True:
             with contextlib.suppress(OSError):  # a full disk ends the run when its rows cannot be written
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self.file(self.rank).write_text(str(time.time_ns()))
+                self.file(self.rank).write_text(f"{time.time_ns()} {self.steps}")
             for rank in self.others:
                 text = self.read(rank)
                 if text != self.seen[rank]:
@@ -203,6 +219,8 @@ class Heartbeat:
                     if text or not self.file(rank).exists():  # otherwise it is just being written
                         self.changed[rank] = time.monotonic()
                         (self.ended.discard if text else self.ended.add)(rank)
+                    if said := text.split()[1:]:
+                        self.steps_of_others[rank] = int(said[0])
             if self.over.wait(self.every):
                 return
 
@@ -216,12 +234,18 @@ class Heartbeat:
             and (now - self.changed[rank] < self.quiet if rank in self.changed else now - self.started < self.start)
         ]
 
-    def wait_for(self, missing: Callable[[], Sequence[str]], ended: Sequence[int] = ()) -> None:
+    def wait_for(
+        self,
+        missing: Callable[[], Sequence[str]],
+        ended: Sequence[int] = (),
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         """Wait until the other processes have done their tasks.
 
         Args:
             missing: returns the tasks without rows.
             ended: processes that are known to have ended.
+            meanwhile: is called again and again.
 
         Raises:
             Unfinished: tasks have no rows, and no process is left that could work on them.
@@ -234,6 +258,7 @@ class Heartbeat:
                 return
             if not alive:
                 raise Unfinished(self.explain(tasks))
+            meanwhile()
             time.sleep(self.every / 2)
 
     def explain(self, tasks: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Whether two pictures show the same person: the distance of dlib's face descriptors (King 2017)."""
 
 import json
+import shlex
 from math import prod
 from pathlib import Path
 
@@ -15,6 +16,11 @@ SAME = 0.6  # descriptors of one person are nearer than this: dlib's threshold
 LEAST = 32  # pixels: the side of the pictures from which on a face is told from another, see `Face`
 SIDE = 150  # pixels of the face that the descriptor takes
 MEAN = (122.782, 117.001, 104.298)
+COMMAND = (  # the files of this release are those that the tests were made with
+    "npm pack @vladmandic/face-api@1.7.15 && mkdir -p {0} && tar xzf vladmandic-face-api-1.7.15.tgz -C {0} "
+    "--strip-components=2 package/model/face_recognition_model.bin "
+    "package/model/face_recognition_model-weights_manifest.json"
+)
 WIDTH, LEFT, TOP = 0.65, 0.175, 0.255  # the face in an aligned picture, as parts of its side
 BLOCKS = (
     *("conv32_1", "conv32_2", "conv32_3"),
@@ -36,13 +42,14 @@ class Face:
     the people, the mean of the twelve pictures of 17 %. Of 16 pixels 52 % of the pairs are, so below 32 none are taken.
     """
 
-    def __init__(self, weights: dict[str, Tensor] | None, reason: str = "") -> None:
+    def __init__(self, weights: dict[str, Tensor] | None, reason: str = "", fix: str = "") -> None:
         """
         Args:
             weights: by their names in the manifest, filters as (out, in, height, width); None where there are none.
             reason: why there are none, in one line.
+            fix: the command that gets them.
         """
-        self._weights, self.reason = weights, reason
+        self._weights, self.reason, self.fix = weights, reason, fix
 
     @classmethod
     def find(cls, weights_dir: Path) -> "Face":
@@ -54,7 +61,7 @@ class Face:
         path = weights_dir / "metrics" / "face_recognition_model.bin"
         manifest = path.with_name("face_recognition_model-weights_manifest.json")
         if absent := [str(file) for file in (path, manifest) if not file.is_file()]:
-            return cls(None, f"there is no {absent[0]}")
+            return cls(None, f"there is no {absent[0]}", COMMAND.format(shlex.quote(str(path.parent))))
         try:
             face = cls(dequantized(path.read_bytes(), json.loads(manifest.read_text())[0]["weights"]))
             face.descriptors(torch.zeros(1, 3, 8, 8))

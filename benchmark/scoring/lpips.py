@@ -1,6 +1,7 @@
 """LPIPS, its backbones, and the places where their weights may be."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -116,12 +117,13 @@ class Net(nn.Module):
 class Lpips:
     """Learned perceptual distance on one backbone; lower is closer.
 
-    `backbone` is its name in `BACKBONES`, or the one-line reason if the weights are missing (`available` is False).
+    `backbone` is its name in `BACKBONES`, or the one-line reason if the weights are missing (`available` is False);
+    then `fix` is the command that gets them.
     """
 
-    def __init__(self, net: Net | None, backbone: str) -> None:
+    def __init__(self, net: Net | None, backbone: str, fix: str = "") -> None:
         self._net = net
-        self.backbone = backbone
+        self.backbone, self.fix = backbone, fix
 
     @classmethod
     def find(cls, weights_dir: Path | None, name: str = "squeeze", *, download: bool = True) -> "Lpips":
@@ -145,7 +147,8 @@ class Lpips:
         places = f"neither at {given} nor" if given else "not"
         why = "they could not be downloaded" if download else "no download is tried"
         why = "GIBENCH_OFFLINE=1 forbids the download" if offline else why
-        return cls(None, f"none: {backbone.model} weights are {places} in the torch hub cache, and {why}")
+        fix = f"curl --create-dirs -o {shlex.quote(str(backbone.cached))} {backbone.url}"
+        return cls(None, f"none: {backbone.model} weights are {places} in the torch hub cache, and {why}", fix)
 
     @property
     def available(self) -> bool:

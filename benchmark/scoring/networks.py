@@ -41,11 +41,11 @@ def available_to(lpips: str, data: str, weights_dir: Path) -> list[str]:
     return available(networks(lpips, data, weights_dir))
 
 
-def missing(found: Networks) -> list[str]:
-    """A line for every metric without its network; for `lpips` a row says it (`lpips_backbone`)."""
-    return [
-        f"no {metric}: {found[need].reason}."
+def missing(found: Networks) -> dict[str, str]:
+    """For every metric without its network: why, and the command that gets it."""
+    return {
+        metric: f"{found[need].reason}; to get it: {found[need].fix}"
         for metric, each in METRICS.items()
         for need in each.needs & found.keys()
-        if metric != "lpips" and not found[need].available
-    ]
+        if not found[need].available
+    }

@@ -9,12 +9,15 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 from torchvision.utils import save_image
 
 from benchmark.scoring.layers import draw_layers, left_out, read_errors
+from leaderboard.board import Entry, entries
 from leaderboard.run_folder import RunFolder, write_figure
+from leaderboard.settings import label
+from leaderboard.table import interval
 from victims.data.base import ImageData
 
 COLUMNS, MOST = 8, 32
@@ -26,6 +29,12 @@ def png(image: Tensor) -> bytes:
     file = io.BytesIO()
     save_image(image, file, "png")
     return file.getvalue()
+
+
+def difference(truth: Path, reconstruction: Path) -> Image.Image:
+    """Twice the absolute difference of two picture files, channel by channel, cut at white."""
+    ours, theirs = (Image.open(path).convert("RGB") for path in (truth, reconstruction))
+    return ImageChops.difference(ours, theirs).point(lambda value: min(2 * value, 255))
 
 
 def write_truths(folder: RunFolder, rows: Iterable[Mapping[str, Any]], data: ImageData) -> None:
@@ -87,12 +96,14 @@ def draw_curves(path: Path, curves: Sequence[Sequence[float]], title: str) -> Pa
 
 
 def draw_images(folder: RunFolder, rows: list[dict[str, Any]], classes: Sequence[str]) -> Path:
-    """Truth above reconstruction, scores below each, for up to 32 images; returns the file's path."""
+    """Truth above reconstruction, scores below each, for up to 32 images, under what they are of; the file's path."""
     shown = rows[:MOST]
     columns = min(COLUMNS, len(shown))
     lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(1.35 * columns, 3.1 * lines + 0.4), layout="constrained")
-    figure.suptitle(fill(folder.path.name, 20 * columns), fontsize=9)
+    wide = max(columns, 2)  # for the words above
+    figure = Figure(figsize=(1.35 * wide, 3.1 * lines + 0.4), layout="constrained")
+    words = [*map(title, entries(rows)), "above: private image; below: its reconstruction"]
+    figure.suptitle("\n".join(fill(text, 17 * wide) for text in words), fontsize=9)
     axes = figure.subplots(2 * lines, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
@@ -113,6 +124,12 @@ def show(axis: Any, path: Path) -> None:
         axis.imshow(np.asarray(Image.open(path)))
     except (OSError, ValueError, SyntaxError):  # Pillow raises them for a torn PNG
         left_out(path)
+
+
+def title(entry: Entry) -> str:
+    """Method, setting, and mean PSNR of all images of a run, those too that the picture leaves out."""
+    mean = f"mean PSNR {interval(entry.psnr)} dB, n = {entry.n}" if entry.psnr else f"no PSNR, n = {entry.n}"
+    return f"{entry.attack}: {label(entry.fields, ())}; {mean}"
 
 
 def caption(row: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from attacks.base import INNER
@@ -37,8 +37,3 @@ class GradientDataModule(LightningDataModule):
         self, batch: list[Observation], device: torch.device, dataloader_idx: int
     ) -> list[Observation]:
         return batch  # captured on the device
-
-
-def data_module(trainer: Trainer) -> GradientDataModule:
-    """The data module of a run. Lightning sets this attribute, but its types lack it."""
-    return trainer.datamodule  # type: ignore[attr-defined]

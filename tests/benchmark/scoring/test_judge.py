@@ -13,6 +13,7 @@ from attacks.spear import SPEAR
 from benchmark import run as run_of
 from benchmark.__main__ import main
 from benchmark.scoring import judge
+from benchmark.scoring.lpips import BACKBONES
 from victims.data.photos import Photos
 
 SECONDS = 60
@@ -93,10 +94,15 @@ def test_a_backbone_of_lpips_that_is_missing_is_named_once_and_has_no_scores(run
     options = ("--control=mean_image", "--tasks=1", f"--weights-dir={tmp_path}")
     assert run(*options) == 0
     assert run(*options, "--lpips=alex") == 0
-    (said,) = [line for line in capsys.readouterr().err.splitlines() if "alexnet" in line]
+    printed = capsys.readouterr()
+    (first,) = [line for line in printed.out.splitlines() if line.startswith("no lpips ")]
+    assert first.endswith(f" -o {tmp_path}/home/hub/checkpoints/squeezenet1_1-b8a52dc0.pth {BACKBONES['squeeze'].url}")
+    (said,) = [line for line in printed.err.splitlines() if "alexnet" in line]
     assert said == (
         f"benchmark: no lpips_alex: alexnet weights are neither at {tmp_path}/lpips/alexnet_features.safetensors "
-        "nor in the torch hub cache, and GIBENCH_OFFLINE=1 forbids the download."
+        "nor in the torch hub cache, and GIBENCH_OFFLINE=1 forbids the download; to get it: curl --create-dirs -o "
+        f"{tmp_path}/home/hub/checkpoints/alexnet-owt-7be5be79.pth "
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
     )
     files = sorted(tmp_path.glob("*/rows.jsonl"), key=lambda file: file.stat().st_mtime_ns)
     squeeze, alex = (json.loads(file.read_text().splitlines()[0]) for file in files)

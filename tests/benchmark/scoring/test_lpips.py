@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import subprocess
 import threading
 import time
 from hashlib import sha256
@@ -258,6 +259,18 @@ def test_without_a_network_the_reason_is_in_the_backbones_name(cached_file, monk
         "nor in the torch hub cache, and they could not be downloaded"
     )
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_command_that_gets_missing_weights_puts_them_where_they_are_found(
+    classifier, cached_file, monkeypatch, tmp_path
+):
+    torch.save(classifier.state_dict(), tmp_path / "served.pth")
+    monkeypatch.setenv("GIBENCH_OFFLINE", "1")
+    lpips = Lpips.find(tmp_path)
+    assert lpips.fix.endswith(f" {BACKBONES['squeeze'].url}")
+    served = lpips.fix.replace(BACKBONES["squeeze"].url, (tmp_path / "served.pth").as_uri())
+    subprocess.run(["bash", "-c", served], check=True, capture_output=True)
+    assert Lpips.find(tmp_path).available
 
 
 def test_a_network_that_never_answers_does_not_hang(cached_file, monkeypatch):
