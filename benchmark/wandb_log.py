@@ -1,23 +1,31 @@
-"""Log a finished run to W&B: configuration, cost curves, images with their rows, means, and the files of the run."""
+"""Log a finished run to W&B: configuration, cost curves, images with their rows, means, and the files of the run.
 
-import json
+What each of them shows is in docs/wandb.md.
+"""
+
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark.scoring.picture import difference
+from leaderboard.board import Entry, entries
+from leaderboard.curves import joined
+from leaderboard.rows import FlatRow
 from leaderboard.run_folder import RunFolder
-from leaderboard.wandb_board import RESULT, one_line, start
+from leaderboard.settings import plainly
+from leaderboard.wandb_board import RESULT, means, one_line, rows_table, start
 from victims.errors import Notice
 
-FIRST = ("task", "image", "truth", "reconstruction", "status", "cost")  # columns of the table of images
+FIRST = ("task", "image", "truth", "reconstruction", "difference", "status", "cost")  # of the table of images
+LONGEST = 64  # characters of a tag
 NOT_SENT = ("wandb", "log", "lock")  # of a run's folder
 
 
 def log_run(
     folder: RunFolder,
-    rows: list[dict[str, Any]],
+    rows: list[FlatRow],
     drawn: Mapping[str, Path],
     *,
     config: Mapping[str, Any],
@@ -52,7 +60,7 @@ def log_run(
 
 def send(
     folder: RunFolder,
-    rows: list[dict[str, Any]],
+    rows: list[FlatRow],
     new: list[str],
     drawn: Mapping[str, Path],
     config: Mapping[str, Any],
@@ -61,23 +69,38 @@ def send(
     """Curves are logged of `new` tasks; everything else replaces what an earlier start of the run has logged."""
     import wandb
 
-    project, group = os.environ.get("WANDB_PROJECT", "gibench"), folder.path.resolve().parent.name
-    named = {"project": project, "group": group, "name": folder.path.name}
-    with start(folder.path, **named, kind="attack", config=config, mode=mode) as run:
+    entry, track = whole(rows)
+    named = {"project": os.environ.get("WANDB_PROJECT", "gibench"), "name": folder.path.name, "kind": "attack"}
+    named |= {"board": folder.path.resolve().parent.name, "group": track or plainly(entry)}
+    with start(folder.path, **named, tags=[entry["defense"][:LONGEST]], config=config, mode=mode) as run:
         run.define_metric("step", hidden=True)
         run.define_metric("cost/*", step_metric="step", summary="none")
         for step, costs in enumerate(curves(folder, new)):
             run.log({"step": step, **costs})
         pictures = {name: wandb.Image(str(path)) for name, path in drawn.items()}
-        run.log({"images": images(folder, rows), **pictures})
-        for name in (*rows[0]["higher_is_better"], "cost", "seconds"):
-            values = [row[name] for row in rows if row[name] is not None]
-            if values:
-                run.summary[name] = sum(values) / len(values)
-        run.summary["n"] = len(rows)
-        run.summary["diverged"] = sum(row["status"] == "diverged" for row in rows)
-        run.summary["degenerate"] = sum(row["degenerate"] for row in rows)
+        run.log({"images": images(folder, rows), **cost_by_step(folder, rows), **pictures})
+        run.summary.update(means(entry))
         run.log_artifact(result(folder, run.id))
+
+
+def whole(rows: list[FlatRow]) -> tuple[Entry, str]:
+    """All rows of a run as one entry, and the track if all of them are within its budget."""
+    tracks = {row["track"] for row in rows}
+    track = tracks.pop() if len(tracks) == 1 else ""
+    (entry,) = entries([row | {"track": track} for row in rows])
+    return entry, track
+
+
+def cost_by_step(folder: RunFolder, rows: list[FlatRow]) -> dict[str, Any]:
+    """One chart of the attacker's cost by step, as quartiles over all tasks; none where nothing was attacked."""
+    import wandb
+
+    curve, _ = joined((folder, task) for task in dict.fromkeys(row["task"] for row in rows))
+    if curve is None:
+        return {}
+    lines = {"median": curve["median"], "lower quartile": curve["low"], "upper quartile": curve["high"]}
+    title = f"The attacker's cost by step, {curve['tasks']} tasks"
+    return {"cost_by_step": wandb.plot.line_series(curve["steps"], lines.values(), [*lines], title, "step")}
 
 
 def curves(folder: RunFolder, tasks: list[str]) -> list[dict[str, float]]:
@@ -87,22 +110,16 @@ def curves(folder: RunFolder, tasks: list[str]) -> list[dict[str, float]]:
     return [{name: curve[step] for name, curve in costs.items() if step < len(curve)} for step in steps]
 
 
-def images(folder: RunFolder, rows: list[dict[str, Any]]) -> Any:
-    """A table with one line per image: truth, reconstruction, and every key of its row."""
+def images(folder: RunFolder, rows: list[FlatRow]) -> Any:
+    """A table with one line per image: truth, reconstruction, their difference, and every key of its row."""
     import wandb
 
-    first = [*FIRST, *rows[0]["higher_is_better"]]
-    columns = [*first, *(name for name in rows[0] if name not in first)]
-    table = wandb.Table(columns=columns)
-    for row in rows:
-        pictures = {
-            "truth": wandb.Image(str(folder.truth(row["image"]))),
-            "reconstruction": wandb.Image(str(folder.reconstruction(row["task"], row["image"]))),
-        }
-        plain = {name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()}
-        cells = {**plain, **pictures}
-        table.add_data(*(cells[name] for name in columns))
-    return table
+    def pictures(row: FlatRow) -> dict[str, Any]:
+        truth, ours = folder.truth(row["image"]), folder.reconstruction(row["task"], row["image"])
+        files = {"truth": str(truth), "reconstruction": str(ours), "difference": difference(truth, ours)}
+        return {name: wandb.Image(file) for name, file in files.items()}
+
+    return rows_table(rows, [*FIRST, *rows[0]["higher_is_better"]], pictures)
 
 
 def result(folder: RunFolder, name: str) -> Any:

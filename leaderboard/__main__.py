@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from leaderboard.board import Entry, comparable, entries, metrics, paired
 from leaderboard.gather import gather
@@ -15,13 +16,20 @@ from leaderboard.results import results
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
-from leaderboard.wandb_board import download, upload
+from leaderboard.wandb_board import download, require, upload
 from victims.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """What cannot be parsed is one line, as in all other commands."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see --help.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print and write the board; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="leaderboard", description="The board of all runs in a folder.")
+    parser = Parser(prog="leaderboard", description="The board of all runs in a folder.", allow_abbrev=False)
     parser.add_argument("out", type=Path, help="folder of runs, or the folder of one run")
     parser.add_argument(
         "--against", metavar="ATTACK", help="also show the paired differences between every attack and this one"
@@ -33,17 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to-wandb", metavar="ENTITY/PROJECT", help="log the board to this W&B project")
     parser.add_argument(
         "--group",
-        help="W&B group: of the runs to download (default: all), and of the logged board (default: the name of OUT)",
+        help="W&B group: of the runs to download, a track or a setting in words (default: all); of the logged board "
+        "(default: the name of OUT)",
     )
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_args(arguments)
+        if options.group is not None and options.from_wandb is None and options.to_wandb is None:
+            raise InputError("--group is of W&B; give --from-wandb or --to-wandb too, or leave it out.")
+        if options.to_wandb is not None:
+            require(options.to_wandb)  # before the board is made
         if options.from_wandb is not None:
             download(options.from_wandb, options.group, options.out)
         report(options.out, options.against, options.metric)
         if options.to_wandb is not None:
             upload(options.to_wandb, options.group, options.out)
-    except (InputError, OSError) as error:
+    except InputError as error:
         print(f"leaderboard: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where, why = error.filename2 or error.filename or "the board", error.strerror or error
+        print(f"leaderboard: cannot write {where} ({why}); make room for it, or give another OUT.", file=sys.stderr)
         return 2
     return 0
 

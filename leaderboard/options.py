@@ -375,7 +375,12 @@ class Options:
         repeated=False,
     )
     wandb: Literal["online", "offline", "off"] = option(
-        "offline", "execution", "Logging to Weights & Biases.", rows=(), changes_rows=False, repeated=False
+        "offline",
+        "execution",
+        "Logging to Weights & Biases: `docs/wandb.md` says how to look at it.",
+        rows=(),
+        changes_rows=False,
+        repeated=False,
     )
 
 

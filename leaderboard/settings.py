@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from leaderboard.board import FOLLOWING, MEAN_IMAGE, SETTING, Entry, age, telling
+from leaderboard.rows import OPTIONAL
 
 Setting = tuple[tuple[str, Any], ...]
 """Names and values of the fields that the entries of one setting share."""
@@ -41,6 +42,13 @@ def label(setting: Mapping[str, Any], varying: Iterable[str]) -> str:
         others = [key for key in others if key not in ("epochs", "clients", "local_optimizer")]
     stale = [f"{old} protocol"] if (old := age(setting["protocol"])) else []
     return ", ".join([*texts, *(f"{key.replace('_', ' ')} {setting[key]}" for key in others), *stale])
+
+
+def plainly(entry: Entry) -> str:
+    """The setting of one entry in words, without its defense: what is always named, and what is not the default."""
+    setting = {key: value for key, value in entry.fields.items() if key not in ("defense", "adapt")}
+    others = [key for key in SETTING if key not in FOLLOWING and setting.get(key) != OPTIONAL.get(key)]
+    return label(setting, others)
 
 
 def knowledge(entry: Entry) -> list[str]:

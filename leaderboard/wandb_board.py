@@ -5,14 +5,18 @@ W&B is imported where it is used, because its import is slow.
 
 import csv
 import hashlib
+import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.rows import KINDS
+from leaderboard import record
+from leaderboard.board import Entry, entries
+from leaderboard.rows import KINDS, FlatRow
 from victims.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
 
 RESULT = "result"  # type of the artifact that holds the folder of a run
 BOARD = "leaderboard"
+RECORD = "record"
+MOST = 128  # characters of a group
 
 
 def download(project: str, group: str | None, out: Path) -> None:
@@ -27,7 +33,7 @@ def download(project: str, group: str | None, out: Path) -> None:
 
     Args:
         project: ENTITY/PROJECT.
-        group: download only the runs of this group.
+        group: download only the runs of this group, a track or a setting in words.
         out: created if it is missing.
 
     Raises:
@@ -48,14 +54,14 @@ def download(project: str, group: str | None, out: Path) -> None:
                 found = True
             elif not any(artifact.type == BOARD for artifact in logged):
                 print(f"leaderboard: W&B run {run.name} ({run.id}) has no rows; left out.", file=sys.stderr)
-    except (wandb.Error, ValueError, OSError) as error:
+    except Exception as error:  # W&B, the network and the disk can fail in many ways
         raise InputError(f"cannot read {project} from W&B ({one_line(error)}); check its name and the key.") from None
     if not found:
         raise InputError(f"no run of {project}{f' in group {group}' if group else ''} has rows in W&B.")
 
 
 def upload(project: str, group: str | None, out: Path) -> None:
-    """Log the board in `out`: its CSV as a table, its files as an artifact.
+    """Log the board in `out`, and the record beside it: as tables, and as artifacts.
 
     Args:
         project: ENTITY/PROJECT.
@@ -63,41 +69,121 @@ def upload(project: str, group: str | None, out: Path) -> None:
         out: holds `leaderboard.csv` and the other files of that name.
 
     Raises:
-        InputError: there is no API key, or W&B does not accept the board.
+        InputError: W&B does not accept the board, or a file of the record is damaged.
     """
     import wandb
 
     entity, name = split(project)
-    if os.environ.get("WANDB_MODE") != "offline":
-        need_key()
-    group = group or out.resolve().name
+    kept = list(record.read())
+    heading, *lines = csv.reader((out / "leaderboard.csv").read_text().splitlines())
+    cells = [list(map(value, heading, line)) for line in lines]
     try:
-        with start(out, entity=entity, project=name, group=group, name=BOARD, kind=BOARD) as run:
-            heading, *lines = csv.reader((out / "leaderboard.csv").read_text().splitlines())
-            cells = [list(map(value, heading, line)) for line in lines]
-            run.log({BOARD: wandb.Table(columns=[*heading], data=cells, allow_mixed_types=True)})
-            artifact = wandb.Artifact(f"{BOARD}-{run.id}", type=BOARD)
+        with start(out, entity=entity, project=name, board=group or out.resolve().name, name=BOARD, kind=BOARD) as run:
+            board = wandb.Table(columns=[*heading], data=cells, allow_mixed_types=True)
+            run.log({BOARD: board, RECORD: of_methods(kept)})
+            files = wandb.Artifact(f"{BOARD}-{run.id}", type=BOARD)
             for path in sorted(out.glob("leaderboard.*")):
-                artifact.add_file(str(path))
-            run.log_artifact(artifact)
-    except wandb.Error as error:
+                files.add_file(str(path))
+            run.log_artifact(files)
+            rows = wandb.Artifact(RECORD, type=RECORD)
+            for track in sorted({each.track for each in kept}):
+                rows.add(rows_table([row for each in kept if each.track == track for row in each.rows]), track)
+            run.log_artifact(rows)
+    except Exception as error:  # as above
         raise InputError(f"cannot log to {project} in W&B ({one_line(error)}); check its name and the key.") from None
 
 
+def of_methods(kept: Sequence[record.Kept]) -> "wandb.Table":
+    """The record as a table: a line for every method of a track, with its first images, truth above reconstruction."""
+    import wandb
+    from PIL import Image
+
+    found = []
+    for each in kept:
+        (entry,) = entries(each.rows)
+        strip = record.picture(each.track, each.method)
+        shown = wandb.Image(Image.open(strip)) if strip.is_file() else None
+        found.append({"track": each.track, "method": each.method, "images": shown, **means(entry)})
+    columns = list(dict.fromkeys(key for line in found for key in line))
+    return wandb.Table(columns=columns, data=[[line.get(key) for key in columns] for line in found])
+
+
+def rows_table(
+    rows: Sequence[FlatRow], first: Sequence[str] = (), pictures: Callable[[FlatRow], dict[str, Any]] = lambda row: {}
+) -> "wandb.Table":
+    """A table with one line per image: every key of its row, and its pictures.
+
+    Args:
+        first: these columns precede the others.
+        pictures: of a row, by the name of their column.
+    """
+    import wandb
+
+    lines = [pictures(row) | {key: _cell(value) for key, value in row.items()} for row in rows]
+    columns = list(dict.fromkeys([*first, *(key for line in lines for key in line)]))
+    data = [[line.get(key) for key in columns] for line in lines]
+    return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def means(entry: Entry) -> dict[str, float]:
+    """The summary of an entry, flat: `psnr/mean`, `psnr/low`, `psnr/high` and `psnr/n` for every metric, and counts.
+
+    What is not known, such as the interval of a single batch, is left out.
+    """
+    found: dict[str, float] = {"n": entry.n, "tasks": entry.tasks}
+    found |= {"diverged": entry.diverged, "degenerate": entry.degenerate}
+    found |= {"seconds/task": entry.seconds, "gradients/task": entry.gradient_evaluations}
+    for name, score in entry.scores.items():
+        if score:
+            ends = {"mean": score.mean, "low": score.low, "high": score.high, "n": score.n}
+            found |= {f"{name}/{end}": number for end, number in ends.items() if not isnan(number)}
+    return found
+
+
+def require(project: str) -> None:
+    """Check that a board can be logged to a project, as far as this machine knows.
+
+    Raises:
+        InputError: `project` is not ENTITY/PROJECT, or there is no API key.
+    """
+    split(project)
+    if os.environ.get("WANDB_MODE") != "offline":
+        need_key()
+
+
 def start(
-    folder: Path, *, project: str, group: str, name: str, kind: str, config: Mapping[str, Any] | None = None, **how: Any
+    folder: Path,
+    *,
+    project: str,
+    board: str,
+    name: str,
+    kind: str,
+    group: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    **how: Any,
 ) -> "wandb.Run":
-    """A W&B run: the same `group` and `name` give the same run. `how` has further arguments of `wandb.init`."""
+    """A W&B run: the same `board` and `name` give the same run.
+
+    Args:
+        folder: gets W&B's files.
+        board: the name of the folder that the run belongs to.
+        group: by default the board.
+        how: further arguments of `wandb.init`.
+    """
     import wandb
 
     # Otherwise files that wait for a sync lie in the home directory and stay there when the results are deleted.
     os.environ["WANDB_DATA_DIR"] = str(folder.resolve() / "wandb")
     return wandb.init(
         project=project,
-        group=group,
+        group=(group or board)[:MOST],
         name=name,
         job_type=kind,
-        id=hashlib.sha256(f"{group}/{name}".encode()).hexdigest()[:16],
+        id=hashlib.sha256(f"{board}/{name}".encode()).hexdigest()[:16],
         resume="allow",
         dir=folder,
         config=dict(config or {}),

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from leaderboard.__main__ import main
+
 
 def run(*arguments):
     return subprocess.run(
@@ -102,12 +104,37 @@ def test_bad_input_is_one_line_and_exit_code_2(out, arguments, named):
     assert not (out / "leaderboard.md").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(out):
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "the following arguments are required: out; see --help."),
+        (["."], "no such folder: "),
+        ([""], "no rows under ."),
+        ([".", "more"], "unrecognized arguments: more; see --help."),
+        ([".", "--metrik=ssim"], "unrecognized arguments: --metrik=ssim; see --help."),
+        ([".", "--metric"], "argument --metric: expected one argument; see --help."),
+        ([".", "--group=mine"], "--group is of W&B; give --from-wandb or --to-wandb too"),
+        ([".", "--from-wandb=me"], "'me' is not a W&B project; write ENTITY/PROJECT."),
+        ([".", "--to-wandb=a/b/c"], "'a/b/c' is not a W&B project; write ENTITY/PROJECT."),
+    ],
+)
+def test_a_command_that_cannot_be_read_is_one_line_too(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").touch()
+    given = [str(tmp_path / "rows.jsonl") if word == "." else word for word in arguments]
+    assert main(given) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("leaderboard: ")
+    assert printed.err.count("\n") == 1
+    assert named in printed.err
+
+
+def test_a_file_that_cannot_be_written_is_one_line(out, capsys):
     (out / "leaderboard.md").mkdir()
-    done = run(out)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("leaderboard: ")
-    assert "Traceback" not in done.stderr
+    assert main([str(out)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"leaderboard: cannot write {out / 'leaderboard.md'} (Is a directory); ")
 
 
 def test_nothing_heavy_is_imported():

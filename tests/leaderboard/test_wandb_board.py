@@ -1,20 +1,24 @@
-"""Boards from and to W&B without a network: a fake API, and logged files that are read back from disk."""
+"""Boards from and to W&B without a network: a fake API, and a server on this machine that takes what is logged."""
 
 import csv
 import json
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import wandb
+from PIL import Image
 from wandb.errors import CommError
 
+from leaderboard import record
 from leaderboard.__main__ import gather, main
 from leaderboard.board import entries
+from leaderboard.record import Kept
 from leaderboard.wandb_board import value
-from tests import wandb_records
+from tests.wandb_server import read_table, serving
 
 
 class Artifact:
@@ -147,29 +151,64 @@ def test_without_a_key_there_is_no_prompt(tmp_path, key, named):
     assert named in done.stderr
 
 
-def test_a_board_is_logged_with_its_files(row, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_DATA_DIR", "restored at the end")
+def test_a_board_is_logged_with_its_files_and_the_record(row, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
     out = tmp_path / "spring"
     out.mkdir()
     (out / "rows.jsonl").write_text(lines(row(task="t0"), row(task="t1", psnr=30.0), row(attack="gias", lpips=None)))
     (out / "leaderboard.html").write_text("<p>a page</p>")
-    assert main([str(out), "--to-wandb", "me/project"]) == 0
-    (folder,) = out.glob("wandb/offline-run-*")
-    kept = wandb_records.records(folder)
-    (run,) = [record.run for record in kept if record.HasField("run")]
-    assert (run.entity, run.project, run.run_group, run.job_type) == ("me", "project", "spring", "leaderboard")
-    (files,) = wandb_records.artifacts(kept, "leaderboard")
-    assert files.keys() == {"leaderboard.csv", "leaderboard.html", "leaderboard.md"}
-    assert all(path.read_bytes() == (out / name).read_bytes() for name, path in files.items())
-    (table,) = folder.glob("files/media/table/*.json")
-    table = json.loads(table.read_text())
+    kept = [Kept(track, method, rows, tmp_path) for track, method, rows in recorded_rows(row)]
+    monkeypatch.setattr(record, "read", lambda: iter(kept))
+    monkeypatch.setattr(record, "picture", lambda track, method: tmp_path / f"{track}-{method}.webp")
+    Image.new("RGB", (8, 4), "red").save(tmp_path / "faces-ig.webp", lossless=True)
+    with serving(tmp_path / "home") as server:
+        assert main([str(out), "--to-wandb", "me/project"]) == 0
+    (run,) = server.runs.values()
+    assert (run["entity"], run["project"], run["groupName"], run["jobType"]) == (
+        "me",
+        "project",
+        "spring",
+        "leaderboard",
+    )
+    (files,) = server.versions("leaderboard")
+    assert files == {name: (out / name).read_bytes() for name in map("leaderboard.{}".format, ("csv", "html", "md"))}
+    board, methods = (
+        (files, name)
+        for name in ("leaderboard", "record")
+        for files in server.versions("run_table")
+        if f"{name}.table.json" in files
+    )
     written = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
-    logged = [dict(zip(table["columns"], cells, strict=True)) for cells in table["data"]]
+    logged = read_table(*board)
     assert [line.keys() for line in logged] == [line.keys() for line in written]
     assert {line["attack"]: (line["psnr"], line["lpips"], line["n"]) for line in logged} == {
         "ig": (25.0, 0.25, 2.0),
         "gias": (20.0, None, 1.0),
     }
+    lines_of = {(line["track"], line["method"]): line for line in read_table(*methods)}
+    assert {key: (line["psnr/mean"], line["n"], bool(line["images"])) for key, line in lines_of.items()} == {
+        ("cats", "ig"): (25.0, 2, False),
+        ("cats", "gias"): (20.0, 2, False),
+        ("faces", "ig"): (10.0, 2, True),
+    }
+    shown = Image.open(BytesIO(lines_of["faces", "ig"]["images"]))
+    assert (shown.size, shown.getpixel((3, 3))) == ((8, 4), (255, 0, 0))
+    (tables,) = server.versions("record")
+    for track in ("cats", "faces"):
+        whole = [each for one in kept if one.track == track for each in one.rows]
+        nested = [key for key, value in whole[0].items() if isinstance(value, dict)]
+        found = read_table(tables, track)
+        assert [line | {key: json.loads(line[key]) for key in nested} for line in found] == whole
+
+
+def recorded_rows(row):
+    """Track, method, and rows of the first, second and third file of a record."""
+    psnr = {("cats", "gias"): (15.0, 25.0), ("cats", "ig"): (20.0, 30.0), ("faces", "ig"): (9.0, 11.0)}
+    for (track, attack), values in psnr.items():
+        rows = [
+            row(attack=attack, track=track, size=64, task=f"t{k}", image=f"i{k}", psnr=v) for k, v in enumerate(values)
+        ]
+        yield track, attack, rows
 
 
 @pytest.mark.parametrize(
