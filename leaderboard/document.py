@@ -14,8 +14,10 @@ p, li { max-width: 52rem; }
 th:first-child { position: sticky; left: 0; background: var(--paper); border-right: 1px solid var(--line); }
 tbody th { font-weight: 400; } thead th:first-child { background: var(--raised); }
 td.long { white-space: normal; min-width: 15rem; }
-details { margin: 0.6rem 0; }
-.strip img { display: block; width: min(100%, 32rem); image-rendering: pixelated; }
+.strips { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(16rem, 100%), 1fr)); gap: 0.2rem 1rem;
+  margin-bottom: 0.8rem; }
+.strips p { margin: 0.3rem 0; }
+.strips img { display: block; width: 100%; image-rendering: pixelated; }
 """
 
 
@@ -50,7 +52,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures with captions, from files beside the page; closed until a reader opens them.
+    """Pictures with captions, from files beside the page.
 
     Attributes:
         pictures: caption, and path from the page.
@@ -79,7 +81,7 @@ def _markdown(block: Block) -> str:
             return ", ".join(f"[{escaped(text)}]({target})" for text, target in targets) + "\n"
         case Pictures(heading, pictures):
             shown = "\n\n".join(f"{escaped(text)}\n\n![{escaped(text)}]({path})" for text, path in pictures)
-            return f"<details><summary>{escape(heading)}</summary>\n\n{shown}\n\n</details>\n"
+            return f"{escaped(heading)}:\n\n{shown}\n"
         case Table():
             return block.markdown()
 
@@ -125,10 +127,10 @@ def _html(block: Block) -> str:
             return f"<p>{', '.join(links)}</p>"
         case Pictures(heading, pictures):
             shown = "".join(
-                f'<p class="strip">{escape(text)}<img src="{escape(path)}" alt="{escape(text)}" loading="lazy"></p>'
+                f'<p>{escape(text)}<img src="{escape(path)}" alt="{escape(text)}" loading="lazy"></p>'
                 for text, path in pictures
             )
-            return f"<details><summary>{escape(heading)}</summary>{shown}</details>"
+            return f'<p>{escape(heading)}:</p><div class="strips">{shown}</div>'
         case Table():
             return _table(block)
 

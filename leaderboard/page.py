@@ -5,9 +5,13 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leaderboard.run_folder import write_atomically
+from leaderboard.strip import SHOWN, strip
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PARTS = Path(__file__).parent / "page"
 SIDE = 64  # pixels: larger pictures are scaled down
@@ -39,37 +43,48 @@ def page(results: dict[str, Any]) -> str:
 def with_pictures(results: dict[str, Any]) -> dict[str, Any]:
     """`results` with keys in place of the paths of pictures, and `pictures`: their data URIs by key.
 
-    Only the first images of every entry get a picture. A picture that cannot be read is reported in a warning.
+    Only the first images of every entry get a picture, and of these the first ones stand on its `strip`. A picture that
+    cannot be read is reported in a warning.
     """
     limit = max(1, min(PER_ENTRY, IN_ALL // max(1, len(results["entries"]))))
     pictures: dict[str, str] = {}
     warnings = list(results["warnings"])
 
-    def key(path: str | None) -> str | None:
-        if path is None:
-            return None
+    def read(path: str | None) -> "Image.Image | None":
         try:
-            uri = _thumbnail(Path(path))
+            return _small(Path(path)) if path else None
         except (OSError, ValueError, SyntaxError):  # Pillow raises them for a torn PNG
-            warnings.append(
-                f"{Path(path).parent.parent.name}/{Path(path).parent.name}/{Path(path).name} is not a picture."
-            )
+            where = "/".join(Path(path or "").parts[-3:])
+            warnings.append(f"{where} is not a picture.")
             return None
+
+    def key(image: "Image.Image | None") -> str | None:
+        if image is None:
+            return None
+        uri = _uri("png", _png(image))
         name = hashlib.sha256(uri.encode()).hexdigest()[:12]
         pictures[name] = uri  # one key for equal pictures: the truth is the same in every run
         return name
 
     entries = []
     for entry in results["entries"]:
-        rows = [
-            {**row, **{kind: key(row[kind]) if place < limit else None for kind in ("reconstruction", "truth")}}
-            for place, row in enumerate(entry["rows"])
-        ]
-        entries.append({**entry, "rows": rows})
+        read_ones = [{kind: read(row[kind]) for kind in ("truth", "reconstruction")} for row in entry["rows"][:limit]]
+        pairs = [(each["truth"], each["reconstruction"]) for each in read_ones[:SHOWN] if each["reconstruction"]]
+        kept = Path(entry["strip"]).read_bytes() if entry["strip"] else b""
+        sheet = strip(pairs) if pairs else kept
+        keys = [{kind: key(image) for kind, image in each.items()} for each in read_ones]
+        keys += [{"truth": None, "reconstruction": None}] * (len(entry["rows"]) - limit)
+        rows = [{**row, **each} for row, each in zip(entry["rows"], keys, strict=True)]
+        entries.append({**entry, "rows": rows, "strip": _uri("webp", sheet) if sheet else None})
     return {**results, "entries": entries, "warnings": warnings, "pictures": pictures}
 
 
-def _thumbnail(path: Path) -> str:
+def _small(path: Path) -> "Image.Image":
+    """At most `SIDE` pixels wide and high, in color.
+
+    Raises:
+        OSError, ValueError, SyntaxError: it is not a picture, or too large a one.
+    """
     from PIL import Image  # here, because a board without pictures does not need it
 
     try:
@@ -81,9 +96,17 @@ def _thumbnail(path: Path) -> str:
             raise ValueError("too large a picture")
         small = image.convert("RGB")
         small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def _png(image: "Image.Image") -> bytes:
     file = io.BytesIO()
-    small.save(file, format="PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    image.save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _part(name: str) -> str:

@@ -144,6 +144,12 @@ def picture(track: str, method: str) -> Path:
     return RECORD / track / f"{method}.webp"
 
 
+def picture_beside(place: Path) -> Path | None:
+    """The first images of a method whose rows stand at a place that `beside` gave; None for any other place."""
+    found = picture(place.parent.name, place.name)
+    return found if place == found.with_suffix("") and found.is_file() else None
+
+
 def stale(rows: Iterable[FlatRow], version: int) -> str:
     """Why the scores of a record cannot be compared with new ones, in words; empty where they can.
 

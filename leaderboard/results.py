@@ -28,6 +28,7 @@ from leaderboard.command import command, config_of
 from leaderboard.curves import joined
 from leaderboard.harm import NOTES
 from leaderboard.matrix import Matrix, matrices, names
+from leaderboard.record import picture_beside
 from leaderboard.reported import Reported
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
@@ -102,6 +103,7 @@ def results(
                 "reported": [asdict(number) for number in published if number.matches(first)],
                 "curve": curve,
                 "rows": [_row(row) for row in samples.values()],
+                "strip": _strip(samples.values()),
             }
         )
     return _plain(
@@ -183,6 +185,11 @@ def _row(row: FlatRow) -> dict[str, Any]:
     files = {"reconstruction": run.reconstruction(row["task"], row["image"]), "truth": run.truth(row["image"])}
     pictures = {name: str(path) if run.holds(path) else None for name, path in files.items()}
     return {key: row[key] for key in (*SHOWN_OF_A_ROW, *row["higher_is_better"])} | pictures
+
+
+def _strip(rows: Iterable[FlatRow]) -> str | None:
+    """The path of a picture that the record has of an entry, whose rows have none of their own."""
+    return next((str(strip) for folder, _ in _tasks(rows) if (strip := picture_beside(folder.path))), None)
 
 
 def _matrix(matrix: Matrix) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def defended(found: Sequence[Recorded]) -> list[tuple[str, str, str]]:
 
 
 def section(found: Recorded) -> list[Block]:
-    """A track: what it is, the table of its methods, their pictures."""
+    """A track: what it is, the pictures of its methods, their table."""
     track, tune, shown = found.track, found.track.tune, pictures(found, UP)
     code = ", ".join(sorted({row["code"] for _, rows in found.board for row in rows.values()}))
     about = [
@@ -183,8 +183,8 @@ def section(found: Recorded) -> list[Block]:
         f"Priors: {', '.join(f'{kind} {name}' for kind, name in track.priors.items())}.",
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]
-    page: list[Block] = [Heading(3, track.name), Text(comment(track.path)), Items(about), table(found)]
-    return [*page, Pictures("Pictures: truth above reconstruction", shown)] if shown else page
+    strips = [Pictures("Truth above reconstruction", shown)] if shown else []
+    return [Heading(3, track.name), Text(comment(track.path)), *strips, table(found), Items(about)]
 
 
 def table(found: Recorded) -> Table:

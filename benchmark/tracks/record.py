@@ -1,7 +1,6 @@
 """`python -m benchmark record`: the scored run of a method on a track, kept with the project."""
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,9 @@ from benchmark.tracks.record_labels import record_labels
 from benchmark.tracks.track import DEFAULT, Track, read, text
 from leaderboard import record as kept
 from leaderboard.options import Options
-from leaderboard.rows import FlatRow
-from leaderboard.run_folder import RunFolder
+from leaderboard.strip import SHOWN, strip
 from victims.errors import InputError
 from victims.observation import Observation
-
-SHOWN = 8  # images
-QUALITY = 80  # of a strip as WebP: 8 images of 64 px take about 15 KB
 
 
 @with_options(also=("data_dir", "weights_dir", "compile", "devices"))
@@ -103,18 +98,6 @@ def keep(track: Track, config: Config) -> Path:
     """Write the rows of a run that has ended, and a picture of its first images, into the record."""
     folder, rows = folder_of(config), rows_of(config)
     assert folder is not None, "it has run"
-    return kept.write(track.path.stem, config.attack, rows, strip(folder, rows[:SHOWN]))
-
-
-def strip(folder: RunFolder, rows: Sequence[FlatRow]) -> bytes:
-    """Truth above reconstruction, as the bytes of a WebP file."""
-    pairs = [(folder.truth(row["image"]), folder.reconstruction(row["task"], row["image"])) for row in rows]
-    pictures = [[Image.open(path).convert("RGB") for path in pair] for pair in pairs]
-    side = pictures[0][0].width
-    sheet = Image.new("RGB", (side * len(pictures), 2 * side))
-    for column, pair in enumerate(pictures):
-        for line, picture in enumerate(pair):
-            sheet.paste(picture, (column * side, line * side))
-    file = io.BytesIO()
-    sheet.save(file, "WEBP", quality=QUALITY)
-    return file.getvalue()
+    pairs = [(folder.truth(row["image"]), folder.reconstruction(row["task"], row["image"])) for row in rows[:SHOWN]]
+    pictures = [tuple(Image.open(path).convert("RGB") for path in pair) for pair in pairs]
+    return kept.write(track.path.stem, config.attack, rows, strip(pictures))

@@ -40,6 +40,7 @@ const SHORT = MEASURED.slice(0, 2);  // below a picture
 const several = key => new Set(board.entries.map(entry => entry.fields[key])).size > 1;
 const COLUMNS = [
   { title: "Attack", value: name, cell: attackCell, header: true },
+  ...(board.entries.some(entry => entry.strip) ? [{ title: "Truth above rebuilt", cell: stripCell }] : []),
   { title: "Place", value: entry => entry.place, cell: entry => entry.too_few ? make("span", { class: "interval" }, entry.too_few) : digits(entry.place) + (entry.tied ? " tie" : "") },
   ...METRICS.filter(metric => tells(metric, board.entries)).map(metric => ({
     title: heading(metric), value: entry => entry.scores[metric]?.mean, cell: entry => scoreCell(entry, metric), down: higher(metric),
@@ -64,6 +65,13 @@ function attackCell(entry) {
     entry.stale ? make("span", { class: "mark", title: `scored under ${entry.age === "older" ? "an older" : "a newer"} protocol` }, "stale") : null,
     entry.control !== "none" ? make("span", { class: "mark" }, "control") : null,
     entry.variant ? make("span", { class: "variant" }, entry.variant) : null];
+}
+
+/** Its first images, seen before anything is opened. */
+function stripCell(entry) {
+  if (!entry.strip) return "-";
+  const label = `first images of ${name(entry)}: truth above reconstruction`;
+  return make("button", { type: "button", "aria-label": `${label}; open it`, onclick: () => open(entry) }, make("img", { class: "sheet", src: entry.strip, alt: label }));
 }
 
 function scoreCell(entry, metric) {
@@ -117,7 +125,7 @@ function sorted(entries) {
 
 function sortBy(column) {
   order = { column, down: order.column === column ? !order.down : Boolean(COLUMNS[column].down) };
-  $("board").tHead.querySelectorAll("th").forEach((th, i) => th.setAttribute("aria-sort", i !== column ? "none" : order.down ? "descending" : "ascending"));
+  $("board").tHead.querySelectorAll("th").forEach((th, i) => COLUMNS[i].value && th.setAttribute("aria-sort", i !== column ? "none" : order.down ? "descending" : "ascending"));
   drawRows();
 }
 
@@ -325,7 +333,7 @@ $("notes").append(...Object.entries(board.notes).filter(([metric]) => tells(metr
 $("warnings").hidden = !board.warnings.length;
 $("warnings").firstChild.textContent = `${board.warnings.length === 1 ? "1 result is" : `${board.warnings.length} results are`} torn or missing; all other results are shown`;
 $("warnings").lastChild.append(...board.warnings.map(text => make("li", {}, text)));
-$("board").tHead.append(make("tr", {}, COLUMNS.map((column, i) => make("th", { scope: "col", "aria-sort": "none" }, make("button", { type: "button", onclick: () => sortBy(i) }, column.title)))));
+$("board").tHead.append(make("tr", {}, COLUMNS.map((column, i) => make("th", { scope: "col", "aria-sort": column.value ? "none" : null }, column.value ? make("button", { type: "button", onclick: () => sortBy(i) }, column.title) : column.title))));
 $("reported").hidden = !board.reported.length;
 $("reported").querySelector("summary").textContent = `${board.reported.length} numbers`;
 $("reported").querySelector(".scroll").replaceWith(table(["Method", "Setting", "Source", "Values", "Note"], board.reported.map(r => [r.method, described(r.setting), ...published(r)])));

@@ -25,7 +25,7 @@ def test_markdown_of_every_block():
             "[easy](#easy), [rows](../rows)\n",
             "### easy\n",
             f"| attack | why |\n| --- | --- |\n| ig | {'x' * 41} |\n| gi | &lt;b&gt; |\n",
-            "<details><summary>Pictures</summary>\n\nig\n\n![ig](../record/ig.webp)\n\n</details>\n",
+            "Pictures:\n\nig\n\n![ig](../record/ig.webp)\n",
         ]
     )
 

@@ -107,6 +107,22 @@ def test_filtering_by_text_and_by_select(page):
     assert set(attacks(page)) == {"gias", "ig", "ggl"}
 
 
+def test_the_first_images_stand_beside_each_entry_before_anything_is_opened(page):
+    for width in (1280, 390):
+        emulate(page, width)
+        entries = all_of(page, "#board tbody tr[data-id]")
+        assert len(entries) == 8
+        for row in entries:
+            (image,) = row.find_elements(By.CSS_SELECTOR, "img.sheet")
+            assert image.is_displayed()
+            assert image.get_property("naturalHeight") == 64  # 32 px, truth and reconstruction
+            assert image.size["height"] == 72
+            assert image.location["x"] < width / 2
+    assert not all_of(page, "dialog[open]")
+    all_of(page, "#board img.sheet")[0].click()
+    assert all_of(page, "dialog[open] .pictures")
+
+
 def test_a_number_opens_its_entry(page):
     page.find_element(By.CSS_SELECTOR, "tr[data-id] td button").click()
     dialog = page.find_element(By.ID, "entry")
@@ -124,7 +140,7 @@ def test_a_number_opens_its_entry(page):
 
 def test_what_a_mean_hides_stands_beside_the_psnr_and_why_there_is_no_place(page):
     heads = [th.text.split("\n")[0].rstrip(" ↕") for th in all_of(page, "#board thead th")]
-    assert heads[2:6] == ["PSNR (dB)", "Best in batch (dB)", "Worst in batch (dB)", "Recognized"]
+    assert heads[3:7] == ["PSNR (dB)", "Best in batch (dB)", "Worst in batch (dB)", "Recognized"]
     assert "Knows" not in heads  # two batches, of one image
     notes = page.find_element(By.ID, "notes").text
     assert notes.startswith("Recognized: share of images with a PSNR of at least 20 dB")

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from benchmark.__main__ import main as benchmark
+from leaderboard import record
 from leaderboard.gather import gather
 from leaderboard.page import IN_ALL, PER_ENTRY, SIDE, page, with_pictures
 from leaderboard.results import results
+from leaderboard.strip import SHOWN
 from victims.data.photos import Photos
 
 
@@ -50,6 +52,43 @@ def test_the_page_holds_the_results_and_needs_nothing_else(run):
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text)
     assert "default-src 'none'" in text
     assert set(re.findall(r"https?://[^\"' ]+", text)) <= {"http://www.w3.org/2000/svg"}  # a name, nothing to load
+
+
+def sheet(uri):
+    return Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/webp;base64,"))))
+
+
+def near(picture, place, color):
+    """Whether a pixel has a color, but for what WebP loses."""
+    return all(abs(a - b) < 12 for a, b in zip(picture.getpixel(place), color, strict=True))
+
+
+def test_an_entry_shows_its_first_images_on_a_strip_the_truth_above(run, tmp_path):
+    found = run(SHOWN + 2, side=16)
+    (tmp_path / "run" / "truth").mkdir()
+    for entry in found["entries"]:
+        for place, one in enumerate(entry["rows"]):
+            if place != 1:  # this one was not kept
+                one["truth"] = str(tmp_path / "run" / "truth" / f"{place}.png")
+                Image.new("RGB", (16, 16), (0, 20 * place, 0)).save(one["truth"])
+    (entry,) = data_of(page(found))["entries"]
+    shown = sheet(entry["strip"])
+    assert shown.size == (16 * SHOWN, 32)
+    for place in range(SHOWN):
+        assert near(shown, (16 * place + 8, 8), (0, 20 * place, 0) if place != 1 else (128, 128, 128))
+        assert near(shown, (16 * place + 8, 24), (place, 2 * place, 255 - place))
+
+
+def test_an_entry_of_the_record_has_the_picture_of_the_record(run, monkeypatch, tmp_path, row):
+    monkeypatch.setattr(record, "RECORD", tmp_path)
+    (tmp_path / "mine").mkdir()
+    Image.new("RGB", (32, 8), "red").save(tmp_path / "mine" / "ig.webp", lossless=True)
+    rows = [row(), row(attack="gias")]
+    shown = with_pictures(results(rows, [tmp_path / "mine" / "ig", tmp_path / "mine" / "gias"]))["entries"]
+    strips = {entry["attack"]: entry["strip"] for entry in shown}
+    assert sheet(strips["ig"]).size == (32, 8)
+    assert strips["gias"] is None
+    assert with_pictures(run(1))["entries"][0]["strip"] is not None  # one with pictures of its own shows these
 
 
 def test_what_names_a_part_of_the_page_is_there(run):
