@@ -32,6 +32,7 @@ from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
 from benchmark.tracks import track as tracks
 from benchmark.tracks.track import DEFAULT
+from benchmark.tracks.tuned import command as tuning
 from benchmark.tracks.tuned import is_tuned, tuned_options
 from benchmark.trained import plain_form, steps_of, train_first
 from defenses.base import Defense
@@ -345,11 +346,12 @@ class Config(Options):
     def preset_options(self, method: type[Method]) -> dict[str, Any]:
         if self.preset == "tuned":
             tuned, own = self.tuned_options(), options_of(method) | SHARED
+            again = f"run {tuning(self.track or DEFAULT, self.attack)}"
             for name, value in tuned.items():
                 if name not in own:
-                    raise InputError(f"{self.attack} was tuned with '{name}', which it has not; run make tune again.")
+                    raise InputError(f"{self.attack} was tuned with '{name}', which it has not; {again}")
                 if parse(own[name], tracks.text(value), f"{self.attack} was tuned with") != value:
-                    raise InputError(f"{self.attack} was tuned with {name} {value!r}; run make tune again.")
+                    raise InputError(f"{self.attack} was tuned with {name} {value!r}; {again}")
             return tuned
         presets = {"default": {}, **method.presets}
         if self.preset not in presets:

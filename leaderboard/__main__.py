@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         where, why = error.filename2 or error.filename or "the board", error.strerror or error
-        print(f"leaderboard: cannot write {where} ({why}); make room for it, or give another OUT.", file=sys.stderr)
+        print(f"leaderboard: cannot write {where} ({why}); move it away, or give another OUT.", file=sys.stderr)
         return 2
     return 0
 

@@ -45,7 +45,7 @@ class Kept(NamedTuple):
         different = len({tuple(row[key] for key in keys) for row in self.rows})
         if not different == len(self.rows) == count:
             twice = f", {different} of them different" if different < len(self.rows) else ""
-            raise damaged(f"{self.path} has {len(self.rows)} rows{twice}, but the track makes {count}")
+            raise damaged(self.path, f" has {len(self.rows)} rows{twice}, but the track makes {count}")
 
     def stale(self, version: int) -> str:
         """See `stale`."""
@@ -92,9 +92,9 @@ def read(track: str = "*", method: str = "*") -> Iterator[Kept]:
         with intact(path):
             rows, wrong = read_rows(path)
         if wrong:
-            raise damaged(wrong[0].partition(";")[0])
+            raise damaged(path, wrong[0].partition(";")[0].removeprefix(str(path)))
         if not all(map(has_numbers, rows)):
-            raise damaged(f"{path} has a score that is no number")
+            raise damaged(path, " has a score that is no number")
         yield kept(path, rows, "attack")
 
 
@@ -114,7 +114,7 @@ def intact(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, zlib.error, ValueError, AttributeError) as error:
-        raise damaged(f"{path} is damaged ({error})") from None
+        raise damaged(path, f" is damaged ({error})") from None
 
 
 def kept(path: Path, rows: list[FlatRow], key: str) -> Kept:
@@ -127,16 +127,17 @@ def kept(path: Path, rows: list[FlatRow], key: str) -> Kept:
     """
     found = Kept(path.parent.name, path.name.removesuffix(ROWS), rows, path)
     if not rows:
-        raise damaged(f"{path} has no row")
+        raise damaged(path, " has no row")
     for row in rows:
         method, track = row[key], Path(row["track"]).stem  # a track may have been named by its file
         if (method, track) != (found.method, found.track):
-            raise damaged(f"{path} has a row of {method} on {f'the track {track}' if track else 'no track'}")
+            raise damaged(path, f" has a row of {method} on {f'the track {track}' if track else 'no track'}")
     return found
 
 
-def damaged(what: str) -> InputError:
-    return InputError(f"{what}; get the file again, or run make record.")
+def damaged(path: Path, what: str) -> InputError:
+    again = f"make record TRACK={path.parent.name} METHOD={path.name.removesuffix(ROWS)}"
+    return InputError(f"{path}{what}; get the file again, or run {again}.")
 
 
 def picture(track: str, method: str) -> Path:

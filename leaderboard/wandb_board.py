@@ -105,7 +105,7 @@ def of_methods(kept: Sequence[record.Kept]) -> "wandb.Table":
         shown = wandb.Image(Image.open(strip)) if strip.is_file() else None
         found.append({"track": each.track, "method": each.method, "images": shown, **means(entry)})
     columns = list(dict.fromkeys(key for line in found for key in line))
-    return wandb.Table(columns=columns, data=[[line.get(key) for key in columns] for line in found])
+    return wandb.Table(columns=[*columns], data=[[line.get(key) for key in columns] for line in found])
 
 
 def rows_table(
@@ -122,7 +122,7 @@ def rows_table(
     lines = [pictures(row) | {key: _cell(value) for key, value in row.items()} for row in rows]
     columns = list(dict.fromkeys([*first, *(key for line in lines for key in line)]))
     data = [[line.get(key) for key in columns] for line in lines]
-    return wandb.Table(columns=columns, data=data, allow_mixed_types=True)
+    return wandb.Table(columns=[*columns], data=data, allow_mixed_types=True)
 
 
 def _cell(value: Any) -> Any:

@@ -254,7 +254,7 @@ def serving(home: Path) -> Iterator[Server]:
     """
     with Server() as server, pytest.MonkeyPatch.context() as patch:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        own = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(home)}
+        own = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "a" * 40, "HOME": str(home), "WANDB_DIR": str(home)}
         for name, value in {**own, "WANDB_DATA_DIR": "restored at the end"}.items():
             patch.setenv(name, value)
         patch.delenv("WANDB_PROJECT", raising=False)

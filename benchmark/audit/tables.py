@@ -1,8 +1,6 @@
 """The pictures of an audit and their classes: class folders or a table become what `folder:PATH` reads."""
 
 import contextlib
-import csv
-import io
 import os
 import re
 import unicodedata
@@ -14,11 +12,11 @@ from pathlib import Path
 from victims.data.base import digest, some
 from victims.data.files import SUFFIXES, images_in, printable
 from victims.data.folder import CLASSES, folders_in, read_classes
+from victims.data.table import read_table
 from victims.errors import InputError, Notice
 
 NUMBER = re.compile(r"(\d{1,9})(\.0*)?")  # 3.0 is what a spreadsheet or pandas may make of 3
 MOST = 100_000  # classes that are counted up to the largest label
-SEPARATORS = ",;\t"
 
 
 def arrange(images: Path, labels: Path | None, into: Path, classes: str | None = None) -> None:
@@ -61,30 +59,14 @@ def arrange(images: Path, labels: Path | None, into: Path, classes: str | None =
 
 
 def read_labels(images: Path, labels: Path) -> dict[Path, str]:
-    """The label of every picture in the table: values between commas, semicolons or tabs, as spreadsheets save it.
+    """The label of every picture in the table, see `read_table`.
 
     Raises:
         InputError: it cannot be read, lacks a column, names a file that is missing, or gives one two labels.
     """
-    try:
-        raw = labels.read_bytes()
-        text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        tables = [
-            list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True))
-            for separator in SEPARATORS
-        ]
-    except (OSError, UnicodeError, csv.Error):
-        raise InputError(f"{labels} cannot be read as a table; give a CSV with the columns file,label.") from None
-    for head, *table in filter(None, tables):
-        columns = [name.strip().lower() for name in head]
-        lines = [dict(zip(columns, map(str.strip, line), strict=False)) for line in table if any(line)]
-        if lines and {"file", "label"} <= set(columns):
-            break
-    else:
-        raise InputError(f"{labels} needs a first line file,label, and a line for every picture.")
     found: dict[Path, str] = {}
-    for line in lines:
-        file, label = line["file"], line.get("label", "")
+    for line in read_table(labels, ("file", "label")):
+        file, label = line.get("file", ""), line.get("label", "")
         path = find(images, file)
         if path is None:
             raise InputError(f"{labels} names {file}, which is not in {images}.")

@@ -41,7 +41,7 @@ def test_a_picture_that_is_too_large_is_not_written(scored):
 def test_a_line_that_is_no_row_is_said_with_what_to_do(scored, line, said):
     path = record.write("easy", "ig", rows(scored), b"")
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + line))
-    with pytest.raises(InputError, match=rf"ig.jsonl.gz:7 {said}.*; get the file again, or run make record"):
+    with pytest.raises(InputError, match=rf"ig.jsonl.gz:7 {said}.*; get the file again, or run make record TRACK="):
         list(record.read())
 
 
@@ -61,7 +61,9 @@ def test_a_file_that_is_damaged_is_named(content, said):
     for read, folder in ((record.read, "easy"), (record.read_labels, "labels/easy")):
         path = record.write_rows(record.RECORD / folder, "ig", [])
         path.write_bytes(content)
-        with pytest.raises(InputError, match=rf"{folder}/ig.jsonl.gz {said}.*; get the file again, or run make record"):
+        with pytest.raises(
+            InputError, match=rf"{folder}/ig.jsonl.gz {said}.*; get the file again, or run make record TRACK="
+        ):
             list(read())
 
 

@@ -1,11 +1,13 @@
 """`folder:PATH`: images of your own, in class folders."""
 
+import csv
 from collections import Counter
 from pathlib import Path
 
 from victims.choices import Resize
 from victims.data.base import some
 from victims.data.files import ImageFiles, by_class
+from victims.data.table import read_names
 from victims.errors import InputError
 
 CLASSES = "classes.txt"
@@ -73,9 +75,9 @@ def read_classes(file: Path) -> list[str]:
         InputError: it is no text, or a name is there twice.
     """
     try:
-        names = [line.strip() for line in file.read_text("utf-8-sig").split("\n") if line.strip()]
-    except (OSError, UnicodeError):
-        raise InputError(f"{file} cannot be read; give the names of the classes, one a line.") from None
+        names = read_names(file)
+    except (OSError, UnicodeError, csv.Error):
+        raise InputError(f"{file} cannot be read; give the names of the classes in UTF-8, one a line.") from None
     name, count = Counter(names).most_common(1)[0] if names else ("", 1)
     if not names or count > 1:
         raise InputError(f"{file} has {f'{count} classes {name}' if names else 'no classes'}; give each one name.")

@@ -40,6 +40,10 @@ def found(data):
         ' "FILE" , Label \n a.png , ill \n\n b.png , well \n',
         "patient,label,file\n7,ill,a.png\n8,well,b.png,more\n",
         "file,label\na,ill\nb,well\n",
+        "sep=;\r\nFile ; LABEL\r\na.png;ill\r\nb.png;well\r\n",
+        "file;label\ra.png;ill\rb.png;well\r",
+        b'\xef\xbb\xbf"file";"label";"note"\r\n"a.png";"ill";"one, two"\r\n"b.png";"well";"three; ""four"""\r\n',
+        "\n;\n LABEL ;\tFile\nill;a.png\nwell;b.png\n",
     ],
 )
 def test_a_table_of_a_spreadsheet_is_read(table, tmp_path):
@@ -71,6 +75,37 @@ def test_a_list_of_classes_gives_their_order(tmp_path):
         data = opened(tmp_path, table, names)
         assert data.classes == ["zebra", "apple", "bus"]
         assert found(data) == {50: 0, 100: 2}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbftench, Tinca\r\ncock\r\n",
+        b"tench, Tinca\rcock",
+        '"tench, Tinca"\n\n  cock  \n'.encode("utf-16"),
+    ],
+)
+def test_a_list_of_classes_may_be_of_a_spreadsheet(text, tmp_path):
+    write(tmp_path / "mine" / "a.png", 50)
+    (tmp_path / "names.txt").write_bytes(text)
+    data = opened(tmp_path, "file,label\na.png,1\n", str(tmp_path / "names.txt"))
+    assert data.classes == ["tench, Tinca", "cock"]
+    assert found(data) == {50: 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,label\nm\u00fcller.png,ill\n".encode("cp1252"), "cannot be read as a table; give a CSV in UTF-8"),
+        (b"label,file\nill\n", "names , which is not in"),
+        (b"label,picture\nill,a.png\n", "needs a first line file,label"),
+        (b"file,label\n", "needs a first line file,label, and a line for every picture"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_in_one_line(table, message, tmp_path):
+    write(tmp_path / "mine" / "a.png", 50)
+    with pytest.raises(InputError, match=message):
+        opened(tmp_path, table)
 
 
 def test_class_folders_may_be_some_of_the_models_classes(tmp_path):

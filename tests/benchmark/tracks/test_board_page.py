@@ -100,7 +100,8 @@ def test_a_record_without_some_images_of_the_track_is_refused_in_one_line(keep, 
     record.write("cifar10-b1", "ig", rows[1:], b"")
     assert board.main() == 2
     assert capsys.readouterr().err == (
-        f"benchmark: {path} has 23 rows, but the track makes 24; get the file again, or run make record.\n"
+        f"benchmark: {path} has 23 rows, but the track makes 24; get the file again, or run "
+        f"make record TRACK={path.parent.name} METHOD={path.name.partition('.')[0]}.\n"
     )
     record.write("cifar10-b1", "ig", [row | {"track_version": 0} for row in rows[1:]], b"")
     assert recorded(read("cifar10-b1")).current() == []
