@@ -71,7 +71,7 @@ def send(
 
     entry, track = whole(rows)
     named = {"project": os.environ.get("WANDB_PROJECT", "gibench"), "name": folder.path.name, "kind": "attack"}
-    named |= {"board": folder.path.resolve().parent.name, "group": track or plainly(entry)}
+    named |= {"board": folder.path.resolve().parent.name, "group": Path(track).stem or plainly(entry)}
     with start(folder.path, **named, tags=[entry["defense"][:LONGEST]], config=config, mode=mode) as run:
         run.define_metric("step", hidden=True)
         run.define_metric("cost/*", step_metric="step", summary="none")
@@ -84,7 +84,7 @@ def send(
 
 
 def whole(rows: list[FlatRow]) -> tuple[Entry, str]:
-    """All rows of a run as one entry, and the track if all of them are within its budget."""
+    """All rows of a run as one entry, and the track, or its file, if all of them are within its budget."""
     tracks = {row["track"] for row in rows}
     track = tracks.pop() if len(tracks) == 1 else ""
     (entry,) = entries([row | {"track": track} for row in rows])

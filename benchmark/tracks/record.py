@@ -98,6 +98,6 @@ def keep(track: Track, config: Config) -> Path:
     """Write the rows of a run that has ended, and a picture of its first images, into the record."""
     folder, rows = folder_of(config), rows_of(config)
     assert folder is not None, "it has run"
-    pairs = [(folder.truth(row["image"]), folder.reconstruction(row["task"], row["image"])) for row in rows[:SHOWN]]
-    pictures = [tuple(Image.open(path).convert("RGB") for path in pair) for pair in pairs]
+    files = [(folder.truth(row["image"]), folder.reconstruction(row["task"], row["image"])) for row in rows[:SHOWN]]
+    pictures = [(Image.open(truth).convert("RGB"), Image.open(ours).convert("RGB")) for truth, ours in files]
     return kept.write(track.path.stem, config.attack, rows, strip(pictures))

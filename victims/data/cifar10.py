@@ -29,6 +29,7 @@ class CIFAR10(ImageFiles):
     mean = (0.4914, 0.4822, 0.4465)  # of the official training images
     std = (0.2470, 0.2435, 0.2616)
     published = datasets.CIFAR10
+    example = "airplane/00001.png"
 
     def __init__(
         self, *, split: str = "test", size: int = 32, data_dir: Path = Path("data"), resize: Resize = "shorter"

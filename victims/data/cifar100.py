@@ -28,3 +28,4 @@ class CIFAR100(CIFAR10):
     mean = (0.5071, 0.4867, 0.4412)  # of the official training images, as in GIAS's code
     std = (0.2673, 0.2564, 0.2762)
     published = datasets.CIFAR100
+    example = "apple/00001.png"

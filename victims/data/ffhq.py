@@ -26,6 +26,7 @@ class FFHQ(ImageFiles):
     classes = tuple(f"{decade}0s" for decade in range(10))
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
+    example = "images256x256/69000.png, with json/69000.json"
     faces = True
 
     def __init__(

@@ -36,6 +36,8 @@ class ImageFiles(ImageData):
     A subclass sets `name`, and passes its pictures to `take`.
     """
 
+    example = ""  # where in the folder that `take` is told a picture lies, for messages
+
     def __init__(self, *, split: str, size: int, resize: Resize) -> None:
         """
         Raises:
@@ -72,7 +74,10 @@ class ImageFiles(ImageData):
         """
         kept = [place for place, name in enumerate(ids) if split_of(self.key(name), splits) == self.split]
         if not kept:
-            raise InputError(f"{self.name} has no {self.split} images in {root}; put them there, or fix --data-dir.")
+            such = f", such as {self.example}" if self.example else ""
+            raise InputError(
+                f"{self.name} has no {self.split} images in {root}; put them there{such}, or fix --data-dir."
+            )
         self.pictures = [pictures[place] for place in kept]
         self.ids = [printable(ids[place]) for place in kept]
         self.labels = torch.tensor([labels[place] for place in kept])

@@ -19,6 +19,7 @@ class ImageNet(ImageFiles):
     classes = tuple(ImageNetInfo().label_names())
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
+    example = "n01440764/1.JPEG"
 
     def __init__(
         self, *, split: str = "test", size: int = 64, data_dir: Path = Path("data"), resize: Resize = "shorter"

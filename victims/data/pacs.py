@@ -43,6 +43,7 @@ class PACS(ImageFiles):
         if domain and domain not in self.domains:
             raise InputError(f"{self.name} has no domain '{domain}'; it has {', '.join(self.domains)}.")
         root = data_dir / "pacs"
+        self.example = "dog/1.jpg" if domain else "photo/dog/1.jpg"
         found: dict[Path, int] = {}
         for name in (domain,) if domain else self.domains:
             found |= by_class(self.name, root / name, self.folders)

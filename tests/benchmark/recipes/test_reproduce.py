@@ -164,8 +164,8 @@ def test_what_is_missing_is_said_in_one_line_and_the_cells_that_need_it_are_name
     assert run.cells == []
     said = [line for line in printed.err.splitlines() if "imagenet" in line]
     assert said == [
-        f"benchmark: imagenet has no test images in {tmp_path / 'data/imagenet/val'}; put them there, or fix "
-        "--data-dir. (GIFD-z; GIFD-f; GIFD-e; GIFD)"
+        f"benchmark: imagenet has no test images in {tmp_path / 'data/imagenet/val'}; put them there, such as "
+        "n01440764/1.JPEG, or fix --data-dir. (GIFD-z; GIFD-f; GIFD-e; GIFD)"
     ]
     assert "no result from 4 of 4 cells" in printed.err.splitlines()[-1]
 
