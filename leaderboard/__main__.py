@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"leaderboard: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("leaderboard: stopped; the same command begins anew.", file=sys.stderr)
+        return 130
     except OSError as error:
         where, why = error.filename2 or error.filename or "the board", error.strerror or error
         print(f"leaderboard: cannot write {where} ({why}); move it away, or give another OUT.", file=sys.stderr)

@@ -55,7 +55,9 @@ def download(project: str, group: str | None, out: Path) -> None:
             elif not any(artifact.type == BOARD for artifact in logged):
                 print(f"leaderboard: W&B run {run.name} ({run.id}) has no rows; left out.", file=sys.stderr)
     except Exception as error:  # W&B, the network and the disk can fail in many ways
-        raise InputError(f"cannot read {project} from W&B ({one_line(error)}); check its name and the key.") from None
+        raise InputError(
+            f"cannot read {project} from W&B ({one_line(error)}); check its name, key and network."
+        ) from None
     if not found:
         raise InputError(f"no run of {project}{f' in group {group}' if group else ''} has rows in W&B.")
 
@@ -90,7 +92,9 @@ def upload(project: str, group: str | None, out: Path) -> None:
                 rows.add(rows_table([row for each in kept if each.track == track for row in each.rows]), track)
             run.log_artifact(rows)
     except Exception as error:  # as above
-        raise InputError(f"cannot log to {project} in W&B ({one_line(error)}); check its name and the key.") from None
+        raise InputError(
+            f"cannot log to {project} in W&B ({one_line(error)}); check its name, key and network."
+        ) from None
 
 
 def of_methods(kept: Sequence[record.Kept]) -> "wandb.Table":
@@ -196,15 +200,17 @@ def need_key() -> None:
     """Check that W&B has an API key.
 
     Raises:
-        InputError: there is no API key, or it is malformed.
+        InputError: there is no API key, or it or another variable of W&B is malformed.
     """
     import wandb
 
-    wandb.setup(settings=wandb.Settings(silent=True))
     try:
+        wandb.setup(settings=wandb.Settings(silent=True))
         found = wandb.login(prompt=False, verify=False)
     except wandb.Error as error:
         raise InputError(f"W&B online needs an API key ({one_line(error)}); run `wandb login`.") from None
+    except ValueError as error:  # pydantic's, which says nothing of the environment
+        raise InputError(f"W&B cannot be set up ({one_line(error)}); fix the variables WANDB_...") from None
     if not found:
         raise InputError("W&B online needs an API key; run `wandb login`, or set WANDB_API_KEY.")
 

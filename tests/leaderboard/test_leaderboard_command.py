@@ -137,6 +137,15 @@ def test_a_file_that_cannot_be_written_is_one_line(out, capsys):
     assert said.startswith(f"leaderboard: cannot write {out / 'leaderboard.md'} (Is a directory); ")
 
 
+def test_ctrl_c_is_one_line(out, monkeypatch, capsys):
+    def interrupted(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("leaderboard.__main__.gather", interrupted)
+    assert main([str(out)]) == 130
+    assert capsys.readouterr().err == "leaderboard: stopped; the same command begins anew.\n"
+
+
 def test_nothing_heavy_is_imported():
     code = "import sys, leaderboard.__main__; sys.exit(bool({'torch', 'scipy', 'matplotlib'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
