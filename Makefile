@@ -59,7 +59,7 @@ bench: $(READY)  ## attack private batches and score the reconstructions: make b
 submit: $(READY)  ## the same as jobs of a cluster: CLUSTER=slurm|local GPUS= CPUS= PARTITION= MINUTES= AT_ONCE=
 	@$(RUN) benchmark submit $(OPTIONS)
 
-audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder [LABELS=csv CLASSES=file DEFENSE=none,noise:0.01 MINUTES=30]
+audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder [DEFENSE=none,noise:0.01 BATCH=1 LR=0.1 CLIENTS=1 MINUTES=30 FAIL_ON=recognisable], docs/audit.md
 	@$(RUN) benchmark audit $(OPTIONS)
 
 reproduce: $(READY)  ## a published table again beside its numbers: make reproduce RECIPE=gifd-table3a SIZE=small|paper

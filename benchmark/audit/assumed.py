@@ -52,6 +52,13 @@ def local_training(options: Options) -> str:
     )
 
 
+def labels_known(options: Options) -> str:
+    if options.labels == "given":
+        return "known to the attacker, but not whose they are"
+    by = "by no method that works here" if options.labels == "none" else f"by {options.labels}"
+    return f"not known to the attacker, who reads them from the update {by}"
+
+
 SAID: Mapping[str, tuple[str, Words]] = {
     "size": ("images", lambda o: f"{o.size} x {o.size} pixels{SHADES[o.channels]}; {RESIZED[o.resize]}"),
     "loss": ("loss", lambda o: f"{o.loss}; the attacker knows it"),
@@ -61,7 +68,7 @@ SAID: Mapping[str, tuple[str, Words]] = {
     "batch": ("images in an update", lambda o: str(o.batch)),
     "precision": ("numbers", lambda o: f"{o.precision}; closed forms in float64"),
     "prior": ("prior", lambda o: "the shipped one of each method" if o.prior == "default" else o.prior),
-    "labels": ("labels of the batch", lambda o: "known to the attacker, but not whose they are"),
+    "labels": ("labels of the batch", labels_known),
     "bn": ("batch-norm statistics", lambda o: LEVELS[o.bn]),
     "adapt": ("defense", lambda o: "where one is used the attacker knows which, but not its parameters"),
 }

@@ -1,62 +1,49 @@
 """`python -m benchmark audit`: what leaks from your own model on your own images."""
 
-import contextlib
-import io
+import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmark.audit.assumed import assumed
 from benchmark.audit.check import attacked, check
-from benchmark.audit.page import Shown, page
+from benchmark.audit.estimate import LABELS, Attempt, Setting, labels_read
+from benchmark.audit.junit import junit
+from benchmark.audit.page import Pictures, page
+from benchmark.audit.plan import Plan, make_plan
+from benchmark.audit.report import SCHEMA_VERSION, duration, images_of, of_defenses, of_labels, of_plan, scale
 from benchmark.audit.tables import arrange
+from benchmark.audit.verdicts import NOT_JUDGED, FailOn, Shown, worst
+from benchmark.audit.work import jobs_of, results_of, work
+from benchmark.code_version import code_version
 from benchmark.config import Config
-from benchmark.device import best_device
-from benchmark.run import reproducible, run
+from benchmark.launch.lock import alone
+from benchmark.names import known
+from benchmark.run import reproducible
 from benchmark.run_options import with_options
 from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
-from benchmark.tasks.capture import capture_task
+from benchmark.state import of_tensors
 from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
-from victims.data.base import ImageData
+from victims.choices import Compile
+from victims.data.base import ImageData, digest
 from victims.errors import InputError, Notice
 from victims.names import is_own
-
-ATTACKS: Mapping[str, dict[str, Any]] = {
-    "ig, little smoothing": {"attack": "ig", "set": ["tv=1e-4"]},
-    "ig, much smoothing": {"attack": "ig", "set": ["tv=1e-2"]},
-    "gias": {"attack": "gias"},
-    "rgap": {"attack": "rgap", "precision": "float64"},
-}
-"""Different kinds of attacks: searches over pixels, over a generator, and a closed form."""
 
 DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt", "surrogate", "epochs_trained")
 """Options of a run that an audit does not leave open."""
 
-LEAST, MOST = 100, 4800  # steps of a search: fewer say little, and IG's authors take no more
-TRIED = 3  # steps that are timed
-FOR_STEPS = 0.75  # share of the time that is spent on steps; the rest is for scoring and starting
-MARGIN = 2  # times the minutes that were found to be enough: another start is slower
 
-
-@dataclass(frozen=True)
-class Cell:
-    """An attack on all tasks under one defense, or its control on the update of other images."""
-
-    name: str
-    config: Config
-    seconds: float
-    """Time of one step on one task; for a closed form of all of it."""
-    analytic: bool
-
-
-@with_options("setting", "knowledge", also=("weights_dir", "chunk", "compile"), but=DECIDED)
+@with_options("setting", "knowledge", also=("weights_dir", "chunk"), but=DECIDED)
 def audit(
     *,
     model: str,
@@ -64,18 +51,25 @@ def audit(
     labels: Path | None = None,
     classes: str | None = None,
     defense: str = "none",
+    attacks: str = "auto",
     minutes: float = 30,
+    fail_on: FailOn = "never",
+    know_labels: bool = True,
     victim_weights: str = Options.victim_weights,
     batch: int = 1,
     most: int = 8,
     seed: int = Options.seed,
+    processes: int | None = None,
+    compile: Compile = "off",
     out: Path = Path("audit"),
     **options: Any,
-) -> None:
-    """What leaks of your own images through the updates of your own model, as one page.
+) -> int:
+    """What leaks of your own images through the updates of your own model: a page, `audit.json` and `junit.xml`.
 
-    Several attacks share a time budget, each adapts to every defense, and each is compared with reconstructions that
-    were made without the update. The page shows a lower bound: a model is not safe because these attacks find nothing.
+    The attacks that fit the setting share a time budget, the cheapest decisive ones first: labels read from the update,
+    closed forms, then searches. Each adapts to every defense, and is compared with reconstructions that were made
+    without the update. The result is a lower bound: a model is not safe because these attacks find nothing. If it is
+    stopped, the same command goes on. Exit code: 0; 1 where the gate failed; 2 for what cannot be used.
 
     Args:
         model: `module:NAME` or `module.NAME` of a torch module or of a function that builds one, which is called with
@@ -86,172 +80,170 @@ def audit(
         classes: the model's classes, where the images are of some of them or in another order: a file with one name
             per line in the model's order, or their number.
         defense: what the client does: none, noise:0.01, ...; several with commas between them.
-        minutes: time for all attacks on all images under all defenses.
+        attacks: `auto`: those that fit the setting, in an order that the plan shows; or names with commas between them.
+        minutes: time for everything. What the plan takes is printed before any attack begins.
+        fail_on: the gate: exit code 1 if any image has this verdict or a worse one: exact, recognisable, partly.
+        know_labels: whether the attacker is given the labels of the batch; if not, they are read from the update.
         victim_weights: `random`, or a file of trained weights.
         batch: images per update.
         most: images that are attacked; fewer if the time is too short.
         seed: of weights and starts.
-        out: folder of results; the page is its audit.html.
+        processes: that work at the same time. Default: one for each GPU, else for each CPU core.
+        compile: see `Options`; compiling takes minutes that no plan knows.
+        out: folder of results: audit.html, audit.json, junit.xml, and the runs.
         options: of a run, see `Options`; those of client and attacker are listed on the page.
 
     Raises:
-        InputError: there are no such images, too few of them, or too little time.
+        InputError: there are no such images, too few of them, or too little time; or no image could be
+            judged under one of the defenses, and none fails the gate.
     """
     if not 0 < minutes < math.inf:
         raise InputError(f"minutes is {minutes}; give a finite number above 0.")
+    if most < 1 or (processes is not None and processes < 1):
+        raise InputError(f"most is {most} and processes {processes}; give 1 or more.")
     reproducible()
     warnings.simplefilter("once", Notice)  # not by every attack
     warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # and none is expected here
     began = time.monotonic()
-    arrange(images, labels, out / "images" / "test", classes)
-    module, colon, name = model.partition(":")
-    config = Config(
-        preset="default",
-        data=f"folder:{out / 'images'}",
-        victim=f"{module}.{name}" if colon and module not in LIBRARIES else model,
-        victim_weights=victim_weights,
-        batch=batch,
-        seed=seed,
-        devices=1,
-        wandb="off",
-        out=out / "runs",
-        **options,
-    )
-    data = config.make_data()
-    if len(data) < 2 * batch:
-        raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
-    client = replace(config, defense="none", victim_mode="eval").make_victim(data)
-    trained = is_own(config.victim) or config.weights_file() is not None
-    right, warning = check(client, data, trained)
-    if warning:
-        warnings.warn(warning, Notice, stacklevel=1)
-    defenses = defense.split(",")
-    cells, left_out = timed(config, defenses, data)
-    seconds = for_steps(minutes, time.monotonic() - began, cells)
-    tasks, steps = share(seconds, cells, max(1, min(most, len(data)) // batch))
-    shown = attack_all(cells, tasks, steps)
+    with alone(out):
+        print(f"audit    at most {minutes:g} minutes; some steps of each attack are timed first", flush=True)
+        arrange(images, labels, out / "images" / "test", classes)
+        module, colon, name = model.partition(":")
+        config = Config(
+            attack="ig",
+            preset="default",
+            data=f"folder:{out / 'images'}",
+            victim=f"{module}.{name}" if colon and module not in {*LIBRARIES, *known("victim")} else model,
+            victim_weights=victim_weights,
+            batch=batch,
+            seed=seed,
+            compile=compile,
+            devices=1,
+            wandb="off",
+            out=out / "runs",
+            **options,
+        )
+        data = config.make_data()
+        if len(data) < 2 * batch:
+            raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
+        client = replace(config, defense="none", victim_mode="eval").make_victim(data)
+        trained = is_own(config.victim) or config.weights_file() is not None
+        right, warning = check(client, data, trained)
+        if warning:
+            warnings.warn(warning, Notice, stacklevel=1)
+        defenses = list(dict.fromkeys(defense.split(",")))
+        for each in defenses:
+            defended = replace(config, defense=each)
+            defended.check_defense(defended.make_victim(data), data, defended.make_batches(data, 1)[0])
+
+        setting = Setting(replace(config, defense=defenses[0]), defenses, data)
+        readers = labels_read(setting, know_labels)
+        identity = [config.identity(), defenses, attacks, minutes, know_labels, most, processes]
+        contents = [of_tensors(client.model.state_dict()), data.split_digest(), code_version()]
+        plan = planned(
+            out / "plan.json",
+            digest(json.dumps([*identity, *contents], sort_keys=True, default=str)),
+            lambda: make_plan(
+                setting,
+                attacks,
+                minutes,
+                lambda: time.monotonic() - began,
+                max(1, min(most, len(data)) // batch),
+                processes or torch.cuda.device_count() or cores(),
+            ),
+        )
+        show(plan, batch, len(defenses))
+        done = work(jobs_of(plan, setting.config, readers), plan.processes, began + 60 * minutes)
+
+    shown, took, not_done = results_of(done)
+    if not shown:
+        raise InputError(f"no attack came to an end: {'; '.join(sorted({reason for _, _, reason in not_done}))}")
     ids = sorted({image for _, image in shown})
+    idle = controls(data, ids)
+    found = images_of(shown, idle, data.classes, fail_on)
+    judged = [image for image in found if image["verdict"] != NOT_JUDGED]
+    failures = sum(image["fails"] for image in found)
+    unjudged = [each for each in defenses if each not in {image["defense"] for image in judged}]
     rows = [result.row for results in shown.values() for result in results]
     priors = {(row["prior"], row["prior_trained_on"]) for row in rows if row["prior"] != "none"}
-    text = page(
-        shown,
-        controls(data, ids),
-        truths={image: png(data[data.ids.index(image)][0]) for image in ids},
-        classes=data.classes,
-        left_out=left_out,
-        warning=warning,
-        facts={
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "code": code_version(),
+        "gate": {"fail_on": fail_on, "passed": not (failures or unjudged), "failures": failures, "judged": len(judged)},
+        "warning": warning,
+        "n": len(ids),
+        "attacks": list(dict.fromkeys(result.attack for results in shown.values() for result in results)),
+        "setting": {
             "model": f"{model}, weights {config.weights_label()}, {len(data.classes)} classes",
             "classified right": f"{right} images of the folder; {attacked(client, data, ids)} of those attacked",
-            **assumed(config, client.preprocessing),
+            **assumed(setting.config, client.preprocessing),
             "shared": f"{rows[0]['shared_parameters']} of {rows[0]['total_parameters']} parameters",
             "attacked": f"{len(ids)} of {len(data)} images",
-            "effort": f"{steps} steps each, the best of {shown[defenses[0], ids[0]][0].row['restarts']} starts by the "
-            "attacker's own cost",
-            "budget": f"{minutes:g} minutes",
             "generator": "; ".join(sorted(f"{name}, trained on {what}" for name, what in priors)) or "none",
         },
+        "contents": {key: rows[0][key] for key in ("victim_digest", "data_digest")},
+        "budget": {
+            "minutes": minutes,
+            "tasks": plan.tasks,
+            "processes": plan.processes,
+            "estimated_seconds": round(plan.seconds, 1),
+            "seconds": round(time.monotonic() - began, 1),
+        },
+        "scale": scale(),
+        "defenses": of_defenses(found),
+        "images": found,
+        "labels": of_labels([row for job, result in done if job.attack == LABELS for row in result.rows]),
+        "plan": of_plan(plan, took),
+        "not_tried": [{"attack": a, "defense": d, "reason": why} for a, d, why in (*plan.not_tried, *not_done)],
+        "notices": sorted({notice for _, result in done for notice in result.notices}),
+    }
+    truths = {image: png(data[data.ids.index(image)][0]) for image in ids}
+    write(out, report, truths, {key: pictures(results, idle[key[1]]) for key, results in shown.items()})
+    if unjudged and not failures:
+        fix = "give more --minutes, or other images; audit.json says why under not_tried and images"
+        raise InputError(f"no image could be judged under {', '.join(unjudged)}; {fix}.")
+    if fail_on != "never":
+        passed = "failed" if failures else "passed"
+        print(f"gate     {passed}: {failures} of {len(judged)} judged results are {fail_on} or worse")
+    return 1 if failures else 0
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def planned(path: Path, identity: str, make: Any) -> Plan:
+    """The plan of the same audit, where it was begun before: only then does it go on. Else a new one, which is kept."""
+    try:
+        kept = json.loads(path.read_text())
+        if kept.pop("of") == identity:
+            attempts = [Attempt(**each) for each in kept.pop("attempts")]
+            return Plan(attempts=attempts, not_tried=[(a, d, r) for a, d, r in kept.pop("not_tried")], **kept)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass  # there is none, or it was cut short
+    plan = make()
+    write_atomically(path, json.dumps({"of": identity, **asdict(plan)}, indent=1))
+    return plan
+
+
+def show(plan: Plan, batch: int, defenses: int) -> None:
+    """Print what will be done, and how long it takes."""
+    print(
+        f"plan     {plan.tasks} x {batch} images under {defenses} defenses, {plan.processes} processes, about "
+        f"{duration(plan.seconds)} by timed steps"
     )
-    write_atomically(out / "audit.html", text)
-    print(f"page     {out / 'audit.html'}")
+    for attempt in plan.attempts:
+        how = f"{attempt.steps} steps x {attempt.restarts} starts" if attempt.steps else "solved or read at once"
+        how += f", as tuned on {attempt.tuned_on}" if attempt.tuned_on else ""
+        print(f"  {attempt.attack:18} {how}; about {duration(attempt.seconds / plan.processes)}")
+    print(f"  not tried: {', '.join(dict.fromkeys(attack for attack, _, _ in plan.not_tried)) or 'none'}", flush=True)
 
 
-def timed(config: Config, defenses: Sequence[str], data: ImageData) -> tuple[list[Cell], dict[str, str]]:
-    """Every attack under every defense with its time, and its control; and why some are left out.
-
-    Raises:
-        InputError: a defense changes nothing, or no attack can be run.
-    """
-    cells: list[Cell] = []
-    left_out: dict[str, str] = {}
-    for defense in defenses:
-        defended = replace(config, defense=defense)
-        victim, (first,) = defended.make_victim(data), defended.make_batches(data, 1)
-        defended.check_defense(victim, data, first)  # an error here is one for every attack
-        for name, options in ATTACKS.items():
-            asked = replace(defended, **options)
-            try:
-                measured = measure(asked, data)
-            except InputError as error:
-                left_out[f"{name}, {defense}"] = str(error)
-                continue
-            cells += [Cell(name, replace(asked, control=control), *measured) for control in ("none", "shuffled_update")]
-    if not cells:
-        raise InputError(f"no attack can be run on this model: {next(iter(left_out.values()))}")
-    return cells, left_out
-
-
-def attack_all(cells: Sequence[Cell], tasks: int, steps: int) -> dict[tuple[str, str], list[Shown]]:
-    """Run every cell; its results by defense and image."""
-    shown: dict[tuple[str, str], list[Shown]] = {}
-    for cell in cells:
-        chosen = replace(cell.config, tasks=tasks, steps=None if cell.analytic else steps)
-        print(
-            f"audit    {cell.name} on {tasks} x {chosen.batch} images, {chosen.defense}, {chosen.control}", flush=True
-        )
-        with contextlib.redirect_stdout(io.StringIO()):  # the page replaces its table
-            folder = run(chosen)
-        for row in folder.read_rows()[0][: tasks * chosen.batch]:
-            picture = folder.reconstruction(row["task"], row["image"]).read_bytes()
-            shown.setdefault((chosen.defense, row["image"]), []).append(Shown(cell.name, row, picture))
-    return shown
-
-
-def measure(config: Config, data: ImageData) -> tuple[float, bool]:
-    """Seconds of one step on one task, after a first step that also prepares; whether it is a closed form.
-
-    Raises:
-        InputError: this attack cannot work on this model, batch or defense.
-    """
-    attack = config.make_attack()
-    (batch,) = config.make_batches(data, 1)
-    device = best_device()
-    victim = config.make_victim(data).to(device)
-    observation = attack.admit(capture_task(victim, data, batch, config.make_client()).observation)
-    attack.to(device)
-    began = time.perf_counter()
-    attack.begin([observation])
-    attack.advance()
-    if attack.analytic:
-        return time.perf_counter() - began, True
-    began = time.perf_counter()
-    for _ in range(TRIED):
-        attack.advance()
-    return (time.perf_counter() - began) / TRIED, False
-
-
-def for_steps(minutes: float, spent: float, cells: Sequence[Cell]) -> float:
-    """The seconds that all cells may take together.
-
-    Args:
-        minutes: for everything.
-        spent: seconds that have passed.
-
-    Raises:
-        InputError: they are too few for the least number of steps on one task; says how many minutes are enough.
-    """
-    least = sum(cell.seconds * (1 if cell.analytic else LEAST) for cell in cells)
-    seconds = (60 * minutes - spent) * FOR_STEPS
-    if seconds < least:
-        enough = math.ceil(MARGIN * (spent + least / FOR_STEPS) / 6) / 10
-        raise InputError(
-            f"{minutes:g} minutes are too few for {LEAST} steps of every attack on one batch; give more --minutes, "
-            f"such as {enough:g}, fewer defenses, or a smaller --size."
-        )
-    return seconds
-
-
-def share(seconds: float, cells: Sequence[Cell], most: int) -> tuple[int, int]:
-    """(tasks, steps): as many tasks as the time allows, with the same number of steps for every search.
-
-    Args:
-        seconds: for all cells on all tasks, see `for_steps`.
-        most: the most tasks.
-    """
-    solved = sum(cell.seconds for cell in cells if cell.analytic)
-    step = sum(cell.seconds for cell in cells if not cell.analytic)
-    tasks = max(1, min(most, int(seconds / (solved + LEAST * step))))
-    return tasks, min(MOST, int((seconds / tasks - solved) / step)) if step else LEAST
+def pictures(results: Sequence[Shown], idle: Mapping[str, Any]) -> Pictures:
+    """Of the attack that the verdict on an image rests on, and of its control."""
+    best = worst(results, idle).best
+    control = next(r for r in results if r.is_control and r.attack == best.attack)
+    return Pictures(best.picture, control.picture)
 
 
 def controls(data: ImageData, ids: Sequence[str]) -> dict[str, dict[str, float | None]]:
@@ -264,3 +256,17 @@ def controls(data: ImageData, ids: Sequence[str]) -> dict[str, dict[str, float |
         _, found = score(mean[None], truth[None])
         scores[image_id] = {name: values[0] for name, values in found.items()}
     return scores
+
+
+def write(
+    out: Path, report: Mapping[str, Any], truths: Mapping[str, bytes], made: Mapping[tuple[str, str], Pictures]
+) -> None:
+    """The three files, and where they are."""
+    files = {
+        "page": ("audit.html", page(report, truths, made)),
+        "data": ("audit.json", json.dumps(report, indent=1, allow_nan=False) + "\n"),
+        "junit": ("junit.xml", junit(report)),
+    }
+    for what, (name, text) in files.items():
+        write_atomically(out / name, text)
+        print(f"{what:8} {out / name}")

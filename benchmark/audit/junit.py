@@ -1,0 +1,42 @@
+"""An audit for a CI server: JUnit XML with a suite for each defense and a test case for each image."""
+
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from benchmark.audit.verdicts import NOT_JUDGED
+
+
+def junit(report: Mapping[str, Any]) -> str:
+    """The XML: an image fails from the verdict on that the gate names; one that was not judged is skipped."""
+    images = report["images"]
+    root = ElementTree.Element("testsuites", {"name": "gibench audit", **totals(images)})
+    for defense in report["defenses"]:
+        own = [image for image in images if image["defense"] == defense["defense"]]
+        suite = ElementTree.SubElement(
+            root, "testsuite", {"name": f"audit, defense {defense['defense']}", **totals(own)}
+        )
+        for image in own:
+            seconds = f"{image['seconds']:.3f}"
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=f"audit.{image['defense']}", name=image["image"], time=seconds
+            )
+            if image["fails"]:
+                failure = ElementTree.SubElement(case, "failure", message=image["says"], type=image["verdict"])
+                failure.text = f"{image['says']} The gate is FAIL_ON={report['gate']['fail_on']}."
+            elif image["verdict"] == NOT_JUDGED:
+                ElementTree.SubElement(case, "skipped", message=image["says"])
+            else:
+                ElementTree.SubElement(case, "system-out").text = image["says"]
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def totals(images: list[dict[str, Any]]) -> dict[str, str]:
+    return {
+        "tests": str(len(images)),
+        "failures": str(sum(image["fails"] for image in images)),
+        "errors": "0",
+        "skipped": str(sum(image["verdict"] == NOT_JUDGED for image in images)),
+        "time": f"{sum(image['seconds'] for image in images):.3f}",
+    }

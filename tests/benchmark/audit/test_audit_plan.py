@@ -1,0 +1,201 @@
+"""The plan of an audit: order, options, estimates, and what a budget is enough for."""
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmark.audit import estimate
+from benchmark.audit import plan as module
+from benchmark.audit.estimate import (
+    LABELS,
+    Attempt,
+    Cost,
+    Setting,
+    configured,
+    labels_read,
+    measured,
+    nearest_track,
+    seconds_of,
+)
+from benchmark.audit.plan import in_order, make_plan
+from benchmark.config import Config
+from benchmark.registry import find
+from benchmark.tracks.track import read
+from benchmark.tracks.tuned import read_tuned
+from tests.benchmark.test_truth import reachable, shown
+from victims.errors import InputError
+
+PLAIN = {"preset": "default", "data": "cifar10", "batch": 1, "defense": "none"}
+
+
+def test_closed_forms_come_first_then_the_fast_searches_then_all_others():
+    names = in_order("auto")
+    closed = [find("attack", name).analytic for name in names]
+    assert closed == sorted(closed, reverse=True)
+    assert names.index("spear") < names.index("cocktail_party") < names.index("ig") < names.index("gias")
+    assert {"dlg", "gifd", "pnp", "gi_nas"} <= set(names[names.index("gias") :])
+    assert in_order("gias,rgap") == ["gias", "rgap"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({}, "cifar10-b1"),
+        ({"batch": 8}, "cifar10-b4"),
+        ({"defense": "sparsification:0.9"}, "cifar10-b1-sparse98"),
+        ({"data": "photos", "batch": 4, "defense": "sparsification:0.7"}, "photos-default"),
+    ],
+)
+def test_options_are_those_of_the_nearest_track(setting, expected):
+    config = Config(**{**PLAIN, **setting})
+    assert nearest_track(config, "ig").name == expected
+    made, track = configured(config, "ig")
+    options = read_tuned(read(expected), "ig").options
+    assert track == expected
+    assert (made.restarts, made.steps) == (options["restarts"], options["steps"])
+    assert f"eta={options['eta']}" in made.set
+    assert made.make_attack().eta == options["eta"]
+
+
+def test_an_attack_that_was_tuned_nowhere_has_its_own_options():
+    assert nearest_track(Config(**PLAIN), "dlg") is None
+    made, track = configured(Config(**PLAIN), "dlg")
+    assert (made.set, made.steps, track) == ([], None, "")
+
+
+def test_an_attacker_leaves_out_what_he_makes_no_use_of():
+    config = Config(**PLAIN, bn="running", labels="llg")
+    ig, gi, rgap = (configured(config, name)[0] for name in ("ig", "gi", "rgap"))
+    assert (ig.bn, gi.bn) == ("none", "running")
+    assert (ig.labels, rgap.labels) == ("llg", "none")
+    assert configured(Config(**PLAIN), "rgap")[0].labels == "given"
+    assert (ig.precision, rgap.precision) == ("float32", "float64")
+
+
+# What a budget is enough for: costs are given, so that no clock counts.
+
+
+def plan_of(monkeypatch, costs, minutes, *, most=8, spent=0.0, processes=1):
+    """Of attacks in their order, each with its steps and (fixed, task, search); None refuses it."""
+    setting = SimpleNamespace(refused=[], reading=None, defenses=["none"])
+
+    def found(setting, name):
+        if costs[name] is None:
+            setting.refused.append((name, "", "it cannot"))
+            return None
+        steps, cost = costs[name]
+        return Attempt(name, steps, 1, "", ["none"], 0.0), Cost(*cost)
+
+    monkeypatch.setattr(module, "measured", found)
+    return make_plan(setting, ",".join(costs), minutes, lambda: spent, most, processes)
+
+
+def test_further_attacks_follow_while_there_is_time_for_all_their_steps(monkeypatch):
+    """8 of 10 minutes are planned, 480 s: 20 s closed, 4 x 60 s, then 160 s; 100 s more do not fit."""
+    costs = {"closed": (0, (0, 5)), "no": None, "first": (400, (0, 0, 60)), "next": (200, (0, 0, 40))}
+    found = plan_of(monkeypatch, {**costs, "late": (100, (100, 0, 0.1)), "later": (9, (0, 0, 0.1))}, 10, most=4)
+    assert found.tasks == 4
+    assert [attempt.attack for attempt in found.attempts] == ["closed", "first", "next"]
+    assert [reason.partition(":")[0] for _, _, reason in found.not_tried] == ["it cannot", "not reached", "not reached"]
+    assert [attempt.steps for attempt in found.attempts] == [0, 460, 230]  # times (480 - 20) / 400
+    assert found.seconds == pytest.approx(480, rel=0.01)
+
+
+def test_fewer_images_come_before_fewer_steps_and_fewer_steps_before_nothing(monkeypatch):
+    assert plan_of(monkeypatch, {"first": (400, (0, 0, 60))}, 2.5).tasks == 2  # 120 s
+    (one,) = (found := plan_of(monkeypatch, {"first": (400, (0, 0, 192))}, 2)).attempts  # 96 s are half of it
+    assert (found.tasks, one.steps, one.seconds) == (1, 200, pytest.approx(96))
+    with pytest.raises(InputError, match=r"^0\.9 minutes are too few for 100 steps of first .* such as 1\.5, fewer"):
+        plan_of(monkeypatch, {"first": (400, (0, 0, 192))}, 0.9)  # 100 steps take 48 of 43.2 s
+    assert plan_of(monkeypatch, {"first": (400, (0, 0, 192))}, 1.5).tasks == 1
+
+
+def test_no_search_takes_more_steps_than_the_most(monkeypatch):
+    (one,) = plan_of(monkeypatch, {"first": (400, (0, 0, 0.001))}, 10).attempts
+    assert one.steps == module.MOST
+
+
+def test_more_processes_and_less_time_spent_before(monkeypatch):
+    """Two processes in (150 - 10 - 120) s x 0.8 = 16 s, of which none is left after 10 s of their start."""
+    costs = {"first": (400, (0, 0, 24))}
+    assert plan_of(monkeypatch, costs, 1).tasks == 2  # 48 s
+    assert plan_of(monkeypatch, costs, 1, processes=2).tasks == 3  # 2 x (48 - 10) s
+    assert plan_of(monkeypatch, costs, 1, spent=30).tasks == 1
+
+
+def test_where_nothing_fits_the_first_reason_is_said(monkeypatch):
+    with pytest.raises(InputError, match=r"^no attack can be used in this setting; no: it cannot$"):
+        plan_of(monkeypatch, {"no": None}, 10)
+
+
+# What is measured.
+
+
+def test_the_time_of_a_search_follows_from_a_few_steps_of_every_stage():
+    """20 steps of 10 ms and 30 of 20 ms are 0.8 s, of which 6 steps are taken."""
+    stages = [SimpleNamespace(name="z", pause=0.01), SimpleNamespace(name="x", pause=0.02)]
+    session = SimpleNamespace(stage=stages[0], ended=False, steps=0)
+
+    def skip():
+        session.ended = session.stage is stages[1]
+        session.stage = stages[1]
+
+    def advance():
+        session.steps += 1
+        time.sleep(session.stage.pause)
+
+    session.skip = skip
+    victim = SimpleNamespace(mean=torch.zeros(1))
+    attack = SimpleNamespace(session=session, victim=victim, plan={"z": 20, "x": 30}, advance=advance)
+    assert 0.8 <= seconds_of(attack) < 1.6
+    assert session.steps == 2 * (1 + estimate.TRIED)
+
+
+@pytest.fixture
+def setting(tmp_path):
+    random = np.random.default_rng(0)
+    for place in range(4):
+        (tmp_path / "test" / "ab"[place % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "test" / "ab"[place % 2] / f"{place}.png")
+    options = {"data": f"folder:{tmp_path}", "size": 16, "victim": "fcn:8", "attack": "ig"}
+    config = Config(**{**PLAIN, **options})
+    return Setting(config, ["none", "sign"], config.make_data())
+
+
+def test_an_attack_is_measured_under_its_defenses_and_left_out_under_others(setting):
+    attempt, cost = measured(setting, "ig")
+    assert (attempt.attack, attempt.defenses) == ("ig", ["none", "sign"])
+    assert attempt.steps == read_tuned(read("cifar10-b1"), "ig").options["steps"]
+    assert cost.search > 0 < cost.task
+    spear, closed = measured(setting, "spear")
+    assert (spear.steps, spear.defenses, closed.search) == (0, ["none"], 0)
+    assert [(attack, under) for attack, under, _ in setting.refused] == [("spear", "sign")]
+    with pytest.raises(InputError, match="did you mean 'ig'"):
+        measured(setting, "igg")
+
+
+def test_labels_are_read_first_and_for_an_attacker_who_is_not_given_them(setting):
+    methods = labels_read(setting, know_labels=False)
+    assert setting.config.labels == methods[0] == "ilrg"
+    found = make_plan(setting, "spear", 9, lambda: 0.0, 1, 1)
+    assert [attempt.attack for attempt in found.attempts] == [LABELS, "spear"]
+    observation = setting.observe(replace(setting.config, attack="ig"))
+    assert observation.knowledge.labels is None
+
+
+def test_no_private_image_can_be_reached_from_what_the_plan_is_measured_on(setting, monkeypatch):
+    kept = []
+    monkeypatch.setattr(estimate, "seconds_of", lambda attack: kept.append(attack) or seconds_of(attack))
+    measured(setting, "ig")
+    (attack,) = kept
+    victim = attack.victim
+    numbers = (victim.mean.flatten().tolist(), victim.std.flatten().tolist())
+    items = reachable(attack, attack.session, *setting.seen.values())
+    assert len(items) > 100
+    assert not [found for image, _ in setting.data for found in shown(items, image, *numbers)]
