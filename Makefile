@@ -25,7 +25,7 @@ ifneq ($(filter environment,$(firstword $(origin METHOD))),)
   $(error METHOD is in the environment; options go behind make: make bench METHOD=$(METHOD))
 endif
 
-.PHONY: help bench submit reproduce audit track tune record verify board leaderboard speed gpu-check list priors prior docs models test test-all test-lowest site lint format clean
+.PHONY: help bench submit reproduce audit check track tune record verify board leaderboard speed gpu-check list priors prior docs models test test-all test-lowest site lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -64,6 +64,9 @@ audit: $(READY)  ## what leaks from your own: MODEL=my.module:Net IMAGES=folder 
 
 reproduce: $(READY)  ## a published table again beside its numbers: make reproduce RECIPE=gifd-table3a SIZE=small|paper
 	@$(RUN) benchmark reproduce $(call QUOTED,RECIPE) $(call OPTIONS,RECIPE)
+
+check: $(READY)  ## the contracts of an attack, defense, prior, victim, data set, metric or loss of your own: make check PLUGIN=my.module.Attack
+	@$(RUN) benchmark check $(call QUOTED,PLUGIN) $(call OPTIONS,PLUGIN)
 
 track: $(READY)  ## a track: setting, budget, the methods that take part, and what is missing here: make track TRACK=cifar10-b1
 	@$(RUN) benchmark track $(OPTIONS)

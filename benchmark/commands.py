@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "submit": "benchmark.launch.submit:submit",
     "reproduce": "benchmark.recipes.reproduce:reproduce",
     "audit": "benchmark.audit.audit:audit",
+    "check": "benchmark.check.command:check",
     "track": "benchmark.tracks.show:show",
     "tune": "benchmark.tracks.tune:tune",
     "record": "benchmark.tracks.record:record",

@@ -5,17 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from benchmark.tasks.batches import Batch
-from benchmark.tasks.capture import Client, Task, capture_task
-from defenses.sparsification import Sparsification
+from benchmark.check.small import small_task
+from benchmark.tasks.capture import Task
 from priors.dcgan import DCGAN
 from priors.ffdnet import FFDNet
-from victims.choices import Level
-from victims.data.photos import Photos
-from victims.models.lenet import LeNet
-from victims.victim import Victim, build
+from victims.victim import build
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -44,25 +39,4 @@ def small_denoiser() -> FFDNet:
 def capture() -> Callable[..., Task]:
     """Captures a task of photos on a LeNet; the same arguments give the same task."""
 
-    def make(
-        indices: tuple[int, ...] = (3, 50, 90),
-        *,
-        task: str = "t",
-        size: int = 32,
-        rate: float | None = 0.5,
-        dtype: torch.dtype = torch.float32,
-        give_labels: bool = True,
-        victim: Victim | None = None,
-        model: type[nn.Module] = LeNet,
-        training: bool = False,
-        bn: Level = "none",
-    ) -> Task:
-        data = Photos(split="tune", size=size)
-        if victim is None:
-            net = build(model, image_shape=(3, size, size), num_classes=10, seed=0).to(dtype)
-            victim = Victim(net, mean=data.mean, std=data.std, training=training)
-        defense = None if rate is None else Sparsification(rate)
-        client = Client(defense=defense, give_labels=give_labels, bn=bn)
-        return capture_task(victim, data, Batch(task, indices), client)
-
-    return make
+    return small_task

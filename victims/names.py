@@ -41,7 +41,7 @@ def imported(kind: str, path: str, base: type[T]) -> type[T]:
         raise InputError(f"'{path}' is not a subclass of {base.__module__}.{base.__name__}.")
     if missing := sorted(getattr(item, "__abstractmethods__", ())):
         wrong = f"{item.__name__} lacks {', '.join(missing)}; write what {base.__module__} says of it"
-        raise Broken(f"a {kind} defines what its base leaves open", wrong, line_of(item))
+        raise Broken("a class defines what its base leaves open", wrong, line_of(item))
     return item
 
 

@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from test_contract import holds, reachable
 from torch import nn
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
@@ -19,6 +18,7 @@ from attacks.engine.requirements import check_local_training
 from attacks.gi import GI
 from attacks.ig import IG
 from attacks.rgap import RGAP
+from benchmark.check.reach import holds, reachable
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_contract import holds, reachable
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from attacks.engine.regularizers import squared_variation, total_variation
 from attacks.gias_parts import GIz
 from attacks.giml import GIML
+from benchmark.check.reach import holds, reachable
 from priors.dcgan import DCGAN
 from victims.errors import InputError
 from victims.models.lenet import LeNet

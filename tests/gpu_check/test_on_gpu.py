@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from attacks.base import Attack
 from attacks.engine.stage import Reconstruction
 from attacks.ig import IG
+from benchmark.check.small import any_update
 from benchmark.registry import find, registered
 from benchmark.run import reproducible
 from benchmark.tasks.batches import Batch
@@ -25,7 +26,6 @@ from priors.biggan import BigGAN
 from priors.dcgan import DCGAN
 from priors.ffdnet import FFDNet
 from priors.stylegan2 import StyleGAN2
-from tests.attacks.test_contract import any_update
 from tests.gpu_check.missing import stand_in
 from victims.data.photos import Photos
 from victims.errors import Notice

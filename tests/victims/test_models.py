@@ -5,6 +5,7 @@ import torch
 from scipy.stats import kstest
 from torch import nn
 
+from benchmark.check.victim import its_weights_come_from_the_seed, logits_of_an_image_do_not_depend_on_its_batch
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
@@ -42,10 +43,7 @@ def test_logits_for_odd_sizes(make, image_shape):
 
 @each_model
 def test_logits_of_an_image_do_not_depend_on_its_batch_in_eval_mode(make):
-    model = make_one(make).eval()
-    images = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        torch.testing.assert_close(model(images)[1:2], model(images[1:2]), rtol=1e-4, atol=1e-5)
+    logits_of_an_image_do_not_depend_on_its_batch(make)
 
 
 # LeNet (Zhu et al., 2019).
@@ -159,13 +157,7 @@ def test_resnet18_stem_starts_like_the_other_convolutions():
 
 @each_model
 def test_build_depends_only_on_the_seed(make):
-    torch.manual_seed(1)
-    first = make_one(make, seed=5).state_dict()
-    torch.manual_seed(2)
-    again = make_one(make, seed=5).state_dict()
-    other = make_one(make, seed=6).state_dict()
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    assert any(not torch.equal(first[name], other[name]) for name in first)
+    its_weights_come_from_the_seed(make)
 
 
 @each_model

@@ -9,6 +9,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from attacks.engine.gradients import victim_gradients
 from attacks.engine.probe import Probe, find_layers
+from benchmark.check.loss import CONTRACTS
 from benchmark.registry import open_loss, registered
 from tests.attacks.labels.conftest import SHAPE, N, Small
 from victims.client import fed_sgd
@@ -111,22 +112,9 @@ def test_one_logit_tells_odd_classes_from_even_ones():
 
 
 @every_loss
-def test_a_class_is_a_target_of_probability_one(text):
-    logits, labels = case()
-    loss = open_loss(text).double()
-    same(loss, lambda z, t: loss(z, one_hot(t, K).double()), logits, labels)
-
-
-@every_loss
-def test_what_a_loss_says_of_its_slopes_is_true(text):
-    loss = open_loss(text).double()
-    for label in range(K):
-        slopes = jacrev(lambda z, label=label: loss(z[None], torch.tensor([label])))(case()[0][0])
-        if loss.signs:
-            assert (slopes < 0).tolist() == [k == label for k in range(K)]
-        if loss.smoothing is not None:
-            t = (1 - loss.smoothing) * one_hot(torch.tensor(label), K) + loss.smoothing / K
-            torch.testing.assert_close(slopes, case()[0][0].softmax(0) - t)
+@pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
+def test_every_loss(contract, text):
+    contract(open_loss(text))
 
 
 class Pairs(nn.Module):

@@ -1,21 +1,19 @@
 """Every model of the suite, new ones too: shapes, and its gradient against plain autograd."""
 
 import warnings
-from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
-from attacks.engine.gradients import victim_gradients
 from attacks.engine.probe import Probe, vectorizes
+from benchmark.check.victim import captured_and_dummy_gradients_are_those_of_plain_autograd, its_last_layer_is_linear
 from benchmark.registry import registered
 from victims.batch_norm import batch_norms
 from victims.classifier import classifiers
 from victims.client import calibrate
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
-from victims.losses.cross_entropy import CrossEntropy
 from victims.victim import Victim, build
 
 MODELS = registered("victim")
@@ -53,12 +51,7 @@ def test_logits_at_224_pixels(name):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "fcn3_leaky"])
 def test_the_classifier_is_the_layer_that_makes_the_logits(name):
-    victim, given = Victim(make_one(name, 32), mean=(0.5,) * 3, std=(0.2,) * 3), []
-    layer = victim.model.get_submodule(*classifiers(victim.model, (3, 32, 32)))
-    layer.register_forward_hook(lambda _m, _given, out: given.append(out))
-    with torch.no_grad():
-        logits = victim.logits(victim.parameters, torch.rand(1, 3, 32, 32))
-    assert torch.equal(given[0], logits)
+    its_last_layer_is_linear(MODELS[name])
 
 
 def test_an_activation_after_the_logit_is_no_classifier():
@@ -68,21 +61,11 @@ def test_an_activation_after_the_logit_is_no_classifier():
 
 @each_gradient
 @each_mode
-def test_captured_and_dummy_gradients_are_those_of_plain_autograd(name, training, capture):
+def test_captured_and_dummy_gradients_are_those_of_plain_autograd(name, training):
     size = NEEDS.get(name, 16)
-    model = make_one(name, size).double()
-    if training and not batch_norms(model):
+    if training and not batch_norms(make_one(name, size)):
         pytest.skip("no batch norm: as in eval mode")
-    victim = Victim(model, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25), training=training)
-    task = capture((3, 50), size=size, victim=victim, rate=None)
-    plain = deepcopy(model).train(training)
-    images = (task.images.double() - victim.mean) / victim.std
-    CrossEntropy()(plain(images), task.labels).backward()
-    dummy = victim_gradients(victim, images[None], task.labels[None])
-    near = {"rtol": 1e-7, "atol": 1e-9 * max(p.grad.abs().max().item() for p in plain.parameters())}
-    for key, parameter in plain.named_parameters():
-        torch.testing.assert_close(task.observation.update[key], parameter.grad, **near)
-        torch.testing.assert_close(dummy[key][0], parameter.grad, **near)
+    captured_and_dummy_gradients_are_those_of_plain_autograd(MODELS[name], training, size)
 
 
 @each_gradient
