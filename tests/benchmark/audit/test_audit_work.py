@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -123,11 +124,14 @@ def test_a_stopped_audit_goes_on_and_what_changed_is_measured_anew(images, tmp_p
 
 
 @pytest.mark.slow
-def test_two_processes_do_what_one_does(images, tmp_path, capsys):
+def test_two_processes_do_what_one_does(images, tmp_path, capsys, monkeypatch):
+    """In folders of one name, of which the names of tasks are made, and with them the starts."""
     options = [f"--attacks={__name__}.Slow", "--defense=none,sign"]
     rows = []
     for processes in (1, 2):
-        out = tmp_path / str(processes)
+        (tmp_path / str(processes)).mkdir()
+        monkeypatch.chdir(tmp_path / str(processes))
+        out = Path("audit")
         assert audited(images, out, *options, f"--processes={processes}") == 0
         found = [row for file in (out / "runs").glob("*/rows.jsonl") for row in read_rows(file)[0]]
         key = ("defense", "control", "image", "psnr", "cost")
