@@ -52,8 +52,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts answers where they are asked for, and leads links from `docs/` to the record to where the site has it."""
+    """Puts answers where they are asked for, and turns what GitHub shows of the board into what MkDocs shows.
+
+    Its links from `docs/` to the record lead to where the site has it, and what it folds is Markdown and open.
+    """
     text = re.sub(r"<!-- answer: (.*) -->", lambda found: config.extra["answers"][found[1]], markdown)
-    return text.replace("../../leaderboard/record)", "../leaderboard/record/index.md)").replace(
-        "../../leaderboard/", "../leaderboard/"
-    )
+    text = text.replace("<details>", '<details markdown="1" open>')
+    text = text.replace("../../leaderboard/record)", "../../leaderboard/record/index.md)")
+    return text.replace("../../leaderboard/", "../leaderboard/")

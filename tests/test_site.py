@@ -69,8 +69,9 @@ def test_nothing_is_loaded_from_elsewhere_and_every_link_leads_to_a_file(built):
 
 @pytest.mark.slow
 def test_no_page_shows_what_stands_for_something_else(built):
-    """Answers, sections of other files and cross-references are filled in."""
+    """Answers and sections of other files are filled in, and Markdown is no text."""
     for page in built.rglob("*.html"):
         text = page.read_text()
         assert "<!-- answer" not in text, page
+        assert "![" not in text, page
         assert "8<-- " not in text.replace("<!-- --8<-- [", ""), page
