@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from inspect import Parameter
@@ -14,7 +13,7 @@ from attacks.base import Attack
 from attacks.engine.space import Between
 from benchmark.config import options_of
 from benchmark.names import first_sentence
-from benchmark.preset_table import presets
+from benchmark.preset_table import papers, presets
 from benchmark.tracks.board import BEHIND, UNTRAINED, Recorded, pictures, table
 from leaderboard.table import NOTHING
 
@@ -33,7 +32,7 @@ def page(name: str, method: type[Attack], tracks: Sequence[Recorded]) -> str:
     parts = [
         f"# {name}",
         "\n\n".join(papers(method)),
-        told.short_description or "",
+        without_html(told.short_description or ""),
         f"```\nmake bench {' '.join([f'METHOD={name}', *setting(method)])}\n```",
         "## Algorithm",
         without_html(told.long_description or ""),
@@ -64,12 +63,6 @@ def index(methods: Mapping[str, type[Attack]]) -> str:
         for name, method in methods.items()
     )
     return grid(("`METHOD=`", "searches", "prior", "made for", "source"), lines)
-
-
-def papers(method: type[Attack]) -> list[str]:
-    """What the docstring of the method's file begins with."""
-    text, _, _ = (inspect.getdoc(sys.modules[method.__module__]) or "").partition("\n\n")
-    return text.splitlines()
 
 
 def docstring(item: type) -> Docstring:

@@ -30,8 +30,14 @@ def table() -> str:
 
 def block(name: str, method: type[Method]) -> str:
     """A heading, the paper of the method from its file's docstring, and a line for each preset."""
-    paper, _, _ = (inspect.getdoc(sys.modules[method.__module__]) or "").partition("\n\n")
+    paper = "\n".join(papers(method))
     return f"## {name}\n\n{paper}\n\n{presets(method)}"
+
+
+def papers(method: type) -> list[str]:
+    """The lines that the docstring of the method's file begins with."""
+    text, _, _ = (inspect.getdoc(sys.modules[method.__module__]) or "").partition("\n\n")
+    return text.splitlines()
 
 
 def presets(method: type[Method]) -> str:

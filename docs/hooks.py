@@ -17,11 +17,18 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Computes what the site shows, and lists the methods in the navigation."""
+    """Computes what the site shows, and lists in the navigation the methods, and pages that it does not name."""
     tracks = site.tracks_recorded()
     config.extra["pages"], config.extra["answers"] = site.pages(tracks) | own_pages(), site.answers(tracks)
-    (section,) = (entry for entry in config.nav or [] if "Methods" in entry)
-    section["Methods"] = [path for path in config.extra["pages"] if path.startswith("methods/")]
+    named = Path(config.config_file_path).read_text()
+    more = {
+        "Methods": [path for path in config.extra["pages"] if path.startswith("methods/")],
+        "Use it": sorted(path.name for path in Path(config.docs_dir).glob("*.md") if path.name not in named),
+    }
+    for entry in config.nav or []:
+        for heading, pages in more.items():
+            if heading in entry:
+                entry[heading] += pages
     return config
 
 
