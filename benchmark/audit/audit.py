@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def planned(path: Path, identity: str, make: Any) -> Plan:
+def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:
     """The plan of the same audit, where it was begun before: only then does it go on. Else a new one, which is kept."""
     try:
         kept = json.loads(path.read_text())
