@@ -59,7 +59,9 @@ def at(kind: str, path: str) -> Any:
     except InputError:
         raise
     except (ImportError, AttributeError) as error:
-        raise InputError(f"cannot import the {kind} '{path}': {error}.") from None
+        absent = isinstance(error, ModuleNotFoundError) and error.name == path.partition(".")[0]
+        fix = "; put the folder of its file on PYTHONPATH" if absent else ""
+        raise InputError(f"cannot import the {kind} '{path}': {error}{fix}.") from None
     except Exception as error:  # of the module's own statements
         place = line_of_error(error)
         what = f"{type(error).__name__}: {error}" + (f", at {place}" if place else "")

@@ -63,7 +63,7 @@ def test_the_attacks_that_are_shown_keep_all_contracts(plugin, outside, capsys):
     ("plugin", "said"),
     [
         ("ig", "give the dotted path"),
-        ("no_such.Attack", "No module named 'no_such'"),
+        ("no_such.Attack", "No module named 'no_such'; put the folder of its file on PYTHONPATH."),
         ("plain_l2.Other", "has no attribute 'Other'"),
         ("plain_l2.squared_l2", "is none of what can be checked"),
         ("torn.Attack", "SyntaxError"),
