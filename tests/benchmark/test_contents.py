@@ -202,7 +202,7 @@ READERS = {
     "defense": ("from defenses.sign import Sign\n", "class Mine(Sign):\n"),
 }
 CONSTRUCTORS = {
-    "attack": "    def __init__(self, *, steps: int | None = None, **common):\n        super().__init__(**common)\n",
+    "attack": "    def __init__(self, **common):\n        super().__init__(**common)\n",
     "victim": "    def __init__(self, *, image_shape, num_classes):\n"
     "        super().__init__(nn.Flatten(), nn.Linear(3072, num_classes))\n",
 }

@@ -233,11 +233,11 @@ def test_augmented_depends_only_on_the_generator(size):
 class TwoImages(ImageData):
     """Two ramps that are not their own mirror images."""
 
-    ids = ["a", "b"]
+    ids = classes = ["a", "b"]
     labels = torch.tensor([0, 1])
 
     def __getitem__(self, index):
-        return torch.arange(3.0).expand(1, 2, 3) / 10 + index, index
+        return torch.arange(3.0).expand(1, 2, 3) / 10 + index / 2, index
 
 
 def test_any_data_set_is_augmented_by_mirroring_half_its_images():
