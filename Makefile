@@ -48,7 +48,7 @@ $(SITE): $(READY)
 $(LOWEST)/.ready: pyproject.toml
 	@echo 'Preparing $(LOWEST): the lowest versions that pyproject.toml allows, 5 GB, a few minutes.'
 	@$(PYTHON) -m venv $(LOWEST)
-	@sed -nE 's/^  "([a-z-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p' pyproject.toml > $(LOWEST)/lowest.txt
+	@sed -nE 's/^  "([a-z0-9-]+)(\[[a-z]+\])?>=([0-9.]+).*/\1==\3/p' pyproject.toml > $(LOWEST)/lowest.txt
 	@$(LOWEST)/bin/python -m pip install --quiet --upgrade pip
 	@$(LOWEST)/bin/python -m pip install --quiet -c $(LOWEST)/lowest.txt -e '.[dev]'
 	@touch $@

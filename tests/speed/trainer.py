@@ -12,7 +12,8 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import CSVLogger
 
 from attacks.base import INNER, Attack
-from benchmark.launch.progress import EVERY
+from benchmark.launch.progress import EVERY, TaskProgress
+from benchmark.launch.strategy import Heartbeat
 from benchmark.run import make_trainer, row_maker
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, reports
@@ -68,6 +69,9 @@ def overhead(cell: Cell) -> float:
         trainer = make_trainer(cell.config, 1)
         trainer.callbacks = [reports(judge), *trainer.callbacks, beside]
         trainer.logger = CSVLogger(folder, name="log")
-        trainer.fit(attack, cell.module((BLOCKS + 1) * BLOCK))
+        module = cell.module((BLOCKS + 1) * BLOCK)
+        (progress,) = (callback for callback in trainer.callbacks if isinstance(callback, TaskProgress))
+        progress.begin(trainer, Heartbeat(Path(folder), 0, 1), groups=1, steps=module.steps)
+        trainer.fit(attack, module)
     pairs = zip(beside.under.leading, beside.bare.leading, strict=True)
     return median(under - bare for under, bare in pairs) / BLOCK
