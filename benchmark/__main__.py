@@ -34,6 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code, line = 2, str(error)
     except Unfinished as error:
         code, line = 1, str(error)
+    except SystemExit as error:
+        from victims.contract import line_of_error
+
+        place = line_of_error(error)
+        if not place:  # of the suite, such as --help
+            raise
+        code, line = 2, f"the run was ended by sys.exit({error.code!r}) of your code; raise an error instead ({place})."
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -150,6 +150,8 @@ def failure(contract: Contract, item: Any) -> str:
         why, place = f"{error.contract}: {error.why}", ""
     except InputError as error:
         why, place = str(error), line_of_error(error, item)
+    except SystemExit as error:
+        why, place = f"it calls sys.exit({error.code!r}); raise an error instead", line_of_error(error, item)
     except Exception as error:  # of the author's own code
         why, place = f"{type(error).__name__}: {error}", line_of_error(error, item)
     else:

@@ -142,6 +142,18 @@ def test_what_keeps_all_contracts_runs(write, tmp_path, capsys):
     assert "PSNR" in capsys.readouterr().out
 
 
+def test_an_attack_that_ends_the_program_has_no_result(write, tmp_path, capsys):
+    code = ATTACK.replace("super().__init__", "raise SystemExit(0)\n        super().__init__")
+    write("mistake", code)
+    where = place("mistake", code, "raise SystemExit")
+    assert run(tmp_path, "--attack=mistake.Mine") == 2
+    assert (
+        capsys.readouterr().err.splitlines()[-1].endswith(f"sys.exit(0) of your code; raise an error instead {where}.")
+    )
+    assert main(["check", "mistake.Mine"]) == 1
+    assert f"fails  the engine runs it: it calls sys.exit(0); raise an error instead {where}" in capsys.readouterr().out
+
+
 DEFENSE = """
 from defenses.base import Defense
 
