@@ -31,6 +31,7 @@ from benchmark.run_options import with_options
 from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
 from benchmark.state import of_tensors
+from benchmark.tasks.capture import alike
 from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
@@ -247,12 +248,12 @@ def pictures(results: Sequence[Shown], idle: Mapping[str, Any]) -> Pictures:
 
 
 def controls(data: ImageData, ids: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """For every image, the scores of the mean of all other images: a reconstruction without the update."""
+    """For every image, the scores of the mean of all others that are no copies of it: a guess without the update."""
     images, _ = data.batch(data.readable(range(len(data))))
-    total, scores = images.sum(0), {}
+    scores = {}
     for image_id in ids:
         truth = data[data.ids.index(image_id)][0]
-        mean = (total - truth) / (len(images) - 1)
+        mean = images[~alike(truth, images)].mean(0)
         _, found = score(mean[None], truth[None])
         scores[image_id] = {name: values[0] for name, values in found.items()}
     return scores

@@ -24,6 +24,9 @@ from victims.seeds import private_seed, seed_of
 from victims.vanishing_gradients import vanishing
 from victims.victim import Gradient, Statistics, Victim, gradient_at
 
+COPY_DB = 30.0
+"""PSNR from which on two images are copies: JPEG at a usual quality has it, two pictures of a class hardly ever."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -255,22 +258,34 @@ def capture_task(
 def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
     """For every image of the batch another one of the same class, or of any class where there is none.
 
-    The update of these tells the attacker nothing about the batch that the labels do not tell.
+    The update of these tells the attacker nothing about the batch that the labels do not tell. So none of them is a
+    copy of an image of the batch, see `alike`.
 
     Raises:
         InputError: the data set has too few other images.
     """
     generator = torch.Generator().manual_seed(seed_of("strangers", batch.task))
+    truths, _ = data.batch(batch.indices)
     chosen: list[int] = []
     for index in batch.indices:
         others = [i for i in range(len(data)) if i not in batch.indices and i not in chosen]
-        others = [i for i in others if data.labels[i] == data.labels[index]] or others
-        first = int(torch.randint(max(1, len(others)), (1,), generator=generator))
-        stranger = next((i for i in others[first:] + others[:first] if data.readable([i])), None)
+        own = [i for i in others if data.labels[i] == data.labels[index]] or others
+        first = int(torch.randint(max(1, len(own)), (1,), generator=generator))
+        in_turn = dict.fromkeys([*own[first:], *own[:first], *others])
+        fit = (i for i in in_turn if data.readable([i]) and not alike(data[i][0], truths).any())
+        stranger = next(fit, None)
         if stranger is None:
-            raise InputError("the shuffled-update control needs more images than a batch holds; lower --batch.")
+            raise InputError(
+                "the shuffled-update control needs more images than a batch holds, which are no copies of its own "
+                f"(PSNR {COPY_DB:g} dB or more); lower --batch, or give other images."
+            )
         chosen.append(stranger)
     return tuple(chosen)
+
+
+def alike(image: Tensor, truths: Tensor) -> Tensor:
+    """Whether an image (C, H, W) in [0, 1] is a copy, or nearly one, of each of the truths (B, C, H, W): (B,) bool."""
+    return (image - truths).square().flatten(1).mean(1) <= 10 ** (-COPY_DB / 10)
 
 
 def mean_image(data: ImageData) -> Tensor:

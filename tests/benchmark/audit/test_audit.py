@@ -67,6 +67,18 @@ def test_the_mean_of_the_others_leaves_the_image_out(images):
         assert found[image_id]["psnr"] == pytest.approx(psnr, abs=1e-3)
 
 
+def test_the_mean_of_the_others_leaves_copies_out(images):
+    """With five copies the mean of the others would be the image itself."""
+    arrange(images, None, images.parent / "a" / "test")
+    data = Folder(images.parent / "a", size=16)
+    alone = controls(data, data.ids[:1])
+    first = min(images.glob("*/*.png"))
+    for place in range(5):
+        (first.parent / f"copy{place}.png").write_bytes(first.read_bytes())
+    arrange(images, None, images.parent / "b" / "test")
+    assert controls(Folder(images.parent / "b", size=16), data.ids[:1]) == alone
+
+
 # Images.
 
 
@@ -165,6 +177,15 @@ def test_a_users_model_and_images(images, tmp_path, quick, capsys):
     said = capsys.readouterr().out
     assert said.index("at most 5 minutes") < said.index("plan     2 x 1 images under 2 defenses") < said.index("1 of 6")
     assert "gate     passed: 0 of 4 judged results are exact or worse" in said
+
+
+def test_where_all_images_are_copies_nothing_is_judged_and_no_gate_passes(images, tmp_path, quick, capsys):
+    for path in images.glob("*/*.png"):
+        path.write_bytes((images / "cats" / "1.png").read_bytes())
+    assert audited(images, tmp_path / "out", f"--attacks={quick}", "--fail-on=partly") == 2
+    said = capsys.readouterr()
+    assert "no copies of its own" in said.err
+    assert "passed" not in said.out
 
 
 @pytest.mark.parametrize(

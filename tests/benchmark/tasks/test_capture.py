@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmark.registry import open_defense
 from benchmark.tasks import capture as captures
@@ -10,6 +11,7 @@ from benchmark.tasks.capture import Client, capture, capture_task, capturing, cl
 from defenses.noise import Noise
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
+from victims.data.folder import Folder
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
@@ -46,6 +48,24 @@ def test_strangers_of_another_class_where_a_class_is_used_up(data):
     assert not set(others) & set(whole_class)
     with pytest.raises(InputError, match="control"):
         strangers(data, Batch("t", tuple(range(len(data)))))
+
+
+def test_no_stranger_is_a_copy_of_an_image_of_the_batch(tmp_path):
+    """1 is 0 with 5 of 255 added, 34 dB; 2 is 0 with 26 added, 20 dB; and 4, of another class, is 0."""
+    first, second = torch.randint(0, 200, (2, 8, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pictures = {"a": [first, first + 5, first + 26], "b": [second, first]}
+    for label, pixels in pictures.items():
+        (tmp_path / "test" / label).mkdir(parents=True)
+        for place, each in enumerate(pixels):
+            Image.fromarray(each.numpy()).save(tmp_path / "test" / label / f"{place}.png")
+    data = Folder(tmp_path, size=8)
+    for place in range(12):
+        assert strangers(data, Batch(f"t{place}", (0,))) == (2,)
+        assert strangers(data, Batch(f"t{place}", (3,)))[0] in (4, 0, 1, 2)
+        assert strangers(data, Batch(f"t{place}", (2,)))[0] in (0, 1)
+    assert strangers(data, Batch("t", (4,))) == (3,)
+    with pytest.raises(InputError, match="no copies of its own"):
+        strangers(data, Batch("t", (0, 2, 3)))
 
 
 def test_the_observation_is_the_defended_gradient_with_labels_as_a_multiset(victim, data):
