@@ -120,7 +120,7 @@ docs: $(READY)  ## write docs/options.md and docs/presets.md anew, from the code
 	$(RUN) benchmark.preset_table docs/presets.md
 
 site: $(SITE) docs  ## build the site into site/, which opens from disk; its search needs: .venv/bin/mkdocs serve
-	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 	@echo 'The site: site/index.html'
 
 models: $(READY)  ## write docs/models.md anew: which models run, which are refused and why (some minutes)

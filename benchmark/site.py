@@ -15,7 +15,7 @@ from benchmark.tracks.track import read
 from defenses.base import Defense
 from leaderboard import record
 from leaderboard.document import Block, markdown
-from leaderboard.sentences import defenses, priors, strongest
+from leaderboard.sentences import WORDS, defenses, priors, strongest
 
 ROWS = "leaderboard/record"  # where the site has the record's files, as the repository does
 
@@ -50,7 +50,10 @@ def rows() -> str:
 
 
 def answers(tracks: Sequence[Recorded]) -> dict[str, str]:
-    """What stands for `<!-- answer: NAME -->` in a page, by its name: what the record says, and what there is."""
+    """What stands in a page for `<!-- answer: NAME -->...<!-- end -->`, by its name: from the record and the code.
+
+    Between the marks is what a checkout shows, where nothing is computed.
+    """
     boards = {each.name: each.current() for each in tracks}
     said = {
         "strongest": strongest(boards),
@@ -61,6 +64,7 @@ def answers(tracks: Sequence[Recorded]) -> dict[str, str]:
     of_defenses = [(f"`DEFENSE={made.examples[0]}`", known("defense")[name].summary) for name, made in classes.items()]
     of_metrics = [(f"`{name}`", metric.summary) for name, metric in known("metric").items()]
     return {name: without_heading(blocks) for name, blocks in said.items()} | {
+        "verdicts": WORDS.replace("<", "&lt;"),
         "every defense": grid(("for example", "what it does"), of_defenses),
         "every metric": grid(("metric", "of an image"), of_metrics),
     }

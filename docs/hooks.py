@@ -4,8 +4,10 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -14,13 +16,20 @@ from benchmark.names import ROOT
 from leaderboard.record import RECORD
 
 NOTEBOOKS = ROOT / "notebooks"
+LINKS = {
+    r"\[`(\w+)`\]\(\.\./attacks/\w+\.py\)": r"[`\1`](methods/\1.md)",  # a file may have several attacks
+    r"\]\(\.\./attacks\)": "](methods/index.md)",
+    r"\]\(\.\./README\.md": "](index.md",
+    r"\]\(\.\./notebooks/(\w+)\.ipynb\)": r"](notebooks/\1.md)",
+}
+"""Of what a page in `docs/` leads to in a checkout: what has it on the site."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Computes what the site shows, and lists in the navigation the methods, and pages that it does not name."""
     tracks = site.tracks_recorded()
     config.extra["pages"], config.extra["answers"] = site.pages(tracks) | own_pages(), site.answers(tracks)
-    named = Path(config.config_file_path).read_text()
+    named = set(paths(config.nav))
     more = {
         "Methods": [path for path in config.extra["pages"] if path.startswith("methods/")],
         "Use it": sorted(path.name for path in Path(config.docs_dir).glob("*.md") if path.name not in named),
@@ -30,6 +39,14 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
             if heading in entry:
                 entry[heading] += pages
     return config
+
+
+def paths(nav: Any) -> Iterator[str]:
+    """Of the pages that the navigation names, at any depth."""
+    if isinstance(nav, str):
+        yield nav
+    for entry in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from paths(entry)
 
 
 def own_pages() -> dict[str, str]:
@@ -59,11 +76,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts answers where they are asked for, and turns what GitHub shows of the board into what MkDocs shows.
+    """Puts answers in place of what a checkout shows there, and turns what GitHub shows into what MkDocs shows.
 
-    Its links from `docs/` to the record lead to where the site has it, and what it folds is Markdown and open.
+    The board's links from `docs/` to the record lead to where the site has it, and what it folds is Markdown and open.
     """
-    text = re.sub(r"<!-- answer: (.*) -->", lambda found: config.extra["answers"][found[1]], markdown)
+    answers = config.extra["answers"]
+
+    def answer(found: re.Match[str]) -> str:
+        if found[1] not in answers:
+            raise PluginError(f"{page.file.src_path}: no answer '{found[1]}'; there are {', '.join(answers)}.")
+        return str(answers[found[1]])
+
+    text = re.sub(r"<!-- answer: (.*?) -->.*?<!-- end -->", answer, markdown, flags=re.DOTALL)
+    for link, on_the_site in LINKS.items():
+        text = re.sub(link, on_the_site, text)
     text = text.replace("<details>", '<details markdown="1" open>')
     text = text.replace("../../leaderboard/record)", "../../leaderboard/record/index.md)")
     return text.replace("../../leaderboard/", "../leaderboard/")

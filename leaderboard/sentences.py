@@ -13,12 +13,23 @@ from leaderboard.table import NOTHING, Table
 Boards = Mapping[str, Board]
 """By track."""
 
-WORDS = (
-    "Better and worse are verdicts at p < .05 after Holm's correction for the comparisons that each section states, "
-    f"and mean a higher and a lower PSNR: more and less leaks. '{UNSHOWN.capitalize()}' does not say that two attacks "
-    "are equal. Intervals are those of single comparisons, so one may leave out 0 where no difference is shown."
-)
-"""What a reader must know of all verdicts."""
+
+def words(comparisons: str) -> str:
+    """What a reader must know of all verdicts.
+
+    Args:
+        comparisons: for which they are corrected.
+    """
+    return (
+        f"Better and worse are verdicts at p < .05 after Holm's correction for {comparisons}, "
+        f"and mean a higher and a lower PSNR: more and less leaks. '{UNSHOWN.capitalize()}' does not say that two "
+        "attacks are equal. Intervals are those of single comparisons, so one may leave out 0 where no difference is "
+        "shown."
+    )
+
+
+WORDS = words("the comparisons that each section states")
+ALL_PAIRS = words("all pairs of a track's attacks")
 
 PAPERS = (
     "What papers say of two methods, each in its own setting, compared with the tracks. A pair "
