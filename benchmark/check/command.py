@@ -49,10 +49,13 @@ def check(plugin: str, *, data_dir: Path = Path("data"), weights_dir: Path = Pat
         warnings.simplefilter("ignore")
         kind, contracts = contracts_of(plugin, item, data_dir, weights_dir, size)
         print(f"{plugin} as {kind}", flush=True)
-        failed = 0
+        failed, said = 0, dict[str, str]()
         for place, contract in enumerate(contracts):
             why = failure(contract, item)
-            print(f"fails  {name_of(contract)}: {why}" if why else f"holds  {name_of(contract)}", flush=True)
+            name = name_of(contract)
+            again = f"for the same reason as '{said[why]}'" if why in said else why
+            print(f"fails  {name}: {again}" if why else f"holds  {name}", flush=True)
+            said.setdefault(why, name)
             failed += bool(why)
             if why and not place:
                 print(f"       the {len(contracts) - 1} other contracts are tried when this one holds")

@@ -10,7 +10,9 @@ from attacks.engine.distances import cosine
 from attacks.engine.requirements import check_surrogate
 from benchmark.check.fails import require
 from benchmark.check.small import OTHER, defended_task
-from benchmark.registry import find, registered
+from benchmark.registry import find, open_defense, registered
+from benchmark.tasks.capture import Client, norm
+from benchmark.tasks.effect import check_effect
 from defenses.base import Defense
 from victims.victim import gradient
 
@@ -68,6 +70,19 @@ def it_keeps_the_names_and_shapes_of_an_update(case: Case) -> None:
         require(not wrong, f"{use} makes {', '.join(wrong[:3])} not finite", case.kind.__call__, case.kind)
 
 
+def it_changes_what_a_client_sends(case: Case) -> None:
+    """By more than rounding, as a run asks of it, and not to zeros; under every example that does not choose images."""
+    for use in case.uses:
+        task, defense = defended_task(use), open_defense(use)
+        require(norm(task.observation.update) > 0, f"{use} sends zeros alone", case.kind.__call__, case.kind)
+        if defense is None or defense.class_counts(len(task.images)):
+            continue
+        victim, client = task.observation.victim, Client(defense=defense)
+        check_effect(
+            client, [use], victim, lambda _: defended_task("none").observation.victim, task.images, task.labels
+        )
+
+
 def its_surrogates_are_functions_of_gradients(case: Case) -> None:
     """Under every example; some may leave out names, which are not matched then."""
     for use in case.uses:
@@ -87,18 +102,24 @@ def its_randomness_comes_from_the_generator(case: Case) -> None:
 
 
 def a_surrogate_depends_only_on_the_update(case: Case, surrogate: str) -> None:
-    """Two clients with different images and parameters but the same update have the same surrogate."""
+    """Two clients with different images and parameters but the same update have the same surrogate.
+
+    The first one's is asked before the second client acts, so that what a client leaves behind in its class shows.
+    """
     mild, strong = case.uses[0], case.uses[-1]
     observation = defended_task(mild, surrogate=surrogate).observation
     victim = observation.victim
     received = {n: g[None] for n, g in observation.update.items()}
-    others = defended_task(strong, OTHER, surrogate=surrogate).observation
     generator = torch.Generator().manual_seed(0)
     dummy = {n: torch.randn(g.shape, generator=generator) for n, g in received.items()}
-    estimates = [each.knowledge.estimate for each in (observation, others)]
-    one, other = (estimate(received, victim)(dummy) for estimate in estimates if estimate)
+    first = observation.knowledge.estimate
+    assert first is not None, "the attacker adapts"
+    one = first(received, victim)(dummy)
+    second = defended_task(strong, OTHER, surrogate=surrogate).observation.knowledge.estimate
+    assert second is not None, "the attacker adapts"
+    other = second(received, victim)(dummy)
     same = one.keys() == other.keys() and all(torch.equal(g, other[n]) for n, g in one.items())
-    require(same, f"the surrogate {surrogate or 'estimate'} knows the client's parameters", case.kind.estimate)
+    require(same, f"the surrogate {surrogate or 'estimate'} knows more than the update", case.kind.estimate)
 
 
 def a_surrogate_brings_the_true_gradient_no_further_from_the_update(case: Case, use: str, surrogate: str) -> None:
@@ -117,6 +138,7 @@ def a_surrogate_brings_the_true_gradient_no_further_from_the_update(case: Case, 
 CONTRACTS: list[Callable[[Case], None]] = [
     it_has_examples_of_its_use,
     it_keeps_the_names_and_shapes_of_an_update,
+    it_changes_what_a_client_sends,
     its_surrogates_are_functions_of_gradients,
     its_randomness_comes_from_the_generator,
 ]

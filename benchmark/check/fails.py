@@ -37,8 +37,10 @@ def alike(
     """
     try:
         torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
-    except AssertionError as error:
+    except AssertionError:
         if found.shape != expected.shape:
             raise Fails(f"{what}: {tuple(found.shape)} in place of {tuple(expected.shape)}", *places) from None
-        most = float((found - expected).abs().max())
-        raise Fails(f"{what}: they differ by up to {most:.2g} ({str(error).splitlines()[0]})", *places) from None
+        if not (found.isfinite() & expected.isfinite()).all():
+            raise Fails(f"{what}: they differ, and some number is not finite", *places) from None
+        most = float((found.double() - expected.double()).abs().max())
+        raise Fails(f"{what}: they differ by up to {most:.2g}", *places) from None

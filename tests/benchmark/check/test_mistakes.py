@@ -230,6 +230,46 @@ def mine(reconstruction, truth):
     return (reconstruction - truth).abs().amax(dim=(1, 2, 3))
 """
 
+UNSEEN = {
+    "a defense that does nothing": (DEFENSE, "it changes what a client sends", "g.round(decimals=2)", "g"),
+    "a defense of a factor of rounding": (
+        DEFENSE,
+        "it changes what a client sends",
+        "g.round(decimals=2)",
+        "g * (1 + 1e-7)",
+    ),
+    "a defense that sends zeros": (DEFENSE, "it changes what a client sends", "g.round(decimals=2)", "0 * g"),
+    "a client that leaves its update behind": (
+        *(DEFENSE, "a surrogate depends only on the update", "return {name: g.round(decimals=2)"),
+        "Mine.kept = update\n        return {name: g.round(decimals=2)",
+        "return lambda gradient: gradient",
+        "return lambda gradient: {name: g + Mine.kept[name] for name, g in gradient.items()}",
+    ),
+}
+"""What a run does not see: a file, the contract that fails, and what is written in place of what."""
+
+
+@pytest.mark.usefixtures("_metrics")
+@pytest.mark.parametrize(("code", "contract", "changes"), [(c, k, x) for c, k, *x in UNSEEN.values()], ids=UNSEEN)
+def test_what_only_a_check_finds(code, contract, changes, write, capsys):
+    for old, new in zip(changes[::2], changes[1::2], strict=True):
+        code = changed(code, old, new)
+    write("mistake", code)
+    assert main(["check", f"mistake.{'mine' if METRIC in code else 'Mine'}"]) == 1
+    assert f"\nfails  {contract}: " in capsys.readouterr().out
+
+
+def test_a_reason_is_said_once(write, capsys):
+    write("mistake", changed(DEFENSE, "update.items()}", "list(update.items())[1:]}"))
+    assert main(["check", "mistake.Mine"]) == 1
+    first, *others = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fails  ")]
+    assert UPDATE in first
+    assert others
+    assert all(
+        line.endswith(": for the same reason as 'it keeps the names and shapes of an update'") for line in others
+    )
+
+
 ROUND = "{name: g.round(decimals=2) for name, g in update.items()}"
 OPEN = "a class defines what its base leaves open"
 LABEL = "image, int(self.labels[index])"
