@@ -13,23 +13,35 @@ from typing import Any
 import torch
 
 from benchmark.audit.assumed import assumed
-from benchmark.audit.check import attacked, check
+from benchmark.audit.check import attacked, check, check_finite
 from benchmark.audit.estimate import LABELS, Attempt, Setting, labels_read
 from benchmark.audit.junit import junit
 from benchmark.audit.page import Pictures, page
-from benchmark.audit.plan import Plan, make_plan
-from benchmark.audit.report import SCHEMA_VERSION, duration, images_of, of_defenses, of_labels, of_plan, scale
+from benchmark.audit.plan import Plan, different, in_order, make_plan
+from benchmark.audit.report import (
+    SCHEMA_VERSION,
+    duration,
+    images_of,
+    not_tried,
+    of_defenses,
+    of_labels,
+    of_plan,
+    scale,
+)
 from benchmark.audit.tables import arrange
 from benchmark.audit.verdicts import NOT_JUDGED, FailOn, Shown, worst
-from benchmark.audit.work import jobs_of, results_of, work
+from benchmark.audit.work import NO_LIST, jobs_of, results_of, work
 from benchmark.code_version import code_version
 from benchmark.config import Config
+from benchmark.contents import contents
 from benchmark.launch.lock import alone
 from benchmark.names import known
+from benchmark.registry import find
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
 from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
+from benchmark.sources import loaded, sources
 from benchmark.state import of_tensors
 from benchmark.tasks.capture import alike
 from leaderboard.options import Options
@@ -42,6 +54,8 @@ from victims.names import is_own
 
 DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt", "surrogate", "epochs_trained")
 """Options of a run that an audit does not leave open."""
+
+FILES = {"page": "audit.html", "data": "audit.json", "junit": "junit.xml"}
 
 
 @with_options("setting", "knowledge", also=("weights_dir", "chunk"), but=DECIDED)
@@ -81,7 +95,8 @@ def audit(
         classes: the model's classes, where the images are of some of them or in another order: a file with one name
             per line in the model's order, or their number.
         defense: what the client does: none, noise:0.01, ...; several with commas between them.
-        attacks: `auto`: those that fit the setting, in an order that the plan shows; or names with commas between them.
+        attacks: `auto`: those that fit the setting, in an order that the plan shows; or names with commas between them,
+            of which `auto` can be one.
         minutes: time for everything. What the plan takes is printed before any attack begins.
         fail_on: the gate: exit code 1 if any image has this verdict or a worse one: exact, recognisable, partly.
         know_labels: whether the attacker is given the labels of the batch; if not, they are read from the update.
@@ -98,15 +113,19 @@ def audit(
         InputError: there are no such images, too few of them, or too little time; or no image could be
             judged under one of the defenses, and none fails the gate.
     """
-    if not 0 < minutes < math.inf:
-        raise InputError(f"minutes is {minutes}; give a finite number above 0.")
-    if most < 1 or (processes is not None and processes < 1):
-        raise InputError(f"most is {most} and processes {processes}; give 1 or more.")
+    if labels is None and out.resolve().is_relative_to(images.resolve()):
+        raise InputError(f"out is {out}, which would be a class in {images}; give a folder outside of it.")
     reproducible()
     warnings.simplefilter("once", Notice)  # not by every attack
-    warnings.filterwarnings("ignore", ".*there is no list of its tasks", Notice)  # and none is expected here
+    warnings.filterwarnings("ignore", NO_LIST, Notice)  # and none is expected here
     began = time.monotonic()
     with alone(out):
+        for name in FILES.values():
+            (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
+        if not 0 < minutes < math.inf:
+            raise InputError(f"minutes is {minutes}; give a finite number above 0.")
+        if most < 1 or (processes is not None and processes < 1):
+            raise InputError(f"most is {most} and processes {processes}; give 1 or more.")
         print(f"audit    at most {minutes:g} minutes; some steps of each attack are timed first", flush=True)
         arrange(images, labels, out / "images" / "test", classes)
         module, colon, name = model.partition(":")
@@ -127,12 +146,14 @@ def audit(
         data = config.make_data()
         if len(data) < 2 * batch:
             raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
+        check_finite(replace(config, defense="none"), data)
         client = replace(config, defense="none", victim_mode="eval").make_victim(data)
         trained = is_own(config.victim) or config.weights_file() is not None
         right, warning = check(client, data, trained)
         if warning:
             warnings.warn(warning, Notice, stacklevel=1)
-        defenses = list(dict.fromkeys(defense.split(",")))
+        defenses = different(defense)
+        named = in_order(attacks)
         for each in defenses:
             defended = replace(config, defense=each)
             defended.check_defense(defended.make_victim(data), data, defended.make_batches(data, 1)[0])
@@ -140,13 +161,16 @@ def audit(
         setting = Setting(replace(config, defense=defenses[0]), defenses, data)
         readers = labels_read(setting, know_labels)
         identity = [config.identity(), defenses, attacks, minutes, know_labels, most, processes]
-        contents = [of_tensors(client.model.state_dict()), data.split_digest(), code_version()]
+        method = config.make_attack()
+        made_of: list[object] = [contents(replace(config, defense=d), data, client, method, []) for d in defenses]
+        made_of += [of_tensors(client.model.state_dict()), code_version()]
+        made_of += [sources(loaded(), name, find("attack", name)) for name in named if is_own(name)]
         plan = planned(
             out / "plan.json",
-            digest(json.dumps([*identity, *contents], sort_keys=True, default=str)),
+            digest(json.dumps([*identity, *made_of], sort_keys=True, default=str)),
             lambda: make_plan(
                 setting,
-                attacks,
+                named,
                 minutes,
                 lambda: time.monotonic() - began,
                 max(1, min(most, len(data)) // batch),
@@ -195,7 +219,7 @@ def audit(
         "images": found,
         "labels": of_labels([row for job, result in done if job.attack == LABELS for row in result.rows]),
         "plan": of_plan(plan, took),
-        "not_tried": [{"attack": a, "defense": d, "reason": why} for a, d, why in (*plan.not_tried, *not_done)],
+        "not_tried": not_tried([*plan.not_tried, *not_done], named),
         "notices": sorted({notice for _, result in done for notice in result.notices}),
     }
     truths = {image: png(data[data.ids.index(image)][0]) for image in ids}
@@ -263,11 +287,11 @@ def write(
     out: Path, report: Mapping[str, Any], truths: Mapping[str, bytes], made: Mapping[tuple[str, str], Pictures]
 ) -> None:
     """The three files, and where they are."""
-    files = {
-        "page": ("audit.html", page(report, truths, made)),
-        "data": ("audit.json", json.dumps(report, indent=1, allow_nan=False) + "\n"),
-        "junit": ("junit.xml", junit(report)),
+    texts = {
+        "page": page(report, truths, made),
+        "data": json.dumps(report, indent=1, allow_nan=False) + "\n",
+        "junit": junit(report),
     }
-    for what, (name, text) in files.items():
-        write_atomically(out / name, text)
-        print(f"{what:8} {out / name}")
+    for what, text in texts.items():
+        write_atomically(out / FILES[what], text)
+        print(f"{what:8} {out / FILES[what]}")

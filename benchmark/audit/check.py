@@ -1,12 +1,31 @@
 """Whether an audit's model finds the classes of its images: a check of weights, classes and preprocessing."""
 
+import math
+import warnings
 from collections.abc import Sequence
 
+from benchmark.config import Config
 from benchmark.scoring.accuracy import classified_right, like_guessing
+from benchmark.tasks.capture import capture_task, norm
 from victims.data.base import ImageData
+from victims.errors import InputError, Notice
 from victims.victim import Victim
 
 MOST = 1000  # images
+
+
+def check_finite(config: Config, data: ImageData) -> None:
+    """
+    Raises:
+        InputError: the update of the first task, without a defense, is NaN or infinite.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # the audit will say it
+        victim, (batch,) = config.make_victim(data), config.make_batches(data, 1)
+        size = norm(capture_task(victim, data, batch, config.make_client()).observation.update)
+    if not math.isfinite(size):
+        cause = "its forward pass, its weights and its preprocessing (--mean, --std)"
+        raise InputError(f"the update of the model {config.victim} is not finite, its norm is {size}; check {cause}.")
 
 
 def check(victim: Victim, data: ImageData, trained: bool) -> tuple[str, str]:

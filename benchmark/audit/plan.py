@@ -1,5 +1,6 @@
 """The plan of an audit: which attacks, in which order, on how many images, and with how many steps."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -37,18 +38,33 @@ class Plan:
     not_tried: Sequence[tuple[str, str, str]]
 
 
+def different(named: str) -> list[str]:
+    """Names with commas between them, each once, however its numbers are written."""
+    found: dict[tuple[str, ...], str] = {}
+    for name in map(str.strip, named.split(",")):
+        found.setdefault(tuple(map(plain, re.split("([:+])", name))), name)
+    return [*found.values()]
+
+
+def plain(value: str) -> str:
+    """A number as Python writes it, and any other text as it is."""
+    try:
+        return str(float(value))
+    except ValueError:
+        return value
+
+
 def in_order(named: str) -> list[str]:
-    """The attacks that `attacks` names; of `auto` all, closed forms first, then `FIRST`, then the others."""
-    if named != "auto":
-        return named.split(",")
-    names = [*known("attack")]
+    """The attacks that `attacks` names; `auto` is all, closed forms first, then `FIRST`, then the others."""
+    attacks: dict[str, type[Attack]] = {name: find("attack", name) for name in known("attack")}
     rank = {name: place for place, name in enumerate(FIRST)}
-    attacks: dict[str, type[Attack]] = {name: find("attack", name) for name in names}
-    return sorted(names, key=lambda name: (not attacks[name].analytic, rank.get(name, len(rank)), name))
+    auto = sorted(attacks, key=lambda name: (not attacks[name].analytic, rank.get(name, len(rank)), name))
+    names = different(named)
+    return [*dict.fromkeys(each for name in names for each in (auto if name == "auto" else [name]))]
 
 
 def make_plan(
-    setting: Setting, named: str, minutes: float, spent: Callable[[], float], most: int, processes: int
+    setting: Setting, named: Sequence[str], minutes: float, spent: Callable[[], float], most: int, processes: int
 ) -> Plan:
     """What the time is enough for.
 
@@ -57,7 +73,7 @@ def make_plan(
     multiplies the steps of all searches.
 
     Args:
-        named: attacks, or `auto`.
+        named: attacks, in their order.
         minutes: for everything.
         spent: returns the seconds that have passed.
         most: the most tasks.
@@ -71,7 +87,7 @@ def make_plan(
         return processes * ((60 * minutes - spent()) * FOR_WORK - start)
 
     start = START if processes > 1 else 0.0
-    names, refused = iter(in_order(named)), setting.refused
+    names, refused = iter(named), setting.refused
     before = len(refused)
     chosen: list[tuple[Attempt, Cost]] = []
     if setting.reading:
@@ -84,9 +100,11 @@ def make_plan(
         raise InputError(f"no attack can be used in this setting; {refused[before][0]}: {refused[before][2]}")
     capacity, fewest = left(), min(1.0, LEAST / (chosen[-1][0].steps or LEAST))
     if (needed := total(chosen, 1, fewest)) > capacity:
+        last = chosen[-1][0]
+        least = f"{LEAST} steps of {last.attack}" if last.steps else last.attack
         enough = ceil(MARGIN * (spent() + (needed / processes + start) / FOR_WORK) / 6) / 10
         raise InputError(
-            f"{minutes:g} minutes are too few for {LEAST} steps of {chosen[-1][0].attack} on one batch under every "
+            f"{minutes:g} minutes are too few for {least} on one batch under every "
             f"defense; give more --minutes, such as {enough:g}, fewer defenses, or a smaller --size."
         )
     tasks = next((t for t in range(most, 0, -1) if total(chosen, t) <= capacity), 1)

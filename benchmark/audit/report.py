@@ -2,11 +2,11 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmark.audit.estimate import Attempt
-from benchmark.audit.plan import Plan
+from benchmark.audit.plan import Plan, in_order
 from benchmark.audit.verdicts import (
     EXACT,
     NOT_JUDGED,
@@ -175,6 +175,22 @@ def of_plan(plan: Plan, took: Mapping[tuple[str, str], float]) -> list[dict[str,
         }
 
     return [line(attempt, defense) for attempt in plan.attempts for defense in attempt.defenses]
+
+
+def not_tried(left_out: Iterable[tuple[str, str, str]], named: Sequence[str]) -> list[dict[str, str]]:
+    """Every attack that was left out, under which defense, and the reason; also those that were not asked for.
+
+    Without the cure where it names options, which may be those of another command.
+
+    Args:
+        named: attacks that were asked for.
+    """
+    rest = [(name, "", "not asked for") for name in in_order("auto") if name not in named]
+    found = []
+    for attack, defense, why in (*left_out, *rest):
+        reason, _, cure = why.rpartition("; ")
+        found.append({"attack": attack, "defense": defense, "reason": reason if reason and "--" in cure else why})
+    return found
 
 
 def scale() -> list[dict[str, str]]:

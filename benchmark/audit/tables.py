@@ -16,7 +16,7 @@ from victims.data.table import read_table
 from victims.errors import InputError, Notice
 
 NUMBER = re.compile(r"(\d{1,9})(\.0*)?")  # 3.0 is what a spreadsheet or pandas may make of 3
-MOST = 100_000  # classes that are counted up to the largest label
+MOST = 100_000  # classes that are numbers
 
 
 def arrange(images: Path, labels: Path | None, into: Path, classes: str | None = None) -> None:
@@ -98,7 +98,9 @@ def listed(classes: str) -> list[str]:
         InputError: no such file.
     """
     if classes.isdecimal():
-        return [str(k) for k in range(int(classes[:9]))]
+        if len(classes) > len(str(MOST)) or int(classes) > MOST:
+            raise InputError(f"classes is {classes}; give their number, at most {MOST}, or a file with their names.")
+        return [str(k) for k in range(int(classes))]
     if not os.path.isfile(classes):
         raise InputError(
             f"classes is '{classes}'; give a file with one class per line in the model's order, or a number."

@@ -45,6 +45,11 @@ class Tiny(nn.Module):
         return self.last(torch.sigmoid(self.first(x.flatten(1))))
 
 
+class Overflowing(Tiny):
+    def forward(self, x):
+        return super().forward(x) * float("inf")
+
+
 @pytest.fixture
 def images(tmp_path):
     """Six pictures of 16 px in two class folders."""
@@ -174,6 +179,8 @@ def test_a_users_model_and_images(images, tmp_path, quick, capsys):
     }
     assert all(row["adapt"] for row in lines if row["defense"] != "none")
     assert {row["steps"] for row in lines} == {10}
+    assert not any("list of its tasks" in notice for notice in report["notices"])
+    assert {"attack": "spear", "defense": "", "reason": "not asked for"} in report["not_tried"]
     said = capsys.readouterr().out
     assert said.index("at most 5 minutes") < said.index("plan     2 x 1 images under 2 defenses") < said.index("1 of 6")
     assert "gate     passed: 0 of 4 judged results are exact or worse" in said
@@ -203,13 +210,24 @@ def test_where_all_images_are_copies_nothing_is_judged_and_no_gate_passes(images
         (["--attacks=igg"], "did you mean 'ig'"),
         (["--attacks=rgap"], "no attack can be used in this setting; rgap: "),
         (["--fail-on=recognizable"], "recognisable"),
+        ([f"--model={__name__}:Overflowing"], "is not finite, its norm is nan; check its forward pass"),
     ],
 )
 def test_an_audit_that_cannot_run_is_refused_in_one_line(options, message, images, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "audit.json").write_text("of an audit before")
     assert audited(images, tmp_path / "out", *options) == 2
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("benchmark: ")]
     assert message in line
-    assert not (tmp_path / "out" / "audit.json").exists()
+    began = "--fail-on" not in options[0]  # else the command line is refused
+    assert (tmp_path / "out" / "audit.json").exists() is not began
+
+
+@pytest.mark.parametrize("place", ["", "out"])
+def test_results_are_no_class_of_the_model(place, images, capsys):
+    assert audited(images, images / place) == 2
+    assert "which would be a class" in capsys.readouterr().err
+    assert sorted(path.name for path in images.iterdir()) == ["cats", "d & <gs"]
 
 
 # What was assumed.
@@ -327,3 +345,15 @@ class Cropped(Tiny):
 def test_what_is_noticed_of_the_model_is_said_once(images, tmp_path, capsys):
     assert audited(images, tmp_path / "out", f"--model={__name__}:Cropped", "--minutes=0.0001") == 2
     assert capsys.readouterr().err.count("sees 14 of 16 rows") == 1
+
+
+def test_a_model_whose_code_changed_is_planned_anew(images, tmp_path, quick, monkeypatch):
+    """Its weights, which it draws from the seed, are the same."""
+    code = "from tests.benchmark.audit.test_audit import Tiny\n\n\nclass Net(Tiny):\n    pass\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    planned = []
+    for more in ("", "\n# other code\n"):
+        (tmp_path / "planned_net.py").write_text(code + more)
+        assert audited(images, tmp_path / "out", "--model=planned_net:Net", f"--attacks={quick}", "--most=1") == 0
+        planned.append(json.loads((tmp_path / "out" / "plan.json").read_text())["of"])
+    assert planned[0] != planned[1]

@@ -15,8 +15,9 @@ from benchmark.audit.estimate import Attempt
 from benchmark.audit.junit import junit
 from benchmark.audit.page import Pictures, page
 from benchmark.audit.plan import Plan
-from benchmark.audit.report import SCHEMA_VERSION, images_of, of_defenses, of_labels, of_plan, scale
+from benchmark.audit.report import SCHEMA_VERSION, images_of, not_tried, of_defenses, of_labels, of_plan, scale
 from benchmark.audit.verdicts import ORDER, Shown
+from benchmark.names import known
 
 SCHEMA = json.loads(Path(module.__file__).with_name("audit.schema.json").read_text())
 
@@ -71,6 +72,13 @@ def test_the_report_has_its_schema(report):
     assert SCHEMA["$defs"]["verdict"]["enum"] == [*ORDER]
     assert report["labels"] == [{"defense": "none", "method": "llg", "n": 2, "counts": 0.5, "existence": 0.5}]
     assert [line["seconds"] for line in report["plan"]] == [9.0, None]
+
+
+def test_what_was_left_out_is_said_with_its_reason_but_not_with_options_of_another_command():
+    left_out = [("ig", "sign", "it needs more; run with --adapt false."), ("gi", "", "one; two"), ("dlg", "", "none.")]
+    found = not_tried(left_out, [name for name in known("attack") if name != "rgap"])
+    assert [each["reason"] for each in found] == ["it needs more", "one; two", "none.", "not asked for"]
+    assert [each["attack"] for each in found] == ["ig", "gi", "dlg", "rgap"]
 
 
 @pytest.mark.parametrize("wrong", [{"schema_version": 2}, {"n": -1}, {"more": 1}, {"images": [{}]}])

@@ -22,7 +22,7 @@ from benchmark.audit.estimate import (
     nearest_track,
     seconds_of,
 )
-from benchmark.audit.plan import in_order, make_plan
+from benchmark.audit.plan import different, in_order, make_plan
 from benchmark.config import Config
 from benchmark.registry import find
 from benchmark.tracks.track import read
@@ -39,7 +39,14 @@ def test_closed_forms_come_first_then_the_fast_searches_then_all_others():
     assert closed == sorted(closed, reverse=True)
     assert names.index("spear") < names.index("cocktail_party") < names.index("ig") < names.index("gias")
     assert {"dlg", "gifd", "pnp", "gi_nas"} <= set(names[names.index("gias") :])
-    assert in_order("gias,rgap") == ["gias", "rgap"]
+    assert in_order("gias, rgap,gias") == ["gias", "rgap"]
+    assert in_order("gias,auto") == ["gias", *(name for name in names if name != "gias")]
+
+
+def test_the_same_defense_in_other_words_counts_once():
+    assert different("none, noise:0.01,noise:1e-2,noise:0.1, none") == ["none", "noise:0.01", "noise:0.1"]
+    assert different("clipping:1+noise:0.1,clipping:1.0+noise:.1") == ["clipping:1+noise:0.1"]
+    assert different("a:1:2,a:1+2") == ["a:1:2", "a:1+2"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +99,7 @@ def plan_of(monkeypatch, costs, minutes, *, most=8, spent=0.0, processes=1):
         return Attempt(name, steps, 1, "", ["none"], 0.0), Cost(*cost)
 
     monkeypatch.setattr(module, "measured", found)
-    return make_plan(setting, ",".join(costs), minutes, lambda: spent, most, processes)
+    return make_plan(setting, [*costs], minutes, lambda: spent, most, processes)
 
 
 def test_further_attacks_follow_while_there_is_time_for_all_their_steps(monkeypatch):
@@ -113,6 +120,8 @@ def test_fewer_images_come_before_fewer_steps_and_fewer_steps_before_nothing(mon
     with pytest.raises(InputError, match=r"^0\.9 minutes are too few for 100 steps of first .* such as 1\.5, fewer"):
         plan_of(monkeypatch, {"first": (400, (0, 0, 192))}, 0.9)  # 100 steps take 48 of 43.2 s
     assert plan_of(monkeypatch, {"first": (400, (0, 0, 192))}, 1.5).tasks == 1
+    with pytest.raises(InputError, match=r"^0\.9 minutes are too few for closed on one batch"):
+        plan_of(monkeypatch, {"closed": (0, (0, 50))}, 0.9)
 
 
 def test_no_search_takes_more_steps_than_the_most(monkeypatch):
@@ -183,7 +192,7 @@ def test_an_attack_is_measured_under_its_defenses_and_left_out_under_others(sett
 def test_labels_are_read_first_and_for_an_attacker_who_is_not_given_them(setting):
     methods = labels_read(setting, know_labels=False)
     assert setting.config.labels == methods[0] == "ilrg"
-    found = make_plan(setting, "spear", 9, lambda: 0.0, 1, 1)
+    found = make_plan(setting, ["spear"], 9, lambda: 0.0, 1, 1)
     assert [attempt.attack for attempt in found.attempts] == [LABELS, "spear"]
     observation = setting.observe(replace(setting.config, attack="ig"))
     assert observation.knowledge.labels is None

@@ -161,6 +161,7 @@ def test_what_is_listed_is_decoded_by_its_content(tmp_path):
         ("file,label\na.png,cat\n", "twice.txt", "has 2 classes cat; give each one name"),
         ("file,label\na.png,cat\n", "empty.txt", "has no classes"),
         ("file,label\na.png,cat\na.png,dog\n", None, r"gives a\.png the labels cat and dog; keep one"),
+        ("file,label\na.png,0\n", "999999999999", "classes is .*999999999999; give their number, at most 100000"),
         ("file,label\na.png,20261128\n", None, "labels up to 20261128; give the model's classes"),
         ("file,label\na.png,.cat\n", None, "the label '.cat'; give a name without / or a dot in front"),
         ("file,label\n" + "é" * 300 + ",cat\n", None, "which is not in"),
@@ -171,7 +172,7 @@ def test_labels_that_are_no_classes_are_refused_in_one_line(table, classes, mess
     for name, text in {"names.txt": "cat\ndog\n", "twice.txt": "cat\ncat\n", "empty.txt": "\n"}.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        opened(tmp_path, table, classes and str(tmp_path / classes))
+        opened(tmp_path, table, classes if classes is None or classes.isdecimal() else str(tmp_path / classes))
     assert "\n" not in str(error.value)
 
 
