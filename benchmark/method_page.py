@@ -14,7 +14,10 @@ from attacks.engine.space import Between
 from benchmark.config import options_of
 from benchmark.names import first_sentence
 from benchmark.preset_table import papers, presets
-from benchmark.tracks.board import BEHIND, UNTRAINED, Recorded, pictures, table
+from benchmark.tracks.board import BEHIND, UNTRAINED, Recorded, names, pictures, table
+from benchmark.tracks.track import DEFAULT, read
+from benchmark.tracks.tuned import read_tuned
+from leaderboard.sentences import ALL_PAIRS
 from leaderboard.table import NOTHING
 
 LABELS = {
@@ -22,6 +25,13 @@ LABELS = {
     "inferred": "Found by the method itself.",
     "joint": "Searched together with the images.",
 }
+LIMITS = {
+    "cocktail_party": "Up to the width of the first layer: `VICTIM=fcn:512` has 512.",
+    "cocktail_party_fi": "Smaller than the number of classes where the layer is the classifier.",
+    "gi_nas": "Two images or more at 32 px; one or more at larger sizes.",
+    "spear": "Smaller than the width of the first layer: `VICTIM=fcn:400` has 400. Its draws grow as 2^batch.",
+}
+"""Of batches, which `check` of a method refuses or which leave it without a solution."""
 RECORD = ("PSNR ↑", BEHIND, "prior", "recognized", "LPIPS ↓", "n", "gradients", "s/task")
 
 
@@ -44,6 +54,7 @@ def page(name: str, method: type[Attack], tracks: Sequence[Recorded]) -> str:
         "## Options",
         '`SET="NAME=value ..."` sets them; [those of a run](../options.md) are the same for every method.',
         options(method) or "None of its own.",
+        tuned(name),
         "## Presets",
         presets(method) if method.presets else "None.",
     ]
@@ -85,6 +96,7 @@ def needs(method: type[Attack]) -> dict[str, str]:
         "prior": f"A {method.takes.kind}{default}." if "prior" in method.needs else "None.",
         "batch-norm statistics": "Used where they are known (`BN=`)." if "bn" in method.uses else "Not used.",
         "setting": f"Only {codes(setting(method))}." if method.made_for else "Any.",
+        **({"batch": LIMITS[method.name]} if method.name in LIMITS else {}),
         "steps": "None to choose: it is judged once." if method.analytic else "`STEPS=`, `RESTARTS=`.",
     }
 
@@ -97,6 +109,30 @@ def options(method: type[Attack]) -> str:
         for name, option in options_of(method).items()
     )
     return grid(("option", "default", "tuned within", "meaning"), lines)
+
+
+def tuned(name: str) -> str:
+    """A line for each track on which the method was tuned: what that was worth, and the options."""
+    found = {track: read_tuned(read(track), name) for track in names()}
+    lines = (
+        (
+            track,
+            f"{best.default:.2f} to {best.score:.2f} dB",
+            codes(f"{key}={short(value)}" for key, value in best.options.items()),
+        )
+        for track, best in found.items()
+        if best
+    )
+    table = grid(("track", "from the default options to the tuned ones", "tuned options"), lines)
+    said = (
+        f"`TRACK=` takes what was tuned there, and a run without `TRACK` and `PRESET` those of `{DEFAULT}`. "
+        "The mean PSNR is on the images for tuning."
+    )
+    return f"### Tuned\n\n{said}\n\n{table}" if table else ""
+
+
+def short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def meanings(method: type[Attack]) -> dict[str, str]:
@@ -134,7 +170,11 @@ def record(name: str, tracks: Sequence[Recorded]) -> list[str]:
         ]
     if not lines:
         return ["Not recorded on any track yet."]
-    return [grid(("track", *RECORD), lines), *(["Truth above reconstruction:", *strips] if strips else [])]
+    return [
+        grid(("track", *RECORD), lines),
+        without_html(ALL_PAIRS),
+        *(["Truth above reconstruction:", *strips] if strips else []),
+    ]
 
 
 def codes(texts: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from leaderboard.options import Options
 from leaderboard.orderings import claims, judged, not_judged, summary
 from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
-from leaderboard.sentences import PAPERS, WORDS, defenses, priors, settings, signed, strongest
+from leaderboard.sentences import ALL_PAIRS, PAPERS, WORDS, defenses, priors, settings, signed, strongest
 from leaderboard.table import NOTHING, Table, board_table
 from victims.errors import InputError
 
@@ -237,7 +237,7 @@ def marked(table: Table, stale: Sequence[str]) -> Table:
 
 
 def short(found: Recorded) -> str:
-    """The best method's picture and the table of a track for the README, without what is stale."""
+    """The best method's picture and the table of a track for the README, without what is stale, and what it means."""
     found = found._replace(board=found.current())
     if not found.board:
         return f"Nothing is recorded on {found.name} yet.\n"
@@ -246,7 +246,7 @@ def short(found: Recorded) -> str:
     best = [
         f"Truth above its reconstruction by `{name}`:\n\n![{name}]({path})\n" for name, path in pictures(found, ".")
     ]
-    return "\n".join([*best[:1], Table("", columns).markdown()])
+    return "\n".join([*best[:1], Table("", columns).markdown(), markdown([Text(ALL_PAIRS)])])
 
 
 def with_board(text: str, content: str) -> str:

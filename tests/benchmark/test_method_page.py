@@ -8,11 +8,12 @@ import pytest
 from attacks.engine.space import Between
 from benchmark import site
 from benchmark.config import options_of
-from benchmark.method_page import bounds, grid, meanings, page, without_html
+from benchmark.method_page import LIMITS, bounds, grid, meanings, page, without_html
 from benchmark.names import known
 from benchmark.registry import find, registered
 from benchmark.tracks.board import recorded, table
 from benchmark.tracks.track import read
+from benchmark.tracks.tuned import read_tuned
 
 OWN = '''\
 """Mine: Me, *A paper*, 2030.
@@ -103,6 +104,7 @@ def test_a_page_has_the_record_of_its_method_and_of_no_other():
     assert columns["PSNR ↑"][columns["attack"].index("gias")] in line
     assert "![gias on cifar10-b1](../leaderboard/record/cifar10-b1/gias.webp)" in text
     assert "ig.webp" not in text
+    assert "may leave out 0 where no difference is shown" in text
     assert "Not recorded" in page("dlg", find("attack", "dlg"), [found])
 
 
@@ -111,6 +113,22 @@ def test_what_a_method_must_know_follows_from_its_class():
     assert "**labels**: Found by the method itself." in page("spear", find("attack", "spear"), [])
     assert "**batch-norm statistics**: Used where" in page("gi", find("attack", "gi"), [])
     assert "**steps**: None to choose" in page("rgap", find("attack", "rgap"), [])
+
+
+def test_a_page_has_the_limits_of_batches_of_its_method():
+    assert known("attack").keys() > LIMITS.keys()
+    assert "- **batch**: Two images or more" in page("gi_nas", find("attack", "gi_nas"), [])
+    assert "**batch**" not in page("ig", find("attack", "ig"), [])
+
+
+def test_a_page_has_what_was_tuned_for_its_method_by_track():
+    best = read_tuned(read("photos-default"), "gias")
+    text = page("gias", find("attack", "gias"), [])
+    (line,) = (line for line in text.splitlines() if line.startswith("| photos-default | "))
+    assert f"{best.default:.2f} to {best.score:.2f} dB" in line
+    assert f"`eta_z={best.options['eta_z']:.3g}`" in line
+    assert len(best.options) == line.count("=")
+    assert "### Tuned" not in page("dlg", find("attack", "dlg"), [])
 
 
 def test_cells_are_markdown_without_ends_of_cells():

@@ -152,6 +152,9 @@ def test_the_readme_has_the_board_of_the_default_track(keep):
         keep(DEFAULT, method, 30.0 - 10 * place / 2)
     said = short(recorded(read(DEFAULT)))
     assert [said.count(f"| {method} |") for method in ("ig", "gi", "gias", "dlg")] == [1, 1, 1, 1]
+    assert "for all pairs" in said
+    assert "more and less leaks" in said
+    assert "may leave out 0 where no difference is shown" in said
     assert [f"{method}.webp" in said for method in ("ig", "gi", "gias", "dlg")] == [True, False, False, False]
     keep(DEFAULT, "ig", 30.0, track_version=0)
     assert "| ig" not in (current := short(recorded(read(DEFAULT))))
