@@ -63,7 +63,9 @@ def notebook(path: Path) -> str:
             text = "".join(cell["source"])
             yield f"```python\n{text}\n```" if cell["cell_type"] == "code" else text
 
-    return "\n\n".join(parts()) + "\n"
+    first, *rest = parts()
+    run = f"This page shows no results: `notebooks/{path.name}` is the notebook that you run to see them."
+    return "\n\n".join([first, run, *rest]) + "\n"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -7,6 +7,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from benchmark.audit.verdicts import ORDER
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -33,4 +35,6 @@ def test_it_runs(notebook, tmp_path, monkeypatch):
     lines = [line for line in printed.splitlines() if re.match(r"(ig|gias|ci_net|none|noise|sparsification)\b", line)]
     assert len(lines) >= 4
     assert all(re.search(r"\d+\.\d\d", line) for line in lines)
+    if any("verdict" in line for line in printed.splitlines()):
+        assert all(line.endswith(ORDER) for line in lines)  # the audit's own
     assert any("image/png" in output.get("data", {}) for output in outputs)

@@ -107,6 +107,12 @@ def test_an_answer_that_nobody_gives_is_named(hooks):
     assert shown("[`idlg`](../attacks/dlg.py), [b](../README.md#c)") == "[`idlg`](methods/idlg.md), [b](index.md#c)"
 
 
+def test_the_page_of_a_notebook_says_that_its_results_are_not_there(hooks):
+    found = [path for path in hooks.own_pages() if path.startswith("notebooks/")]
+    assert len(found) == 2
+    assert all("This page shows no results" in hooks.own_pages()[path] for path in found)
+
+
 def test_a_page_is_named_where_the_navigation_has_its_whole_path(hooks):
     nav = [{"Home": "index.md"}, {"Start": ["choose-a-defense.md", {"More": ["a.md"]}]}]
     assert list(hooks.paths(nav)) == ["index.md", "choose-a-defense.md", "a.md"]
