@@ -9,9 +9,10 @@ import torch
 
 from benchmark.check.fails import require
 from benchmark.registry import find, open_data
-from victims.data.base import ImageData, check_split
+from victims.data.base import ImageData, check_split, image_digest
 
 LOOKED_AT = 16  # images of a split
+COMPARED = 256
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,25 @@ def ids_are_names_that_no_two_images_share(case: Case) -> None:
         seen.update(ids)
 
 
+def no_image_is_in_two_splits(case: Case) -> None:
+    """By their pixels, of about 256 images of each split; and a split has more than one picture."""
+    kind, seen = case.kind, dict[str, str]()
+    for name in kind.splits:
+        data = case.split(name)
+        digests = {
+            image_digest(image, 0): f"{data.ids[index]} of {name}" for index, image in data.each(data.sample(COMPARED))
+        }
+        require(len(digests) > 1 or len(data) == 1, f"all images of {name} are the same", kind.__getitem__, kind)
+        for each in digests.keys() & seen.keys():
+            require(False, f"the images {seen[each]} and {digests[each]} have the same pixels", kind.__getitem__, kind)
+        seen |= digests
+
+
 CONTRACTS: list[Callable[[Case], None]] = [
     each_split_has_images_with_labels,
     images_are_whole_multiples_of_1_by_255,
     labels_are_those_of_the_items,
     an_image_is_the_same_whenever_it_is_read,
     ids_are_names_that_no_two_images_share,
+    no_image_is_in_two_splits,
 ]

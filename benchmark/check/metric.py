@@ -41,12 +41,20 @@ def scores_and_failure_are_in_its_range(metric: Metric) -> None:
         require(inside, f"a score of {found.tolist()} is outside of range={metric.range}", metric.function)
 
 
-def the_truth_scores_no_worse_than_noise(metric: Metric) -> None:
-    """In the direction that `higher_is_better` says."""
-    best, noise = scores(metric, images(32), images(32)), scores(metric, images(32, seed=1), images(32))
-    right = bool((best >= noise).all() if metric.higher_is_better else (best <= noise).all())
-    wrong = f"the truth scores {best[0]:.4g} and noise {noise[0]:.4g}, with higher_is_better={metric.higher_is_better}"
-    require(right, wrong, metric.function)
+def the_truth_scores_better_than_noise_or_one_color(metric: Metric) -> None:
+    """In the direction that `higher_is_better` says; and failure is no better than these, which have nothing of it."""
+    sign, truth = 1 if metric.higher_is_better else -1, images(32)
+    best, said = scores(metric, truth, truth), f"with higher_is_better={metric.higher_is_better}"
+    nothing = {"noise": images(32, seed=1)} | {
+        name: torch.full_like(truth, level) for name, level in (("black", 0.0), ("gray", 0.5), ("white", 1.0))
+    }
+    found = {name: scores(metric, other, truth) for name, other in nothing.items()}
+    for name, each in found.items():
+        wrong = f"the truth scores {best[0]:.4g} and {name} {each[0]:.4g}, {said}"
+        require((sign * (best - each) > 0).all(), wrong, metric.function)
+    top = sign * max(float((sign * each).max()) for each in found.values())
+    wrong = f"failure={metric.failure} is better than the {top:.4g} of a picture that has nothing of the truth, {said}"
+    require(sign * metric.failure <= sign * top, wrong, metric.function)
 
 
 def an_images_score_does_not_depend_on_its_batch(metric: Metric) -> None:
@@ -65,7 +73,7 @@ def it_changes_no_image(metric: Metric) -> None:
 CONTRACTS: list[Callable[[Metric], None]] = [
     it_gives_a_number_for_each_image,
     scores_and_failure_are_in_its_range,
-    the_truth_scores_no_worse_than_noise,
+    the_truth_scores_better_than_noise_or_one_color,
     an_images_score_does_not_depend_on_its_batch,
     it_changes_no_image,
 ]

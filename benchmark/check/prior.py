@@ -7,8 +7,10 @@ from torch import Tensor
 
 from attacks.gias_parts import GIz
 from benchmark.check.fails import alike, require
-from benchmark.check.small import small_task
+from benchmark.check.small import BATCH, small_task
+from benchmark.scoring.metrics import FLAT
 from priors.base import Denoiser, Generator, Prior, check_decoded, require_attributes
+from victims.data.photos import Photos
 
 COUNT = 3
 
@@ -39,6 +41,11 @@ def its_images_are_of_its_image_shape_in_0_to_1(prior: Generator) -> None:
     require(len(images) == COUNT, f"{COUNT} inputs give {len(images)} images", type(prior))
     low, high = (float(bound) for bound in images.aminmax())
     require(low >= 0 and high <= 1, f"images go from {low:.3g} to {high:.3g}, not in [0, 1]", type(prior))
+    spread = float(images.std())
+    wrong = (
+        f"pixels have a standard deviation of {spread:.2g}, as those of one color; images go from 0 to 1, not in bytes"
+    )
+    require(spread > FLAT, wrong, type(prior))
 
 
 def its_blocks_follow_each_other(prior: Generator) -> None:
@@ -92,6 +99,16 @@ def it_keeps_the_shape_of_images(prior: Denoiser) -> None:
         require(clean.shape == shape and clean.isfinite().all(), wrong, type(prior).forward)
 
 
+def it_takes_noise_from_images(prior: Denoiser) -> None:
+    """Of photographs with Gaussian noise of 0.1; what is out of [0, 1] or of one color is further from them."""
+    data = Photos(split="tune")
+    clean = data.batch(BATCH)[0].mean(1, keepdim=True).repeat(1, prior.channels, 1, 1)
+    noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = (float((each - clean).square().mean()) for each in (noisy, prior(noisy, 0.1)))
+    require(after < before, f"noise of mean square {before:.2g} becomes {after:.2g}", type(prior).forward)
+
+
 def it_cleans_every_image_alone(prior: Denoiser) -> None:
     images = torch.rand(3, prior.channels, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -116,6 +133,7 @@ OF_GENERATORS: list[Callable[[Generator], None]] = [
 ]
 OF_DENOISERS: list[Callable[[Denoiser], None]] = [
     it_keeps_the_shape_of_images,
+    it_takes_noise_from_images,
     it_cleans_every_image_alone,
     its_weights_are_frozen_and_it_says_what_it_was_trained_on,
 ]

@@ -9,6 +9,7 @@ from torch import nn
 
 from attacks.engine.gradients import victim_gradients
 from benchmark.check.fails import alike, require
+from benchmark.check.reach import holds, reachable
 from benchmark.check.small import BATCH, small_task
 from victims import by_name
 from victims.classifier import classifiers
@@ -77,6 +78,17 @@ def captured_and_dummy_gradients_are_those_of_plain_autograd(
         alike(dummy[key][0], grad, f"{key} of the dummy gradient and by autograd", make, rtol=1e-7, atol=atol)
 
 
+def it_keeps_no_image_that_it_sees(make: Make) -> None:
+    """A client computes on a copy of it; still, what is in a model can be saved and sent with it."""
+    victim = Victim(one(make), mean=(0.5,) * 3, std=(0.2,) * 3)
+    task = small_task(BATCH[:2], size=SHAPE[1], victim=victim, rate=None)
+    with torch.no_grad():
+        victim.logits(victim.parameters, victim.normalize(task.images))
+        victim.model(victim.normalize(task.images))
+    found = holds(reachable(task.observation, victim.model), task.images, victim)
+    require(not found, "it keeps an image that it was given, where an attack can read it", victim.model.forward, make)
+
+
 def its_last_layer_is_linear(make: Make) -> None:
     """Label methods and some attacks read its gradient."""
     victim, given = Victim(one(make), mean=(0.5,) * 3, std=(0.2,) * 3), []
@@ -94,4 +106,5 @@ CONTRACTS: list[Callable[[Make], None]] = [
     logits_of_an_image_do_not_depend_on_its_batch,
     captured_and_dummy_gradients_are_those_of_plain_autograd,
     its_last_layer_is_linear,
+    it_keeps_no_image_that_it_sees,
 ]

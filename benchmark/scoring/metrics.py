@@ -18,7 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from benchmark.scoring.face import SAME, Face
 from benchmark.scoring.lpips import Lpips
-from victims.contract import Broken, line_of
+from victims.contract import Broken, line_of, line_of_error
 from victims.trial import described
 
 SCORES = "a metric gives a number for each image"
@@ -280,10 +280,17 @@ def computed(metric: Metric, reconstruction: Tensor, truth: Tensor, given: Mappi
     Raises:
         Broken: they are no such numbers.
     """
-    values: Any = metric.function(reconstruction, truth, **{need: given[need] for need in metric.needs})
+    name, place = metric.function.__name__, line_of(metric.function)
+    try:
+        values: Any = metric.function(reconstruction, truth, **{need: given[need] for need in metric.needs})
+    except Exception as error:
+        if metric.function.__module__ == __name__:
+            raise
+        raise Broken(
+            SCORES, f"{name} raises {type(error).__name__}: {error}", line_of_error(error, metric.function)
+        ) from error
     if values is None:
         return None
-    name, place = metric.function.__name__, line_of(metric.function)
     if not isinstance(values, Tensor) or values.shape != (len(truth),):
         raise Broken(SCORES, f"{name} gives {described(values)}; give ({len(truth)},), a number for each image", place)
     if values.isnan().any():
@@ -293,7 +300,7 @@ def computed(metric: Metric, reconstruction: Tensor, truth: Tensor, given: Mappi
 
 
 def try_own(shape: Sequence[int]) -> None:
-    """Try metrics of the user's own on noise (B, C, H, W), before anything is attacked.
+    """Try metrics of the user's own before anything is attacked: on noise (B, C, H, W), on itself and of one color.
 
     Raises:
         Broken: as `computed`.
@@ -302,7 +309,8 @@ def try_own(shape: Sequence[int]) -> None:
     one, other = (torch.rand(*shape, generator=draws) for _ in range(2))
     for each in METRICS.values():
         if each.function.__module__ != __name__ and not each.needs:
-            computed(each, one, other, {})
+            for reconstruction in (one, other, *(torch.full_like(other, level) for level in (0.0, 0.5, 1.0))):
+                computed(each, reconstruction, other, {})
 
 
 def degenerate(truth: Tensor) -> Tensor:

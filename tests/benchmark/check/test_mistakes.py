@@ -217,7 +217,8 @@ class Mine(ImageData):
         self.labels = torch.arange(64) % 2
 
     def __getitem__(self, index):
-        image = (torch.arange(self.size * self.size) * (index + 1) % 256 / 255).view(1, self.size, self.size)
+        start = self.splits.index(self.split)
+        image = ((torch.arange(self.size * self.size) * (index + 1) + start) % 256 / 255).view(1, self.size, self.size)
         return image, int(self.labels[index])
 """
 
@@ -230,7 +231,38 @@ def mine(reconstruction, truth):
     return (reconstruction - truth).abs().amax(dim=(1, 2, 3))
 """
 
+DENOISER = """
+from priors.base import Denoiser
+
+
+class Mine(Denoiser):
+    trained_on = "nothing"
+    channels = 3
+
+    def __init__(self):
+        super().__init__()
+        self.eval()
+
+    def forward(self, x, sigma):
+        return x.clamp(0, 1)
+"""
+WORTH = "the truth scores better than noise or one color"
 UNSEEN = {
+    "images in bytes": (
+        *(PRIOR, "its images are of its image shape in 0 to 1"),
+        *("def draw", "def forward(self, state):\n        return super().forward(state) / 255\n\n    def draw"),
+    ),
+    "a denoiser of one color": (DENOISER, "it takes noise from images", "x.clamp(0, 1)", "0 * x + 0.5"),
+    "a denoiser that does nothing": (DENOISER, "it takes noise from images", "x.clamp(0, 1)", "x"),
+    "a metric that is constant": (METRIC, WORTH, ".abs()", ".mul(0)"),
+    "a metric of brightness": (METRIC, WORTH, "(reconstruction - truth).abs()", "reconstruction"),
+    "a failure that is best": (METRIC, WORTH, "failure=1", "failure=0"),
+    "the same images in every split": (DATA, "no image is in two splits", "self.splits.index(self.split)", "0"),
+    "images that are all equal": (DATA, "no image is in two splits", "(index + 1)", "1"),
+    "a model that keeps its images": (
+        *(VICTIM, "it keeps no image that it sees", "return self"),
+        "self.__dict__.setdefault('seen', []).append(x)\n        return self",
+    ),
     "a defense that does nothing": (DEFENSE, "it changes what a client sends", "g.round(decimals=2)", "g"),
     "a defense of a factor of rounding": (
         DEFENSE,
@@ -255,7 +287,7 @@ def test_what_only_a_check_finds(code, contract, changes, write, capsys):
     for old, new in zip(changes[::2], changes[1::2], strict=True):
         code = changed(code, old, new)
     write("mistake", code)
-    assert main(["check", f"mistake.{'mine' if METRIC in code else 'Mine'}"]) == 1
+    assert main(["check", f"mistake.{'mine' if 'def mine' in code else 'Mine'}"]) == 1
     assert f"\nfails  {contract}: " in capsys.readouterr().out
 
 
@@ -296,6 +328,8 @@ OTHERS = {
     "no classes": (DATA, SPLIT, "def __init__", "    classes = ", "    names = "),
     "no __getitem__": (DATA, OPEN, "class Mine", "__getitem__", "get"),
     "a score of the batch": (METRIC, SCORES, "@metric", ".amax(dim=(1, 2, 3))", ".amax()"),
+    "a metric that raises": (METRIC, SCORES, "return", "- truth)", "- truth[..., 1:])"),
+    "a score that is NaN of the truth": (METRIC, SCORES, "@metric", ".abs()", ".abs().div(reconstruction - truth)"),
     "a score that is NaN": (METRIC, SCORES, "@metric", "(reconstruction - truth).abs()", "(truth - 2).sqrt()"),
 }  # fmt: skip
 """Of another kind: its file, the contract, the line that is named, and what is written in place of what."""
