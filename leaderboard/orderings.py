@@ -12,7 +12,7 @@ from leaderboard.answers import Board, Comparison, attacks, compared
 from leaderboard.reported import Reported
 from leaderboard.sentences import count, signed
 from leaderboard.statistics import BETTER, UNSHOWN, VERDICTS, WORSE
-from leaderboard.table import NOTHING, Table
+from leaderboard.table import Table
 
 FILE = Path(__file__).with_suffix(".yaml")
 WORDS = {BETTER: "holds", WORSE: "reversed"}
@@ -110,10 +110,15 @@ def table(answers: list[Judgment], numbers: list[Reported]) -> Table:
         "verdict": [WORDS.get(answer.found.verdict, answer.found.verdict) for answer in answers],
         "track": [answer.track for answer in answers],
         "difference": [signed(answer.found.difference) for answer in answers],
-        "reason": [answer.claim.reason or NOTHING for answer in answers],
         "as published": [as_published(answer.claim, numbers) for answer in answers],
     }
-    return Table("", {name: cells for name, cells in columns.items() if name != "reason" or {*cells} - {NOTHING}})
+    return Table("", columns)
+
+
+def reasons(answers: list[Judgment]) -> list[str]:
+    """What was found of each claim that does not hold on every track: `gias over ig: ...`."""
+    left = dict.fromkeys(answer.claim for answer in answers if answer.found.verdict != BETTER)
+    return [f"{over(claim)}: {claim.reason}" for claim in left if claim.reason]
 
 
 def over(claim: Claim) -> str:

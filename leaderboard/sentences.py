@@ -37,6 +37,11 @@ PAPERS = (
     "paper on a track, while the strongest attacks were chosen by the same data and are corrected for all pairs."
 )
 
+REASONS = (
+    "Why a claim does not hold everywhere, as far as it was tried on the scored images of the same tracks: tuned options, "
+    "other budgets and batches; differences as above, without correction."
+)
+
 UNPAIRED = "is not compared, as one of the tracks has no attack with a place, or they share no image"
 
 

@@ -19,10 +19,10 @@ from leaderboard.board import entries_with_rows
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
 from leaderboard.harm import NOTES
 from leaderboard.options import Options
-from leaderboard.orderings import claims, judged, not_judged, summary
+from leaderboard.orderings import claims, judged, not_judged, reasons, summary
 from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
-from leaderboard.sentences import ALL_PAIRS, PAPERS, WORDS, defenses, priors, settings, signed, strongest
+from leaderboard.sentences import ALL_PAIRS, PAPERS, REASONS, WORDS, defenses, priors, settings, signed, strongest
 from leaderboard.table import NOTHING, Table, board_table
 from victims.errors import InputError
 
@@ -144,6 +144,7 @@ def answers(found: Sequence[Recorded]) -> list[Block]:
         Text(PAPERS),
         *(Text(said) for said in (summary(judgments), not_judged(papers, judgments)) if said),
         orderings_table(judgments, numbers),
+        *([Text(REASONS), Items(found_out)] if (found_out := reasons(judgments)) else []),
     ]
 
 
