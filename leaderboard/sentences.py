@@ -38,8 +38,8 @@ PAPERS = (
 )
 
 REASONS = (
-    "Why a claim does not hold everywhere, as far as it was tried on the scored images of the same tracks: tuned options, "
-    "other budgets and batches; differences as above, without correction."
+    "Why a claim does not hold everywhere, as far as it was tried, on the scored images with the tuned options: other "
+    "budgets and batches. Differences are as above, without correction."
 )
 
 UNPAIRED = "is not compared, as one of the tracks has no attack with a place, or they share no image"
