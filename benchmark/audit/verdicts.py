@@ -46,7 +46,7 @@ SCALE: Mapping[str, Level] = {
     NOT_JUDGED: Level(
         "the image is of almost one color (standard deviation below 2/255 in every channel), which any flat picture "
         "matches; or every attack on it diverged",
-        "see the README, Scores",
+        "see docs/metrics.md",
     ),
 }
 """From the worst on; the last is no step of the scale."""
