@@ -104,13 +104,16 @@ def not_judged(found: list[Claim], answers: list[Judgment]) -> str:
 
 
 def table(answers: list[Judgment], numbers: list[Reported]) -> Table:
-    """A line for each claim and track."""
+    """A line for each claim and track; what was published, beside the first line of a claim."""
+    first = {answer.claim: answer for answer in reversed(answers)}
     columns = {
         "claim": [over(answer.claim) for answer in answers],
         "verdict": [WORDS.get(answer.found.verdict, answer.found.verdict) for answer in answers],
         "track": [answer.track for answer in answers],
         "difference": [signed(answer.found.difference) for answer in answers],
-        "as published": [as_published(answer.claim, numbers) for answer in answers],
+        "as published": [
+            as_published(answer.claim, numbers) if answer is first[answer.claim] else "" for answer in answers
+        ],
     }
     return Table("", columns)
 

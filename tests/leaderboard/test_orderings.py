@@ -51,6 +51,7 @@ def test_a_claim_holds_shows_no_difference_or_is_reversed_on_each_track(board):
     values = 2 + NOISE
     low, high = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
     assert columns["difference"][0] == f"{values.mean():+.2f} dB [{low:+.2f}, {high:+.2f}]"
+    assert columns["as published"] == ["one, somewhere", "", ""]
     assert reasons(answers) == ["gias over ig: a weak prior"]
     assert reasons(answers[:1]) == []  # it holds
     assert reasons(judged([claim()], boards)) == []  # nothing was found
