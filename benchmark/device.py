@@ -1,5 +1,6 @@
 """Where victims and priors compute."""
 
+import os
 from typing import Literal
 
 import torch
@@ -13,3 +14,9 @@ def best_device() -> Literal["cuda", "cpu"]:
 def device_name() -> str:
     """What rows call it."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def places() -> int:
+    """How many processes can work at once: one for each GPU, else one for each core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return torch.cuda.device_count() or cores

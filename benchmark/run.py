@@ -22,7 +22,7 @@ from attacks.base import Attack
 from benchmark.code_version import code_version
 from benchmark.config import Config, dump
 from benchmark.contents import contents, digests
-from benchmark.device import best_device, device_name
+from benchmark.device import best_device, device_name, places
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
@@ -275,8 +275,7 @@ def make_trainer(config: Config, groups: int) -> Trainer:
         InputError: there are no such processes or devices.
     """
     gpus = torch.cuda.device_count()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    environment, devices, nodes = processes(config.devices, config.nodes, most=gpus or cores, groups=groups)
+    environment, devices, nodes = processes(config.devices, config.nodes, most=places(), groups=groups)
     if gpus and devices > gpus:
         raise InputError(f"devices is {devices}, but this process sees {gpus} GPUs; give at most that many.")
     return Trainer(

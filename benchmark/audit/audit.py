@@ -2,15 +2,12 @@
 
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from benchmark.audit.assumed import assumed
 from benchmark.audit.check import attacked, check, check_finite
@@ -34,6 +31,7 @@ from benchmark.audit.work import NO_LIST, jobs_of, results_of, work
 from benchmark.code_version import code_version
 from benchmark.config import Config
 from benchmark.contents import contents
+from benchmark.device import places
 from benchmark.launch.lock import alone
 from benchmark.names import known
 from benchmark.registry import find
@@ -174,7 +172,7 @@ def audit(
                 minutes,
                 lambda: time.monotonic() - began,
                 max(1, min(most, len(data)) // batch),
-                processes or torch.cuda.device_count() or cores(),
+                processes or places(),
             ),
         )
         show(plan, batch, len(defenses))
@@ -231,10 +229,6 @@ def audit(
         passed = "failed" if failures else "passed"
         print(f"gate     {passed}: {failures} of {len(judged)} judged results are {fail_on} or worse")
     return 1 if failures else 0
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:

@@ -147,7 +147,6 @@ def steps_change_the_variables_under_a_defense(case: Case, defense: str) -> None
         require(all(t.isfinite().all() for t in tensors), f"a number under {defense} is not finite", *case.where)
 
 
-OF_A_GENERATOR = a_generator_of_larger_images_is_searched_at_any_size
 CONTRACTS: list[Contract] = [
     the_engine_runs_it,
     options.every_common_option_reaches_it,
@@ -164,9 +163,8 @@ CONTRACTS: list[Contract] = [
     results.the_returned_cost_is_that_of_the_returned_images,
     results.the_same_seed_gives_the_same_result_to_the_last_bit,
     results.cycling_the_batch_changes_no_score,
-    OF_A_GENERATOR,
     *(partial(results.an_update_that_cannot_be_matched_diverges, factor=factor) for factor in (0.0, torch.nan)),
     *(partial(results.tiny_and_huge_updates_do_not_diverge, exponent=power) for power in (-83, 83)),
     no_private_image_is_reachable,
 ]
-"""Of every attack; those under defenses are added where both are known."""
+"""Of every attack. That of a generator is of attacks that search one; under defenses, see `benchmark.check.command`."""

@@ -114,8 +114,8 @@ def of_attack(method: type[Attack]) -> list[Contract]:
     """Of the generator's contract only for attacks that search one; under defenses only for those that take them."""
     case = Case(method)
     contracts = bound(attack.CONTRACTS, case)
-    if not attack.searches_a_generator(method):
-        contracts = [each for each in contracts if each.func is not attack.OF_A_GENERATOR]  # type: ignore[attr-defined]
+    if attack.searches_a_generator(method):
+        contracts.append(partial(attack.a_generator_of_larger_images_is_searched_at_any_size, case))
     if not method.analytic and method.made_for.get("defense") != "none":
         contracts.append(partial(attack.steps_change_the_variables_under_a_defense, case, defense.together("precode")))
     return contracts

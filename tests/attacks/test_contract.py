@@ -17,7 +17,6 @@ from benchmark.tasks.capture import Task
 ATTACKS = registered("attack")
 DEFENSES = in_order()
 REFUSES = {"idlg": "precode"}  # it needs features that are never negative; those of a bottleneck can be negative
-SHARED = [each for each in contracts.CONTRACTS if each is not contracts.OF_A_GENERATOR]
 SEARCH = [method for method in ATTACKS.values() if contracts.searches_a_generator(method)]
 
 every_attack = pytest.mark.parametrize("method", ATTACKS.values(), ids=ATTACKS.keys())
@@ -35,14 +34,14 @@ def capture(method: type[Attack]) -> Callable[..., Task]:
 
 
 @every_attack
-@pytest.mark.parametrize("contract", SHARED, ids=name_of)
+@pytest.mark.parametrize("contract", contracts.CONTRACTS, ids=name_of)
 def test_every_attack(contract, method):
     contract(Case(method))
 
 
 @pytest.mark.parametrize("method", SEARCH, ids=lambda method: method.name)
 def test_every_attack_that_searches_a_generator(method):
-    contracts.OF_A_GENERATOR(Case(method))
+    contracts.a_generator_of_larger_images_is_searched_at_any_size(Case(method))
 
 
 def test_every_attack_declares_its_own_name():
