@@ -98,6 +98,7 @@ class CINet(Attack):
         self.wider_than, self.output = wider_than, output
 
     def check(self, observation: Observation) -> None:
+        """Refuse images that are gray, not square, or of another size than its networks make."""
         super().check(observation)
         channels, *sides = observation.image_shape
         if channels != 3 or sides[0] != sides[1] or sides[0] not in SIZES:

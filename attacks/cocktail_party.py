@@ -81,7 +81,10 @@ class CocktailParty(Attack):
         return first_linear(observation.victim, observation.image_shape, self.name)
 
     def check(self, observation: Observation) -> None:
-        """As the base, and refuse a victim without such a layer, or with one that is too narrow for the batch."""
+        """Refuse more images than the layer has outputs or inputs: `fcn:512` takes 512, a classifier its classes.
+
+        Also a victim without such a layer.
+        """
         super().check(observation)
         layer = self.layer(observation)
         if observation.batch_size > (most := min(layer.W.shape)):

@@ -77,7 +77,7 @@ class IDLG(DLG):
     presets = {"code": DLG.presets["code"]}
 
     def check(self, observation: Observation) -> None:
-        """As the base, and refuse a victim that the label rule cannot work on."""
+        """Refuse a victim that the label rule of iDLG cannot work on."""
         super().check(observation)
         idlg(observation)
 

@@ -26,11 +26,7 @@ class FGLA(Learned):
     }
 
     def check(self, observation: Observation) -> None:
-        """As the base, and refuse labels that several images share.
-
-        Raises:
-            InputError: they do, or are probabilities, or all classes are in the batch.
-        """
+        """Refuse labels that several images share or that are probabilities, and batches that have all classes."""
         super().check(observation)
         labels = observation.knowledge.labels
         assert labels is not None, "the base refuses it"

@@ -77,6 +77,7 @@ class GINAS(Attack):
         self.population, self.eta, self.signed, self.width = population, eta, signed, width
 
     def check(self, observation: Observation) -> None:
+        """Refuse sides that are no multiples of 32 px, and single images of 32 px."""
         super().check(observation)
         _, *sides = observation.image_shape
         if any(side % HALVINGS for side in sides):

@@ -82,7 +82,7 @@ class RGAP(Attack):
         self.balanced = balanced
 
     def check(self, observation: Observation) -> None:
-        """As the base, and refuse a victim that is no chain of invertible layers.
+        """Refuse a victim that is no chain of invertible layers.
 
         Raises:
             InputError: names the first layer that cannot be inverted, and why.

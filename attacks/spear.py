@@ -81,7 +81,7 @@ class SPEAR(Attack):
         self.draws = draws
 
     def check(self, observation: Observation) -> None:
-        """As the base, and refuse a victim that does not begin with a linear layer and ReLU, wider than the batch.
+        """Refuse a victim that does not begin with a linear layer, wider than the batch, and ReLU.
 
         Raises:
             InputError: names the first layer, and what is wrong.

@@ -25,13 +25,6 @@ LABELS = {
     "inferred": "Found by the method itself.",
     "joint": "Searched together with the images.",
 }
-LIMITS = {
-    "cocktail_party": "Up to the width of the first layer: `VICTIM=fcn:512` has 512.",
-    "cocktail_party_fi": "Smaller than the number of classes where the layer is the classifier.",
-    "gi_nas": "Two images or more at 32 px; one or more at larger sizes.",
-    "spear": "Smaller than the width of the first layer: `VICTIM=fcn:400` has 400. Its draws grow as 2^batch.",
-}
-"""Of batches, which `check` of a method refuses or which leave it without a solution."""
 RECORD = ("PSNR ↑", BEHIND, "prior", "recognized", "LPIPS ↓", "n", "gradients", "s/task")
 
 
@@ -96,9 +89,15 @@ def needs(method: type[Attack]) -> dict[str, str]:
         "prior": f"A {method.takes.kind}{default}." if "prior" in method.needs else "None.",
         "batch-norm statistics": "Used where they are known (`BN=`)." if "bn" in method.uses else "Not used.",
         "setting": f"Only {codes(setting(method))}." if method.made_for else "Any.",
-        **({"batch": LIMITS[method.name]} if method.name in LIMITS else {}),
+        **({"refused": refused(method)} if method.check is not Attack.check else {}),
         "steps": "None to choose: it is judged once." if method.analytic else "`STEPS=`, `RESTARTS=`.",
     }
+
+
+def refused(method: type[Attack]) -> str:
+    """What the method's own check refuses, by its first sentence: `Refuse ...`."""
+    said = first_sentence(inspect.getdoc(method.check) or "")
+    return (said := said.removeprefix("Refuse "))[:1].upper() + said[1:]
 
 
 def options(method: type[Attack]) -> str:

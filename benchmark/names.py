@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
@@ -77,6 +77,12 @@ def parsed(path: Path) -> ast.Module:
     Raises:
         InputError: the file is not Python.
     """
+    return parsed_once(path, path.stat().st_mtime_ns)
+
+
+@cache
+def parsed_once(path: Path, changed: int) -> ast.Module:
+    """As `parsed`, of a file that was changed at that time (ns): names are looked up for every run of a search."""
     try:
         return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError) as error:

@@ -5,12 +5,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.audit.assumed import assumed
-from benchmark.audit.check import attacked, check, check_finite
 from benchmark.audit.estimate import LABELS, Attempt, Setting, labels_read
 from benchmark.audit.junit import junit
 from benchmark.audit.page import Pictures, page
@@ -18,37 +16,35 @@ from benchmark.audit.plan import Plan, different, in_order, make_plan
 from benchmark.audit.report import (
     SCHEMA_VERSION,
     duration,
+    gate_of,
     images_of,
     not_tried,
     of_defenses,
     of_labels,
     of_plan,
     scale,
+    unjudged,
 )
+from benchmark.audit.subject import Subject
 from benchmark.audit.tables import arrange
-from benchmark.audit.verdicts import NOT_JUDGED, FailOn, Shown, worst
+from benchmark.audit.verdicts import FailOn, Shown, worst
 from benchmark.audit.work import NO_LIST, jobs_of, results_of, work
 from benchmark.code_version import code_version
 from benchmark.config import Config
-from benchmark.contents import contents
 from benchmark.device import places
 from benchmark.launch.lock import alone
 from benchmark.names import known
-from benchmark.registry import find
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
 from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
-from benchmark.sources import loaded, sources
-from benchmark.state import of_tensors
 from benchmark.tasks.capture import alike
 from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
 from victims.choices import Compile
-from victims.data.base import ImageData, digest
+from victims.data.base import ImageData
 from victims.errors import InputError, Notice
-from victims.names import is_own
 
 DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt", "surrogate", "epochs_trained")
 """Options of a run that an audit does not leave open."""
@@ -141,69 +137,41 @@ def audit(
             out=out / "runs",
             **options,
         )
-        data = config.make_data()
-        if len(data) < 2 * batch:
-            raise InputError(f"{images} has {len(data)} images; the controls need {2 * batch}, twice a batch.")
-        check_finite(replace(config, defense="none"), data)
-        client = replace(config, defense="none", victim_mode="eval").make_victim(data)
-        trained = is_own(config.victim) or config.weights_file() is not None
-        right, warning = check(client, data, trained)
-        if warning:
-            warnings.warn(warning, Notice, stacklevel=1)
-        defenses = different(defense)
+        subject = Subject.checked(config, different(defense), images)
         named = in_order(attacks)
-        for each in defenses:
-            defended = replace(config, defense=each)
-            defended.check_defense(defended.make_victim(data), data, defended.make_batches(data, 1)[0])
-
-        setting = Setting(replace(config, defense=defenses[0]), defenses, data)
-        readers = labels_read(setting, know_labels)
-        identity = [config.identity(), defenses, attacks, minutes, know_labels, most, processes]
-        method = config.make_attack()
-        made_of: list[object] = [contents(replace(config, defense=d), data, client, method, []) for d in defenses]
-        made_of += [of_tensors(client.model.state_dict()), code_version()]
-        made_of += [sources(loaded(), name, find("attack", name)) for name in named if is_own(name)]
+        setting = Setting(subject.config, subject.defenses, subject.data)
+        readers = labels_read(setting, know_labels)  # by the first of them, where they are not given
         plan = planned(
             out / "plan.json",
-            digest(json.dumps([*identity, *made_of], sort_keys=True, default=str)),
+            subject.identity(named, attacks, minutes, know_labels, most, processes),
             lambda: make_plan(
                 setting,
                 named,
                 minutes,
                 lambda: time.monotonic() - began,
-                max(1, min(most, len(data)) // batch),
+                max(1, min(most, len(subject.data)) // batch),
                 processes or places(),
             ),
         )
-        show(plan, batch, len(defenses))
+        show(plan, batch, len(subject.defenses))
         done = work(jobs_of(plan, setting.config, readers), plan.processes, began + 60 * minutes)
 
     shown, took, not_done = results_of(done)
     if not shown:
         raise InputError(f"no attack came to an end: {'; '.join(sorted({reason for _, _, reason in not_done}))}")
     ids = sorted({image for _, image in shown})
-    idle = controls(data, ids)
-    found = images_of(shown, idle, data.classes, fail_on)
-    judged = [image for image in found if image["verdict"] != NOT_JUDGED]
-    failures = sum(image["fails"] for image in found)
-    unjudged = [each for each in defenses if each not in {image["defense"] for image in judged}]
+    idle = controls(subject.data, ids)
+    found = images_of(shown, idle, subject.data.classes, fail_on)
     rows = [result.row for results in shown.values() for result in results]
-    priors = {(row["prior"], row["prior_trained_on"]) for row in rows if row["prior"] != "none"}
+    gate = gate_of(found, subject.defenses, fail_on)
     report = {
         "schema_version": SCHEMA_VERSION,
         "code": code_version(),
-        "gate": {"fail_on": fail_on, "passed": not (failures or unjudged), "failures": failures, "judged": len(judged)},
-        "warning": warning,
+        "gate": gate,
+        "warning": subject.warning,
         "n": len(ids),
         "attacks": list(dict.fromkeys(result.attack for results in shown.values() for result in results)),
-        "setting": {
-            "model": f"{model}, weights {config.weights_label()}, {len(data.classes)} classes",
-            "classified right": f"{right} images of the folder; {attacked(client, data, ids)} of those attacked",
-            **assumed(setting.config, client.preprocessing),
-            "shared": f"{rows[0]['shared_parameters']} of {rows[0]['total_parameters']} parameters",
-            "attacked": f"{len(ids)} of {len(data)} images",
-            "generator": "; ".join(sorted(f"{name}, trained on {what}" for name, what in priors)) or "none",
-        },
+        "setting": subject.described(model, setting.config, ids, rows),
         "contents": {key: rows[0][key] for key in ("victim_digest", "data_digest")},
         "budget": {
             "minutes": minutes,
@@ -220,15 +188,9 @@ def audit(
         "not_tried": not_tried([*plan.not_tried, *not_done], named),
         "notices": sorted({notice for _, result in done for notice in result.notices}),
     }
-    truths = {image: png(data[data.ids.index(image)][0]) for image in ids}
+    truths = {image: png(subject.data[subject.data.ids.index(image)][0]) for image in ids}
     write(out, report, truths, {key: pictures(results, idle[key[1]]) for key, results in shown.items()})
-    if unjudged and not failures:
-        fix = "give more --minutes, or other images; audit.json says why under not_tried and images"
-        raise InputError(f"no image could be judged under {', '.join(unjudged)}; {fix}.")
-    if fail_on != "never":
-        passed = "failed" if failures else "passed"
-        print(f"gate     {passed}: {failures} of {len(judged)} judged results are {fail_on} or worse")
-    return 1 if failures else 0
+    return exit_code(gate, unjudged(found, subject.defenses))
 
 
 def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:
@@ -243,6 +205,25 @@ def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:
     plan = make()
     write_atomically(path, json.dumps({"of": identity, **asdict(plan)}, indent=1))
     return plan
+
+
+def exit_code(gate: Mapping[str, Any], not_judged: Sequence[str]) -> int:
+    """1 where the gate failed, else 0, with a line on it if there is a gate.
+
+    Args:
+        gate: see `gate_of`.
+        not_judged: defenses under which no image could be judged.
+
+    Raises:
+        InputError: the gate failed for want of a judged image alone.
+    """
+    if not_judged and not gate["failures"]:
+        fix = "give more --minutes, or other images; audit.json says why under not_tried and images"
+        raise InputError(f"no image could be judged under {', '.join(not_judged)}; {fix}.")
+    if gate["fail_on"] != "never":
+        passed, level = "passed" if gate["passed"] else "failed", gate["fail_on"]
+        print(f"gate     {passed}: {gate['failures']} of {gate['judged']} judged results are {level} or worse")
+    return 1 if gate["failures"] else 0
 
 
 def show(plan: Plan, batch: int, defenses: int) -> None:

@@ -146,6 +146,20 @@ def of_defenses(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def unjudged(images: Sequence[Mapping[str, Any]], defenses: Sequence[str]) -> list[str]:
+    """The defenses under which no image could be judged."""
+    judged = {image["defense"] for image in images if image["verdict"] != NOT_JUDGED}
+    return [defense for defense in defenses if defense not in judged]
+
+
+def gate_of(images: Sequence[Mapping[str, Any]], defenses: Sequence[str], fail_on: FailOn) -> dict[str, Any]:
+    """Whether the gate is passed: no judged image fails, and under every defense there is one."""
+    failures = sum(image["fails"] for image in images)
+    judged = sum(image["verdict"] != NOT_JUDGED for image in images)
+    passed = not (failures or unjudged(images, defenses))
+    return {"fail_on": fail_on, "passed": passed, "failures": failures, "judged": judged}
+
+
 def of_labels(rows: Sequence[FlatRow]) -> list[dict[str, Any]]:
     """What each label method found, by defense: the mean share of the batch's labels, and of its classes."""
     found = []

@@ -8,7 +8,7 @@ import pytest
 from attacks.engine.space import Between
 from benchmark import site
 from benchmark.config import options_of
-from benchmark.method_page import LIMITS, bounds, grid, meanings, page, without_html
+from benchmark.method_page import bounds, grid, meanings, page, without_html
 from benchmark.names import known
 from benchmark.registry import find, registered
 from benchmark.tracks.board import recorded, table
@@ -115,10 +115,13 @@ def test_what_a_method_must_know_follows_from_its_class():
     assert "**steps**: None to choose" in page("rgap", find("attack", "rgap"), [])
 
 
-def test_a_page_has_the_limits_of_batches_of_its_method():
-    assert known("attack").keys() > LIMITS.keys()
-    assert "- **batch**: Two images or more" in page("gi_nas", find("attack", "gi_nas"), [])
-    assert "**batch**" not in page("ig", find("attack", "ig"), [])
+def test_a_page_has_what_the_check_of_its_method_refuses():
+    checking = {name: method for name, method in registered("attack").items() if "check" in vars(method)}
+    assert {"spear", "gi_nas"} < checking.keys()
+    for name, method in checking.items():
+        said = " ".join(method.check.__doc__.split(".")[0].split()).removeprefix("Refuse ")
+        assert f"- **refused**: {said[0].upper()}{said[1:]}." in page(name, method, [])
+    assert "**refused**" not in page("ig", find("attack", "ig"), [])
 
 
 def test_a_page_has_what_was_tuned_for_its_method_by_track():
