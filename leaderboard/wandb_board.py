@@ -108,8 +108,7 @@ def of_methods(kept: Sequence[record.Kept]) -> "wandb.Table":
         strip = record.picture(each.track, each.method)
         shown = wandb.Image(Image.open(strip)) if strip.is_file() else None
         found.append({"track": each.track, "method": each.method, "images": shown, **means(entry)})
-    columns = list(dict.fromkeys(key for line in found for key in line))
-    return wandb.Table(columns=[*columns], data=[[line.get(key) for key in columns] for line in found])
+    return as_table(found)
 
 
 def rows_table(
@@ -121,9 +120,13 @@ def rows_table(
         first: these columns precede the others.
         pictures: of a row, by the name of their column.
     """
+    return as_table([pictures(row) | {key: _cell(value) for key, value in row.items()} for row in rows], first)
+
+
+def as_table(lines: Sequence[Mapping[str, Any]], first: Sequence[str] = ()) -> "wandb.Table":
+    """Lines by the names of their columns, which need not be in every line."""
     import wandb
 
-    lines = [pictures(row) | {key: _cell(value) for key, value in row.items()} for row in rows]
     columns = list(dict.fromkeys([*first, *(key for line in lines for key in line)]))
     data = [[line.get(key) for key in columns] for line in lines]
     return wandb.Table(columns=[*columns], data=data, allow_mixed_types=True)

@@ -1,7 +1,9 @@
 """The search space of an attack: which of its options are tuned, and within which bounds."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from victims.errors import InputError
 
 
 class Between(NamedTuple):
@@ -13,3 +15,27 @@ class Between(NamedTuple):
 
 Space = Mapping[str, Between | tuple[float | str | bool, ...]]
 """By option: a range of numbers, or the values to choose from."""
+
+
+def check_space(space: Space, default: Mapping[str, Any]) -> None:
+    """Whether what is tried of every option includes its default.
+
+    Args:
+        default: values of the options that may be tuned.
+
+    Raises:
+        InputError: what is tried of an option does not include its default, or goes down to zero.
+    """
+    for name, values in space.items():
+        if name not in default:
+            raise InputError(f"space has '{name}', which is no option of the method; remove it.")
+        own = default[name]
+        if isinstance(values, Between):
+            fits, wanted = (
+                isinstance(own, (int, float)) and 0 < values.low <= own <= values.high,
+                "above 0 and around it",
+            )
+        else:
+            fits, wanted = own in values, "with it among them"
+        if not fits:
+            raise InputError(f"space tries {values} for {name}, by default {own!r}; give values {wanted}.")

@@ -15,7 +15,7 @@ from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from attacks.base import Attack
-from attacks.engine.space import Between, Space
+from attacks.engine.space import Between, Space, check_space
 from benchmark.config import Config, options_of
 from benchmark.contents import contents
 from benchmark.launch.lock import alone
@@ -102,26 +102,6 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
         score=highest,
         default=trials[0][1],
     )
-
-
-def check_space(space: Space, default: Chosen) -> None:
-    """
-    Raises:
-        InputError: what is tried of an option does not include its default, or goes down to zero.
-    """
-    for name, values in space.items():
-        if name not in default:
-            raise InputError(f"space has '{name}', which is no option of the method; remove it.")
-        own = default[name]
-        if isinstance(values, Between):
-            fits, wanted = (
-                isinstance(own, (int, float)) and 0 < values.low <= own <= values.high,
-                "above 0 and around it",
-            )
-        else:
-            fits, wanted = own in values, "with it among them"
-        if not fits:
-            raise InputError(f"space tries {values} for {name}, by default {own!r}; give values {wanted}.")
 
 
 def affordable(run: Callable[[int], object], restarts: Collection[int]) -> tuple[int, ...]:

@@ -12,13 +12,13 @@ from attacks.ig import IG
 from benchmark import config as configs
 from benchmark.__main__ import main
 from benchmark.command_line import options_of_track
-from benchmark.config import Config, options_of
-from benchmark.registry import find, registered
+from benchmark.config import Config
+from benchmark.registry import find
 from benchmark.tracks import entry as entries
 from benchmark.tracks.budget import evaluations, most_steps
 from benchmark.tracks.entry import entry
 from benchmark.tracks.track import TRACKS, Tuning, read
-from benchmark.tracks.tune import affordable, check_space, ingredients, search, tuned
+from benchmark.tracks.tune import affordable, ingredients, search, tuned
 from benchmark.tracks.tuned import Tuned, tuned_options
 from leaderboard.run_folder import RunFolder
 from victims.errors import InputError
@@ -263,28 +263,6 @@ def test_of_all_methods_those_that_cannot_be_tuned_are_left_out_with_the_reason(
     *_, igims, rgap = capsys.readouterr().out.splitlines()
     assert igims == "left out igims: igims needs 102 victim gradients at least, and the budget is 10."
     assert rgap == "left out rgap: rgap has no options to tune; leave it out."
-
-
-@pytest.mark.parametrize(
-    ("space", "said"),
-    [
-        ({"etta": Between(0.1, 1.0)}, "'etta', which is no option"),
-        ({"eta": (0.1, 2.0)}, "eta, by default 1.0; give values with it among them"),
-        ({"eta": ()}, "with it among them"),
-        ({"eta": Between(0, 2.0)}, "above 0 and around it"),
-        ({"eta": Between(2.0, 3.0)}, "above 0 and around it"),
-        ({"signed": Between(2.0, 3.0)}, "above 0 and around it"),
-    ],
-)
-def test_a_space_that_cannot_be_searched_is_refused_in_a_line(space, said):
-    with pytest.raises(InputError, match=said):
-        check_space(space, DEFAULT)
-
-
-@pytest.mark.parametrize("method", sorted(registered("attack")))
-def test_the_space_of_every_attack_can_be_searched(method):
-    attack = find("attack", method)
-    check_space(attack.space, {name: option.default for name, option in options_of(attack).items()})
 
 
 @pytest.mark.parametrize("content", ["", "[1", "- 1", "track: mine", "\x00", "track: mine\nversion: 1"])
