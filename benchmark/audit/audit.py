@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmark.audit.estimate import LABELS, Attempt, Setting, labels_read
 from benchmark.audit.junit import junit
+from benchmark.audit.looks import Looks
 from benchmark.audit.page import Pictures, page
 from benchmark.audit.plan import Plan, different, in_order, make_plan
 from benchmark.audit.report import (
@@ -27,7 +28,7 @@ from benchmark.audit.report import (
 )
 from benchmark.audit.subject import Subject
 from benchmark.audit.tables import arrange
-from benchmark.audit.verdicts import FailOn, Shown, worst
+from benchmark.audit.verdicts import FailOn, Shown
 from benchmark.audit.work import NO_LIST, jobs_of, results_of, work
 from benchmark.code_version import code_version
 from benchmark.config import Config
@@ -36,6 +37,7 @@ from benchmark.launch.lock import alone
 from benchmark.names import known
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
+from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import alike
@@ -43,7 +45,6 @@ from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
 from victims.choices import Compile
-from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 
 DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt", "surrogate", "epochs_trained")
@@ -160,8 +161,9 @@ def audit(
     if not shown:
         raise InputError(f"no attack came to an end: {'; '.join(sorted({reason for _, _, reason in not_done}))}")
     ids = sorted({image for _, image in shown})
-    idle = controls(subject.data, ids)
-    found = images_of(shown, idle, subject.data.classes, fail_on)
+    looks = Looks(subject.data, Lpips.find(subject.config.weights_dir, download=False))  # a run did
+    idle = controls(looks, ids)
+    found = images_of(shown, idle, subject.data.classes, fail_on, looks.nearest)
     rows = [result.row for results in shown.values() for result in results]
     gate = gate_of(found, subject.defenses, fail_on)
     report = {
@@ -188,8 +190,9 @@ def audit(
         "not_tried": not_tried([*plan.not_tried, *not_done], named),
         "notices": sorted({notice for _, result in done for notice in result.notices}),
     }
-    truths = {image: png(subject.data[subject.data.ids.index(image)][0]) for image in ids}
-    write(out, report, truths, {key: pictures(results, idle[key[1]]) for key, results in shown.items()})
+    truths = {image: png(looks.truth(image)) for image in ids}
+    made = {key: pictures(results, each["attack"]) for (key, results), each in zip(shown.items(), found, strict=True)}
+    write(out, report, truths, made)
     return exit_code(gate, unjudged(found, subject.defenses))
 
 
@@ -239,21 +242,20 @@ def show(plan: Plan, batch: int, defenses: int) -> None:
     print(f"  not tried: {', '.join(dict.fromkeys(attack for attack, _, _ in plan.not_tried)) or 'none'}", flush=True)
 
 
-def pictures(results: Sequence[Shown], idle: Mapping[str, Any]) -> Pictures:
-    """Of the attack that the verdict on an image rests on, and of its control."""
-    best = worst(results, idle).best
-    control = next(r for r in results if r.is_control and r.attack == best.attack)
-    return Pictures(best.picture, control.picture)
+def pictures(results: Sequence[Shown], attack: str) -> Pictures:
+    """Of an attack on an image, and of its control."""
+    by_control = {result.is_control: result.picture for result in results if result.attack == attack}
+    return Pictures(by_control[False], by_control[True])
 
 
-def controls(data: ImageData, ids: Sequence[str]) -> dict[str, dict[str, float | None]]:
+def controls(looks: Looks, ids: Sequence[str]) -> dict[str, dict[str, float | None]]:
     """For every image, the scores of the mean of all others that are no copies of it: a guess without the update."""
-    images, _ = data.batch(data.readable(range(len(data))))
+    images, _ = looks.data.batch(looks.data.readable(range(len(looks.data))))
     scores = {}
     for image_id in ids:
-        truth = data[data.ids.index(image_id)][0]
+        truth = looks.truth(image_id)
         mean = images[~alike(truth, images)].mean(0)
-        _, found = score(mean[None], truth[None])
+        _, found = score(mean[None], truth[None], squeeze=looks.lpips)
         scores[image_id] = {name: values[0] for name, values in found.items()}
     return scores
 

@@ -2,7 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from benchmark.audit.estimate import Attempt
@@ -34,17 +35,22 @@ Scores = Mapping[str, float | None]
 
 
 def images_of(
-    results: Results, idle: Mapping[str, Scores], classes: Sequence[str], fail_on: FailOn
+    results: Results,
+    idle: Mapping[str, Scores],
+    classes: Sequence[str],
+    fail_on: FailOn,
+    looks_like: Callable[[str, bytes], bool],
 ) -> list[dict[str, Any]]:
     """The verdict on every image under every defense, and what it rests on.
 
     Args:
         idle: by image, scores of the mean of all others.
         classes: names of labels.
+        looks_like: whether LPIPS finds a picture (PNG) nearer to an image than to others.
     """
     images = []
     for (defense, image), shown in results.items():
-        found = worst(shown, idle[image])
+        found = worst(shown, idle[image], partial(looks_like, image))
         of_attacks = [of_attack(r, shown) for r in shown if not r.is_control]
         row = found.best.row
         images.append(
@@ -62,9 +68,10 @@ def images_of(
                 "lpips": row.get("lpips"),
                 "nearest_of_the_folder": row["iip"] == 1,
                 "certified": row.get("certified"),
-                "control_psnr": found.control_psnr,
-                "control_ssim": found.control_ssim,
-                "mean_of_others": {"psnr": idle[image]["psnr"], "ssim": idle[image]["ssim"]},
+                "control_psnr": found.control.psnr,
+                "control_ssim": found.control.ssim,
+                "control_lpips": found.control.lpips,
+                "mean_of_others": {metric: idle[image].get(metric) for metric in ("psnr", "ssim", "lpips")},
                 "attacks": of_attacks,
                 "gradient_evaluations": sum(each["gradient_evaluations"] for each in of_attacks),
                 "seconds": round(sum(each["seconds"] for each in of_attacks), 3),
@@ -90,9 +97,8 @@ def of_attack(result: Shown, shown: Sequence[Shown]) -> dict[str, Any]:
 def in_words(found: Found, attacks: Sequence[Mapping[str, Any]]) -> str:
     """A verdict, and what it rests on, in one or two sentences."""
     row, by = found.best.row, found.best.attack
-    has = f"{row['psnr']:.1f} dB and SSIM {row['ssim']:.2f}"
-    without = f"the best control, made without this image's update, has {found.control_psnr:.1f} dB and SSIM "
-    without += f"{found.control_ssim:.2f}"
+    has = scores(row["psnr"], row["ssim"], row.get("lpips"))
+    without = f"the best control, made without this image's update, has {scores(*found.control)}"
     known = ", and the attacker knows that it is right" if row.get("certified") else ""
     if found.verdict in (EXACT, RECOGNISABLE, PARTLY):
         how = {EXACT: "Rebuilt exactly", RECOGNISABLE: "Recognisable: rebuilt", PARTLY: "Partly rebuilt"}
@@ -101,6 +107,11 @@ def in_words(found: Found, attacks: Sequence[Mapping[str, Any]]) -> str:
         return f"Not rebuilt within {effort(attacks)}. The nearest is that of {by} with {has}; {without}."
     why = "it is of almost one color, which any flat picture matches" if row["degenerate"] else "every attack diverged"
     return f"Not judged: {why}."
+
+
+def scores(psnr: float, ssim: float, lpips: float | None) -> str:
+    least = f"{psnr:.1f} dB and SSIM {ssim:.2f}"
+    return least if lpips is None else f"{psnr:.1f} dB, SSIM {ssim:.2f} and LPIPS {lpips:.2f}"
 
 
 def effort(attacks: Sequence[Mapping[str, Any]]) -> str:

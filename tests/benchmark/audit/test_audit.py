@@ -22,8 +22,10 @@ from benchmark.audit import plan
 from benchmark.audit.assumed import assumed, local_training
 from benchmark.audit.audit import controls
 from benchmark.audit.check import attacked, check
+from benchmark.audit.looks import Looks
 from benchmark.audit.tables import arrange
 from benchmark.scoring.accuracy import like_guessing
+from benchmark.scoring.lpips import Lpips
 from leaderboard.options import Options, abouts, option
 from leaderboard.rows import read_rows
 from victims.choices import Match
@@ -31,6 +33,8 @@ from victims.data.folder import Folder
 from victims.errors import InputError
 from victims.preprocessing import Preprocessing
 from victims.victim import Victim
+
+MISSING = Lpips(None, "none: no weights")
 
 
 class Tiny(nn.Module):
@@ -65,7 +69,7 @@ def images(tmp_path):
 def test_the_mean_of_the_others_leaves_the_image_out(images):
     arrange(images, None, images.parent / "laid" / "test")
     data = Folder(images.parent / "laid", size=16)
-    found = controls(data, data.ids[:2])
+    found = controls(Looks(data, MISSING), data.ids[:2])
     for place, image_id in enumerate(data.ids[:2]):
         others = np.mean([data[k][0].numpy() for k in range(6) if k != place], 0)
         psnr = -10 * np.log10(((others - data[place][0].numpy()) ** 2).mean())
@@ -76,12 +80,12 @@ def test_the_mean_of_the_others_leaves_copies_out(images):
     """With five copies the mean of the others would be the image itself."""
     arrange(images, None, images.parent / "a" / "test")
     data = Folder(images.parent / "a", size=16)
-    alone = controls(data, data.ids[:1])
+    alone = controls(Looks(data, MISSING), data.ids[:1])
     first = min(images.glob("*/*.png"))
     for place in range(5):
         (first.parent / f"copy{place}.png").write_bytes(first.read_bytes())
     arrange(images, None, images.parent / "b" / "test")
-    assert controls(Folder(images.parent / "b", size=16), data.ids[:1]) == alone
+    assert controls(Looks(Folder(images.parent / "b", size=16), MISSING), data.ids[:1]) == alone
 
 
 # Images.

@@ -43,7 +43,9 @@ def report():
     """Of three images under two defenses: one recognisable, one not judged, the others not rebuilt."""
     shown = {("none", "a<b"): results(25.0), ("none", "k"): results(25.0, degenerate=True)}
     shown |= {("noise:0.1", image): results(8.5, ssim=0.1) for image in ("a<b", "k")}
-    images = images_of(shown, {key: {"psnr": 11.0, "ssim": 0.2} for key in ("a<b", "k")}, ["cat"], "recognisable")
+    images = images_of(
+        shown, {key: {"psnr": 11.0, "ssim": 0.2} for key in ("a<b", "k")}, ["cat"], "recognisable", lambda *_: False
+    )
     plan = Plan(2, 2, 12.0, [Attempt("ig", 9, 1, "cifar10-b1", ["none", "noise:0.1"], 20.0)], [])
     row = {"defense": "none", "label_method": "llg", "counts": 1.0, "existence": 0.5}
     return {

@@ -13,6 +13,7 @@ from benchmark.audit.verdicts import (
     PARTLY,
     RECOGNISABLE,
     STEP,
+    Control,
     Shown,
     fails,
     verdict,
@@ -24,6 +25,10 @@ def scores(psnr, ssim, iip=0.0, control="none", **more):
     plain = {"status": "ok", "degenerate": False, "label": 0, "task": "t", "restarts": 2, "steps": 400}
     plain |= {"gradient_evaluations": 800, "seconds": 30.0}
     return {"psnr": psnr, "ssim": ssim, "iip": iip, "control": control} | plain | more
+
+
+def unlike(*_):
+    return False
 
 
 def shown(attack, psnr, ssim, iip=0.0, control="none", **more):
@@ -48,7 +53,22 @@ def shown(attack, psnr, ssim, iip=0.0, control="none", **more):
     ],
 )
 def test_a_verdict_rests_on_the_best_control(row, expected):
-    assert verdict(row, 12, 0.3) == expected
+    assert verdict(row, Control(12, 0.3, 0.5), lambda: False) == expected
+
+
+@pytest.mark.parametrize(
+    ("lpips", "control", "looks_like_it", "expected"),
+    [
+        (0.39, 0.5, True, PARTLY),
+        (0.41, 0.5, True, NOT_REBUILT),  # not .1 below
+        (0.1, 0.5, False, NOT_REBUILT),  # it looks like another image too
+        (None, 0.5, True, NOT_REBUILT),  # images too small for it
+        (0.1, None, True, NOT_REBUILT),
+    ],
+)
+def test_shapes_in_wrong_colors_are_seen_by_lpips(lpips, control, looks_like_it, expected):
+    row = scores(9, 0.1, lpips=lpips)
+    assert verdict(row, Control(12, 0.3, control), lambda: looks_like_it) == expected
 
 
 def test_exact_is_one_step_of_eight_bits():
@@ -64,22 +84,29 @@ def test_the_worst_attack_counts_and_a_control_is_no_attack():
         shown("blurred", 30, 0.2),
         shown("stronger", 8, 0.1, 0, "shuffled_update"),
     ]
-    found = worst(results, scores(12, 0.1))
-    assert (found.verdict, found.best.attack, found.control_psnr) == (RECOGNISABLE, "stronger", 12)
+    found = worst(results, scores(12, 0.1), unlike)
+    assert (found.verdict, found.best.attack, found.control) == (RECOGNISABLE, "stronger", Control(12, 0.1, None))
     copied = [*results, shown("lucky", 40, 1.0, 1, "shuffled_update")]
-    assert worst(copied, scores(12, 0.1)).verdict == NOT_REBUILT
+    assert worst(copied, scores(12, 0.1), unlike).verdict == NOT_REBUILT
+
+
+def test_every_attack_is_looked_at_by_its_own_picture():
+    results = [Shown("a", scores(11, 0.1, lpips=0.1), b"a"), Shown("b", scores(10, 0.1, lpips=0.1), b"b")]
+    results += [Shown("a", scores(9, 0.1, control="shuffled_update", lpips=0.3), b"")]
+    found = worst(results, scores(12, 0.1, lpips=0.7), lambda picture: picture == b"b")
+    assert (found.verdict, found.best.attack, found.control.lpips) == (PARTLY, "b", 0.3)
 
 
 @pytest.mark.parametrize("image", [{"degenerate": True}, {"status": "diverged"}])
 def test_what_no_attack_can_show_is_not_judged(image):
     results = [shown("one", 20, 0.8, 1, **image), shown("two", 40, 0.9, 1, **image)]
-    found = worst(results, scores(12, 0.1))
+    found = worst(results, scores(12, 0.1), unlike)
     assert (found.verdict, found.best.attack) == (NOT_JUDGED, "two")
 
 
 def test_one_attack_that_diverged_leaves_the_verdict_to_the_others():
     results = [shown("one", 0, 0, status="diverged"), shown("two", 20, 0.8, 1)]
-    assert worst(results, scores(12, 0.1)).verdict == RECOGNISABLE
+    assert worst(results, scores(12, 0.1), unlike).verdict == RECOGNISABLE
 
 
 @pytest.mark.parametrize(
@@ -107,7 +134,7 @@ def test_a_verdict_says_what_it_rests_on():
         ("none", "d"): pair("spear", 60, 1.0, 1, certified=True),
     }
     idle = {image: {"psnr": 12.0, "ssim": 0.1} for image in "abcd"}
-    a, b, c, d = images_of(results, idle, ["cat"], "recognisable")
+    a, b, c, d = images_of(results, idle, ["cat"], "recognisable", unlike)
     assert (a["verdict"], b["verdict"], c["verdict"], d["verdict"]) == (RECOGNISABLE, NOT_REBUILT, NOT_JUDGED, EXACT)
     assert [image["fails"] for image in (a, b, c, d)] == [True, False, False, True]
     assert a["says"] == (
@@ -126,8 +153,8 @@ def test_a_share_has_the_interval_of_its_updates():
     idle = {image: {"psnr": 12.0, "ssim": 0.1} for image in "abcd"}
     results = {("none", image): pair("ig", 20, 0.7, 1, task=image) for image in "abc"}
     results["none", "d"] = pair("ig", 20, 0.7, 1, degenerate=True)
-    (none,) = of_defenses(images_of(results, idle, ["cat"], "recognisable"))
+    (none,) = of_defenses(images_of(results, idle, ["cat"], "recognisable", unlike))
     assert none["recognisable"] == {"share": 1.0, "low": pytest.approx(0.025 ** (1 / 3)), "high": 1.0}
     assert (none["n"], none["failures"], none["verdicts"][NOT_JUDGED]) == (4, 3, 1)
-    one = of_defenses(images_of({("none", "a"): pair("ig", 20, 0.7, 1)}, idle, ["cat"], "never"))[0]
+    one = of_defenses(images_of({("none", "a"): pair("ig", 20, 0.7, 1)}, idle, ["cat"], "never", unlike))[0]
     assert one["recognisable"] == {"share": 1.0, "low": None, "high": None}
