@@ -1,6 +1,9 @@
 """The work of an audit: exit codes, going on after a stop, several processes, and what was not reached."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +142,17 @@ def test_two_processes_do_what_one_does(images, tmp_path, capsys, monkeypatch):
     assert len(rows[0]) == 2 * 2 * 2
     assert rows[0] == rows[1]
     assert "audit    6 of 6: " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_sigterm_ends_all_processes_of_an_audit_at_once(images, tmp_path):
+    here, out = "tests.benchmark.audit", tmp_path / "out"
+    options = [f"--model={here}.test_audit:Tiny", f"--attacks={here}.test_audit_work.Slow", f"--images={images}"]
+    command = [sys.executable, "-m", "benchmark", "audit", *options, "--minutes=10", "--processes=2", f"--out={out}"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as audit:
+        assert any("audit    1 of " in line for line in audit.stdout)
+        audit.send_signal(signal.SIGTERM)
+        assert audit.wait(timeout=20) == 143
 
 
 def job(attack="ig", control="none", defense="none"):
