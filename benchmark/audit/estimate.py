@@ -2,16 +2,15 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf, log2
+from math import log2
 from typing import Any, NamedTuple
 
 import torch
 
 from attacks.base import Attack
 from attacks.labels import find as find_labels
-from attacks.labels import infer
 from benchmark.config import Config
 from benchmark.device import best_device
 from benchmark.names import known
@@ -63,7 +62,7 @@ class Attempt:
         steps: of its search on a task; 0 for a closed form.
         restarts: starts per task, of which it keeps the one with its own lowest cost.
         tuned_on: the track that its options were tuned on; empty where they are its own defaults.
-        defenses: those that it takes part in; in all others it was refused.
+        defenses: those that it takes part in, with their shares of the seconds; in all others it was refused.
         seconds: estimated, of one process, for all its tasks, controls and defenses.
     """
 
@@ -71,8 +70,13 @@ class Attempt:
     steps: int
     restarts: int
     tuned_on: str
-    defenses: Sequence[str]
+    defenses: Mapping[str, float]
     seconds: float
+
+    @property
+    def seconds_under(self) -> dict[str, float]:
+        """By defense."""
+        return {defense: share * self.seconds for defense, share in self.defenses.items()}
 
 
 class Setting:
@@ -196,26 +200,23 @@ def _measured(setting: Setting, method: str) -> tuple[Attempt, Cost] | None:
     except InputError as error:
         setting.refused.append((method, EVERY, str(error)))
         return None
-    began, search, defenses = time.perf_counter(), inf, list[str]()
-    for defense in setting.defenses:
+    set_up, search = 0.0, dict[str, float]()
+    for defense in setting.defenses:  # to estimate what some of them did takes longer
         try:
-            observation = setting.observe(replace(config, defense=defense))
-            if defenses:  # it is as fast under every defense
-                attack.check(infer(observation, attack.label_method) if attack.label_method else observation)
-            else:
-                attack.to(best_device()).begin([observation])
-                set_up = time.perf_counter() - began
-                search = seconds_of(attack)
-            defenses.append(defense)
+            began = time.perf_counter()
+            attack.to(best_device()).begin([setting.observe(replace(config, defense=defense))])
+            set_up += time.perf_counter() - began
+            search[defense] = seconds_of(attack)
         except InputError as error:
             setting.refused.append((method, defense, str(error)))
-    if not defenses:
+    if not search:
         return None
-    cells = 2 * len(defenses)  # with the controls
-    fixed, task = cells * (setting.start + set_up), cells * setting.task
-    cost = Cost(fixed, task + cells * search) if attack.analytic else Cost(fixed, task, cells * search)
+    count, searching = len(search), sum(search.values())
+    fixed, task = 2 * (count * setting.start + set_up), 2 * count * setting.task  # with the controls
+    cost = Cost(fixed, task + 2 * searching) if attack.analytic else Cost(fixed, task, 2 * searching)
     steps = 0 if attack.analytic else sum(attack.plan.values())
-    return Attempt(method, steps, attack.restarts, track, defenses, 0.0), cost
+    shares = {defense: seconds / searching for defense, seconds in search.items()}
+    return Attempt(method, steps, attack.restarts, track, shares, 0.0), cost
 
 
 def seconds_of(attack: Attack) -> float:

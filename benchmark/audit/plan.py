@@ -91,7 +91,8 @@ def make_plan(
     before = len(refused)
     chosen: list[tuple[Attempt, Cost]] = []
     if setting.reading:
-        chosen.append((Attempt(LABELS, 0, 0, "", setting.defenses, 0.0), setting.reading))
+        evenly = dict.fromkeys(setting.defenses, 1 / len(setting.defenses))
+        chosen.append((Attempt(LABELS, 0, 0, "", evenly, 0.0), setting.reading))
     for found in (measured(setting, name) for name in names):
         chosen += [found] if found else []
         if found and found[0].steps:

@@ -188,18 +188,18 @@ def of_plan(plan: Plan, took: Mapping[tuple[str, str], float]) -> list[dict[str,
         took: seconds by attack and defense, with the control; none where it was not done.
     """
 
-    def line(attempt: Attempt, defense: str) -> dict[str, Any]:
+    def line(attempt: Attempt, defense: str, seconds: float) -> dict[str, Any]:
         return {
             "attack": attempt.attack,
             "defense": defense,
             "tuned_on": attempt.tuned_on,
             "restarts": attempt.restarts,
             "steps": attempt.steps,
-            "estimated_seconds": round(attempt.seconds / len(attempt.defenses), 1),
+            "estimated_seconds": round(seconds, 1),
             "seconds": round(took[attempt.attack, defense], 1) if (attempt.attack, defense) in took else None,
         }
 
-    return [line(attempt, defense) for attempt in plan.attempts for defense in attempt.defenses]
+    return [line(attempt, *each) for attempt in plan.attempts for each in attempt.seconds_under.items()]
 
 
 def not_tried(left_out: Iterable[tuple[str, str, str]], named: Sequence[str]) -> list[dict[str, str]]:

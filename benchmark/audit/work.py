@@ -93,15 +93,15 @@ def jobs_of(plan: Plan, config: Config, readers: Sequence[str]) -> list[Job]:
     """
     jobs = []
     for attempt in plan.attempts:
-        seconds = attempt.seconds / len(attempt.defenses)
         if attempt.attack == LABELS:
             each = replace(config, labels="none", tasks=plan.tasks)
-            jobs += [Job(LABELS, replace(each, defense=d), seconds, tuple(readers)) for d in attempt.defenses]
+            under = attempt.seconds_under.items()
+            jobs += [Job(LABELS, replace(each, defense=d), seconds, tuple(readers)) for d, seconds in under]
             continue
         each = replace(configured(config, attempt.attack)[0], tasks=plan.tasks, steps=attempt.steps or None)
         jobs += [
             Job(attempt.attack, replace(each, defense=defense, control=control), seconds / 2)
-            for defense in attempt.defenses
+            for defense, seconds in attempt.seconds_under.items()
             for control in get_args(Control)
             if control != "mean_image"  # of which every image has its own
         ]

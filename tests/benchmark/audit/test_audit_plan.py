@@ -96,7 +96,7 @@ def plan_of(monkeypatch, costs, minutes, *, most=8, spent=0.0, processes=1):
             setting.refused.append((name, "", "it cannot"))
             return None
         steps, cost = costs[name]
-        return Attempt(name, steps, 1, "", ["none"], 0.0), Cost(*cost)
+        return Attempt(name, steps, 1, "", {"none": 1.0}, 0.0), Cost(*cost)
 
     monkeypatch.setattr(module, "measured", found)
     return make_plan(setting, [*costs], minutes, lambda: spent, most, processes)
@@ -179,14 +179,22 @@ def setting(tmp_path):
 
 def test_an_attack_is_measured_under_its_defenses_and_left_out_under_others(setting):
     attempt, cost = measured(setting, "ig")
-    assert (attempt.attack, attempt.defenses) == ("ig", ["none", "sign"])
+    assert (attempt.attack, [*attempt.defenses]) == ("ig", ["none", "sign"])
     assert attempt.steps == read_tuned(read("cifar10-b1"), "ig").options["steps"]
     assert cost.search > 0 < cost.task
     spear, closed = measured(setting, "spear")
-    assert (spear.steps, spear.defenses, closed.search) == (0, ["none"], 0)
+    assert (spear.steps, spear.defenses, closed.search) == (0, {"none": 1.0}, 0)
     assert [(attack, under) for attack, under, _ in setting.refused] == [("spear", "sign")]
     with pytest.raises(InputError, match="did you mean 'ig'"):
         measured(setting, "igg")
+
+
+def test_every_defense_is_timed_as_some_take_longer_to_estimate(setting, monkeypatch):
+    seconds = iter((1.0, 3.0))
+    monkeypatch.setattr(estimate, "seconds_of", lambda attack: next(seconds))
+    attempt, cost = measured(setting, "ig")
+    assert (attempt.defenses, cost.search) == ({"none": 0.25, "sign": 0.75}, 2 * (1.0 + 3.0))  # with the controls
+    assert replace(attempt, seconds=8.0).seconds_under == {"none": 2.0, "sign": 6.0}
 
 
 def test_labels_are_read_first_and_for_an_attacker_who_is_not_given_them(setting):
@@ -202,7 +210,7 @@ def test_no_private_image_can_be_reached_from_what_the_plan_is_measured_on(setti
     kept = []
     monkeypatch.setattr(estimate, "seconds_of", lambda attack: kept.append(attack) or seconds_of(attack))
     measured(setting, "ig")
-    (attack,) = kept
+    attack, _ = kept
     victim = attack.victim
     numbers = (victim.mean.flatten().tolist(), victim.std.flatten().tolist())
     items = reachable(attack, attack.session, *setting.seen.values())
