@@ -187,7 +187,7 @@ def audit(
         "images": found,
         "labels": of_labels([row for job, result in done if job.attack == LABELS for row in result.rows]),
         "plan": of_plan(plan, took),
-        "not_tried": not_tried([*plan.not_tried, *not_done], named),
+        "not_tried": not_tried([*plan.not_tried, *not_done], named, subject.defenses),
         "notices": sorted({notice for _, result in done for notice in result.notices}),
     }
     truths = {image: png(looks.truth(image)) for image in ids}

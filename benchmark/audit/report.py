@@ -202,8 +202,10 @@ def of_plan(plan: Plan, took: Mapping[tuple[str, str], float]) -> list[dict[str,
     return [line(attempt, *each) for attempt in plan.attempts for each in attempt.seconds_under.items()]
 
 
-def not_tried(left_out: Iterable[tuple[str, str, str]], named: Sequence[str]) -> list[dict[str, str]]:
-    """Every attack that was left out, under which defense, and the reason; also those that were not asked for.
+def not_tried(
+    left_out: Iterable[tuple[str, str, str]], named: Sequence[str], defenses: Sequence[str]
+) -> list[dict[str, str]]:
+    """Every attack that was left out, under which defenses, and the reason; also those that were not asked for.
 
     Without the cure where it names options, which may be those of another command.
 
@@ -211,11 +213,14 @@ def not_tried(left_out: Iterable[tuple[str, str, str]], named: Sequence[str]) ->
         named: attacks that were asked for.
     """
     rest = [(name, "", "not asked for") for name in in_order("auto") if name not in named]
-    found = []
+    under: dict[tuple[str, str], list[str]] = {}
     for attack, defense, why in (*left_out, *rest):
         reason, _, cure = why.rpartition("; ")
-        found.append({"attack": attack, "defense": defense, "reason": reason if reason and "--" in cure else why})
-    return found
+        under.setdefault((attack, reason if reason and "--" in cure else why), []).append(defense)
+    return [
+        {"attack": attack, "defense": ", ".join(found) if set(found) < set(defenses) else "", "reason": reason}
+        for (attack, reason), found in under.items()
+    ]
 
 
 def scale() -> list[dict[str, str]]:

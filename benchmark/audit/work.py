@@ -216,7 +216,7 @@ def finished(jobs: Sequence[Job], processes: int, until: float) -> Iterator[tupl
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
-            child.terminate()
+            child.kill()  # Lightning has a handler of SIGTERM, which lets the whole task end first
         raise
 
 

@@ -173,7 +173,7 @@ def test_a_users_model_and_images(images, tmp_path, quick, capsys):
     assert len(pictures) == 3 * 2 * 2  # truth, the best and its control, by defense and image
     assert all(Image.open(io.BytesIO(base64.b64decode(picture))).size == (16, 16) for picture in pictures)
     report = json.loads((tmp_path / "out" / "audit.json").read_text())
-    assert {(each["attack"], each["defense"]) for each in report["not_tried"]} >= {("rgap", "none"), ("rgap", "sign")}
+    assert {each["defense"] for each in report["not_tried"] if each["attack"] == "rgap"} == {"none", "sign"}
     assert re.fullmatch(r"\d of 6 \(\d\.\d{3}\) images of the folder; \d of 2.*", report["setting"]["classified right"])
     assert report["setting"]["loss"] == "cross_entropy; the attacker knows it"
     assert {(each["defense"], each["n"]) for each in report["defenses"]} == {("none", 2), ("sign", 2)}

@@ -78,9 +78,23 @@ def test_the_report_has_its_schema(report):
 
 def test_what_was_left_out_is_said_with_its_reason_but_not_with_options_of_another_command():
     left_out = [("ig", "sign", "it needs more; run with --adapt false."), ("gi", "", "one; two"), ("dlg", "", "none.")]
-    found = not_tried(left_out, [name for name in known("attack") if name != "rgap"])
+    found = not_tried(left_out, [name for name in known("attack") if name != "rgap"], ["none", "sign"])
     assert [each["reason"] for each in found] == ["it needs more", "one; two", "none.", "not asked for"]
-    assert [each["attack"] for each in found] == ["ig", "gi", "dlg", "rgap"]
+    assert [(each["attack"], each["defense"]) for each in found] == [
+        ("ig", "sign"),
+        ("gi", ""),
+        ("dlg", ""),
+        ("rgap", ""),
+    ]
+
+
+def test_what_was_left_out_for_one_reason_is_one_line():
+    left_out = [("lti", defense, "of 4") for defense in "abc"] + [
+        ("spear", "b", "no answer"),
+        ("spear", "c", "no answer"),
+    ]
+    found = not_tried(left_out, [*known("attack")], ["a", "b", "c"])
+    assert [tuple(each.values()) for each in found] == [("lti", "", "of 4"), ("spear", "b, c", "no answer")]
 
 
 @pytest.mark.parametrize("wrong", [{"schema_version": 2}, {"n": -1}, {"more": 1}, {"images": [{}]}])

@@ -151,6 +151,9 @@ def test_sigterm_ends_all_processes_of_an_audit_at_once(images, tmp_path):
     command = [sys.executable, "-m", "benchmark", "audit", *options, "--minutes=10", "--processes=2", f"--out={out}"]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as audit:
         assert any("audit    1 of " in line for line in audit.stdout)
+        while audit.poll() is None and not [*out.glob("runs/*/config.yaml")]:
+            time.sleep(0.1)
+        time.sleep(5)  # until its steps run, under Lightning's handler
         audit.send_signal(signal.SIGTERM)
         assert audit.wait(timeout=20) == 143
 
