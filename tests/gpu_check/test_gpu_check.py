@@ -17,6 +17,7 @@ from tests.gpu_check.speed import compiled
 from tests.speed.cells import Cell
 
 
+@pytest.mark.slow
 def test_all_parts_run_on_a_cpu(tmp_path, capsys):
     assert main(["--device", "cpu", "--quick", "--out", str(tmp_path)]) == 0
     findings = [Finding(**each) for each in json.loads((tmp_path / "gpu-check.json").read_text())]

@@ -41,7 +41,7 @@ def curve(attack, observations):
 @pytest.mark.parametrize(
     ("method", "rate", "options"),
     [
-        (IG, 0.5, {}),
+        pytest.param(IG, 0.5, {}, marks=slow),
         pytest.param(IG, None, {}, marks=slow),
         pytest.param(GIAS, 0.5, {}, marks=slow),
         pytest.param(CINet, None, {}, marks=slow),
