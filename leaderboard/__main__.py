@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from leaderboard.board import Entry, comparable, entries, metrics, paired
+from leaderboard.board import Entry, comparable, entries, metrics
+from leaderboard.differences import paired
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page

@@ -7,7 +7,8 @@ Student's t over batches (`leaderboard.statistics`).
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from leaderboard.board import Entry, EntryWithRows, difference, difference_by_image, places
+from leaderboard.board import Entry, EntryWithRows, places
+from leaderboard.differences import difference, difference_by_image
 from leaderboard.statistics import Score, verdicts
 
 Board = Sequence[EntryWithRows]

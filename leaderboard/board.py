@@ -151,64 +151,6 @@ def entries_with_rows(rows: Iterable[FlatRow]) -> list[EntryWithRows]:
     return sorted(map(_entry, groups.values()), key=lambda pair: _rank(pair[0]))
 
 
-def paired(rows: Iterable[FlatRow], a: Entry, b: Entry, metric: str) -> Score | None:
-    """Mean difference a - b over the images that both have (same seed, task, image); None where there are none."""
-    rows = list(rows)
-    ours, theirs = (_distinct(row for row in rows if _belongs(row, entry)) for entry in (a, b))
-    return difference((a, ours), (b, theirs), metric)
-
-
-def difference(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
-    """`paired` of two entries, each with its rows."""
-    (_, ours), (_, theirs) = a, b
-    values = {
-        sample: ours[sample][metric] - theirs[sample][metric]
-        for sample in ours.keys() & theirs.keys()
-        if known(ours[sample].get(metric)) and known(theirs[sample].get(metric))
-    }
-    return _difference(a[0], b[0], metric, values, _clusters(values))
-
-
-def difference_by_image(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
-    """Mean difference a - b over the images that both attacked, also in different batches.
-
-    Of each image the means over seeds and batches are compared. Images that stood in one batch on either side are one
-    cluster; the batches that count are those of the side that has fewer.
-    """
-    ours, theirs = (_of_images(samples, metric) for _, samples in (a, b))
-    shared = ours.keys() & theirs.keys()
-    # Two settings may have batches of one name.
-    tasks = [{(f"{side} {task}", i) for _, task, i in rows if i in shared} for side, (_, rows) in enumerate((a, b))]
-    fewer = min(tasks, key=lambda pairs: len({task for task, _ in pairs}))
-    task_of = {image: task for task, image in sorted(fewer)}
-    values = {(0, task_of[image], image): ours[image] - theirs[image] for image in shared}
-    score = _difference(a[0], b[0], metric, values, joined(set.union(*tasks)))
-    return score and score._replace(batches=len({task for task, _ in fewer}))
-
-
-def _of_images(samples: Mapping[Sample, FlatRow], metric: str) -> dict[str, float]:
-    """The mean of a score of every image over seeds and batches."""
-    found = defaultdict(list)
-    for (_, _, image), row in samples.items():
-        if known(value := row.get(metric)):
-            found[image].append(value)
-    return {image: sum(values) / len(values) for image, values in found.items()}
-
-
-def _difference(
-    a: Entry, b: Entry, metric: str, values: Mapping[Sample, float], names: Mapping[str, str]
-) -> Score | None:
-    """Of differences a - b by sample; None where there are none, or where they are of distances that differ.
-
-    Args:
-        names: of the clusters of all tasks.
-    """
-    if metric == "lpips" and a["lpips_backbone"] != b["lpips_backbone"]:
-        return None
-    (low, high), (other_low, other_high) = (side.ranges.get(metric, UNBOUNDED) for side in (a, b))
-    return _score(values, names, (low - other_high, high - other_low))
-
-
 def comparable(a: Entry, b: Entry) -> bool:
     """Whether two entries have the same setting and protocol."""
     return _setting(a) == _setting(b)
@@ -246,15 +188,15 @@ def _ranked(entry: Entry) -> Score | None:
 
 
 def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
-    samples = dict(sorted(_distinct(group).items()))
+    samples = dict(sorted(distinct(group).items()))
     rows = samples.values()
     tasks = {(seed, task): row for (seed, task, _), row in samples.items()}
     directions = {name: higher for row in rows for name, higher in row["higher_is_better"].items()}
     ranges = {name: _range(*ends) for row in rows for name, ends in row["ranges"].items()}
-    clusters = _clusters(samples)
+    clusters = clusters_of(samples)
 
     def score(metric: str, values: Mapping[Sample, float | None]) -> Score | None:
-        return _score(values, clusters, ranges.get(metric, UNBOUNDED))
+        return score_of(values, clusters, ranges.get(metric, UNBOUNDED))
 
     scores = {name: score(name, {sample: row.get(name) for sample, row in samples.items()}) for name in directions}
     # `lpips_backbone` is the reason in a row without LPIPS, so only rows with LPIPS are asked.
@@ -278,9 +220,9 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
         ranges=ranges,
         best_in_batch=score("psnr", best),
         worst_in_batch=score("psnr", worst),
-        recognized=_score(shown, clusters, (0, 1)),
+        recognized=score_of(shown, clusters, (0, 1)),
         knows=knows(samples, clusters),
-        certified=_score({sample: row["certified"] for sample, row in samples.items()}, clusters, (0, 1)),
+        certified=score_of({sample: row["certified"] for sample, row in samples.items()}, clusters, (0, 1)),
         psnr_of_others=score("psnr", {sample: row.get("psnr") for sample, row in others.items()}),
         seconds=sum(row["seconds"] for row in tasks.values()) / len(tasks),
         gradient_evaluations=sum(row["gradient_evaluations"] for row in tasks.values()) / len(tasks),
@@ -289,7 +231,7 @@ def _entry(group: Sequence[FlatRow]) -> EntryWithRows:
     return entry, samples
 
 
-def _distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
+def distinct(rows: Iterable[FlatRow]) -> dict[Sample, FlatRow]:
     """One row per sample, also where several runs wrote it, each with other scores as of another backbone of LPIPS."""
     written = defaultdict(list)
     for row in rows:
@@ -321,7 +263,7 @@ def _merged(rows: Iterable[FlatRow]) -> FlatRow:
     return merged
 
 
-def _score(values: Mapping[Sample, float | None], names: Mapping[str, str], range: Range) -> Score | None:
+def score_of(values: Mapping[Sample, float | None], names: Mapping[str, str], range: Range) -> Score | None:
     """Of values by sample.
 
     Args:
@@ -340,12 +282,12 @@ def _range(low: float | None, high: float | None) -> Range:
     return -inf if low is None else low, inf if high is None else high
 
 
-def _clusters(samples: Iterable[Sample]) -> dict[str, str]:
+def clusters_of(samples: Iterable[Sample]) -> dict[str, str]:
     """The name of the cluster of every task: its images are the same under every seed, and may be in other tasks."""
     return joined({(task, image) for _, task, image in samples})
 
 
-def _belongs(row: FlatRow, entry: Entry) -> bool:
+def belongs(row: FlatRow, entry: Entry) -> bool:
     return all(value is None or value == entry[key] for key, value in identity(row).items())
 
 

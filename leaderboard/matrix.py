@@ -8,7 +8,8 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import ATTACKER, FOLLOWING, OF_IMAGES, SETTING, Entry, entries, metrics, paired, telling
+from leaderboard.board import ATTACKER, FOLLOWING, OF_IMAGES, SETTING, Entry, entries, metrics, telling
+from leaderboard.differences import paired
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically, write_figure
 from leaderboard.statistics import Score, corrected, verdicts

@@ -19,13 +19,13 @@ from leaderboard.board import (
     Entry,
     EntryWithRows,
     comparable,
-    difference,
     entries_with_rows,
     metrics,
     places,
 )
 from leaderboard.command import command, config_of
 from leaderboard.curves import joined
+from leaderboard.differences import difference
 from leaderboard.harm import NOTES
 from leaderboard.matrix import Matrix, matrices, names
 from leaderboard.record import picture_beside

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from leaderboard.answers import FAILS, HOLDS, IDLE, OPEN, UNJUDGED, UNTRIED, behind, changes, defended, gains, holds
-from leaderboard.board import difference_by_image, entries_with_rows
+from leaderboard.board import entries_with_rows
+from leaderboard.differences import difference_by_image
 from leaderboard.statistics import UNSHOWN, too_few
 
 IMAGES = 6

@@ -4,7 +4,8 @@ from math import isnan, nan
 
 import pytest
 
-from leaderboard.board import comparable, entries, paired, telling
+from leaderboard.board import comparable, entries, telling
+from leaderboard.differences import paired
 
 
 def test_two_runs_of_the_same_command_count_once(row):
