@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmark.audit.estimate import LABELS, Attempt, Setting, labels_read
 from benchmark.audit.junit import junit
-from benchmark.audit.looks import Looks
+from benchmark.audit.looks import NEAR_COPY_DB, Looks
 from benchmark.audit.page import Pictures, page
 from benchmark.audit.plan import Plan, different, in_order, make_plan
 from benchmark.audit.report import (
@@ -24,7 +24,6 @@ from benchmark.audit.report import (
     of_labels,
     of_plan,
     scale,
-    unjudged,
 )
 from benchmark.audit.subject import Subject
 from benchmark.audit.tables import arrange
@@ -119,8 +118,10 @@ def audit(
             (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
         if not 0 < minutes < math.inf:
             raise InputError(f"minutes is {minutes}; give a finite number above 0.")
-        if most < 1 or (processes is not None and processes < 1):
-            raise InputError(f"most is {most} and processes {processes}; give 1 or more.")
+        if most < 1:
+            raise InputError(f"most is {most}; give 1 or more.")
+        if processes is not None and processes < 1:
+            raise InputError(f"processes is {processes}; give 1 or more, or leave it out.")
         print(f"audit    at most {minutes:g} minutes; some steps of each attack are timed first", flush=True)
         arrange(images, labels, out / "images" / "test", classes)
         module, colon, name = model.partition(":")
@@ -188,12 +189,12 @@ def audit(
         "labels": of_labels([row for job, result in done if job.attack == LABELS for row in result.rows]),
         "plan": of_plan(plan, took),
         "not_tried": not_tried([*plan.not_tried, *not_done], named, subject.defenses),
-        "notices": sorted({notice for _, result in done for notice in result.notices}),
+        "notices": [*doubts(looks, ids), *sorted({notice for _, result in done for notice in result.notices})],
     }
     truths = {image: png(looks.truth(image)) for image in ids}
     made = {key: pictures(results, each["attack"]) for (key, results), each in zip(shown.items(), found, strict=True)}
     write(out, report, truths, made)
-    return exit_code(gate, unjudged(found, subject.defenses))
+    return exit_code(gate)
 
 
 def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:
@@ -210,19 +211,35 @@ def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:
     return plan
 
 
-def exit_code(gate: Mapping[str, Any], not_judged: Sequence[str]) -> int:
+def doubts(looks: Looks, ids: Sequence[str]) -> list[str]:
+    """What verdicts on these images may miss, a sentence each; prints them."""
+    found = []
+    if not looks.lpips.available:
+        found.append(f"No LPIPS, and so nothing is partly rebuilt by its looks alone: {looks.lpips.reason}.")
+    if near := [image for image in ids if looks.has_near_copy(image)]:
+        found.append(
+            f"{len(near)} of the attacked images have a near-copy in the folder (PSNR {NEAR_COPY_DB:g} dB or more), of "
+            f"whose update controls are made; that can hide a leak. Leave near-copies out: {', '.join(near)}."
+        )
+    for sentence in found:
+        print(f"note     {sentence}")
+    if looks.lpips.fix:
+        print(f"         to get it: {looks.lpips.fix}")
+    return found
+
+
+def exit_code(gate: Mapping[str, Any]) -> int:
     """1 where the gate failed, else 0, with a line on it if there is a gate.
 
     Args:
         gate: see `gate_of`.
-        not_judged: defenses under which no image could be judged.
 
     Raises:
         InputError: the gate failed for want of a judged image alone.
     """
-    if not_judged and not gate["failures"]:
+    if gate["not_judged"] and not gate["failures"]:
         fix = "give more --minutes, or other images; audit.json says why under not_tried and images"
-        raise InputError(f"no image could be judged under {', '.join(not_judged)}; {fix}.")
+        raise InputError(f"no image could be judged under {', '.join(gate['not_judged'])}; {fix}.")
     if gate["fail_on"] != "never":
         passed, level = "passed" if gate["passed"] else "failed", gate["fail_on"]
         print(f"gate     {passed}: {gate['failures']} of {gate['judged']} judged results are {level} or worse")

@@ -1,6 +1,6 @@
 """An audit for a CI server: JUnit XML with a suite for each defense and a test case for each image."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,7 +10,7 @@ from benchmark.audit.verdicts import NOT_JUDGED
 def junit(report: Mapping[str, Any]) -> str:
     """The XML: an image fails from the verdict on that the gate names; one that was not judged is skipped."""
     images = report["images"]
-    root = ElementTree.Element("testsuites", {"name": "gibench audit", **totals(images)})
+    root = ElementTree.Element("testsuites", {"name": "gibench audit", **totals(images, report["gate"]["not_judged"])})
     for defense in report["defenses"]:
         own = [image for image in images if image["defense"] == defense["defense"]]
         suite = ElementTree.SubElement(
@@ -28,15 +28,20 @@ def junit(report: Mapping[str, Any]) -> str:
                 ElementTree.SubElement(case, "skipped", message=image["says"])
             else:
                 ElementTree.SubElement(case, "system-out").text = image["says"]
+    for defense in report["gate"]["not_judged"]:
+        counts = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0", "time": "0.000"}
+        suite = ElementTree.SubElement(root, "testsuite", {"name": f"audit, defense {defense}, not judged", **counts})
+        case = ElementTree.SubElement(suite, "testcase", classname=f"audit.{defense}", name="any image", time="0.000")
+        ElementTree.SubElement(case, "error", message=f"No image could be judged under {defense}.")
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def totals(images: list[dict[str, Any]]) -> dict[str, str]:
+def totals(images: Sequence[Mapping[str, Any]], not_judged: Sequence[str] = ()) -> dict[str, str]:
     return {
-        "tests": str(len(images)),
+        "tests": str(len(images) + len(not_judged)),
         "failures": str(sum(image["fails"] for image in images)),
-        "errors": "0",
+        "errors": str(len(not_judged)),
         "skipped": str(sum(image["verdict"] == NOT_JUDGED for image in images)),
         "time": f"{sum(image['seconds'] for image in images):.3f}",
     }

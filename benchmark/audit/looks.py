@@ -8,12 +8,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
+from benchmark.audit.verdicts import FEWEST, OTHERS
 from benchmark.scoring.lpips import Lpips
 from benchmark.tasks.capture import alike
 from victims.data.base import ImageData
 
-OTHERS = 100
-"""Images of the folder, evenly spaced, that a picture is compared with beside its truth; LPIPS takes time."""
+NEAR_COPY_DB = 20.0  # PSNR of two images; from COPY_DB on they are copies, which no control is made of
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,27 @@ class Looks:
     lpips: Lpips
 
     def nearest(self, image: str, picture: bytes) -> bool:
-        """Whether none of the others is nearer to the picture (PNG) than the image with this id; its copies aside."""
+        """Whether none of the others is nearer to the picture (PNG) than the image with this id; its copies aside.
+
+        The others are evenly spaced in the folder; where they are fewer than `FEWEST`, this is false.
+        """
         truth = self.truth(image)
         if not self.lpips.takes(truth[None]):
             return False
         others, _ = self.data.batch(self.data.readable(range(0, len(self.data), -(-len(self.data) // OTHERS))))
         compared = torch.cat([truth[None], others[~alike(truth, others)]])
+        if len(compared) < FEWEST:
+            return False
         rebuilt = to_tensor(Image.open(io.BytesIO(picture)))
         own, *rest = self.lpips(rebuilt.expand_as(compared), compared).tolist()
         return own <= min(rest, default=own)
+
+    def has_near_copy(self, image: str) -> bool:
+        """Whether another image of the folder, of which controls are made, is almost this one."""
+        truth = self.truth(image)
+        others, _ = self.data.batch(self.data.readable(range(len(self.data))))
+        others = others[~alike(truth, others)]
+        return bool((-10 * (others - truth).square().mean((1, 2, 3)).log10() >= NEAR_COPY_DB).any())
 
     def truth(self, image: str) -> Tensor:
         """(C, H, W) in [0, 1]."""

@@ -98,7 +98,8 @@ def make_plan(
         if found and found[0].steps:
             break
     if all(attempt.attack == LABELS for attempt, _ in chosen):
-        raise InputError(f"no attack can be used in this setting; {refused[before][0]}: {refused[before][2]}")
+        name, _, why = refused[before]
+        raise InputError(f"no attack can be used in this setting; {name}: {without_options(why)}")
     capacity, fewest = left(), min(1.0, LEAST / (chosen[-1][0].steps or LEAST))
     if (needed := total(chosen, 1, fewest)) > capacity:
         last = chosen[-1][0]
@@ -126,6 +127,12 @@ def make_plan(
         attempts,
         [*refused, *((name, EVERY, reason) for name in late)],
     )
+
+
+def without_options(why: str) -> str:
+    """A reason without its cure, where that names options, which may be those of another command."""
+    reason, _, cure = why.rpartition("; ")
+    return reason if reason and "--" in cure else why
 
 
 def total(chosen: Iterable[tuple[Attempt, Cost]], tasks: int, factor: float = 1.0) -> float:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmark.audit.estimate import Attempt
-from benchmark.audit.plan import Plan, in_order
+from benchmark.audit.plan import Plan, in_order, without_options
 from benchmark.audit.verdicts import (
     EXACT,
     NOT_JUDGED,
@@ -90,6 +90,7 @@ def of_attack(result: Shown, shown: Sequence[Shown]) -> dict[str, Any]:
         **{metric: row.get(metric) for metric in ("psnr", "ssim", "lpips")},
         "control_psnr": control["psnr"],
         "control_ssim": control["ssim"],
+        "control_lpips": control.get("lpips"),
         **{key: row[key] for key in ("restarts", "steps", "gradient_evaluations", "seconds")},
     }
 
@@ -100,6 +101,9 @@ def in_words(found: Found, attacks: Sequence[Mapping[str, Any]]) -> str:
     has = scores(row["psnr"], row["ssim"], row.get("lpips"))
     without = f"the best control, made without this image's update, has {scores(*found.control)}"
     known = ", and the attacker knows that it is right" if row.get("certified") else ""
+    if found.by_looks:
+        looks = "to LPIPS it looks more like this image than like others of the folder"
+        return f"Partly rebuilt by {by}: {looks}, with {has}; {without}."
     if found.verdict in (EXACT, RECOGNISABLE, PARTLY):
         how = {EXACT: "Rebuilt exactly", RECOGNISABLE: "Recognisable: rebuilt", PARTLY: "Partly rebuilt"}
         return f"{how[found.verdict]} by {by} with {has}{known}; {without}."
@@ -168,7 +172,13 @@ def gate_of(images: Sequence[Mapping[str, Any]], defenses: Sequence[str], fail_o
     failures = sum(image["fails"] for image in images)
     judged = sum(image["verdict"] != NOT_JUDGED for image in images)
     passed = not (failures or unjudged(images, defenses))
-    return {"fail_on": fail_on, "passed": passed, "failures": failures, "judged": judged}
+    return {
+        "fail_on": fail_on,
+        "passed": passed,
+        "failures": failures,
+        "judged": judged,
+        "not_judged": unjudged(images, defenses),
+    }
 
 
 def of_labels(rows: Sequence[FlatRow]) -> list[dict[str, Any]]:
@@ -215,8 +225,7 @@ def not_tried(
     rest = [(name, "", "not asked for") for name in in_order("auto") if name not in named]
     under: dict[tuple[str, str], list[str]] = {}
     for attack, defense, why in (*left_out, *rest):
-        reason, _, cure = why.rpartition("; ")
-        under.setdefault((attack, reason if reason and "--" in cure else why), []).append(defense)
+        under.setdefault((attack, without_options(why)), []).append(defense)
     return [
         {"attack": attack, "defense": ", ".join(found) if set(found) < set(defenses) else "", "reason": reason}
         for (attack, reason), found in under.items()

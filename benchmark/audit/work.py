@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
@@ -197,17 +198,16 @@ def finished(jobs: Sequence[Job], processes: int, until: float) -> Iterator[tupl
         gpus.put(gpu(place))
     pool = ProcessPoolExecutor(processes, spawning, initializer=prepare, initargs=(os.getpid(), gpus))
     try:
-        futures = [pool.submit(do, job) for job in jobs]
-        pending, left = {future: place for place, future in enumerate(futures)}, until - time.monotonic()
-        while pending:
-            done, _ = wait(pending, timeout=left if left > 0 else None, return_when=FIRST_COMPLETED)
+        waiting, running, begun = deque(enumerate(jobs)), dict[Future[Done], int](), set[int]()
+        while waiting or running:
+            while waiting and len(running) < processes:  # a pool would begin what it was given too early
+                place, job = waiting.popleft()
+                if time.monotonic() < until or (job.is_control and place - 1 in begun):
+                    begun.add(place)
+                    running[pool.submit(do, job)] = place
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield pending.pop(future), future.result()
-            left = until - time.monotonic()
-            for future, place in [*pending.items()] if left <= 0 else []:
-                attacked = jobs[place].is_control and not futures[place - 1].cancelled()
-                if not attacked and future.cancel():
-                    del pending[future]
+                yield running.pop(future), future.result()
         pool.shutdown()
     except BrokenProcessPool:
         raise Unfinished(

@@ -93,7 +93,7 @@ def its_surrogates_are_functions_of_gradients(case: Case) -> None:
             check_surrogate(estimate, received, observation.victim)
 
 
-def its_randomness_comes_from_the_generator(case: Case) -> None:
+def the_same_generator_gives_the_same_update(case: Case) -> None:
     """A second client with the same images sends the same."""
     for use in case.uses:
         one, other = (defended_task(use).observation.update for _ in range(2))
@@ -140,6 +140,6 @@ CONTRACTS: list[Callable[[Case], None]] = [
     it_keeps_the_names_and_shapes_of_an_update,
     it_changes_what_a_client_sends,
     its_surrogates_are_functions_of_gradients,
-    its_randomness_comes_from_the_generator,
+    the_same_generator_gives_the_same_update,
 ]
 """Those of the whole defense; the others are of an example or a surrogate."""

@@ -76,7 +76,8 @@ def sent(
     updates: list[Gradient] = []
     for count in range(len(chain) + 1):
         if count and later(chain[count - 1]):
-            updates.append(applied(chain[count - 1], updates[-1], draws))
+            before = {name: g.clone() for name, g in updates[-1].items()}  # which a defense may change in place
+            updates.append(applied(chain[count - 1], before, draws))
             continue
         draws.manual_seed(0)
         defense = Chain(chain[:count])

@@ -205,7 +205,7 @@ def test_where_all_images_are_copies_nothing_is_judged_and_no_gate_passes(images
         (["--minutes=0.0001"], "0.0001 minutes are too few for 100 steps of ig on one batch under every defense; give"),
         (["--minutes=.nan"], "minutes is nan; give a finite number above 0"),
         (["--minutes=.inf"], "minutes is inf; give a finite number above 0"),
-        (["--most=0"], "most is 0 and processes 1; give 1 or more"),
+        (["--most=0"], "most is 0; give 1 or more"),
         (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
         (["--defense=nois:1"], "did you mean 'noise'"),
         (["--defense=none,clipping:1e6"], "the defense clipping:1e6 changes nothing"),

@@ -51,7 +51,7 @@ def report():
     return {
         "schema_version": SCHEMA_VERSION,
         "code": "0",
-        "gate": {"fail_on": "recognisable", "passed": False, "failures": 1, "judged": 3},
+        "gate": {"fail_on": "recognisable", "passed": False, "failures": 1, "judged": 3, "not_judged": []},
         "warning": "",
         "n": 2,
         "attacks": ["ig"],
@@ -89,10 +89,7 @@ def test_what_was_left_out_is_said_with_its_reason_but_not_with_options_of_anoth
 
 
 def test_what_was_left_out_for_one_reason_is_one_line():
-    left_out = [("lti", defense, "of 4") for defense in "abc"] + [
-        ("spear", "b", "no answer"),
-        ("spear", "c", "no answer"),
-    ]
+    left_out = [*(("lti", each, "of 4") for each in "abc"), *(("spear", each, "no answer") for each in "bc")]
     found = not_tried(left_out, [*known("attack")], ["a", "b", "c"])
     assert [tuple(each.values()) for each in found] == [("lti", "", "of 4"), ("spear", "b, c", "no answer")]
 

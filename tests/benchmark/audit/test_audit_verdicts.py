@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from benchmark.audit.report import images_of, of_defenses
+from benchmark.audit.report import images_of, in_words, of_defenses
 from benchmark.audit.verdicts import (
     EXACT,
     NOT_JUDGED,
@@ -53,22 +53,24 @@ def shown(attack, psnr, ssim, iip=0.0, control="none", **more):
     ],
 )
 def test_a_verdict_rests_on_the_best_control(row, expected):
-    assert verdict(row, Control(12, 0.3, 0.5), lambda: False) == expected
+    assert verdict(row, Control(12, 0.3, 0.5)) == expected
 
 
 @pytest.mark.parametrize(
-    ("lpips", "control", "looks_like_it", "expected"),
+    ("psnr", "lpips", "control", "looks_like_it", "expected"),
     [
-        (0.39, 0.5, True, PARTLY),
-        (0.41, 0.5, True, NOT_REBUILT),  # not .1 below
-        (0.1, 0.5, False, NOT_REBUILT),  # it looks like another image too
-        (None, 0.5, True, NOT_REBUILT),  # images too small for it
-        (0.1, None, True, NOT_REBUILT),
+        (9, 0.34, 0.5, True, PARTLY),
+        (9, 0.36, 0.5, True, NOT_REBUILT),  # not .15 below
+        (7.9, 0.34, 0.5, True, NOT_REBUILT),  # not 1 dB above what the attack makes of another update
+        (9, 0.1, 0.5, False, NOT_REBUILT),  # it looks like another image too
+        (9, None, 0.5, True, NOT_REBUILT),  # images too small for it
+        (9, 0.1, None, True, NOT_REBUILT),
     ],
 )
-def test_shapes_in_wrong_colors_are_seen_by_lpips(lpips, control, looks_like_it, expected):
-    row = scores(9, 0.1, lpips=lpips)
-    assert verdict(row, Control(12, 0.3, control), lambda: looks_like_it) == expected
+def test_shapes_in_wrong_colors_are_seen_by_lpips(psnr, lpips, control, looks_like_it, expected):
+    results = [shown("a", psnr, 0.1, lpips=lpips), shown("a", 7, 0.1, 0, "shuffled_update", lpips=control)]
+    found = worst(results, scores(12, 0.3, lpips=control), lambda picture: looks_like_it)
+    assert (found.verdict, found.by_looks) == (expected, expected == PARTLY)
 
 
 def test_exact_is_one_step_of_eight_bits():
@@ -92,9 +94,10 @@ def test_the_worst_attack_counts_and_a_control_is_no_attack():
 
 def test_every_attack_is_looked_at_by_its_own_picture():
     results = [Shown("a", scores(11, 0.1, lpips=0.1), b"a"), Shown("b", scores(10, 0.1, lpips=0.1), b"b")]
-    results += [Shown("a", scores(9, 0.1, control="shuffled_update", lpips=0.3), b"")]
+    results += [Shown(name, scores(9, 0.1, control="shuffled_update", lpips=0.3), b"") for name in "ab"]
     found = worst(results, scores(12, 0.1, lpips=0.7), lambda picture: picture == b"b")
     assert (found.verdict, found.best.attack, found.control.lpips) == (PARTLY, "b", 0.3)
+    assert "to LPIPS it looks more like this image" in in_words(found, [])
 
 
 @pytest.mark.parametrize("image", [{"degenerate": True}, {"status": "diverged"}])

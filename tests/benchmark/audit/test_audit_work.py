@@ -77,7 +77,11 @@ def test_an_image_that_a_closed_form_solves_fails_the_gate(images, tmp_path, cap
     assert ("spear", "noise:0.1") in {(each["attack"], each["defense"]) for each in report["not_tried"]}
     assert {each["method"] for each in report["labels"]} >= {"ilrg", "idlg"}
     root = ElementTree.parse(out / "junit.xml").getroot()
-    assert (root.get("tests"), root.get("failures")) == ("2", "2")
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "2", "1")
+    assert report["gate"]["not_judged"] == ["noise:0.1"]
+    assert [suite.get("name") for suite in root if suite.get("errors") == "1"] == [
+        "audit, defense noise:0.1, not judged"
+    ]
     assert audited(images, out, *options) == 2  # without a gate; the same run
     assert "no image could be judged under noise:0.1; give more --minutes" in capsys.readouterr().err
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark.audit.looks import OTHERS, Looks
+from benchmark.audit.looks import Looks
+from benchmark.audit.verdicts import FEWEST, OTHERS
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.picture import png
 from victims.data.folder import Folder
@@ -39,14 +40,14 @@ def folder(path, count, side=16):
 
 
 def test_a_picture_in_wrong_contrast_looks_like_its_truth(tmp_path):
-    data = folder(tmp_path, 6)
+    data = folder(tmp_path, FEWEST)
     looks = Looks(data, Shapes())
     pale = png(0.4 + 0.2 * looks.truth(data.ids[2]))
-    assert [looks.nearest(image, pale) for image in data.ids] == [place == 2 for place in range(6)]
+    assert [looks.nearest(image, pale) for image in data.ids] == [place == 2 for place in range(FEWEST)]
 
 
 def test_copies_of_an_image_do_not_take_its_place(tmp_path):
-    folder(tmp_path, 3)
+    folder(tmp_path, FEWEST)
     (tmp_path / "test" / "a" / "copy.png").write_bytes((tmp_path / "test" / "a" / "001.png").read_bytes())
     data = Folder(tmp_path, size=16)
     looks = Looks(data, Shapes())
@@ -62,10 +63,26 @@ def test_a_large_folder_is_looked_at_in_part(tmp_path):
 
 
 def test_without_its_network_or_in_tiny_images_nothing_looks_alike(tmp_path):
-    data = folder(tmp_path / "a", 3)
+    data = folder(tmp_path / "a", FEWEST)
     assert not Looks(data, Lpips(None, "none: no weights")).nearest(data.ids[0], png(data[0][0]))
-    data = folder(tmp_path / "b", 3, side=8)
+    data = folder(tmp_path / "b", FEWEST, side=8)
     assert not Looks(data, Shapes()).nearest(data.ids[0], png(data[0][0]))
+
+
+def test_to_be_nearest_of_few_images_says_nothing(tmp_path):
+    data = folder(tmp_path, FEWEST - 1)
+    assert not Looks(data, Shapes()).nearest(data.ids[0], png(data[0][0]))
+
+
+def test_a_brighter_version_of_an_image_is_a_near_copy(tmp_path):
+    folder(tmp_path, 3)
+    first = Image.open(tmp_path / "test" / "a" / "000.png")
+    first.point(lambda value: value * 0.85).save(tmp_path / "test" / "a" / "darker.png")
+    data = Folder(tmp_path, size=16)
+    looks = Looks(data, Shapes())
+    assert [image for image in data.ids if looks.has_near_copy(image)] == [
+        image for image in data.ids if "000" in image or "darker" in image
+    ]
 
 
 @pytest.mark.shared
