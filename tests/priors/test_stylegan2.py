@@ -452,6 +452,7 @@ def test_another_fit_is_refused_in_one_line(wrong, public, tmp_path):
 
 
 @pytest.mark.shared
+@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="needs ../shared/weights")
 def test_the_fit_for_faces_is_loaded_with_the_published_generator(tmp_path):
     """Its file was written on a GPU and is read on any machine; the generator here is untrained."""
     entry = published()["stylegan2-ffhq-1024"]

@@ -1,7 +1,5 @@
 """Whether a picture looks like one image more than like the others."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,9 +9,10 @@ from benchmark.audit.looks import Looks
 from benchmark.audit.verdicts import FEWEST, OTHERS
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.picture import png
+from tests.conftest import SHARED
 from victims.data.folder import Folder
 
-WEIGHTS = Path("../shared/weights")
+WEIGHTS, CIFAR = SHARED / "weights", SHARED / "data" / "cifar10"
 
 
 class Shapes:
@@ -86,9 +85,9 @@ def test_a_brighter_version_of_an_image_is_a_near_copy(tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ../shared")
+@pytest.mark.skipif(not (WEIGHTS.is_dir() and CIFAR.is_dir()), reason="needs ../shared/{weights,data/cifar10}")
 def test_lpips_knows_a_pale_photograph(tmp_path):
-    data = Folder(Path("../shared/data/cifar10"), size=32)
+    data = Folder(CIFAR, size=32)
     looks = Looks(data, Lpips.find(WEIGHTS))
     pale = png(0.25 + 0.5 * looks.truth(data.ids[0]))
     assert looks.nearest(data.ids[0], pale)
