@@ -169,16 +169,11 @@ def unjudged(images: Sequence[Mapping[str, Any]], defenses: Sequence[str]) -> li
 
 def gate_of(images: Sequence[Mapping[str, Any]], defenses: Sequence[str], fail_on: FailOn) -> dict[str, Any]:
     """Whether the gate is passed: no judged image fails, and under every defense there is one."""
+    missing = unjudged(images, defenses)
     failures = sum(image["fails"] for image in images)
     judged = sum(image["verdict"] != NOT_JUDGED for image in images)
-    passed = not (failures or unjudged(images, defenses))
-    return {
-        "fail_on": fail_on,
-        "passed": passed,
-        "failures": failures,
-        "judged": judged,
-        "not_judged": unjudged(images, defenses),
-    }
+    passed = not (failures or missing)
+    return {"fail_on": fail_on, "passed": passed, "failures": failures, "judged": judged, "not_judged": missing}
 
 
 def of_labels(rows: Sequence[FlatRow]) -> list[dict[str, Any]]:
