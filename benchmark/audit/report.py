@@ -161,15 +161,10 @@ def of_defenses(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def unjudged(images: Sequence[Mapping[str, Any]], defenses: Sequence[str]) -> list[str]:
-    """The defenses under which no image could be judged."""
-    judged = {image["defense"] for image in images if image["verdict"] != NOT_JUDGED}
-    return [defense for defense in defenses if defense not in judged]
-
-
 def gate_of(images: Sequence[Mapping[str, Any]], defenses: Sequence[str], fail_on: FailOn) -> dict[str, Any]:
     """Whether the gate is passed: no judged image fails, and under every defense there is one."""
-    missing = unjudged(images, defenses)
+    found = {image["defense"] for image in images if image["verdict"] != NOT_JUDGED}
+    missing = [defense for defense in defenses if defense not in found]
     failures = sum(image["fails"] for image in images)
     judged = sum(image["verdict"] != NOT_JUDGED for image in images)
     passed = not (failures or missing)

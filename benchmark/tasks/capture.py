@@ -283,9 +283,13 @@ def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def alike(image: Tensor, truths: Tensor) -> Tensor:
-    """Whether an image (C, H, W) in [0, 1] is a copy, or nearly one, of each of the truths (B, C, H, W): (B,) bool."""
-    return (image - truths).square().flatten(1).mean(1) <= 10 ** (-COPY_DB / 10)
+def alike(image: Tensor, truths: Tensor, db: float = COPY_DB) -> Tensor:
+    """Whether an image (C, H, W) in [0, 1] is a copy, or nearly one, of each of the truths (B, C, H, W): (B,) bool.
+
+    Args:
+        db: their PSNR from which on it is.
+    """
+    return (image - truths).square().flatten(1).mean(1) <= 10 ** (-db / 10)
 
 
 def mean_image(data: ImageData) -> Tensor:
