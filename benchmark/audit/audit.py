@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.audit.estimate import LABELS, Attempt, Setting, labels_read
+from benchmark.audit.estimate import LABELS, Attempt, Setting
 from benchmark.audit.junit import junit
-from benchmark.audit.looks import NEAR_COPY_DB, Looks
+from benchmark.audit.looks import Looks
+from benchmark.audit.others import NEAR_COPY_DB, Others, others_of
 from benchmark.audit.page import Pictures, page
 from benchmark.audit.plan import Plan, different, in_order, make_plan
 from benchmark.audit.report import (
@@ -20,6 +21,7 @@ from benchmark.audit.report import (
     gate_of,
     images_of,
     not_tried,
+    noticed,
     of_defenses,
     of_labels,
     of_plan,
@@ -37,9 +39,7 @@ from benchmark.names import known
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
 from benchmark.scoring.lpips import Lpips
-from benchmark.scoring.metrics import score
 from benchmark.scoring.picture import png
-from benchmark.tasks.capture import alike
 from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
 from victims.by_name import LIBRARIES
@@ -141,8 +141,7 @@ def audit(
         )
         subject = Subject.checked(config, different(defense), images)
         named = in_order(attacks)
-        setting = Setting(subject.config, subject.defenses, subject.data)
-        readers = labels_read(setting, know_labels)  # by the first of them, where they are not given
+        setting = Setting(subject.config, subject.defenses, subject.data, know_labels)
         plan = planned(
             out / "plan.json",
             subject.identity(named, attacks, minutes, know_labels, most, processes),
@@ -156,14 +155,15 @@ def audit(
             ),
         )
         show(plan, batch, len(subject.defenses))
-        done = work(jobs_of(plan, setting.config, readers), plan.processes, began + 60 * minutes)
+        done = work(jobs_of(plan, setting.config, setting.readers), plan.processes, began + 60 * minutes)
 
     shown, took, not_done = results_of(done)
     if not shown:
         raise InputError(f"no attack came to an end: {'; '.join(sorted({reason for _, _, reason in not_done}))}")
     ids = sorted({image for _, image in shown})
     looks = Looks(subject.data, Lpips.find(subject.config.weights_dir, download=False))  # a run did
-    idle = controls(looks, ids)
+    others = others_of(looks, ids)
+    idle = {image: other.scores for image, other in others.items()}
     found = images_of(shown, idle, subject.data.classes, fail_on, looks.nearest)
     rows = [result.row for results in shown.values() for result in results]
     gate = gate_of(found, subject.defenses, fail_on)
@@ -189,7 +189,7 @@ def audit(
         "labels": of_labels([row for job, result in done if job.attack == LABELS for row in result.rows]),
         "plan": of_plan(plan, took),
         "not_tried": not_tried([*plan.not_tried, *not_done], named, subject.defenses),
-        "notices": [*doubts(looks, ids), *sorted({notice for _, result in done for notice in result.notices})],
+        "notices": [*doubts(looks.lpips, others), *noticed((n for _, result in done for n in result.notices), rows)],
     }
     truths = {image: png(looks.truth(image)) for image in ids}
     made = {key: pictures(results, each["attack"]) for (key, results), each in zip(shown.items(), found, strict=True)}
@@ -211,20 +211,20 @@ def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:
     return plan
 
 
-def doubts(looks: Looks, ids: Sequence[str]) -> list[str]:
+def doubts(lpips: Lpips, others: Mapping[str, Others]) -> list[str]:
     """What verdicts on these images may miss, a sentence each; prints them."""
     found = []
-    if not looks.lpips.available:
-        found.append(f"No LPIPS, and so nothing is partly rebuilt by its looks alone: {looks.lpips.reason}.")
-    if near := [image for image in ids if looks.has_near_copy(image)]:
+    if not lpips.available:
+        found.append(f"No LPIPS, and so nothing is partly rebuilt by its looks alone: {lpips.reason}.")
+    if near := [image for image, other in others.items() if other.near_copy]:
         found.append(
             f"{len(near)} of the attacked images have a near-copy in the folder (PSNR {NEAR_COPY_DB:g} dB or more), of "
             f"whose update controls are made; that can hide a leak. Leave near-copies out: {', '.join(near)}."
         )
     for sentence in found:
         print(f"note     {sentence}")
-    if looks.lpips.fix:
-        print(f"         to get it: {looks.lpips.fix}")
+    if lpips.fix:
+        print(f"         to get it: {lpips.fix}")
     return found
 
 
@@ -263,18 +263,6 @@ def pictures(results: Sequence[Shown], attack: str) -> Pictures:
     """Of an attack on an image, and of its control."""
     by_control = {result.is_control: result.picture for result in results if result.attack == attack}
     return Pictures(by_control[False], by_control[True])
-
-
-def controls(looks: Looks, ids: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """For every image, the scores of the mean of all others that are no copies of it: a guess without the update."""
-    images, _ = looks.data.batch(looks.data.readable(range(len(looks.data))))
-    scores = {}
-    for image_id in ids:
-        truth = looks.truth(image_id)
-        mean = images[~alike(truth, images)].mean(0)
-        _, found = score(mean[None], truth[None], squeeze=looks.lpips)
-        scores[image_id] = {name: values[0] for name, values in found.items()}
-    return scores
 
 
 def write(

@@ -80,17 +80,28 @@ class Attempt:
 
 
 class Setting:
-    """What a plan is made for: the run, whatever its attack, and one observation of every kind that an attack needs."""
+    """What a plan is made for: the run, whatever its attack, and one observation of every kind that an attack needs.
 
-    def __init__(self, config: Config, defenses: Sequence[str], data: ImageData) -> None:
+    Attributes:
+        config: of a run under the first defense; labels that are not given are read by the first of `readers`.
+        readers: the label methods that work here, best first.
+        reading: seconds of all of them on one task.
+        start: seconds in which a run is set up, without its attack.
+        task: seconds in which a task is captured and scored.
+        refused: what cannot be used: attack or label method, defense and reason.
+    """
+
+    def __init__(self, config: Config, defenses: Sequence[str], data: ImageData, know_labels: bool = True) -> None:
         self.config, self.defenses, self.data = config, defenses, data
         self.refused: list[tuple[str, str, str]] = []
         self.seen: dict[tuple[object, ...], Observation] = {}
-        self.reading: Cost | None = None
         self.start, self.task = self.timed()
+        self.readers, self.reading = self.read_labels()
+        if not know_labels:
+            self.config = replace(config, labels=self.readers[0] if self.readers else "none")
 
     def timed(self) -> tuple[float, float]:
-        """Seconds in which a run is set up, without its attack, and in which a task is captured and scored."""
+        """`start` and `task`."""
         began = time.perf_counter()
         (batch,) = self.config.make_batches(self.config.make_data(), 1)
         self.observe(self.config)
@@ -98,6 +109,18 @@ class Setting:
         images, _ = self.data.batch(batch.indices)
         score(images, images)
         return set_up - began, time.perf_counter() - set_up
+
+    def read_labels(self) -> tuple[list[str], float]:
+        """`readers` and `reading`; the others are refused."""
+        observation, methods = self.observe(self.config), []
+        began = time.perf_counter()
+        for name in LABELS_BY:
+            try:
+                find_labels(name)(observation)
+                methods.append(name)
+            except InputError as error:
+                self.refused.append((name, EVERY, str(error)))
+        return methods, time.perf_counter() - began
 
     def observe(self, config: Config) -> Observation:
         """Of the first task, under the run's defense and with what its attacker knows."""
@@ -107,25 +130,6 @@ class Setting:
             victim = config.make_victim(self.data).to(best_device())
             self.seen[key] = capture_task(victim, self.data, batch, config.make_client()).observation
         return self.seen[key]
-
-
-def labels_read(setting: Setting, know_labels: bool) -> list[str]:
-    """The label methods that work in this setting, best first; where labels are not given the first one reads them."""
-    observation, methods = setting.observe(setting.config), []
-    began = time.perf_counter()
-    for name in LABELS_BY:
-        try:
-            find_labels(name)(observation)
-            methods.append(name)
-        except InputError as error:
-            setting.refused.append((name, EVERY, str(error)))
-    seconds = time.perf_counter() - began
-    if not know_labels:
-        setting.config = replace(setting.config, labels=methods[0] if methods else "none")
-    if methods:
-        count = len(setting.defenses)
-        setting.reading = Cost(count * setting.start, count * (setting.task + seconds))
-    return methods
 
 
 def nearest_track(config: Config, method: str) -> Track | None:

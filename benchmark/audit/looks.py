@@ -13,8 +13,6 @@ from benchmark.scoring.lpips import Lpips
 from benchmark.tasks.capture import alike
 from victims.data.base import ImageData
 
-NEAR_COPY_DB = 20.0  # PSNR of two images; from COPY_DB on they are copies, which no control is made of
-
 
 @dataclass(frozen=True)
 class Looks:
@@ -43,12 +41,6 @@ class Looks:
         rebuilt = to_tensor(Image.open(io.BytesIO(picture)))
         own, *rest = self.lpips(rebuilt.expand_as(compared), compared).tolist()
         return own <= min(rest, default=own)
-
-    def has_near_copy(self, image: str) -> bool:
-        """Whether another image of the folder, of which controls are made, is almost this one."""
-        truth = self.truth(image)
-        others, _ = self.data.batch(self.data.readable(range(len(self.data))))
-        return bool((alike(truth, others, NEAR_COPY_DB) & ~alike(truth, others)).any())
 
     def truth(self, image: str) -> Tensor:
         """(C, H, W) in [0, 1]."""

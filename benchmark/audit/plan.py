@@ -91,9 +91,10 @@ def make_plan(
     names, refused = iter(named), setting.refused
     before = len(refused)
     chosen: list[tuple[Attempt, Cost]] = []
-    if setting.reading:
-        evenly = dict.fromkeys(setting.defenses, 1 / len(setting.defenses))
-        chosen.append((Attempt(LABELS, 0, 0, "", evenly, 0.0), setting.reading))
+    if setting.readers:
+        count = len(setting.defenses)
+        evenly, cost = dict.fromkeys(setting.defenses, 1 / count), count * (setting.task + setting.reading)
+        chosen.append((Attempt(LABELS, 0, 0, "", evenly, 0.0), Cost(count * setting.start, cost)))
     for found in (measured(setting, name) for name in names):
         chosen += [found] if found else []
         if found and found[0].steps:

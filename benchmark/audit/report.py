@@ -24,6 +24,7 @@ from benchmark.audit.verdicts import (
 )
 from leaderboard.rows import FlatRow
 from leaderboard.statistics import clustered_interval
+from victims.data.base import some
 
 SCHEMA_VERSION = 1
 """Raised where a reader of `audit.json` would misread it; `audit.schema.json` describes this version."""
@@ -220,6 +221,19 @@ def not_tried(
         {"attack": attack, "defense": ", ".join(found) if set(found) < set(defenses) else "", "reason": reason}
         for (attack, reason), found in under.items()
     ]
+
+
+def noticed(notices: Iterable[str], rows: Iterable[FlatRow]) -> list[str]:
+    """What the runs warned of, every sentence once; of what was said of tasks it names their images."""
+    images: dict[str, list[str]] = {}
+    for task, image in dict.fromkeys((row["task"], row["image"]) for row in rows):
+        images.setdefault(task, []).append(image)
+    of: dict[str, list[str]] = {}
+    for notice in sorted(set(notices)):
+        task, _, sentence = notice.partition(": ")
+        own = task in images
+        of.setdefault(sentence if own else notice, []).extend(images[task] if own else [])
+    return [f"{some(named)}: {sentence}" if named else sentence for sentence, named in of.items()]
 
 
 def scale() -> list[dict[str, str]]:

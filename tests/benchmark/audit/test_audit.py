@@ -20,12 +20,9 @@ from benchmark.__main__ import main
 from benchmark.audit import audit as module
 from benchmark.audit import plan
 from benchmark.audit.assumed import assumed, local_training
-from benchmark.audit.audit import controls
 from benchmark.audit.check import attacked, check
-from benchmark.audit.looks import Looks
 from benchmark.audit.tables import arrange
 from benchmark.scoring.accuracy import like_guessing
-from benchmark.scoring.lpips import Lpips
 from leaderboard.options import Options, abouts, option
 from leaderboard.rows import read_rows
 from victims.choices import Match
@@ -33,8 +30,6 @@ from victims.data.folder import Folder
 from victims.errors import InputError
 from victims.preprocessing import Preprocessing
 from victims.victim import Victim
-
-MISSING = Lpips(None, "none: no weights")
 
 
 class Tiny(nn.Module):
@@ -64,28 +59,6 @@ def images(tmp_path):
         smooth = Image.fromarray(random.integers(0, 255, (4, 4, 3), dtype=np.uint8)).resize((16, 16))
         smooth.save(folder / f"{place}.png")
     return tmp_path / "mine"
-
-
-def test_the_mean_of_the_others_leaves_the_image_out(images):
-    arrange(images, None, images.parent / "laid" / "test")
-    data = Folder(images.parent / "laid", size=16)
-    found = controls(Looks(data, MISSING), data.ids[:2])
-    for place, image_id in enumerate(data.ids[:2]):
-        others = np.mean([data[k][0].numpy() for k in range(6) if k != place], 0)
-        psnr = -10 * np.log10(((others - data[place][0].numpy()) ** 2).mean())
-        assert found[image_id]["psnr"] == pytest.approx(psnr, abs=1e-3)
-
-
-def test_the_mean_of_the_others_leaves_copies_out(images):
-    """With five copies the mean of the others would be the image itself."""
-    arrange(images, None, images.parent / "a" / "test")
-    data = Folder(images.parent / "a", size=16)
-    alone = controls(Looks(data, MISSING), data.ids[:1])
-    first = min(images.glob("*/*.png"))
-    for place in range(5):
-        (first.parent / f"copy{place}.png").write_bytes(first.read_bytes())
-    arrange(images, None, images.parent / "b" / "test")
-    assert controls(Looks(Folder(images.parent / "b", size=16), MISSING), data.ids[:1]) == alone
 
 
 # Images.

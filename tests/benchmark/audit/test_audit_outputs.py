@@ -15,7 +15,7 @@ from benchmark.audit.estimate import Attempt
 from benchmark.audit.junit import junit
 from benchmark.audit.page import Pictures, page
 from benchmark.audit.plan import Plan
-from benchmark.audit.report import SCHEMA_VERSION, images_of, not_tried, of_defenses, of_labels, of_plan, scale
+from benchmark.audit.report import SCHEMA_VERSION, images_of, not_tried, noticed, of_defenses, of_labels, of_plan, scale
 from benchmark.audit.verdicts import ORDER, Shown
 from benchmark.names import known
 
@@ -92,6 +92,16 @@ def test_what_was_left_out_for_one_reason_is_one_line():
     left_out = [*(("lti", each, "of 4") for each in "abc"), *(("spear", each, "no answer") for each in "bc")]
     found = not_tried(left_out, [*known("attack")], ["a", "b", "c"])
     assert [tuple(each.values()) for each in found] == [("lti", "", "of 4"), ("spear", "b, c", "no answer")]
+
+
+def test_what_was_said_of_several_tasks_is_one_line_that_names_images():
+    rows = [{"task": f"t-{n // 2}", "image": f"{n}.png"} for n in range(8)]
+    said = [*(f"t-{n}: it is certain" for n in (2, 0, 0)), "t-1: it is lost", "slow: so it is", "slow: so it is"]
+    assert noticed(said, rows) == [
+        "slow: so it is",
+        "0.png, 1.png, 4.png and 1 more: it is certain",
+        "2.png, 3.png: it is lost",
+    ]
 
 
 @pytest.mark.parametrize("wrong", [{"schema_version": 2}, {"n": -1}, {"more": 1}, {"images": [{}]}])

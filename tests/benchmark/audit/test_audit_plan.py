@@ -17,7 +17,6 @@ from benchmark.audit.estimate import (
     Cost,
     Setting,
     configured,
-    labels_read,
     measured,
     nearest_track,
     seconds_of,
@@ -90,7 +89,7 @@ def test_an_attacker_leaves_out_what_he_makes_no_use_of():
 
 def plan_of(monkeypatch, costs, minutes, *, most=8, spent=0.0, processes=1):
     """Of attacks in their order, each with its steps and (fixed, task, search); None refuses it."""
-    setting = SimpleNamespace(refused=[], reading=None, defenses=["none"])
+    setting = SimpleNamespace(refused=[], readers=[], defenses=["none"])
 
     def found(setting, name):
         if costs[name] is None:
@@ -167,14 +166,18 @@ def test_the_time_of_a_search_follows_from_a_few_steps_of_every_stage():
 
 
 @pytest.fixture
-def setting(tmp_path):
+def config(tmp_path):
     random = np.random.default_rng(0)
     for place in range(4):
         (tmp_path / "test" / "ab"[place % 2]).mkdir(parents=True, exist_ok=True)
         pixels = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "test" / "ab"[place % 2] / f"{place}.png")
     options = {"data": f"folder:{tmp_path}", "size": 16, "victim": "fcn:8", "attack": "ig"}
-    config = Config(**{**PLAIN, **options})
+    return Config(**{**PLAIN, **options})
+
+
+@pytest.fixture
+def setting(config):
     return Setting(config, ["none", "sign"], config.make_data())
 
 
@@ -198,9 +201,9 @@ def test_every_defense_is_timed_as_some_take_longer_to_estimate(setting, monkeyp
     assert replace(attempt, seconds=8.0).seconds_under == {"none": 2.0, "sign": 6.0}
 
 
-def test_labels_are_read_first_and_for_an_attacker_who_is_not_given_them(setting):
-    methods = labels_read(setting, know_labels=False)
-    assert setting.config.labels == methods[0] == "ilrg"
+def test_labels_are_read_first_and_for_an_attacker_who_is_not_given_them(config):
+    setting = Setting(config, ["none", "sign"], config.make_data(), know_labels=False)
+    assert setting.config.labels == setting.readers[0] == "ilrg"
     found = make_plan(setting, ["spear"], 9, lambda: 0.0, 1, 1)
     assert [attempt.attack for attempt in found.attempts] == [LABELS, "spear"]
     observation = setting.observe(replace(setting.config, attack="ig"))

@@ -73,17 +73,6 @@ def test_to_be_nearest_of_few_images_says_nothing(tmp_path):
     assert not Looks(data, Shapes()).nearest(data.ids[0], png(data[0][0]))
 
 
-def test_a_brighter_version_of_an_image_is_a_near_copy(tmp_path):
-    folder(tmp_path, 3)
-    first = Image.open(tmp_path / "test" / "a" / "000.png")
-    first.point(lambda value: value * 0.85).save(tmp_path / "test" / "a" / "darker.png")
-    data = Folder(tmp_path, size=16)
-    looks = Looks(data, Shapes())
-    assert [image for image in data.ids if looks.has_near_copy(image)] == [
-        image for image in data.ids if "000" in image or "darker" in image
-    ]
-
-
 @pytest.mark.shared
 @pytest.mark.skipif(not (WEIGHTS.is_dir() and CIFAR.is_dir()), reason="needs ../shared/{weights,data/cifar10}")
 def test_lpips_knows_a_pale_photograph(tmp_path):
