@@ -223,7 +223,7 @@ def not_tried(
     ]
 
 
-def noticed(notices: Iterable[str], rows: Iterable[FlatRow]) -> list[str]:
+def noticed(notices: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """What the runs warned of, every sentence once; of what was said of tasks it names their images."""
     images: dict[str, list[str]] = {}
     for task, image in dict.fromkeys((row["task"], row["image"]) for row in rows):
