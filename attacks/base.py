@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from attacks.engine.author import SEARCH, check_known, checked_plan, opened
+from attacks.engine.author import SEARCH, check_declared, check_known, checked_plan, opened
 from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
@@ -132,6 +132,7 @@ class Attack(LightningModule):
         """
         super().__init__()
         self.automatic_optimization = False
+        check_declared(self)
         plan = checked_plan(self, plan)
         at_least(1, restarts=restarts, steps=steps, chunk=chunk, **plan)
         if self.analytic and steps is not None:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -81,7 +82,10 @@ def tried(
         InputError: it cannot take the images, trains no parameter, has no second derivative, gives no logits, or draws
             random numbers, as dropout does, so that nobody can repeat its gradient.
     """
-    other = "choose another --size, --channels or --victim"
+    own = is_own(spec)
+    other = f"choose another --size{' or --channels, or change it' if own else ', --channels or --victim'}"
+    if own:
+        check_call(make, spec)
     try:
         model = make(image_shape=image_shape, num_classes=num_classes)
         materialize(model, image_shape)
@@ -89,19 +93,35 @@ def tried(
         raise
     except Exception as error:  # a model may refuse images by any exception
         size = " x ".join(str(side) for side in image_shape)
-        place = f" at {line_of_error(error, make)}" if is_own(spec) else ""
+        place = f" at {line_of_error(error, make)}" if own else ""
         raise InputError(f"{spec} cannot take {size} images ({said(error)}{place}); {other}.") from None
     model = unwrapped(model)
     set_mode(model, training)
     channels = image_shape[0]
     victim = Victim(model, mean=(0.0,) * channels, std=(1.0,) * channels, training=training)
     mode = next(mode for mode, flag in TRAINING.items() if flag is training)
-    fix = "choose another --victim" if mode == "eval" else "use --victim-mode eval"
-    name = f"{spec} ({line_of(type(model).forward, type(model))})" if is_own(spec) else spec
+    change = "change it" if own else "choose another --victim"
+    fix = change if mode == "eval" else "use --victim-mode eval"
+    name = f"{spec} ({line_of(type(model).forward, type(model))})" if own else spec
     given = trial(victim, (2, *image_shape), f"{name} in {mode} mode", other, fix)
     if given not in (num_classes, 1):
-        raise InputError(f"{name} gives logits for {given} classes, not {num_classes}; choose another --victim.")
+        raise InputError(
+            f"{name} gives logits for {given} classes, not {num_classes}; {change}, or give the data the classes of "
+            "the model (in an audit: --classes FILE)."
+        )
     return model
+
+
+def check_call(make: Make, spec: str) -> None:
+    """
+    Raises:
+        InputError: it does not take what every victim is built with.
+    """
+    try:
+        signature(make).bind(image_shape=(), num_classes=0)
+    except TypeError as error:
+        fix = "let it take image_shape=(C, H, W) and num_classes="
+        raise InputError(f"{spec} cannot be built ({error}, {line_of(make)}); {fix}.") from None
 
 
 def materialize(model: nn.Module, image_shape: tuple[int, int, int]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from victims.errors import InputError
+from victims.errors import InputError, Unfinished
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("attacks", "benchmark", "defenses", "gibench", "leaderboard", "priors", "tests", "victims")
@@ -64,6 +64,20 @@ def line_of_error(error: BaseException, *things: Any) -> str:
     """FILE:LINE of the author's last line on the way to an error; else that of the things."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(frame.filename)]
     return shown(frames[-1].filename, frames[-1].lineno or 0) if frames else line_of(*things)
+
+
+def refusal(error: Exception) -> str:
+    """Why a method is left out, in one line: what refused it, or what its author's code raised and where.
+
+    Raises:
+        OSError, Unfinished: it is such an error, of the machine and of no method.
+    """
+    if isinstance(error, OSError | Unfinished):
+        raise error
+    if isinstance(error, InputError):
+        return str(error)
+    place = line_of_error(error)
+    return f"broken: {type(error).__name__}: {' '.join(str(error).split())}" + (f" ({place})" if place else "")
 
 
 def is_own(file: str) -> bool:

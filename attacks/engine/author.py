@@ -4,7 +4,7 @@ The contracts are those of `Attack` and `Stage`. Nothing here costs more than a 
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ RATE = "the learning rate is a finite number"
 DECODE = "decode gives images (R, B, C, H, W)"
 DIFFERENTIABLE = "the cost is differentiable in every variable"
 LABELS = "needs names what is asked for"
+DECLARED = "needs and uses name what there is"
 LABELS_SHAPE = "labels are (R, B) or (R, B, K)"
 PENALTY = "the penalty is (R,)"
 OBJECTIVE = "the objective is (R,)"
@@ -62,6 +63,19 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
 
 def reached(attack: "Attack", option: str) -> Any:
     return sum(attack.plan.values()) if option == "steps" else getattr(attack, ATTRIBUTES.get(option, option))
+
+
+def check_declared(attack: "Attack") -> None:
+    """
+    Raises:
+        Broken: `needs` or `uses` is no set, or names what no attack can be given.
+    """
+    for attribute, known in (("needs", {"labels", "prior"}), ("uses", {"bn"})):
+        named: Any = getattr(attack, attribute)
+        if not isinstance(named, Set) or not named <= known:
+            fix = f"write a frozenset of any of {', '.join(sorted(known))}"
+            wrong = f"{type(attack).__name__}.{attribute} is {named!r}; {fix}"
+            raise Broken(DECLARED, wrong, line_of(type(attack)))
 
 
 def checked_plan(attack: "Attack", plan: Any) -> Mapping[str, int]:

@@ -4,7 +4,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from benchmark.audit.work import NO_LIST, jobs_of, results_of, work
 from benchmark.code_version import code_version
 from benchmark.config import Config
 from benchmark.device import places
-from benchmark.launch.lock import alone
+from benchmark.launch.lock import alone, writable
 from benchmark.names import known
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
@@ -113,7 +113,7 @@ def audit(
     warnings.simplefilter("once", Notice)  # not by every attack
     warnings.filterwarnings("ignore", NO_LIST, Notice)  # and none is expected here
     began = time.monotonic()
-    with alone(out):
+    with alone(writable(out)):
         for name in FILES.values():
             (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
         if not 0 < minutes < math.inf:
@@ -142,18 +142,17 @@ def audit(
         subject = Subject.checked(config, different(defense), images)
         named = in_order(attacks)
         setting = Setting(subject.config, subject.defenses, subject.data, know_labels)
-        plan = planned(
-            out / "plan.json",
-            subject.identity(named, attacks, minutes, know_labels, most, processes),
-            lambda: make_plan(
-                setting,
-                named,
-                minutes,
-                lambda: time.monotonic() - began,
-                max(1, min(most, len(subject.data)) // batch),
-                processes or places(),
-            ),
+        kept, identity = out / "plan.json", subject.identity(named, attacks, minutes, know_labels, most, processes)
+        before = begun_before(kept, identity)
+        plan = before or make_plan(
+            setting,
+            named,
+            minutes,
+            lambda: time.monotonic() - began,
+            max(1, min(most, len(subject.data)) // batch),
+            processes or places(),
         )
+        write_atomically(kept, json.dumps({"of": identity, **asdict(plan)}, indent=1))
         show(plan, batch, len(subject.defenses))
         done = work(jobs_of(plan, setting.config, setting.readers), plan.processes, began + 60 * minutes)
 
@@ -182,6 +181,7 @@ def audit(
             "processes": plan.processes,
             "estimated_seconds": round(plan.seconds, 1),
             "seconds": round(time.monotonic() - began, 1),
+            "resumed": before is not None,
         },
         "scale": scale(),
         "defenses": of_defenses(found),
@@ -197,18 +197,16 @@ def audit(
     return exit_code(gate)
 
 
-def planned(path: Path, identity: str, make: Callable[[], Plan]) -> Plan:
-    """The plan of the same audit, where it was begun before: only then does it go on. Else a new one, which is kept."""
+def begun_before(path: Path, identity: str) -> Plan | None:
+    """The plan of the same audit, where it was begun before: only then does it go on."""
     try:
         kept = json.loads(path.read_text())
-        if kept.pop("of") == identity:
-            attempts = [Attempt(**each) for each in kept.pop("attempts")]
-            return Plan(attempts=attempts, not_tried=[(a, d, r) for a, d, r in kept.pop("not_tried")], **kept)
+        if kept.pop("of") != identity:
+            return None
+        attempts = [Attempt(**each) for each in kept.pop("attempts")]
+        return Plan(attempts=attempts, not_tried=[(a, d, r) for a, d, r in kept.pop("not_tried")], **kept)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        pass  # there is none, or it was cut short
-    plan = make()
-    write_atomically(path, json.dumps({"of": identity, **asdict(plan)}, indent=1))
-    return plan
+        return None  # there is none, or it was cut short
 
 
 def doubts(lpips: Lpips, others: Mapping[str, Others]) -> list[str]:

@@ -19,6 +19,7 @@ from benchmark.scoring.metrics import score
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.track import Track, read, text
 from benchmark.tracks.tuned import is_tuned, read_tuned
+from victims.contract import refusal
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Observation
@@ -201,8 +202,8 @@ def _measured(setting: Setting, method: str) -> tuple[Attempt, Cost] | None:
     try:
         config, track = configured(setting.config, method)
         attack = config.make_attack()
-    except InputError as error:
-        setting.refused.append((method, EVERY, str(error)))
+    except Exception as error:
+        setting.refused.append((method, EVERY, refusal(error)))
         return None
     set_up, search = 0.0, dict[str, float]()
     for defense in setting.defenses:  # to estimate what some of them did takes longer
@@ -211,8 +212,8 @@ def _measured(setting: Setting, method: str) -> tuple[Attempt, Cost] | None:
             attack.to(best_device()).begin([setting.observe(replace(config, defense=defense))])
             set_up += time.perf_counter() - began
             search[defense] = seconds_of(attack)
-        except InputError as error:
-            setting.refused.append((method, defense, str(error)))
+        except Exception as error:
+            setting.refused.append((method, defense, refusal(error)))
     if not search:
         return None
     count, searching = len(search), sum(search.values())

@@ -1,8 +1,10 @@
 """What an audit is about: a model, images and the defenses of the client, checked before any attack begins."""
 
 import json
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,20 @@ from benchmark.contents import contents
 from benchmark.registry import find
 from benchmark.sources import loaded, sources
 from benchmark.state import of_tensors
+from benchmark.tasks.capture import strangers
 from victims.data.base import ImageData, digest
 from victims.errors import InputError, Notice
 from victims.names import is_own
 from victims.victim import Victim
+
+
+@contextmanager
+def in_its_own_words() -> Iterator[None]:
+    """What other commands call --victim is the --model of an audit."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(r"--victim(?![-\w])", "--model", str(error))) from None
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class Subject:
     warning: str
 
     @classmethod
+    @in_its_own_words()
     def checked(cls, config: Config, defenses: Sequence[str], images: Path) -> "Subject":
         """With a notice where the model seems to be another one than its user believes.
 
@@ -53,7 +66,9 @@ class Subject:
         """
         data, plain = config.make_data(), replace(config, defense="none")
         if len(data) < 2 * config.batch:
-            raise InputError(f"{images} has {len(data)} images; the controls need {2 * config.batch}, twice a batch.")
+            needed = f"the controls need {2 * config.batch} images, twice a batch"
+            raise InputError(f"{needed}; in {images} are {len(data)}.")
+        strangers(data, config.make_batches(data, 1)[0])  # refuses a folder of copies before any attack
         check_finite(plain, data)
         client = replace(plain, victim_mode="eval").make_victim(data)
         right, warning = check(client, data, is_own(config.victim) or config.weights_file() is not None)

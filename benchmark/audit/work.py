@@ -30,7 +30,8 @@ from benchmark.run import reproducible, run
 from leaderboard.options import Control
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import RunFolder
-from victims.errors import InputError, Notice, Unfinished
+from victims.contract import refusal
+from victims.errors import Notice, Unfinished
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,8 @@ def do(job: Job) -> Done:
                 folder = run(job.config)
                 made["folder"] = folder.path
                 made["rows"] = folder.read_rows()[0][: job.config.tasks * job.config.batch]
-        except InputError as error:
-            made["why"] = str(error)
-        except OSError:
-            raise  # of the machine
         except Exception as error:
-            made["why"] = f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
+            made["why"] = refusal(error)
     notices = [str(warning.message) for warning in caught if issubclass(warning.category, Notice)]
     return Done(seconds=time.monotonic() - began, notices=notices, **made)
 

@@ -60,6 +60,19 @@ def alone(folder: Path, out: str = "") -> Iterator[None]:
             return
 
 
+def writable(folder: Path) -> Path:
+    """The folder, which is made where it is missing.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out.") from None
+    return folder
+
+
 def still_there(file: IO[str], path: Path) -> bool:
     """Whether an open file still lies at the path; another process can remove it at any moment."""
     try:

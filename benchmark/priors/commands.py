@@ -5,7 +5,7 @@ from pathlib import Path
 
 from attacks.engine.ranges import at_least
 from benchmark.device import best_device
-from benchmark.launch.lock import alone
+from benchmark.launch.lock import alone, writable
 from benchmark.priors.folders import folders
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
 from benchmark.registry import open_data
@@ -117,7 +117,7 @@ def train(
     command = f"python -m benchmark prior train {out.name} --data {data} --size {size} --steps {steps} --seed {seed}"
     command += " --conditional true" if conditional else ""
     about = {"trained_on": f"{data} train, {size} px", "command": command + folders(data_dir)}
-    with alone(out.parent, out.name):
+    with alone(writable(out.parent), out.name):
         print(train_dcgan(images, out, conditional=conditional, steps=steps, seed=seed, **about))
 
 
@@ -143,5 +143,5 @@ def train_denoiser(
     options = f"--data {data} --size {size} --steps {steps} --seed {seed}"
     command = f"python -m benchmark prior train-denoiser {out.name} {options}"
     about = {"trained_on": f"{data} train, {size} px", "command": command + folders(data_dir)}
-    with alone(out.parent, out.name):
+    with alone(writable(out.parent), out.name):
         print(train_ffdnet(images, out, steps=steps, seed=seed, **about))

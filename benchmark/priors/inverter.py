@@ -18,7 +18,7 @@ from attacks.engine.ranges import at_least
 from benchmark.config import Config
 from benchmark.contents import of_training
 from benchmark.device import best_device
-from benchmark.launch.lock import alone
+from benchmark.launch.lock import alone, writable
 from benchmark.priors.folders import folders
 from benchmark.run import reproducible
 from benchmark.tasks.capture import client_update
@@ -114,7 +114,7 @@ def train_inverter(
     command += folders(data_dir, weights_dir)
     state, total = out.with_suffix(".state"), None if minutes else steps
     share = partial(training.share, steps, minutes)
-    with alone(out.parent, out.name):
+    with alone(writable(out.parent), out.name):
         for bar in checkpoint.steps_left(
             training, state, identity, every=CHECKPOINT_EVERY, total=total, more=lambda: share() < 1
         ):

@@ -16,7 +16,7 @@ from attacks.giml import GIML
 from benchmark.config import Config
 from benchmark.contents import of_training
 from benchmark.device import best_device
-from benchmark.launch.lock import alone
+from benchmark.launch.lock import alone, writable
 from benchmark.priors.federation import simulate
 from benchmark.priors.folders import folders
 from benchmark.run import reproducible
@@ -105,7 +105,7 @@ def learn(
         giml.load_state_dict(saved["giml"])
         snapshots.update(saved["snapshots"])
 
-    with alone(out.parent, out.name):
+    with alone(writable(out.parent), out.name):
         checkpoint.resume(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots}, restore)
         if giml.t > steps:
             raise InputError(f"{state} has {giml.t} steps, more than the {steps} of this command; remove it.")

@@ -276,8 +276,8 @@ def strangers(data: ImageData, batch: Batch) -> tuple[int, ...]:
         stranger = next(fit, None)
         if stranger is None:
             raise InputError(
-                "the shuffled-update control needs more images than a batch holds, which are no copies of its own "
-                f"(PSNR {COPY_DB:g} dB or more); lower --batch, or give other images."
+                "the shuffled-update control needs, for every image of a batch, another one that can be read and is no "
+                f"copy of those of the batch (PSNR {COPY_DB:g} dB or more); lower --batch, or give other images."
             )
         chosen.append(stranger)
     return tuple(chosen)

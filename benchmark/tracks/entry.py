@@ -15,7 +15,8 @@ from benchmark.tracks.budget import most_steps
 from benchmark.tracks.track import DEFAULT, Track, read, text
 from leaderboard.options import abouts
 from leaderboard.rows import FlatRow
-from victims.errors import InputError, Notice, Unfinished
+from victims.contract import refusal
+from victims.errors import InputError, Notice
 from victims.observation import Observation
 
 T = TypeVar("T")
@@ -69,16 +70,10 @@ def of_each(named: str, do: Callable[[str], T]) -> tuple[dict[str, T], dict[str,
     for method in methods(named):
         try:
             found[method] = do(method)
-        except InputError as error:
+        except Exception as error:  # a refusal, or of the method's own file, which stops no other method
             if named != ALL:
                 raise
-            left_out[method] = str(error)
-        except (OSError, Unfinished):
-            raise  # of the machine
-        except Exception as error:  # of the method's own file, which stops no other method
-            if named != ALL:
-                raise
-            left_out[method] = f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
+            left_out[method] = refusal(error)
     return found, left_out
 
 

@@ -18,7 +18,7 @@ from attacks.base import Attack
 from attacks.engine.space import Between, Space, check_space
 from benchmark.config import Config, options_of
 from benchmark.contents import contents
-from benchmark.launch.lock import alone
+from benchmark.launch.lock import alone, writable
 from benchmark.registry import find
 from benchmark.run import reproducible, run
 from benchmark.run_options import with_options
@@ -90,7 +90,7 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
     default = {n: o.default for n, o in options_of(attack).items() if n in space} | {"restarts": min(own, restarts[-1])}
     check_space(attack.space, default)
     made_of = ingredients(plain, track)
-    with alone(out, method):
+    with alone(writable(out), method):
         trials = search(out / f"{method}.db", made_of, space, default, score, track.tune)
     best, highest = max(trials, key=itemgetter(1))
     steps = chosen_run(best).steps

@@ -195,7 +195,7 @@ class NoDropout(Flat):
         (Pixels, True, "returns a tensor (2, 3, 8, 8), no logits"),
         (Functional, True, "--victim-mode eval"),
         (Deep, True, "--victim-mode eval"),
-        (Always, False, "another --victim"),
+        (Always, False, "cannot be repeated; change it"),
         (Eleven, False, "logits for 11 classes, not 10"),
     ],
 )

@@ -18,6 +18,7 @@ def decode(path: Path) -> Image.Image:
     Raises:
         InputError: it cannot be read, has several frames, or has numbers that do not say what is white.
     """
+    path = path.resolve() if path.is_symlink() else path  # messages name the file to replace
     try:
         with Image.open(path) as image:
             frames = getattr(image, "n_frames", 1)

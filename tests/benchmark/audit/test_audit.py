@@ -44,6 +44,18 @@ class Tiny(nn.Module):
         return self.last(torch.sigmoid(self.first(x.flatten(1))))
 
 
+class Unasked(nn.Module):
+    """It does not take what models are built with."""
+
+    def __init__(self):
+        super().__init__()
+
+
+class Three(Tiny):
+    def __init__(self, *, image_shape, num_classes):
+        super().__init__(image_shape=image_shape, num_classes=3)
+
+
 class Overflowing(Tiny):
     def forward(self, x):
         return super().forward(x) * float("inf")
@@ -168,7 +180,8 @@ def test_where_all_images_are_copies_nothing_is_judged_and_no_gate_passes(images
         path.write_bytes((images / "cats" / "1.png").read_bytes())
     assert audited(images, tmp_path / "out", f"--attacks={quick}", "--fail-on=partly") == 2
     said = capsys.readouterr()
-    assert "no copies of its own" in said.err
+    assert "another one that can be read and is no copy" in said.err
+    assert not (tmp_path / "out" / "runs").exists()  # said before any attack
     assert "passed" not in said.out
 
 
@@ -182,7 +195,15 @@ def test_where_all_images_are_copies_nothing_is_judged_and_no_gate_passes(images
         (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
         (["--defense=nois:1"], "did you mean 'noise'"),
         (["--defense=none,clipping:1e6"], "the defense clipping:1e6 changes nothing"),
-        (["--batch=4"], "the controls need 8, twice a batch"),
+        (
+            [f"--model={__name__}:Unasked"],
+            "Unasked cannot be built (got an unexpected keyword argument",
+        ),
+        (
+            [f"--model={__name__}:Three"],
+            "gives logits for 3 classes, not 2; change it, or give the data",
+        ),
+        (["--batch=4"], "the controls need 8 images, twice a batch"),
         (["--images=nowhere"], "there are no pictures in nowhere"),
         (["--attacks=igg"], "did you mean 'ig'"),
         (["--attacks=rgap"], "no attack can be used in this setting; rgap: "),
@@ -198,6 +219,12 @@ def test_an_audit_that_cannot_run_is_refused_in_one_line(options, message, image
     assert message in line
     began = "--fail-on" not in options[0]  # else the command line is refused
     assert (tmp_path / "out" / "audit.json").exists() is not began
+
+
+def test_results_need_a_folder(images, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert audited(images, tmp_path / "out") == 2
+    assert capsys.readouterr().err.endswith("out (File exists); choose another --out.\n")
 
 
 @pytest.mark.parametrize("place", ["", "out"])
@@ -328,9 +355,12 @@ def test_a_model_whose_code_changed_is_planned_anew(images, tmp_path, quick, mon
     """Its weights, which it draws from the seed, are the same."""
     code = "from tests.benchmark.audit.test_audit import Tiny\n\n\nclass Net(Tiny):\n    pass\n"
     monkeypatch.syspath_prepend(tmp_path)
-    planned = []
-    for more in ("", "\n# other code\n"):
+    planned, resumed = [], []
+    for more in ("", "\n# other code\n", "\n# other code\n"):
         (tmp_path / "planned_net.py").write_text(code + more)
         assert audited(images, tmp_path / "out", "--model=planned_net:Net", f"--attacks={quick}", "--most=1") == 0
         planned.append(json.loads((tmp_path / "out" / "plan.json").read_text())["of"])
-    assert planned[0] != planned[1]
+        resumed.append(json.loads((tmp_path / "out" / "audit.json").read_text())["budget"]["resumed"])
+    assert planned[0] != planned[1] == planned[2]
+    assert resumed == [False, False, True]
+    assert "went on with an earlier one" in (tmp_path / "out" / "audit.html").read_text()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from attacks.ig import IG
 from benchmark.audit import estimate
 from benchmark.audit import plan as module
 from benchmark.audit.estimate import (
@@ -191,6 +192,29 @@ def test_an_attack_is_measured_under_its_defenses_and_left_out_under_others(sett
     assert [(attack, under) for attack, under, _ in setting.refused] == [("spear", "sign")]
     with pytest.raises(InputError, match="did you mean 'ig'"):
         measured(setting, "igg")
+
+
+class Breaking(IG):
+    """It breaks when its search begins."""
+
+    name = f"{__name__}.Breaking"
+
+    def search(self):
+        raise ValueError("it\nbroke")
+
+
+class Lost(Breaking):
+    name = f"{__name__}.Lost"
+
+    def search(self):
+        raise OSError(28, "full")
+
+
+def test_an_attack_that_breaks_is_left_out_with_its_reason(setting):
+    assert measured(setting, Breaking.name) is None
+    assert setting.refused == [(Breaking.name, defense, "broken: ValueError: it broke") for defense in ("none", "sign")]
+    with pytest.raises(OSError, match="full"):
+        measured(setting, Lost.name)
 
 
 def test_every_defense_is_timed_as_some_take_longer_to_estimate(setting, monkeypatch):

@@ -70,6 +70,8 @@ MISTAKES = {
     "a penalty of every image": (author.PENALTY, "def penalty", "flatten(1).mean(1)", "flatten(2).mean(2)"),
     "a distance that is one number": (author.DISTANCE, "def distance", "received)\n", "received).sum()\n"),
     "labels that are not known": (author.LABELS, YIELD, 'needs = frozenset({"labels"})', ""),
+    "a need that there is not": (author.DECLARED, "class Mine", "labels", "lables"),
+    "a need that is no set": (author.DECLARED, "class Mine", 'frozenset({"labels"})', '"labels"'),
     "labels of another shape": (author.LABELS_SHAPE, "labels=", "lr=0.1", f"lr=0.1, {CLASSES}"),
     "a learning rate that is not finite": (author.RATE, YIELD, "lr=0.1", 'lr=float("inf")'),
     "variables without restarts": (author.VARIABLES, YIELD, "self.noise()", "self.noise()[0]"),
