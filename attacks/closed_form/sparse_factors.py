@@ -26,7 +26,8 @@ class LowRank:
     Attributes:
         L, R: (m, r) with orthonormal columns, and (r, n) with orthogonal rows.
         s: (r,) singular values, the largest first.
-        noise: the standard deviation of an entry, measured by the first singular value that is left out.
+        noise: the standard deviation of an entry, measured by the first singular value that is left out; at least that
+            of what rounds L.
         exact: nothing is left out but rounding.
     """
 
@@ -58,7 +59,7 @@ def low_rank(g: Tensor, b: int, eps: float, rounding: float = 0.0) -> LowRank:
     spread = sqrt(g.shape[0]) + sqrt(g.shape[1])  # the norm of a matrix of independent entries of variance 1
     most = ROUNDINGS * eps * float(s[0]) + rounding * spread
     r = min(b, int((s > most).sum()))
-    noise = max(float(s[r]), torch.finfo(g.dtype).eps * float(s[0])) / spread
+    noise = max(float(s[r]) / spread, torch.finfo(g.dtype).eps * float(s[0]))
     return LowRank(L[:, :r], s[:r, None] * V[:r], s[:r], noise, float(s[r]) <= most)
 
 

@@ -91,6 +91,19 @@ def test_noise_is_measured_and_no_noise_is_rounding():
     assert len(low_rank(g, 5, torch.finfo(torch.float64).eps).s) == 3
 
 
+@pytest.mark.parametrize(("m", "n", "b"), [(60, 64, 4), (120, 3072, 2), (400, 3072, 8), (100, 12000, 4)])
+def test_zeros_are_zero_to_the_rounding_of_the_decomposition(m, n, b):
+    """Of double precision; processors round differently, so one product alone may pass by luck."""
+    generator = draws()
+    for _ in range(10):
+        dZ = torch.randn(m, b, generator=generator, dtype=torch.float64)
+        dZ *= torch.rand(m, b, generator=generator) < 0.5
+        low = low_rank(dZ @ torch.randn(b, n, generator=generator, dtype=torch.float64), b, 2.2e-16)
+        q = low.L.T @ dZ / dZ.norm(dim=0)
+        below = (low.L @ q).abs() <= low.zero(q.T).T
+        assert torch.equal(below, dZ == 0)
+
+
 # Whole batches.
 
 
