@@ -25,7 +25,10 @@ from benchmark.names import ROOT
 from benchmark.sealed.landlock import restrict
 from benchmark.sources import PROJECT
 
-CODE = (".py", ".pyc", ".dylib", ".json", ".yaml", ".toml", ".cfg", ".txt", ".css", ".html", ".js", ".safetensors")
+CODE = (
+    *(".py", ".pyi", ".pyc", ".dylib"),  # of stubs too: a package that loads its modules late reads their names there
+    *(".json", ".yaml", ".toml", ".cfg", ".txt", ".css", ".html", ".js", ".safetensors"),
+)
 """What files of packages end with that are code, text that belongs to it, or weights."""
 
 PROCESSORS = "/sys/devices/system/cpu"
