@@ -55,7 +55,7 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
     if "plan" not in vars(attack):
         raise Broken(PLAN, f"{name}.__init__ does not call super().__init__; give it the stages and **common", place)
     for option in common:
-        if options.get(option) is not None and reached(attack, option) != options[option]:
+        if options.get(option) not in (None, "auto") and reached(attack, option) != options[option]:  # auto: it decides
             wrong = f"{name} was given {option}={options[option]} and has {reached(attack, option)}"
             raise Broken(COMMON, f"{wrong}; give **common to super().__init__", place)
     return attack

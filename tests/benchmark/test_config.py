@@ -7,7 +7,8 @@ import torch
 
 from attacks.ig import IG
 from benchmark.config import Config, options_of
-from benchmark.registry import open_defense, parse, registered
+from benchmark.names import known
+from benchmark.registry import find, open_defense, parse, registered
 from defenses.base import Chain
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
@@ -23,6 +24,16 @@ def test_the_same_options_mean_the_same_folder_and_others_another():
     others.append(Config(lpips="squeeze,alex"))
     names = {folder.name, Config().folder([]).name, *(other.folder(there).name for other in others)}
     assert len(names) == 2 + len(others)
+
+
+@pytest.mark.parametrize("attack", known("attack"))
+def test_a_run_with_default_options_makes_every_attack(attack):
+    config = Config(attack=attack, preset="default")
+    if config.prior or "prior" not in find("attack", attack).needs:
+        assert isinstance(config.make_attack(), find("attack", attack))
+    else:  # nothing is shipped of its kind, or it needs another setting
+        with pytest.raises(InputError, match=r"--prior|--batches distinct"):
+            config.make_attack()
 
 
 def test_preset_then_single_options_then_what_every_attack_takes():
