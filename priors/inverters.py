@@ -64,7 +64,7 @@ class Inverter(Prior):
             differs = (
                 "the gradients of one victim with its initial weights, and this one has others, or another mode or "
                 f"preprocessing; run with {self.options_of(*of_victim)} and no training of the victim, {another}, "
-                "where --victim-weights takes a file; or, in a sealed verification, with --new_weights false"
+                "where --victim-weights takes a file; or, in a sealed verification, with --new-weights false"
             )
         raise InputError(f"the inverter was trained for {differs}.")
 

@@ -83,8 +83,9 @@ def tried(
             random numbers, as dropout does, so that nobody can repeat its gradient.
     """
     own = is_own(spec)
-    other = f"choose another --size{' or --channels, or change it' if own else ', --channels or --victim'}"
+    change, other = "choose another --victim", "choose another --size, --channels or --victim"
     if own:
+        change, other = "change it", "choose another --size or --channels, or change it"
         check_call(make, spec)
     try:
         model = make(image_shape=image_shape, num_classes=num_classes)
@@ -100,7 +101,6 @@ def tried(
     channels = image_shape[0]
     victim = Victim(model, mean=(0.0,) * channels, std=(1.0,) * channels, training=training)
     mode = next(mode for mode, flag in TRAINING.items() if flag is training)
-    change = "change it" if own else "choose another --victim"
     fix = change if mode == "eval" else "use --victim-mode eval"
     name = f"{spec} ({line_of(type(model).forward, type(model))})" if own else spec
     given = trial(victim, (2, *image_shape), f"{name} in {mode} mode", other, fix)

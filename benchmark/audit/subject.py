@@ -68,7 +68,7 @@ class Subject:
         if len(data) < 2 * config.batch:
             needed = f"the controls need {2 * config.batch} images, twice a batch"
             raise InputError(f"{needed}; in {images} are {len(data)}.")
-        strangers(data, config.make_batches(data, 1)[0])  # refuses a folder of copies before any attack
+        strangers(data, plain.make_batches(data, 1)[0])  # refuses a folder of copies before any attack
         check_finite(plain, data)
         client = replace(plain, victim_mode="eval").make_victim(data)
         right, warning = check(client, data, is_own(config.victim) or config.weights_file() is not None)
