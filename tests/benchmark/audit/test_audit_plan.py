@@ -70,9 +70,9 @@ def test_options_are_those_of_the_nearest_track(setting, expected):
     assert made.make_attack().eta == options["eta"]
 
 
-def test_an_attack_that_was_tuned_nowhere_has_its_own_options():
-    assert nearest_track(Config(**PLAIN), "dlg") is None
-    made, track = configured(Config(**PLAIN), "dlg")
+def test_an_attack_that_has_nothing_to_tune_has_its_own_options():
+    assert nearest_track(Config(**PLAIN), "rgap") is None
+    made, track = configured(Config(**PLAIN), "rgap")
     assert (made.set, made.steps, track) == ([], None, "")
 
 
