@@ -17,7 +17,7 @@ from benchmark.preset_table import papers, presets
 from benchmark.tracks.board import BEHIND, UNTRAINED, Recorded, names, pictures, table
 from benchmark.tracks.track import DEFAULT, read
 from benchmark.tracks.tuned import read_tuned
-from leaderboard.sentences import ALL_PAIRS
+from leaderboard.sentences import BEST
 from leaderboard.table import NOTHING
 
 LABELS = {
@@ -171,7 +171,7 @@ def record(name: str, tracks: Sequence[Recorded]) -> list[str]:
         return ["Not recorded on any track yet."]
     return [
         grid(("track", *RECORD), lines),
-        without_html(ALL_PAIRS),
+        without_html(BEST),
         *(["Truth above reconstruction:", *strips] if strips else []),
     ]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from leaderboard.board import Entry, EntryWithRows, places
 from leaderboard.differences import difference, difference_by_image
-from leaderboard.statistics import Score, verdicts
+from leaderboard.statistics import Score, could_be_best, verdicts
 
 Board = Sequence[EntryWithRows]
 """The entries of one track, the best first, each with its rows."""
@@ -67,23 +67,25 @@ Pair = tuple[EntryWithRows, EntryWithRows]
 """What is compared: a base, and another attack."""
 
 
+def higher(differences: Sequence[Score | None]) -> list[str]:
+    """Verdicts on differences of PSNR, after Holm's correction for them."""
+    return verdicts(differences, True)
+
+
 def compared(
     pairs: Sequence[Pair | None],
     minus: Callable[[EntryWithRows, EntryWithRows, str], Score | None] = difference,
-    *,
-    chosen: bool = False,
+    judge: Callable[[Sequence[Score | None]], list[str]] = higher,
 ) -> list[Comparison | None]:
     """Other minus base for each of several pairs; None for no pair, and for one without a common image.
 
-    Verdicts are after Holm's correction for these pairs.
-
     Args:
-        chosen: whether they have one base that was chosen by the same data: then for all pairs of attacks.
+        judge: the verdicts on the differences; those of `higher` if not given.
     """
     differences = [minus(pair[1], pair[0], "psnr") if pair else None for pair in pairs]
     return [
         Comparison(pair[0][0], pair[1][0], d, word) if pair and d else None
-        for pair, d, word in zip(pairs, differences, verdicts(differences, True, chosen=chosen), strict=True)
+        for pair, d, word in zip(pairs, differences, judge(differences), strict=True)
     ]
 
 
@@ -94,9 +96,10 @@ def attacks(board: Board) -> list[EntryWithRows]:
 
 
 def behind(board: Board) -> list[Comparison]:
-    """All other attacks minus the first, after Holm's correction for all pairs, as it is first by the same data."""
+    """All other attacks minus the first, and whether they may be the best."""
     ranked = attacks(board)
-    return [each for each in compared([(ranked[0], other) for other in ranked[1:]], chosen=True) if each]
+    pairs = [(ranked[0], other) for other in ranked[1:]]
+    return [each for each in compared(pairs, judge=could_be_best) if each]
 
 
 def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Comparison]:

@@ -7,34 +7,29 @@ from leaderboard.answers import HELD, Board, Comparison, Defended, Share, attack
 from leaderboard.board import Entry
 from leaderboard.document import Block, Heading, Items, Text
 from leaderboard.harm import NOTES
-from leaderboard.statistics import UNSHOWN, VERDICTS, Score
+from leaderboard.statistics import EXCLUDED, MAYBE, UNSHOWN, VERDICTS, Score
 from leaderboard.table import NOTHING, Table
 
 Boards = Mapping[str, Board]
 """By track."""
 
 
-def words(comparisons: str) -> str:
-    """What a reader must know of all verdicts.
-
-    Args:
-        comparisons: for which they are corrected.
-    """
-    return (
-        f"Better and worse are verdicts at p < .05 after Holm's correction for {comparisons}, "
-        f"and mean a higher and a lower PSNR: more and less leaks. '{UNSHOWN.capitalize()}' does not say that two "
-        "attacks are equal. Intervals are those of single comparisons, so one may leave out 0 where no difference is "
-        "shown."
-    )
-
-
-WORDS = words("the comparisons that each section states")
-ALL_PAIRS = words("all pairs of a track's attacks")
+SINGLE = "Intervals are those of single comparisons, so one may leave out 0 where it says '{}'."
+WORDS = (
+    "Better and worse are verdicts at p < .05 after Holm's correction for the comparisons that each section states, "
+    f"and mean a higher and a lower PSNR: more and less leaks. '{UNSHOWN.capitalize()}' does not say that two attacks "
+    f"are equal. {SINGLE.format(UNSHOWN)}"
+)
+BEST = (
+    f"'{EXCLUDED.capitalize()}' is a verdict at p < .05 after Bonferroni's correction for the track's other attacks: "
+    "with a probability of at least 95 % the attack that is truly the best, by PSNR, is the first or one of those that "
+    f"'{MAYBE}', which does not say that they equal the first. {SINGLE.format(MAYBE)}"
+)
 
 PAPERS = (
     "What papers say of two methods, each in its own setting, compared with the tracks. A pair "
     "can have another verdict here than above: a claim was fixed beforehand and is corrected for the claims of its "
-    "paper on a track, while the strongest attacks were chosen by the same data and are corrected for all pairs."
+    "paper on a track, while the strongest attacks are asked for among all that a track has."
 )
 
 REASONS = (
@@ -51,7 +46,7 @@ def section(heading: str, sentences: Sequence[str], how: str, *tables: Table) ->
 
 
 def strongest(boards: Boards) -> list[Block]:
-    """The strongest attack of each track, with those that are not shown to be worse."""
+    """The strongest attack of each track, with the others that may be the strongest."""
     ranked = {track: attacks(board) for track, board in boards.items()}
     return section(
         "The strongest attack of each track",
@@ -60,14 +55,14 @@ def strongest(boards: Boards) -> list[Block]:
             for track, found in ranked.items()
             if found and found[0][0].psnr
         ],
-        "Corrected for all pairs of a track's attacks.",
+        BEST,
     )
 
 
 def strongest_sentence(track: str, attack: str, psnr: Score, among: int, others: Sequence[Comparison]) -> str:
-    alike = [f"{other.other.attack} ({signed(other.difference)})" for other in others if other.verdict == UNSHOWN]
-    from_others = f"; {UNSHOWN} from {', '.join(alike)}" if alike else ""
-    return f"{track}: {attack}, {decibels(psnr)}, {count(psnr.n, 'image')}, {count(among, 'attack')}{from_others}."
+    maybe = [f"{other.other.attack} ({signed(other.difference)})" for other in others if other.verdict == MAYBE]
+    instead = f"; {MAYBE}: {', '.join(maybe)}" if maybe else ""
+    return f"{track}: {attack}, {decibels(psnr)}, {count(psnr.n, 'image')}, {count(among, 'attack')}{instead}."
 
 
 def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block]:

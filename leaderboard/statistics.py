@@ -14,6 +14,7 @@ ENOUGH = 5  # clusters
 LEVEL = 0.05  # of intervals and verdicts
 
 BETTER, UNSHOWN, WORSE = VERDICTS = ("better", "no difference shown", "worse")
+MAYBE, EXCLUDED = "may be the best", "not the best"
 
 Range = tuple[float, float]
 """The least and the greatest value of a score."""
@@ -144,6 +145,26 @@ def verdicts(differences: Sequence[Score | None], higher_is_better: bool, *, cho
             words.append(BETTER if (d.mean > 0) == higher_is_better else WORSE)
         else:
             words.append(UNSHOWN)
+    return words
+
+
+def could_be_best(behind: Sequence[Score | None]) -> list[str]:
+    """`EXCLUDED` or `MAYBE` for each of several candidates, from its difference from the best by the same data.
+
+    Of scores of which the higher is better. A candidate is excluded where its difference is below 0 at p < .05 after
+    Bonferroni's correction for these differences. The candidates that are left, with the best by these data, hold the
+    one that is truly the best with a probability of at least 95 %: that one is excluded only if one of the others beats
+    it by chance, and there are as many others as differences (Gupta 1965, On some multiple decision rules; Hsu 1984,
+    Constrained simultaneous confidence intervals for multiple comparisons with the best). Where there can be no verdict
+    the reason, and an empty text where there is no difference.
+    """
+    judged = sum(d is not None and not too_few(d) for d in behind)
+    words = []
+    for d in behind:
+        if d is None or too_few(d):
+            words.append(too_few(d) if d else "")
+        else:
+            words.append(EXCLUDED if d.mean < 0 and judged * d.p < LEVEL else MAYBE)
     return words
 
 

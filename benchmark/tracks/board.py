@@ -22,7 +22,7 @@ from leaderboard.options import Options
 from leaderboard.orderings import claims, judged, not_judged, reasons, summary
 from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
-from leaderboard.sentences import ALL_PAIRS, PAPERS, REASONS, WORDS, defenses, priors, settings, signed, strongest
+from leaderboard.sentences import BEST, PAPERS, REASONS, WORDS, defenses, priors, settings, signed, strongest
 from leaderboard.table import NOTHING, Table, board_table
 from victims.errors import InputError
 
@@ -36,8 +36,8 @@ SHOWN = (
     "n", "gradients", "s/task", TUNED,
 )  # fmt: skip
 COLUMNS = (
-    "Minus the best: paired over images, which tells more than whether intervals overlap; verdicts after Holm's "
-    f"correction for all pairs. Best and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the "
+    "Minus the best: paired over images, which tells more than whether intervals overlap; verdicts as above for the "
+    f"strongest. Best and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the "
     "victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best."
 )
 SHORT = ("attack", "PSNR ↑", BEHIND, "prior")  # in the README
@@ -247,7 +247,7 @@ def short(found: Recorded) -> str:
     best = [
         f"Truth above its reconstruction by `{name}`:\n\n![{name}]({path})\n" for name, path in pictures(found, ".")
     ]
-    return "\n".join([*best[:1], Table("", columns).markdown(), markdown([Text(ALL_PAIRS)])])
+    return "\n".join([*best[:1], Table("", columns).markdown(), markdown([Text(BEST)])])
 
 
 def with_board(text: str, content: str) -> str:

@@ -6,10 +6,14 @@ from scipy import stats
 
 from leaderboard.statistics import (
     ENOUGH,
+    EXCLUDED,
+    MAYBE,
     UNSHOWN,
+    WORSE,
     Score,
     clustered_interval,
     corrected,
+    could_be_best,
     holm,
     joined,
     too_few,
@@ -189,6 +193,36 @@ def test_equal_attacks_are_seldom_told_apart_when_the_best_of_them_is_the_refere
             wrong[chosen] += set(verdicts(found, True, chosen=chosen)) != {UNSHOWN}
     assert wrong[True] <= 0.05 * 600
     assert wrong[False] > 0.08 * 600  # as if the reference were fixed
+
+
+def test_which_may_be_the_best_is_corrected_for_the_others():
+    far, near = difference(-2, 0.02), difference(-1, 0.03)
+    assert could_be_best([far]) == [EXCLUDED]
+    assert could_be_best([far, near, None]) == [EXCLUDED, MAYBE, ""]  # 2 * 0.02 and 2 * 0.03
+    assert could_be_best([far, near, near]) == [MAYBE] * 3  # 3 * 0.02
+    assert could_be_best([difference(2, 0.001)]) == [MAYBE]  # above the first over the images of both
+    few = difference(-2, 1e-9, clusters=ENOUGH - 1)
+    assert could_be_best([few, difference(-2, 0.04)]) == [too_few(few), EXCLUDED]
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.3])
+def test_the_best_attack_is_seldom_excluded(lead):
+    """Of 600 boards of 12 attacks on 20 batches, the first truly the best or no worse than all others."""
+    generator = np.random.default_rng(6)
+    excluded, by_pairs, out = 0, 0, 0
+    for _ in range(600):
+        attacks = generator.normal(size=(12, 20)) + np.array([lead] + [0.0] * 9 + [-0.9, -0.9])[:, None]
+        best = attacks.mean(1).argmax()
+        others = [i for i in range(12) if i != best]
+        found = [clustered_interval(attacks[i] - attacks[best], range(20)) for i in others]
+        said = dict(zip(others, could_be_best(found), strict=True))
+        excluded += said.get(0) == EXCLUDED
+        out += sum(said.get(i) == EXCLUDED for i in (10, 11))
+        by_pairs += sum(
+            dict(zip(others, verdicts(found, True, chosen=True), strict=True)).get(i) == WORSE for i in (10, 11)
+        )
+    assert excluded <= 0.05 * 600
+    assert out > 1.2 * by_pairs > 0  # of two that are worse more are excluded than by a correction for all pairs
 
 
 def test_there_is_no_verdict_below_five_clusters():
