@@ -30,7 +30,7 @@ from benchmark.audit.report import (
 from benchmark.audit.subject import Subject
 from benchmark.audit.tables import arrange
 from benchmark.audit.verdicts import FailOn, Shown
-from benchmark.audit.work import NO_LIST, jobs_of, results_of, work
+from benchmark.audit.work import NO_LIST, Done, Job, jobs_of, results_of, work
 from benchmark.code_version import code_version
 from benchmark.config import Config
 from benchmark.device import places
@@ -116,12 +116,7 @@ def audit(
     with alone(writable(out)):
         for name in FILES.values():
             (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
-        if not 0 < minutes < math.inf:
-            raise InputError(f"minutes is {minutes}; give a finite number above 0.")
-        if most < 1:
-            raise InputError(f"most is {most}; give 1 or more.")
-        if processes is not None and processes < 1:
-            raise InputError(f"processes is {processes}; give 1 or more, or leave it out.")
+        check_numbers(minutes, most, processes)
         print(f"audit    at most {minutes:g} minutes; some steps of each attack are timed first", flush=True)
         arrange(images, labels, out / "images" / "test", classes)
         module, colon, name = model.partition(":")
@@ -156,6 +151,42 @@ def audit(
         show(plan, batch, len(subject.defenses))
         done = work(jobs_of(plan, setting.config, setting.readers), plan.processes, began + 60 * minutes)
 
+    times = {"minutes": minutes, "seconds": round(time.monotonic() - began, 1), "resumed": before is not None}
+    report, truths, made = concluded(subject, setting, plan, done, named, fail_on, model, times)
+    write(out, report, truths, made)
+    return exit_code(report["gate"])
+
+
+def check_numbers(minutes: float, most: int, processes: int | None) -> None:
+    """Refuse an audit of no time, of no image, or by no process."""
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes is {minutes}; give a finite number above 0.")
+    if most < 1:
+        raise InputError(f"most is {most}; give 1 or more.")
+    if processes is not None and processes < 1:
+        raise InputError(f"processes is {processes}; give 1 or more, or leave it out.")
+
+
+def concluded(
+    subject: Subject,
+    setting: Setting,
+    plan: Plan,
+    done: Sequence[tuple[Job, Done]],
+    named: Sequence[str],
+    fail_on: FailOn,
+    model: str,
+    times: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, bytes], dict[tuple[str, str], Pictures]]:
+    """The content of `audit.json`; the truth of each image (PNG); and the pictures of its best attack by defense.
+
+    Args:
+        named: the attacks that were asked for.
+        model: as the user named it.
+        times: what is known of them beside the plan's.
+
+    Raises:
+        InputError: no attack came to an end.
+    """
     shown, took, not_done = results_of(done)
     if not shown:
         raise InputError(f"no attack came to an end: {'; '.join(sorted({reason for _, _, reason in not_done}))}")
@@ -165,23 +196,20 @@ def audit(
     idle = {image: other.scores for image, other in others.items()}
     found = images_of(shown, idle, subject.data.classes, fail_on, looks.nearest)
     rows = [result.row for results in shown.values() for result in results]
-    gate = gate_of(found, subject.defenses, fail_on)
     report = {
         "schema_version": SCHEMA_VERSION,
         "code": code_version(),
-        "gate": gate,
+        "gate": gate_of(found, subject.defenses, fail_on),
         "warning": subject.warning,
         "n": len(ids),
         "attacks": list(dict.fromkeys(result.attack for results in shown.values() for result in results)),
         "setting": subject.described(model, setting.config, ids, rows),
         "contents": {key: rows[0][key] for key in ("victim_digest", "data_digest")},
         "budget": {
-            "minutes": minutes,
             "tasks": plan.tasks,
             "processes": plan.processes,
             "estimated_seconds": round(plan.seconds, 1),
-            "seconds": round(time.monotonic() - began, 1),
-            "resumed": before is not None,
+            **times,
         },
         "scale": scale(),
         "defenses": of_defenses(found),
@@ -193,8 +221,7 @@ def audit(
     }
     truths = {image: png(looks.truth(image)) for image in ids}
     made = {key: pictures(results, each["attack"]) for (key, results), each in zip(shown.items(), found, strict=True)}
-    write(out, report, truths, made)
-    return exit_code(gate)
+    return report, truths, made
 
 
 def begun_before(path: Path, identity: str) -> Plan | None:
