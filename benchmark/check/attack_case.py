@@ -15,6 +15,7 @@ from benchmark.registry import find
 from benchmark.tasks.capture import Task
 
 STEPS = 6
+SMALL = {"population": 4, "width": 16}  # the least that GINAS takes
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Case:
             options = {"prior": small_prior(method.takes).to(dtype), **options}
         if not method.analytic and "steps" not in options:
             options["steps"] = self.steps
-        if "population" in inspect.signature(method.__init__).parameters:
-            options = {"population": 4, **options}
+        has = inspect.signature(method.__init__).parameters
+        options = {name: small for name, small in SMALL.items() if name in has} | options
         return built(method, {"restarts": 1, **options}, list(Common.__annotations__))
 
     def capture(self, indices: tuple[int, ...] = BATCH, **options: Any) -> Task:

@@ -184,6 +184,9 @@ def section(found: Recorded) -> list[Block]:
         f"Priors: {', '.join(f'{kind} {name}' for kind, name in track.priors.items())}.",
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]
+    there = {entry.attack for entry, _ in found.board}
+    if left := [name for name in known("attack") if name not in there]:
+        about.append(f"Without a record: {', '.join(left)}. `make record` says why, where one cannot be used here.")
     strips = [Pictures("Truth above reconstruction", shown)] if shown else []
     return [Heading(3, track.name), Text(comment(track.path)), *strips, table(found), Items(about)]
 

@@ -9,6 +9,7 @@ from torch.nn.utils import spectral_norm
 
 from attacks.ci_net import CINet
 from priors.overparameterized import OverParameterized
+from tests.attacks.normed import Normed
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
@@ -32,7 +33,7 @@ def test_is_algorithm_1_by_plain_descent(signed, eta, capture):
 
 
 def check_algorithm_1(capture, optimizer, cost, signed, output, eta=1e-3):
-    observation = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64).observation
+    observation = capture(size=16, rate=None, model=Normed, training=True, dtype=torch.float64).observation
     victim, received = observation.victim, torch.cat([g.flatten() for g in observation.update.values()])
     model = copy.deepcopy(victim.model).train().requires_grad_(True)
     G = build(OverParameterized, width=32, size=16, seed=seed_of(0, "t", 0, "w")).double()

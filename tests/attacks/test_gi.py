@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from attacks.engine.consensus import mean_consensus, registered_consensus
 from attacks.engine.schedules import warmup_cosine
 from attacks.gi import GI
-from victims.models.sigmoid_resnet10 import SigmoidResNet10
+from tests.attacks.normed import Normed
 from victims.seeds import seed_of
 
 STEPS, RESTARTS = 9, 3
@@ -95,7 +95,7 @@ def plain(
 
 @pytest.mark.parametrize("bn", ["running", "recovered", "exact"])
 def test_is_the_papers_objective(bn, capture):
-    task = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64, bn=bn)
+    task = capture(size=16, rate=None, model=Normed, training=True, dtype=torch.float64, bn=bn)
     observation = task.observation
     cost, image = plain(observation, observation.knowledge.statistics)
     result = GI(steps_x=STEPS, restarts=RESTARTS, **EVERY).run([observation])
@@ -112,7 +112,7 @@ def test_is_the_papers_objective(bn, capture):
 )
 def test_is_the_objective_of_those_who_ran_it(preset, bn, published, capture):
     """As baselines of GIAS and GIFD: no noise, a rate that falls in steps, norms divided by the image's area."""
-    task = capture(size=16, rate=None, model=SigmoidResNet10, training=True, dtype=torch.float64, bn=bn)
+    task = capture(size=16, rate=None, model=Normed, training=True, dtype=torch.float64, bn=bn)
     statistics = task.observation.knowledge.statistics or {}
     cost, image = plain(task.observation, statistics, scale=1.0, noise=0.0, rate_at=falling, **published)
     attack = GI(**{**GI.presets[preset], "steps_x": STEPS, "restarts": RESTARTS, **EVERY})
@@ -122,16 +122,17 @@ def test_is_the_objective_of_those_who_ran_it(preset, bn, published, capture):
 
 
 def test_every_term_changes_the_search(capture):
-    observation = capture(size=16, rate=None, model=SigmoidResNet10, training=True, bn="exact").observation
+    observation = capture(size=16, rate=None, model=Normed, training=True, dtype=torch.float64, bn="exact").observation
 
-    def images(**options):
-        return GI(**{"steps_x": 5, "group_from": 2, "restarts": 2, **options}).run([observation]).images
+    def costs(**options):
+        result = GI(**{"steps_x": 5, "group_from": 2, "restarts": 2, **options}).run([observation])
+        return torch.stack([cost for _, cost in result.curve])
 
-    reference = images()
+    reference = costs()
     for name in ("alpha_tv", "alpha_l2", "alpha_bn", "alpha_group", "noise"):
-        assert not torch.equal(images(**{name: 0.0}), reference), name
-    assert torch.equal(images(), reference)
-    assert not torch.equal(images(per_area=True), reference)
+        assert not torch.equal(costs(**{name: 0.0}), reference), name
+    assert torch.equal(costs(), reference)
+    assert not torch.equal(costs(per_area=True), reference)
 
 
 def test_group_consistency_brings_the_restarts_closer(capture):

@@ -98,6 +98,7 @@ def test_other_classes_channels_and_models_are_refused(tmp_path):
     assert "is not a state dict of timm:convnext_atto" in refusal("convnext_atto", state, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_a_trained_efficientnet_has_its_known_accuracy():
     """154 of the 180 images, resized as classifiers of ImageNet are tested; mean 127/255 and std 128/255."""

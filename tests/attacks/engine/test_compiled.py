@@ -94,6 +94,7 @@ def sums(weight, scale):
     return function
 
 
+@slow
 def test_a_graph_is_compiled_once_and_reads_other_tensors_in_every_call(monkeypatch):
     made = []
     real = compiled_graphs.load

@@ -57,7 +57,8 @@ def start_on_two_machines(out, *options):
     return [start(out, *options, "--devices=1", "--nodes=2", NODE_RANK=str(node)) for node in range(2)]
 
 
-STARTERS = [start_by_lightning, start_by_torchrun, start_by_srun, start_on_two_machines]
+STARTERS = [start_by_lightning, start_by_torchrun]
+SLOWLY = [pytest.param(starter, marks=pytest.mark.slow) for starter in (start_by_srun, start_on_two_machines)]
 
 
 def until_parts(out, process, count=1):
@@ -99,6 +100,7 @@ def undisturbed(tmp_path_factory):
     return rows(out)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_two_processes_continues_in_one(undisturbed, tmp_path):
     process = start(tmp_path, "--attack=ig", "--steps=100", "--devices=2")
     until_parts(tmp_path, process)
@@ -113,7 +115,7 @@ def test_a_run_killed_in_two_processes_continues_in_one(undisturbed, tmp_path):
     assert len(list(tmp_path.glob("*/truth/*.png"))) == 8
 
 
-@pytest.mark.parametrize("starter", STARTERS)
+@pytest.mark.parametrize("starter", [*STARTERS, *SLOWLY])
 def test_two_processes_give_the_rows_of_one(starter, undisturbed, tmp_path):
     printed = [finish(process) for process in starter(tmp_path, "--attack=ig", "--steps=100")]
     assert rows(tmp_path) == undisturbed

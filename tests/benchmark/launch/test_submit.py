@@ -46,6 +46,7 @@ def commands(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_jobs_of_the_local_executor_give_the_rows_of_plain_runs(tmp_path, capsys):
     for defense in ("none", "sparsification:0.5"):
         given = ["run", *TINY, "--attack=ig", f"--defense={defense}", "--wandb=off", f"--out={tmp_path / 'plain'}"]

@@ -81,6 +81,9 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     assert "![gias](../../leaderboard/record/cifar10-b1/gias.webp)" in page
     assert "cifar10-b1: gias, 31.50 dB" in page
     assert "Generator: better on cifar10-b1 (+10.5 dB)." in page
+    (without,) = (line for line in page.splitlines() if line.startswith("- Without a record: "))
+    left = without.removeprefix("- Without a record: ").partition(".")[0].split(", ")
+    assert sorted([*left, "gias", "ig"]) == sorted(known("attack"))
     assert written == files()
 
 
