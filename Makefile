@@ -95,7 +95,7 @@ gpu-check:  ## all that a fresh GPU machine can tell, in 8 minutes, with the Pyt
 list: $(READY)  ## everything that has a name: methods, priors, victims, data sets, defenses, label methods, losses, local optimizers, metrics, recipes, tracks
 	@$(RUN) benchmark list $(OPTIONS)
 
-priors: $(READY)  ## the generators: what they were trained on, and where to get the missing ones
+priors: $(READY)  ## generators, denoisers and inverters: what they were trained on, and where to get the missing ones
 	@$(RUN) benchmark prior list $(OPTIONS)
 
 prior: $(READY)  ## train the embedded prior anew (about an hour on one core)

@@ -127,7 +127,7 @@ def normalized(arguments: Sequence[str]) -> list[str]:
         name = ALIASES.get(name, name)
         if name in LISTS and not add:
             words = (value if equals else next(rest, "--")).split()
-            if not equals and words[0].startswith("--"):
+            if not equals and words[:1] and words[0].startswith("--"):
                 raise InputError(f"--{name} takes KEY=VALUE, such as --{name}=tv=1e-3.")
             found += [f"--{name}+={word}" for word in words] or [f"--{name}=[]"]
         else:

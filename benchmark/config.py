@@ -324,7 +324,7 @@ class Config(Options):
         return built(method, options, [*common])
 
     def method_options(self, method: type[Method]) -> dict[str, Any]:
-        """The method's preset, and the single options on top; steps of a stage go before tuned steps in total."""
+        """The method's preset, and the single options on top; steps of a stage replace tuned steps in total."""
         preset, single = self.preset_options(method), self.single_options(method)
         if any(name.startswith("steps") for name in single):
             preset.pop("steps", None)

@@ -51,7 +51,7 @@ def labels(
         raise InputError(f"trials is {trials}; give 1 or more.")
     reproducible()
     chosen = {name: find(name) for name in methods.split(",")}
-    config = Config(split=split, defense=defense, seed=seed, labels="none", **options)
+    config = Config(preset="default", split=split, defense=defense, seed=seed, labels="none", **options)
     images, sizes = config.make_data(), whole_numbers("batch", batch)
     rows, refused = recovered(config, images, [*chosen], sizes, trials)
     needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]

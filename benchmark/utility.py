@@ -65,7 +65,7 @@ def utility(
     if not 0 < lr < math.inf:
         raise InputError(f"lr is {lr}; give a learning rate above 0.")
     reproducible()
-    config = partial(Config, data=data, **options)
+    config = partial(Config, preset="default", data=data, **options)
     chosen = {text: config(defense=text).make_defense() for text in defense.split(",")}
     train, test = config().make_data("train"), config().make_data("test")
     tested = test.readable(range(len(test)))

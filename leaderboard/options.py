@@ -84,9 +84,9 @@ class Options:
         "",
         "method",
         "A track: a fixed setting on which methods are compared with the same budget. It fills in data, victim, "
-        "defense, tasks and what the attacker knows; options beside it go before it. A run without options has the "
-        "setting of `photos-default`. Other presets than `tuned` take their own steps: rows over the budget, or in "
-        "another setting, do not say the track.",
+        "defense, tasks and what the attacker knows; options that are given with it take precedence. A run without "
+        "options has the setting of `photos-default`. Other presets than `tuned` take their own steps: rows over the "
+        "budget, or in another setting, do not say the track.",
     )
     control: Control = option(
         "none",

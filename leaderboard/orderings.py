@@ -31,10 +31,11 @@ class Claim:
 
     Attributes:
         paper: its methods and authors.
-        stronger, weaker: the methods, by their names in this suite.
+        stronger, weaker: the methods, by their names in this suite; one with an option has no place on a track.
         table: of `reported.yaml`, where it has numbers of both; empty where it has none.
         setting: where the paper says so, in a few words.
-        reason: why the record shows no difference or reverses it, where that is known.
+        reason: why the record shows no difference or reverses it, or what was measured beside the record, where that
+            is known.
     """
 
     paper: str
@@ -118,10 +119,11 @@ def table(answers: list[Judgment], numbers: list[Reported]) -> Table:
     return Table("", columns)
 
 
-def reasons(answers: list[Judgment]) -> list[str]:
-    """What was found of each claim that does not hold on every track: `gias over ig: ...`."""
-    left = dict.fromkeys(answer.claim for answer in answers if answer.found.verdict != BETTER)
-    return [f"{over(claim)}: {claim.reason}" for claim in left if claim.reason]
+def reasons(found: list[Claim], answers: list[Judgment]) -> list[str]:
+    """What was found of each claim that does not hold on every track, or is on none: `gias over ig: ...`."""
+    verdicts = {claim: {answer.found.verdict for answer in answers if answer.claim == claim} for claim in found}
+    left = (claim for claim in found if claim.reason and verdicts[claim] != {BETTER})
+    return [f"{over(claim)}: {claim.reason}" for claim in left]
 
 
 def over(claim: Claim) -> str:

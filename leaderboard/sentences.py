@@ -22,8 +22,9 @@ WORDS = (
 )
 BEST = (
     f"'{EXCLUDED.capitalize()}' is a verdict at p < .05 after Bonferroni's correction for the track's other attacks: "
-    "with a probability of at least 95 % the attack that is truly the best, by PSNR, is the first or one of those that "
-    f"'{MAYBE}', which does not say that they equal the first. {SINGLE.format(MAYBE)}"
+    "with a probability of at least 95 %, where means over batches are about normal, the attack that is truly the "
+    f"best, by PSNR, is the first or one of those that '{MAYBE}'. They need not equal the first. "
+    f"{SINGLE.format(MAYBE)}"
 )
 
 PAPERS = (
@@ -33,8 +34,9 @@ PAPERS = (
 )
 
 REASONS = (
-    "Why a claim does not hold everywhere, as far as it was tried, on the scored images with the tuned options: other "
-    "budgets and batches. Differences are as above, without correction."
+    "Why a claim does not hold everywhere, where that is known, and what was measured for claims that no track can "
+    "judge: runs with the tuned options and other budgets, batches or images. Differences are as above, without "
+    "correction."
 )
 
 UNPAIRED = "is not compared, as one of the tracks has no attack with a place, or they share no image"

@@ -90,7 +90,7 @@ def unpaired(a: Score, b: Score) -> Score:
     Where one of them is 0, which is no certainty (see `clustered_interval`), the interval holds all that the two
     intervals allow together. `clusters` and `batches` are those of the one that has fewer.
     """
-    from scipy.special import stdtr, stdtrit
+    from scipy.special import stdtrit
 
     difference, fewer = a.mean - b.mean, min(a, b, key=lambda score: score.clusters)
     found = Score(difference, nan, nan, a.n + b.n, fewer.clusters, batches=fewer.batches)
@@ -98,8 +98,8 @@ def unpaired(a: Score, b: Score) -> Score:
         return found._replace(low=a.low - b.high, high=a.high - b.low)
     error = sqrt(a.error**2 + b.error**2)
     freedom = error**4 / (a.error**4 / (a.clusters - 1) + b.error**4 / (b.clusters - 1))
-    half, p = float(stdtrit(freedom, 1 - LEVEL / 2)) * error, 2 * float(stdtr(freedom, -abs(difference) / error))
-    return found._replace(low=difference - half, high=difference + half, p=p, error=error)
+    half = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
+    return found._replace(low=difference - half, high=difference + half)
 
 
 def _unseen(m: float, k: int, range: Range) -> Range:

@@ -1,5 +1,6 @@
 """What somebody writes for this suite keeps contracts; where one is broken, an error names it and the author's line."""
 
+import errno
 import inspect
 import sysconfig
 import traceback
@@ -70,13 +71,14 @@ def refusal(error: Exception) -> str:
     """Why a method is left out, in one line: what refused it, or what its author's code raised and where.
 
     Raises:
-        OSError, Unfinished: it is such an error, of the machine and of no method.
+        OSError, Unfinished: it is such an error, of the machine and of no method: the disk is full, or no line of an
+            author's is on the way to it.
     """
-    if isinstance(error, OSError | Unfinished):
+    place, full = line_of_error(error), getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, Unfinished) or (isinstance(error, OSError) and (full or not place)):
         raise error
     if isinstance(error, InputError):
         return str(error)
-    place = line_of_error(error)
     return f"broken: {type(error).__name__}: {' '.join(str(error).split())}" + (f" ({place})" if place else "")
 
 

@@ -60,8 +60,11 @@ def alone(folder: Path, out: str = "") -> Iterator[None]:
             return
 
 
-def writable(folder: Path) -> Path:
+def writable(folder: Path, option: str = "--out") -> Path:
     """The folder, which is made where it is missing.
+
+    Args:
+        option: what named it.
 
     Raises:
         InputError: it cannot be made.
@@ -69,7 +72,7 @@ def writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another --out.") from None
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another {option}.") from None
     return folder
 
 

@@ -21,10 +21,7 @@ from victims.errors import InputError
 
 
 def list_priors(*, weights_dir: Path = Path("weights")) -> None:
-    """List the generators, denoisers and inverters that have names, and say where missing files are available.
-
-    Args:
-    """
+    """List the generators, denoisers and inverters that have names, and say where missing files are available."""
     kinds = {name: architecture.kind for name, architecture in names.architectures().items()}
     rows = []
     for name in names.shipped():

@@ -7,7 +7,7 @@ A recipe is a YAML file in `recipes/`:
 - command: `run`, or `labels` for label recovery alone.
 - cells: each has the method as the paper calls it and options of the command; those of one size stand in `paper` and
   `small`.
-- defaults, paper, small: options of all cells, and of all of one size. A cell's own go before them.
+- defaults, paper, small: options of all cells, and of all of one size. A cell's own take precedence.
 
 A list of values is a cell for each of them; `set` is a mapping, which adds to those above it. In `paper` and `small`,
 `with` has what else goes with a value of an option, and `learn` generators that are learned first by `prior learn`,
@@ -165,7 +165,7 @@ def generator(name: str, options: Mapping[str, Any], everywhere: Mapping[str, An
     """What learns a generator; the file's name has a digest of options and images, so that other ones learn another."""
     chosen = {"data_dir": everywhere["data_dir"], **options}
     seen = {key: chosen[key] for key in ("data", "size", "data_dir", "batch") if key in chosen}
-    config = Config(split="train", **seen)
+    config = Config(preset="default", split="train", **seen)
     data = loaded(config)
     identity = json.dumps([options, "" if isinstance(data, str) else data.digest()], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
@@ -188,6 +188,7 @@ def images(data: str, split: str, size: int, data_dir: Path, resize: Resize) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return Config(data=data, split=split, size=size, data_dir=data_dir, resize=resize).make_data()
+            config = Config(preset="default", data=data, split=split, size=size, data_dir=data_dir, resize=resize)
+            return config.make_data()
         except InputError as error:
             return str(error)

@@ -69,7 +69,7 @@ def draw(what: Draw, options: Mapping[str, Any], observations: Path | None = Non
     Raises:
         InputError: the track cannot be run, or lists its batches.
     """
-    config = Config(**options_of_track(what.track), **options)
+    config = Config(preset="default", **options_of_track(what.track), **options)
     if config.batches not in RULES:
         raise InputError(f"{what.track.name} lists its batches, so that no new ones can be drawn; take another track.")
     data = config.make_data()

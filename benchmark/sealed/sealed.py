@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmark.launch.lock import writable
 from benchmark.names import known, require
 from benchmark.run import reproducible
 from benchmark.run_options import with_options
@@ -42,7 +43,7 @@ from victims.errors import InputError
 SAMPLE = 8
 SLOWER, LEAST = 20, 600.0
 """How many times the seconds of its record an attack may take here, and what it may take in any case."""
-SECRET = "secret.json"
+SECRET, FOLDER = "secret.json", "sealed"
 WHERE = ("data_dir", "weights_dir", "out")
 
 
@@ -58,9 +59,8 @@ def draw_files(
         sample: how many tasks.
         new_weights: whether those of the victim are drawn too; a trained inverter knows only the track's own.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     what = Draw(found(track), sample, new_secret(), new_weights)
-    draw(what, where, folder / OBSERVATIONS)
+    draw(what, where, writable(folder, "folder") / OBSERVATIONS)
     write_atomically(folder / SECRET, json.dumps({**vars(what), "track": track}))
     print(f"for the attacker  {folder / OBSERVATIONS}\nfor the judge     {folder / SECRET}")
 
@@ -93,12 +93,15 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
         what = Draw(**{**kept, "track": found(kept["track"])})
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"{folder / SECRET} is not what sealed draw writes; draw and attack again.") from None
-    return judge(what, draw(what, where), folder / OBSERVATIONS, attack, load(folder / RECONSTRUCTIONS), where)
+    content = load(folder / RECONSTRUCTIONS)
+    load(folder / OBSERVATIONS)  # is refused here where it is missing
+    writable(where["out"] / FOLDER)
+    return judge(what, draw(what, where), folder / OBSERVATIONS, attack, content, where)
 
 
 @with_options(also=WHERE)
 def run(
-    *, track: str, attack: str, sample: int = SAMPLE, secret: str = "", new_weights: bool = True, **where: Any
+    *, track: str = DEFAULT, attack: str, sample: int = SAMPLE, secret: str = "", new_weights: bool = True, **where: Any
 ) -> int:
     """Draw new tasks of a track, attack them in a process that gets only their updates, and judge what it found.
 
@@ -116,6 +119,7 @@ def run(
     """
     reproducible()
     require_attack(attack)
+    writable(where["out"] / FOLDER)  # before hours of work
     what = Draw(found(track), sample, secret or new_secret(), new_weights)
     with TemporaryDirectory() as name:
         observations = Path(name) / OBSERVATIONS
@@ -190,7 +194,7 @@ def judge(
         "secret": f"{what.secret} repeats the draw",
     }
     print("\n".join(f"{name:8} {line}" for name, line in lines.items()))
-    folder = where["out"] / "sealed" / f"{what.track.path.stem}-{method}-{what.secret[:8]}"
+    folder = where["out"] / FOLDER / f"{what.track.path.stem}-{method}-{what.secret[:8]}"
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "scores.json", json.dumps({"result": lines, "rows": rows}, indent=1))
     print(f"scores   {folder / 'scores.json'}")

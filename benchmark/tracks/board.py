@@ -144,7 +144,7 @@ def answers(found: Sequence[Recorded]) -> list[Block]:
         Text(PAPERS),
         *(Text(said) for said in (summary(judgments), not_judged(papers, judgments)) if said),
         orderings_table(judgments, numbers),
-        *((Text(REASONS), Items(why)) if (why := reasons(judgments)) else ()),
+        *((Text(REASONS), Items(why)) if (why := reasons(papers, judgments)) else ()),
     ]
 
 

@@ -29,7 +29,7 @@ def missing(track: Track, kinds: Collection[str], options: Mapping[str, Any]) ->
         kinds: of the priors that are needed.
         options: of the run, beside those of the track.
     """
-    config, published = Config(**{**options_of_track(track), **options}), names.published()
+    config, published = Config(preset="default", **{**options_of_track(track), **options}), names.published()
     wanted = [name for kind, name in track.priors.items() if kind in kinds and name in published]
     paths = {name: published[name].path(config.weights_dir) for name in wanted}
     found = [images(config), victim_weights(config)]

@@ -35,7 +35,7 @@ def record_labels(name: str, named: str, **options: Any) -> None:
     left_out: dict[str, str] = {}
     for victim in track.victims:
         largest = {"tasks": track.trials, "batch": max(track.sizes)}
-        config = Config(**{**track.options, **options, **largest}, victim=victim, labels="none")
+        config = Config(**{**track.options, **options, **largest}, preset="default", victim=victim, labels="none")
         if why := images(config):
             raise InputError(f"the track {name} needs what is not here: {why}.")
         read, refused = recovered(config, config.make_data(), chosen, track.sizes, track.trials)

@@ -37,7 +37,8 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
         "missing": "; ".join(needed) or "nothing",
     }
     say(found.name, found.version, found.path, lines)
-    observation = None if needed else first_observation(Config(**{**options_of_track(found), **options}))
+    plain = {"preset": "default", **options_of_track(found), **options}
+    observation = None if needed else first_observation(Config(**plain))
 
     def takes_part(method: str) -> Config:
         config = entry(found, method, {"restarts": 1}, **options)

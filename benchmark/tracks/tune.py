@@ -150,8 +150,8 @@ def search(
     )
     for left in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(left.number, state=TrialState.FAIL)  # of a search that was stopped; samplers would count it
-    if not study.trials:
-        study.enqueue_trial(dict(default))
+    if not complete(study) and not study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+        study.enqueue_trial(dict(default))  # again, where the search was stopped in its first trial
     distributions = {name: distribution(values) for name, values in space.items()}
     while len(done := complete(study)) < tuning.trials:
         # A sampler for each trial: a search that goes on asks for what one that was never stopped would.

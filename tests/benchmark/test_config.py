@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from attacks.ig import IG
+from benchmark.command_line import normalized
 from benchmark.config import Config, options_of
 from benchmark.names import known
 from benchmark.registry import find, open_defense, parse, registered
@@ -97,6 +98,12 @@ def test_single_options_are_refused_by_what_is_wrong_with_them():
         Config(attack="ig", set=["eto=1"]).make_attack()
     with pytest.raises(InputError, match="'tv' is no KEY=VALUE"):
         Config(attack="ig", set=["tv", "=", "1"]).make_attack()
+
+
+def test_no_single_option_is_none():
+    assert normalized(["--set", ""]) == normalized(["--set="]) == ["--set=[]"]
+    with pytest.raises(InputError, match="--set takes KEY=VALUE"):
+        normalized(["--set", "--seed=1"])
 
 
 def test_defenses_by_name_and_parameter():

@@ -39,7 +39,6 @@ def test_interval_of_equal_clusters_is_student_s_of_their_means():
     found = clustered_interval(values.ravel(), clusters)
     test = stats.ttest_1samp(values.mean(axis=1), 0)
     assert found[:3] == pytest.approx((values.mean(), *test.confidence_interval(0.95)))
-    assert found.p == pytest.approx(test.pvalue)
     assert found[3:5] == (28, 7)
 
 
@@ -257,7 +256,6 @@ def test_a_difference_of_two_samples_is_that_of_welch_s_test():
     test = stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
     found = unpaired(*scores)
     assert found[:3] == pytest.approx((a.mean() - b.mean(), *test.confidence_interval(0.95)))
-    assert found.p == pytest.approx(test.pvalue)
     assert (found.n, found.clusters) == (80, 8)
 
 

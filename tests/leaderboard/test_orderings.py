@@ -52,9 +52,10 @@ def test_a_claim_holds_shows_no_difference_or_is_reversed_on_each_track(board):
     low, high = stats.t.interval(0.95, 7, values.mean(), stats.sem(values))
     assert columns["difference"][0] == f"{values.mean():+.2f} dB [{low:+.2f}, {high:+.2f}]"
     assert columns["as published"] == ["one, somewhere", "", ""]
-    assert reasons(answers) == ["gias over ig: a weak prior"]
-    assert reasons(answers[:1]) == []  # it holds
-    assert reasons(judged([claim()], boards)) == []  # nothing was found
+    assert reasons(found, answers) == ["gias over ig: a weak prior"]
+    assert reasons(found, answers[:1]) == []  # it holds
+    assert reasons([claim()], judged([claim()], boards)) == []  # nothing was found
+    assert reasons([claim(weaker="gi", reason="as strong")], answers) == ["gias over gi: as strong"]  # on no track
     assert summary(answers) == "Of 3 comparisons, 1 holds, 1 shows no difference and 1 is reversed."
     assert summary([answers[0], answers[0]]) == "Of 2 comparisons, 2 hold."
     assert summary(answers[:1]) == "Of 1 comparison, 1 holds."

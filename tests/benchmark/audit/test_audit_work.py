@@ -1,5 +1,6 @@
 """The work of an audit: exit codes, going on after a stop, several processes, and what was not reached."""
 
+import importlib
 import json
 import signal
 import subprocess
@@ -192,6 +193,19 @@ def test_an_attack_that_breaks_stops_no_other_one(error, why, monkeypatch, capsy
     done = do(job())
     assert (done.why, done.rows) == (why, ())
     assert capsys.readouterr().out == ""
+
+
+def test_a_file_that_an_author_opens_in_vain_stops_no_other_one(monkeypatch, tmp_path):
+    """Written where it is not taken for this suite's own, as an author's code is not."""
+    (tmp_path / "vain.py").write_text("def run(config):\n    open('/nowhere/weights')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(work, "run", importlib.import_module("vain").run)
+    why = do(job()).why
+    assert why.startswith("broken: FileNotFoundError: ")
+    assert why.endswith("vain.py:2)")
+    monkeypatch.setattr(work, "run", lambda config: Path("/nowhere/rows").read_bytes())
+    with pytest.raises(FileNotFoundError):
+        do(job())
 
 
 def test_a_full_disk_stops_all(monkeypatch):

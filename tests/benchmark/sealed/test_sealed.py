@@ -174,6 +174,15 @@ def test_an_attack_may_take_20_times_the_seconds_of_its_record(monkeypatch):
         assert time_limit(read("photos-default"), "ig", 8) == limit
 
 
+@pytest.mark.parametrize("command", [["draw", "file"], ["run", "--attack=ig", "--out=file"]])
+def test_a_folder_that_cannot_be_written_is_refused_in_a_line(command, track, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    monkeypatch.setattr(sealed, "draw", None)
+    assert main(["sealed", *command, "--track", str(Path(ROOT) / track)]) == 2
+    assert "cannot write to file" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_three_pieces_are_the_same_as_one(track, tmp_path, capsys):
     tuned(track, "ig", restarts=2, steps=5)

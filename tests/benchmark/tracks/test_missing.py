@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmark.__main__ import main
 from benchmark.tracks.missing import missing
-from benchmark.tracks.track import TRACKS, read
+from benchmark.tracks.track import DEFAULT, TRACKS, Track, read
 from tests.benchmark.tracks.conftest import GOOD
 from victims.errors import InputError
 
@@ -73,6 +73,14 @@ def test_weights_of_the_victim_are_missing_too(tmp_path):
     images(tmp_path, 24)
     (phrase,) = missing(read("cifar10-trained"), (), {"data_dir": tmp_path, "weights_dir": tmp_path})
     assert phrase.startswith("no victim weights 'cifar10/resnet20-12fca82f.th'")
+
+
+def test_what_is_damaged_on_another_track_stops_nothing_here(tmp_path, monkeypatch):
+    images(tmp_path, 24)
+    broken, tuned = tmp_path / "gias.yaml", Track.tuned
+    broken.write_text("[")
+    monkeypatch.setattr(Track, "tuned", lambda of, method: broken if of.name == DEFAULT else tuned(of, method))
+    assert missing(read("cifar10-b1"), (), {"data_dir": tmp_path}) == []
 
 
 def test_a_track_is_shown_with_the_methods_that_take_part(track, capsys):
