@@ -34,8 +34,8 @@ class GGL(Attack):
         population: candidates of a round.
         eta: first step size of CMA-ES.
         eta_adam: learning rate of Adam: linear over 5 % of the steps, half a cosine over the last 25 %.
-        start: latents as `drawn` by the prior, `gaussian` as in gifd, `uniform` on (0, 1) as in the code for ImageNet,
-            or their `mean`, which is zero for normal latents, as in the code for faces.
+        start: latents as `drawn` by the prior, `gaussian` as in gifd, `uniform` on (0, 1) where they are normal, as in
+            the code for ImageNet, or their `mean`, which is then zero, as in the code for faces.
         squashed: the generator gets tanh z, as in the code for ImageNet.
         alpha_kl: weight of the divergence of a latent's entries from the normal distribution.
     """

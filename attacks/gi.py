@@ -32,7 +32,7 @@ class GI(Attack):
         steps_x: steps on the pixels.
         eta: learning rate of Adam.
         schedule: cosine, 50 steps of warm-up and then a cosine decay, or multistep, as in IG.
-        cost: layer_l2, the sum of every tensor's l2 distance (eq. 3); mean_squared_l2, the mean of their squares; or
+        cost: layer_l2, the sum of every tensor's l2 distance; mean_squared_l2, the mean of their squares; or
             cosine.
         alpha_grad, alpha_tv, alpha_l2, alpha_bn, alpha_group: weights of the cost, of mean |dx| + mean |dy| on the
             normalized image, of the batch's l2 norm, of the batch-norm term, and of the distance to the consensus of

@@ -219,7 +219,7 @@ class GIAS(Attack):
         self.keep, self.start = keep, start
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
-        return cosine(dummy, received, chosen_tensors(received, self.tensors))
+        return cosine(dummy, received, chosen_tensors(dummy, received, self.tensors))
 
     def search(self) -> Search:
         state = self.latents(self.start)

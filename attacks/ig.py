@@ -114,7 +114,7 @@ class IG(Attack):
         self.measure, self.tensors, self.compress, self.median_every = COSTS[cost], tensors, compress, median_every
 
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
-        weights = chosen_tensors(received, self.tensors)
+        weights = chosen_tensors(dummy, received, self.tensors)
         if self.compress:
             mask = compress(received, self.compress)
             dummy, received = mask(dummy), mask(received)

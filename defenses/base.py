@@ -30,10 +30,12 @@ class Defense(ABC):
             contract tests run every attack under the first, and one attack under all.
         surrogates: other ways than `estimate` to build the surrogate, by their names in SURROGATE=.
         least_images: in a step of the client, for it to change anything.
+        innermost: whether it gives noise to the model itself, which others must not take for weights.
     """
 
     examples: ClassVar[tuple[str, ...]] = ()
     least_images: ClassVar[int] = 1
+    innermost: ClassVar[bool] = False
     surrogates: ClassVar[Mapping[str, Estimate]] = {}
 
     @property
@@ -147,8 +149,10 @@ class Chain(Defense):
         return next(filter(None, (part.class_counts(batch_size) for part in self.parts)), [])
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
-        """In the order of the parts, but what needs several images comes first: dp_sgd goes on with single ones."""
-        for part in sorted(self.parts, key=lambda part: part.least_images):  # the last one wraps all others
+        """In the order of the parts, but what gives the model noise is nearest to it, and what needs several images
+        comes first: dp_sgd goes on with single ones."""
+        order = sorted(self.parts, key=lambda part: (not part.innermost, part.least_images))
+        for part in order:  # the last one wraps all others
             gradient_fn = part.gradient_fn(gradient_fn, victim, generator)
         return gradient_fn
 

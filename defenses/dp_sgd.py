@@ -11,6 +11,7 @@ from defenses.clipping import scaled, shortening, whole
 from victims.batch_norm import batch_norms
 from victims.client import GradientFn
 from victims.errors import InputError
+from victims.losses.base import Loss, classification_loss
 from victims.observation import Transform
 from victims.rounds import by_round
 from victims.victim import Gradient, Victim
@@ -47,7 +48,7 @@ class DPSGD(Defense):
         """One image after another: this works for every victim, and together with earlier defenses.
 
         Raises:
-            InputError: batch norm mixes the images.
+            InputError: batch norm mixes the images, or the loss of a batch is not the mean of its images' losses.
         """
         if not all(getattr(layer, "track_running_stats", False) for layer in batch_norms(victim.model).values()):
             raise InputError(
@@ -57,6 +58,8 @@ class DPSGD(Defense):
         bounds = [torch.tensor(self.bound).to(victim.mean)] * len(by_round(victim, victim.parameters))
 
         def private(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
+            with torch.no_grad():
+                check_mean(victim.criterion, victim.logits(theta, images), labels)
             total = {
                 name: self.noise * self.bound * torch.randn(p.shape, generator=generator).to(p)
                 for name, p in theta.items()
@@ -106,6 +109,23 @@ class DPSGD(Defense):
         """
         bounds = [whole(part).clamp_min(TINY).sqrt() for part in by_round(victim, received)]
         return lambda gradient: clip(gradient, bounds, victim)
+
+
+def check_mean(loss: Loss, logits: Tensor, labels: Tensor) -> None:
+    """
+    Args:
+        logits: (B, K), of which only the shape counts: those of an untrained model are too alike.
+
+    Raises:
+        InputError: the loss of a batch is not the mean of those of its images, which is what DP-SGD clips.
+    """
+    drawn = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+    each = [classification_loss(loss, *pair) for pair in zip(drawn.split(1), labels.split(1), strict=True)]
+    if not torch.allclose(classification_loss(loss, drawn, labels), torch.stack(each).mean(), rtol=1e-3):
+        raise InputError(
+            "dp_sgd clips the gradient of every single image, and this loss of a batch is not the mean of those of its "
+            "images, as with weights of classes; give another --loss, or another --defense."
+        )
 
 
 def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradient:

@@ -29,6 +29,7 @@ class Precode(Defense):
     """
 
     examples = ("precode:16", "precode:8:0.1")
+    innermost = True
 
     def __init__(self, size: int = 256, beta: float = 1e-3) -> None:
         """

@@ -1,1 +1,1 @@
-"""Priors: generators, an attacker's knowledge of images in general. One file each."""
+"""Priors, an attacker's knowledge of images in general: generators, denoisers and inverters. One file each."""

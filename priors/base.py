@@ -164,7 +164,7 @@ class Denoiser(Prior):
         if given != self.channels:
             raise InputError(
                 f"the denoiser takes images with {self.channels} channels, the task's have {given}; run with "
-                f"--channels {self.channels}, or choose another --prior."
+                f"--channels {self.channels}, or choose another denoiser."
             )
 
     @abstractmethod

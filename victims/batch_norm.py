@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from victims.errors import InputError
+
 
 class BatchNorm(nn.Module):
     """Normalizes by the batch's own statistics, in elementary operations, and keeps no running statistics.
@@ -23,7 +25,16 @@ class BatchNorm(nn.Module):
         self.after = nn.Sequential(*layer.children())  # timm's layers include the activation that follows
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, ...) -> (B, C, ...)."""
+        """(B, C, ...) -> (B, C, ...).
+
+        Raises:
+            InputError: a channel has a single value, which would become zero; torch's own layer refuses it too.
+        """
+        if x.numel() == x.shape[1]:
+            raise InputError(
+                "batch norm in train mode has one value per channel here, and makes it zero; give a larger --batch or "
+                "--size, or --victim-mode eval."
+            )
         over, channels = [0, *range(2, x.ndim)], (-1, *[1] * (x.ndim - 2))
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch's layer under autocast
         centered = wide - wide.mean(over, keepdim=True)

@@ -103,6 +103,18 @@ class LocalTraining:
             return scaled
         return {name: (d - decay * theta[name]).where(d != 0, 0) for name, d in scaled.items()}
 
+    def least_gradient(self, theta: Gradient, batch_size: int) -> Gradient:
+        """Below which an entry of `as_gradient` cannot be told from weight decay alone; nothing without decay.
+
+        An entry whose gradient is zero, as where Soteria prunes, moves by the decay alone. What is left of it are the
+        rounding of theta, of which every step may add half a unit, and the second order in lr.
+        """
+        lr, decay = self.known_lr(), self.optimizer.decay
+        if not decay:
+            return {}
+        often = self.optimizer.counts(self.steps(batch_size))
+        return {name: p.abs() * (torch.finfo(p.dtype).eps / lr + decay**2 * lr * often) for name, p in theta.items()}
+
 
 def fed_sgd(victim: Victim, images: Tensor, labels: Tensor, gradient_fn: GradientFn | None = None) -> Gradient:
     """FedSGD: the gradient of the mean loss over the batch.

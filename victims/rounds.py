@@ -86,7 +86,7 @@ def train(
     lr: float = LR,
     bar: str = "",
 ) -> None:
-    """Plain SGD with momentum 0.9 and a constant learning rate, on batches of 64 images, half of them mirrored.
+    """SGD with momentum 0.9 and a constant learning rate, on batches of 64 images, half of them mirrored.
 
     So a model after some steps is one on the way to more of them.
 

@@ -103,7 +103,7 @@ def reconstruct_input(layer: Layer, z: Tensor, k: Tensor, g: Tensor, balanced: b
         weight_equations=weight_equations,
         rank=solution.rank,
         rank_is_bound=bound,
-        residual=solution.residual / float(b.norm()),
+        residual=solution.residual / (float(b.norm()) or 1.0),  # a layer can have a gradient of zeros
         input=solution.x.reshape(layer.input_shape),
     )
 

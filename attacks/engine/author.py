@@ -6,13 +6,15 @@ The contracts are those of `Attack` and `Stage`. Nothing here costs more than a 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from attacks.engine.stage import Search, Stage, Variables
 from victims.contract import Broken, line_of
+from victims.errors import InputError
 from victims.trial import described
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
     """The attack with these options, of which the common ones must reach it.
 
     Raises:
-        Broken: they do not, or its `__init__` does not call that of `Attack`.
+        InputError: an option is none of its choices, or no number where it takes one.
+        Broken: the common ones do not, or its `__init__` does not call that of `Attack`.
     """
     name, place = method.__name__, line_of(method.__init__, method)
     try:
@@ -51,6 +54,7 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
     except TypeError as error:
         fix = "give every option a default, write **common: Unpack[Common], and give it to super().__init__"
         raise Broken(COMMON, f"{name}.__init__ {error}; {fix}", place) from None
+    check_options(method, options)
     attack = method(**options)
     if "plan" not in vars(attack):
         raise Broken(PLAN, f"{name}.__init__ does not call super().__init__; give it the stages and **common", place)
@@ -59,6 +63,26 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
             wrong = f"{name} was given {option}={options[option]} and has {reached(attack, option)}"
             raise Broken(COMMON, f"{wrong}; give **common to super().__init__", place)
     return attack
+
+
+def check_options(method: "type[Attack]", options: Mapping[str, Any]) -> None:
+    """Of the method's own, as annotated; what is read from a command line is right already.
+
+    Raises:
+        InputError: see `built`.
+    """
+    try:
+        hints = get_type_hints(method.__init__)
+    except (NameError, AttributeError, TypeError):  # an author's, which says nothing here
+        return
+    for option in options.keys() & hints.keys():
+        hint, value = hints[option], options[option]
+        if get_origin(hint) is Literal and value not in get_args(hint):
+            raise InputError(
+                f"{method.name} option {option} is one of {', '.join(map(str, get_args(hint)))}, not {value!r}."
+            )
+        if hint in (int, float) and (not isinstance(value, Real) or isinstance(value, bool)):
+            raise InputError(f"{method.name} option {option} is a number, not {value!r}.")
 
 
 def reached(attack: "Attack", option: str) -> Any:

@@ -140,12 +140,12 @@ def squared_l2(dummy: Gradient, received: Gradient, weights: Weights | None = No
 
 
 def mean_squared_l2(dummy: Gradient, received: Gradient) -> Tensor:
-    """`squared_l2` divided by the number of tensors (GGL's and GIFD's code)."""
-    return squared_l2(dummy, received) / len(received)
+    """`squared_l2` divided by the number of the dummy's tensors (GGL's and GIFD's code)."""
+    return squared_l2(dummy, received) / len(dummy)
 
 
 def layer_l2(dummy: Gradient, received: Gradient, weights: Weights | None = None) -> Tensor:
-    """sum w|g - g*|: norms, not squared (Yin et al., 2021, eq. 7); units as in `squared_l2`."""
+    """sum w|g - g*|: norms, not squared (Yin et al., 2021); units as in `squared_l2`."""
     return _sum(_squares(dummy, received).clamp_min(TINY).sqrt(), dummy, weights)
 
 
@@ -180,10 +180,11 @@ def tensor_choice(text: str) -> tuple[str, int]:
     return (found[2], int(found[3])) if found[2] else ("all", 0)
 
 
-def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor] | None:
-    """Weight 1 for each of the L tensors that is chosen, 0 for the others, as in Inverting Gradients' code.
+def chosen_tensors(dummy: Gradient, received: Gradient, tensors: str) -> dict[str, Tensor] | None:
+    """Weight 1 for each of the dummy's L tensors that is chosen, 0 for the others, as in Inverting Gradients' code.
 
     Args:
+        dummy: what an attacker who adapts to PRECODE matches is not all that was received.
         received: in the victim's order, which `first` and `last` refer to; `top` goes by the norms of each instance.
         tensors: see `tensor_choice`; K beyond L means all.
 
@@ -198,11 +199,12 @@ def chosen_tensors(received: Gradient, tensors: str) -> dict[str, Tensor] | None
         return None
     if is_extreme(received):
         received = divided(received, target_of(received).scale)
-    norms = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in received.values()], 1)  # (R, L)
+    names = [name for name in received if name in dummy]
+    norms = torch.stack([received[name].reshape(len(received[name]), -1).norm(dim=1) for name in names], 1)  # (R, L)
     L = norms.shape[1]
     i = torch.arange(L, device=norms.device, dtype=norms.dtype).expand_as(norms)
     if where == "top":
         chosen = torch.zeros_like(i).scatter(1, norms.topk(min(K, L), dim=1).indices, 1)
     else:
         chosen = (i < K if where == "first" else i >= L - K).to(norms)
-    return dict(zip(received, chosen.unbind(1), strict=True))
+    return dict(zip(names, chosen.unbind(1), strict=True))

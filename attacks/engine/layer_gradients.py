@@ -149,6 +149,11 @@ class LinearGradient(WeightLayerGradient):
     def gradients(self) -> Tensor:
         return self.d.flatten(1, -2)
 
+    @property
+    def positions(self) -> int:
+        """Images, or all tokens of all images."""
+        return self.d[0, ..., 0].numel()
+
     def matrix(self, weight: Tensor) -> Tensor:
         return weight
 

@@ -29,7 +29,7 @@ from victims.victim import Victim, converted
 AGREE = {torch.float32: 1e-5, torch.float64: 1e-6}  # relative; measured: rounding 8e-7, a ViT under `vmap` 2e-4
 ALIKE = 1e-4  # relative; of logits, which have no derivatives to lose digits in
 AT_ONCE = 32  # images; a step on a CPU takes fewer
-CONTRASTS = 1, 3, 10  # of random images, one after another
+CONTRASTS = 1, 3, 10  # random images are multiplied by one after another: by 1, 3 and 30 in all
 ENOUGH = 2  # images of a batch, to find out whether a path keeps the images of a batch apart
 
 

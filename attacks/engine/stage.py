@@ -42,8 +42,7 @@ class Stage:
     Attributes:
         name: the space that is searched, as the paper writes it: x, z, w, ...
         variables: the starting point, (R, ...) each.
-        decode: variables and `fixed` -> images (R, B, C, H, W), normalized as the victim expects them; by default the
-            variable x.
+        decode: variables and `fixed` -> images (R, B, C, H, W), normalized; by default the variable x.
         lr: learning rate.
         fixed: tensors (R, ...) that the functions below get together with the variables and that are not optimized.
         labels: variables and `fixed` -> labels of the dummy batch, classes (R, B) or probabilities (R, B, K); None
@@ -119,7 +118,7 @@ class Reconstruction:
     """What an attack returns for T tasks.
 
     Attributes:
-        images: (T, B, C, H, W) in the victim's input space.
+        images: (T, B, C, H, W), normalized.
         pixels: the same images in [0, 1], clamped.
         labels: the labels they had when their cost was measured, (T, B) or probabilities (T, B, K).
         cost: (T,) the matching cost of exactly these images; infinite if no start ever had a finite one.

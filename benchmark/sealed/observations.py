@@ -106,7 +106,7 @@ def rebuilt(content: dict[str, Any], config: Config) -> list[Observation]:
             batch_size=config.batch,
             image_shape=data.image_shape,
             num_classes=len(data.classes),
-            knowledge=declared(client, task["labels"], task["statistics"]),
+            knowledge=declared(client, config.batch, task["labels"], task["statistics"]),
         )
         for number, task in enumerate(content["tasks"])
     ]

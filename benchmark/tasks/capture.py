@@ -160,6 +160,7 @@ def capture(
         )
     knowledge = declared(
         client,
+        len(images),
         in_order(labels) if client.give_labels else None,  # a multiset, without the batch's order
         known_statistics(own, images, client.bn, client.local),
     )
@@ -167,12 +168,14 @@ def capture(
     return Observation(task, victim, update, count, (channels, height, width), num_classes, knowledge)
 
 
-def declared(client: Client, labels: Tensor | None, statistics: Statistics | None) -> Knowledge:
+def declared(client: Client, batch_size: int, labels: Tensor | None, statistics: Statistics | None) -> Knowledge:
     """What the attacker is declared to know: what follows from the options, and these of the batch."""
     local = client.local
     if local and not client.know_lr:
         local = replace(local, lr=None)
     estimate = client.defense.surrogate(client.surrogate) if client.defense and client.adapt else None
+    if estimate and local and local.lr:
+        estimate = beyond_decay(estimate, local, batch_size)
     decay = client.local.optimizer.decay if client.local and any(map(of_updates, parts(client.defense))) else 0
     return Knowledge(
         labels=labels,
@@ -186,6 +189,16 @@ def declared(client: Client, labels: Tensor | None, statistics: Statistics | Non
 def of_updates(part: Defense) -> bool:
     """Whether a defense changes the update after local training."""
     return type(part).__call__ is not Defense.__call__
+
+
+def beyond_decay(estimate: Estimate, local: LocalTraining, batch_size: int) -> Estimate:
+    """A surrogate that takes what weight decay alone can explain for zero, which Soteria's looks for."""
+
+    def estimated(received: Gradient, victim: Victim) -> Transform:
+        least = local.least_gradient(victim.parameters, batch_size)
+        return estimate({n: g.where(g.abs() > least[n], 0) if least else g for n, g in received.items()}, victim)
+
+    return estimated
 
 
 def with_decay(estimate: Estimate, decay: float) -> Estimate:

@@ -369,6 +369,13 @@ def test_an_empty_update_gives_an_empty_image(broken, capture):
     assert attack.reports == [[], []]
 
 
+def test_a_layer_whose_gradient_is_zero_ends_in_no_error(capture):
+    observation = capture(TASK, size=16, rate=None, dtype=torch.float64, model=FCN3).observation
+    for zero in observation.update:
+        update = {n: g * 0 if n == zero else g for n, g in observation.update.items()}
+        assert RGAP().run([replace(observation, update=update)]).images.isfinite().all()
+
+
 # Which layer does not determine its input.
 
 

@@ -9,9 +9,14 @@ import pytest
 import torch
 from torch import nn
 
+from defenses.base import Chain
 from defenses.dp_sgd import DPSGD
+from defenses.precode import Precode
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError
+from victims.losses.base import Own
+from victims.losses.class_weights import ClassWeights
+from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
 from victims.rounds import Rounds
 from victims.victim import Victim, build, gradient_at
@@ -225,6 +230,27 @@ def test_batch_norm_that_mixes_images_is_refused():
     assert "\n" not in str(error.value)
     fine = Victim(net, mean=(0.5,) * 3, std=(0.5,) * 3)
     DPSGD(1.0, 1.0).gradient_fn(partial(gradient_at, fine), fine, torch.Generator())
+
+
+@pytest.mark.parametrize("loss", [ClassWeights("1,5,1,1,2"), Own(nn.CrossEntropyLoss(reduction="sum"))])
+def test_a_loss_that_is_no_mean_over_images_is_refused(loss, batch):
+    victim = Victim(build(Net, seed=0), mean=(0.5,) * 3, std=(0.5,) * 3, loss=loss)
+    with pytest.raises(InputError, match="is not the mean of those of its images") as error:
+        private(victim, batch, 1e6, 0.0)
+    assert "\n" not in str(error.value)
+
+
+def test_the_noise_of_a_bottleneck_is_no_weight(batch):
+    """PRECODE is nearest to the model in either order: its noise is neither clipped nor shared."""
+    torch.manual_seed(0)
+    net = Precode(6).model(build(LeNet, image_shape=(3, 8, 8), num_classes=5, seed=0), (3, 8, 8))
+    victim = victim_of(net)
+    for parts in ([DPSGD(0.1, 0.0), Precode(6)], [Precode(6), DPSGD(0.1, 0.0)]):
+        gradient_fn = Chain(parts).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
+        for images, labels in (batch, (batch[0][:1], batch[1][:1])):
+            sent = fed_sgd(victim, images, labels, gradient_fn)
+            assert sent.keys() == victim.parameters.keys()
+        torch.testing.assert_close(torch.cat([g.flatten() for g in sent.values()]).norm(), torch.tensor(0.1))
 
 
 # The attacker's surrogate.

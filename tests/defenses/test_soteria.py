@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from benchmark.registry import open_defense
+from benchmark.tasks.capture import Client, capture
 from defenses.base import Chain
 from defenses.dp_sgd import DPSGD
 from defenses.soteria import Soteria
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError
+from victims.optimizers.sgd import SGD
 from victims.rounds import Rounds
 from victims.victim import Victim, build, gradient_at
 
@@ -222,6 +224,23 @@ def test_local_steps_are_each_masked_by_their_own_images_and_weights(batch):
         theta = {name: p - 0.1 * g[name] for name, p in theta.items()}
     for name, p in victim.parameters.items():
         torch.testing.assert_close(sent[name], p - theta[name], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_weight_decay_hides_no_pruned_feature(batch, epochs, momentum):
+    """The surrogate finds pruned features by their zeros, which weight decay moves away from zero."""
+
+    def kept(decay):
+        local = LocalTraining(epochs=epochs, lr=0.05, optimizer=SGD(momentum, decay))
+        victim = victim_of()
+        observation = capture(victim, *batch, Client(defense=Soteria(0.5), local=local), task="t", num_classes=5)
+        received = {name: g[None] for name, g in observation.gradient().items()}
+        transform = observation.knowledge.estimate(received, victim)
+        return transform({name: torch.ones_like(g) for name, g in received.items()})["fc2.weight"][0].any(0)
+
+    assert 0 < kept(0.0).float().mean() < 1
+    assert torch.equal(kept(0.01), kept(0.0))
 
 
 def test_it_comes_before_the_clipping_of_dp_sgd_image_by_image(batch):

@@ -198,6 +198,8 @@ def test_what_does_not_fit_is_one_line(model, batch, change, message):
     [
         ({"method": "igg"}, "did you mean 'ig'"),
         ({"method": "ig", "preset": "papr"}, "unknown preset of ig 'papr'; did you mean 'paper'"),
+        ({"method": "ggl", "optimizer": "Adam"}, "ggl option optimizer is one of cma, nevergrad, adam, not 'Adam'"),
+        ({"method": "ig", "eta": "0.1"}, "ig option eta is a number, not '0.1'"),
         ({"method": "gias", "prior": "dcgan-photo32"}, "did you mean"),
         ({"method": "ig", "steps": 0}, "steps is 0"),
         ({"method": "idlg"}, "works on batches of 1, not 3; run with --batch 1.$"),

@@ -30,6 +30,16 @@ def pixels():
     return torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
+def test_a_single_value_of_a_channel_is_refused_as_by_torch():
+    torchs = nn.BatchNorm2d(4)
+    for shape in ((1, 4, 1, 1), (1, 4)):
+        with pytest.raises(InputError, match="one value per channel"):
+            BatchNorm(torchs)(torch.rand(shape))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        torchs(torch.rand(1, 4, 1, 1))
+    assert BatchNorm(torchs)(torch.rand(1, 4, 1, 2)).any()
+
+
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(6, 4), (2, 4, 7), (3, 4, 5, 6)])
 def test_layer_is_torchs(affine, shape):

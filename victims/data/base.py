@@ -161,8 +161,16 @@ def check_item(data: ImageData, item: Any, first: Any) -> None:
     low, high = (float(bound) for bound in image.aminmax())
     if not (low >= 0 and high <= 1):
         raise Broken(ITEMS, f"an image goes from {low:.3g} to {high:.3g}; give it in [0, 1], not normalized", place)
-    if isinstance(label, bool) or int(label) != label or not 0 <= label < len(data.classes):
+    if not is_class(label, len(data.classes)):
         raise Broken(ITEMS, f"a label is {label}; give a number of the {len(data.classes)} classes, from 0", place)
+
+
+def is_class(label: Any, classes: int) -> bool:
+    """Whether it is a whole number from 0 and below `classes`, of whatever type."""
+    try:
+        return not isinstance(label, bool) and int(label) == label and bool(0 <= label < classes)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # no number, or several
+        return False
 
 
 def check_split(data: ImageData, size: int) -> None:

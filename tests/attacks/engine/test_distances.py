@@ -168,20 +168,32 @@ def test_tensors_are_chosen_for_every_instance():
     received = {name: torch.stack([sizes[:, k], torch.zeros(2)], 1) for k, name in enumerate("abcd")}
 
     def chosen(tensors):
-        return torch.stack(list(chosen_tensors(received, tensors).values()), 1).tolist()
+        return torch.stack(list(chosen_tensors(received, received, tensors).values()), 1).tolist()
 
     assert chosen("top2") == [[0, 1, 0, 1], [1, 0, 1, 0]]
     assert chosen("first3") == [[1, 1, 1, 0]] * 2
     assert chosen("last1") == [[0, 0, 0, 1]] * 2
-    assert chosen_tensors(received, "all") is None  # a distance then has no weights
+    assert chosen_tensors(received, received, "all") is None  # a distance then has no weights
     for everything in ("first4", "first50", "last4", "last50", "top4", "top50"):
         assert chosen(everything) == [[1] * 4] * 2
+
+
+def test_tensors_that_an_adaptive_attacker_leaves_out_are_neither_chosen_nor_counted(gradients):
+    dummy, received = gradients
+    one, *left, last = dummy
+    assert left
+    fewer = {name: dummy[name] for name in (last, one)}
+    for tensors, name in (("first1", one), ("last1", last)):
+        assert [n for n, w in chosen_tensors(fewer, received, tensors).items() if w.all()] == [name]
+    assert all(w.all() for w in chosen_tensors(fewer, received, "top2").values())
+    only = {name: received[name] for name in fewer}
+    torch.testing.assert_close(mean_squared_l2(fewer, received), mean_squared_l2(fewer, only))
 
 
 def test_weights_have_the_precision_of_the_update():
     received = {name: torch.ones(2, 3, dtype=torch.float64) for name in "abc"}
     for tensors in ("top2", "first2"):
-        assert {w.dtype for w in chosen_tensors(received, tensors).values()} == {torch.float64}
+        assert {w.dtype for w in chosen_tensors(received, received, tensors).values()} == {torch.float64}
 
 
 @pytest.mark.parametrize("text", ["", "none", "top", "top0", "top-1", "top1.5", "10", "all3", "first 4", "middle3"])
@@ -190,7 +202,7 @@ def test_an_invalid_choice_is_refused_in_one_line(text):
         tensor_choice(text)
     assert "\n" not in str(refusal.value)
     with pytest.raises(InputError, match="firstK"):
-        chosen_tensors({"a": torch.ones(1, 1)}, text)
+        chosen_tensors({}, {"a": torch.ones(1, 1)}, text)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -221,7 +233,7 @@ def test_a_power_of_two_changes_no_digit_of_a_cosine(gradients):
 
 def test_the_largest_tensors_are_chosen_at_every_scale(gradients):
     received = gradients[1]
-    expected = chosen_tensors(received, "top1")
+    expected = chosen_tensors(received, received, "top1")
     for scale in (1e-30, 1e30):
-        found = chosen_tensors(Target({name: g * scale for name, g in received.items()}), "top1")
+        found = chosen_tensors(received, Target({name: g * scale for name, g in received.items()}), "top1")
         assert all(torch.equal(found[name], expected[name]) for name in expected)

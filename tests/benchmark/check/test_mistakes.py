@@ -325,6 +325,8 @@ OTHERS = {
     "images of another size": (DATA, ITEMS, "def __getitem__", "return image", "return image[:, 1:]"),
     "images without a label": (DATA, ITEMS, "def __getitem__", LABEL, "image"),
     "labels of no class": (DATA, ITEMS, "def __getitem__", LABEL, "image, 2"),
+    "labels that are names": (DATA, ITEMS, "def __getitem__", LABEL, "image, 'cat'"),
+    "labels that are none": (DATA, ITEMS, "def __getitem__", LABEL, "image, None"),
     "no labels": (DATA, SPLIT, "def __init__", "self.labels = torch.arange(64) % 2", "pass"),
     "one label too few": (DATA, SPLIT, "def __init__", "torch.arange(64)", "torch.arange(63)"),
     "no classes": (DATA, SPLIT, "def __init__", "    classes = ", "    names = "),
