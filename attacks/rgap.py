@@ -11,12 +11,12 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.closed_form.chain import chain, head
+from attacks.closed_form.first_linear import in_double
 from attacks.closed_form.recursion import margins, reconstruct_input, recursion
 from attacks.engine.preset import Preset
 from attacks.engine.stage import LayerReport, Reconstruction, Search, Stage
 from victims.errors import Notice
 from victims.observation import Observation
-from victims.victim import Gradient
 
 LEEWAY = 0.05  # root mean square by which the pixels of an inexact image may leave [0, 1]
 
@@ -116,7 +116,7 @@ class RGAP(Attack):
     def candidate(self, observation: Observation, likely: bool) -> Candidate:
         """Under the likely label, or the other."""
         nothing = torch.zeros(observation.image_shape, dtype=torch.float64)
-        g = in_double(observation.gradient())
+        g = {name: in_double(t) for name, t in observation.gradient().items()}
         if not 0 < sum(float(tensor.square().sum()) for tensor in g.values()) < math.inf:
             return Candidate(nothing, 0, [], [])
         layers = chain(observation.victim, observation.image_shape)
@@ -144,7 +144,3 @@ class RGAP(Attack):
                 Notice,
                 stacklevel=2,
             )
-
-
-def in_double(update: Gradient) -> Gradient:
-    return {name: g.detach().cpu().double() for name, g in update.items()}

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from attacks.base import Common
 from attacks.closed_form.chain import Layer, chain, head, through
+from attacks.closed_form.first_linear import in_double
 from attacks.closed_form.recursion import balance, left_side, reconstruct_input, recursion
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.space import Between
 from attacks.engine.stage import LayerReport, Variables
-from attacks.rgap import RGAP, Candidate, in_double
+from attacks.rgap import RGAP, Candidate
 from priors.base import decode_each
 
 
@@ -82,7 +83,8 @@ class RGAPg(RGAP):
         if all(map(determined, plain.layers)):
             return plain
         observation = self.observations[instance // self.restarts]
-        layers, g = chain(observation.victim, observation.image_shape), in_double(observation.gradient())
+        layers = chain(observation.victim, observation.image_shape)
+        g = {name: in_double(t) for name, t in observation.gradient().items()}
         state = {name: s[instance : instance + 1] for name, s in self.latents().items()}
         w = {name: p[None, None] for name, p in self.prior.named_parameters()}
         v: dict[str, Tensor] = {**state, **w}

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, Common
-from attacks.closed_form.first_linear import FirstLinear, first_linear, in_double, labels_of, parameter
+from attacks.closed_form.first_linear import FirstLinear, first_linear, in_double, labels_of
 from attacks.closed_form.sparse_factors import LowRank, bases, low_rank
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import at_least
 from attacks.engine.stage import Reconstruction, Search, Stage
 from victims.errors import InputError, Notice
 from victims.observation import Observation
-from victims.victim import Victim, gradient
+from victims.victim import Victim, gradient, tensor_name
 
 UNCERTAIN = 64  # times fewer draws where no certificate can end them
 ENOUGH = 10  # neurons more than images: a wrong certificate has a chance of about 2^-10, and far less in wide layers
@@ -140,7 +140,7 @@ class SPEAR(Attack):
         nothing = Factors(dW.new_zeros(0, len(dW)), dW[:0], agree=False)
         if not dW.any() or not (dW.isfinite().all() and dc.isfinite().all()):
             return nothing
-        low = low_rank(dW, observation.batch_size, *rounding(observation, parameter(layer.name, "weight")))
+        low = low_rank(dW, observation.batch_size, *rounding(observation, tensor_name(layer.name, "weight")))
         if low.hopeless:
             return nothing
         for Q in bases(low, self.draws if low.exact else -(-self.draws // UNCERTAIN), generator):

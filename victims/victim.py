@@ -276,9 +276,14 @@ def main_type(model: nn.Module) -> torch.dtype:
     return max(counts, key=lambda dtype: counts[dtype])
 
 
+def tensor_name(layer: str, name: str) -> str:
+    """The name in a model of a layer's tensor; the model itself is the layer ''."""
+    return f"{layer}.{name}".lstrip(".")
+
+
 def penalties(model: nn.Module) -> list[str]:
     """The names of the buffers that a model's layers add to the client's loss."""
-    return [f"{name}.penalty".lstrip(".") for name, module in model.named_modules() if isinstance(module, LossTerm)]
+    return [tensor_name(name, "penalty") for name, module in model.named_modules() if isinstance(module, LossTerm)]
 
 
 def client_loss(

@@ -13,7 +13,7 @@ from victims.errors import InputError
 from victims.losses.base import described
 from victims.losses.bce import BCE
 from victims.losses.cross_entropy import CrossEntropy
-from victims.victim import Victim
+from victims.victim import Victim, tensor_name
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Layer:
     @property
     def parameter(self) -> str:
         """The name of its weight in the update."""
-        return f"{self.name}.weight".lstrip(".")
+        return tensor_name(self.name, "weight")
 
 
 INVERSES: dict[type[nn.Module], Callable[[Any, Tensor], Tensor]] = {
@@ -71,7 +71,7 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
             raise refusal(names[module], module, fault)
         if x.numel() != value.numel() or not torch.allclose(x.flatten(), value.flatten()):
             raise refusal(names[module], module, "its input is not the output before it, as with a residual")
-        if any(f"{names[module]}.{name}".lstrip(".") not in victim.trained for name, _ in module.named_parameters()):
+        if any(tensor_name(names[module], name) not in victim.trained for name, _ in module.named_parameters()):
             raise refusal(names[module], module, "it is frozen, and the update holds nothing of it")
         if any(layer.name == names[module] for layer in layers) and list(module.parameters()):
             raise refusal(names[module], module, "it is passed twice, and its gradient is a sum of two")

@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 
 from victims.errors import InputError
 from victims.observation import Observation
-from victims.victim import Victim
+from victims.victim import Victim, tensor_name
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FirstLinear:
     def gradients(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """dL/dW (m, n) and dL/dc (m,) of the update, in units of a gradient."""
         sent = observation.gradient()
-        return in_double(sent[parameter(self.name, "weight")]), in_double(sent[parameter(self.name, "bias")])
+        return in_double(sent[tensor_name(self.name, "weight")]), in_double(sent[tensor_name(self.name, "bias")])
 
     def images(self, x: Tensor, observation: Observation) -> Tensor:
         """Inputs of the layer (B, n) -> normalized images (B, C, H, W)."""
@@ -72,7 +72,7 @@ def first_linear(victim: Victim, image_shape: tuple[int, int, int], who: str) ->
         raise refusal("is of another kind")
     if layer.bias is None:
         raise refusal("has no bias, whose gradient tells the scale of images")
-    if not {parameter(name, "weight"), parameter(name, "bias")} <= victim.trained:
+    if not {tensor_name(name, "weight"), tensor_name(name, "bias")} <= victim.trained:
         raise refusal("is frozen, or its weight is computed from others")
     if [later for later, _ in calls].count(name) > 1:
         raise refusal("is passed more than once")
@@ -101,7 +101,7 @@ def first_linear_of_features(victim: Victim, image_shape: tuple[int, int, int], 
     names = [name for name, _ in calls]
     for name, x in calls:
         layer = victim.model.get_submodule(name)
-        shared = {parameter(name, "weight"), parameter(name, "bias")} <= victim.trained
+        shared = {tensor_name(name, "weight"), tensor_name(name, "bias")} <= victim.trained
         if isinstance(layer, nn.Linear) and shared and x.ndim == 2 and len(x) == 2 and names.count(name) == 1:
             one, zero = torch.ones_like(x[0]), torch.zeros_like(x[0])
             return FirstLinear(name, *map(in_double, (layer.weight, layer.bias, one, zero)))
@@ -128,11 +128,6 @@ def called(victim: Victim, images: Tensor) -> list[tuple[str, Tensor]]:
         for hook in hooks:
             hook.remove()
     return calls
-
-
-def parameter(layer: str, kind: str) -> str:
-    """The name of a layer's `weight` or `bias` in the update."""
-    return f"{layer}.{kind}".lstrip(".")
 
 
 def noise(shape: tuple[int, ...]) -> Tensor:

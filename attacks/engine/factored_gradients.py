@@ -30,7 +30,7 @@ from attacks.engine.constant_layers import (
 from attacks.engine.inner_products import Products, join
 from attacks.engine.layer_gradients import KINDS, LayerGradient, Pairs, WeightLayerGradient, gram_is_cheaper
 from victims.losses.base import classification_loss
-from victims.victim import Gradient, Victim
+from victims.victim import Gradient, Victim, tensor_name
 
 
 class FactoredGradient(Mapping[str, Tensor]):
@@ -46,7 +46,9 @@ class FactoredGradient(Mapping[str, Tensor]):
 
     @cached_property
     def _formed(self) -> Gradient:
-        return {joined(layer, n): g for layer, factored in self.layers.items() for n, g in factored.gradient().items()}
+        return {
+            tensor_name(layer, n): g for layer, factored in self.layers.items() for n, g in factored.gradient().items()
+        }
 
     def __getitem__(self, name: str) -> Tensor:
         return self._formed[name]
@@ -70,8 +72,8 @@ class FactoredGradient(Mapping[str, Tensor]):
         pairs: Pairs = {}
         found: Pairs = {}
         for layer, factored in self.layers.items():
-            pairs |= {joined(layer, name): pair for name, pair in factored.pairs(own[layer]).items()}
-            found |= {joined(layer, name): pair for name, pair in factored.products(own[layer]).items()}
+            pairs |= {tensor_name(layer, name): pair for name, pair in factored.pairs(own[layer]).items()}
+            found |= {tensor_name(layer, name): pair for name, pair in factored.products(own[layer]).items()}
         if joint:
             mine, received = (join({name: pair[of] for name, pair in pairs.items()}) for of in (0, 1))
             pairs = {name: (g, received[name]) for name, g in mine.items()}
@@ -84,10 +86,6 @@ class FactoredGradient(Mapping[str, Tensor]):
         uses = [(layer.layer.weight, layer.positions // layer.d.shape[1] * batch_size) for layer in weighted]
         spared = sum(weight.numel() for weight, positions in uses if gram_is_cheaper(weight, positions))
         return spared, sum(weight.numel() * positions for weight, positions in uses)
-
-
-def joined(layer: str, name: str) -> str:
-    return f"{layer}.{name}".lstrip(".")
 
 
 @dataclass(frozen=True)
@@ -177,7 +175,7 @@ def recorded(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Call]]:
 def plain_layers(victim: Victim) -> dict[str, nn.Module] | None:
     """The layers with trained parameters, if all of them can be factored and no layer adds to the loss."""
     own = {
-        layer: [joined(layer, name) for name, _ in module.named_parameters(recurse=False)]
+        layer: [tensor_name(layer, name) for name, _ in module.named_parameters(recurse=False)]
         for layer, module in victim.model.named_modules()
     }
     layers = {n: victim.model.get_submodule(n) for n, names in own.items() if victim.trained.intersection(names)}

@@ -13,6 +13,7 @@ from victims.classifier import classifiers
 from victims.errors import InputError
 from victims.losses.base import described
 from victims.observation import Observation
+from victims.victim import tensor_name
 
 DUMMIES = 32
 
@@ -155,7 +156,7 @@ def observed(observation: Observation) -> dict[str, float]:
 
 def head(observation: Observation, layer: str, share: float) -> Classifier:
     """A layer whose output counts with this share in the logits, as a part of the classifier."""
-    weight, bias = (f"{layer}.{name}".lstrip(".") for name in ("weight", "bias"))
+    weight, bias = (tensor_name(layer, name) for name in ("weight", "bias"))
     victim, sent = observation.victim, observation.gradient()
     own = {name: share * p.double() for name, p in victim.model.named_parameters() if name in (weight, bias)}
     if weight not in victim.trained:
