@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchmark.config import options_of
 from benchmark.names import ROOT, comment, known, parsed
+from benchmark.registry import find
 from benchmark.tracks import board
 from benchmark.tracks.board import UNTRAINED, defended, files, kinds, recorded, short, table, with_board
 from benchmark.tracks.entry import kinds as kinds_of
@@ -183,6 +185,10 @@ def test_untrained_networks_are_those_of_attacks_that_take_no_prior_and_build_on
 
 
 def test_every_name_that_is_judged_is_one_of_the_project():
-    names = {name for claim in claims() for name in (claim.stronger, claim.weaker)} | UNTRAINED.keys()
-    assert names <= known("attack").keys()
+    named = {name for claim in claims() for name in (claim.stronger, claim.weaker)} | UNTRAINED.keys()
+    of_options = {
+        name: option.partition("=")[0] for name, _, option in (each.partition(" ") for each in named) if option
+    }
+    assert {each.partition(" ")[0] for each in named} <= known("attack").keys()
+    assert all(option in options_of(find("attack", name)) for name, option in of_options.items())
     assert {name for pair in board.COMPARED.values() for name in pair} <= known("track").keys()
