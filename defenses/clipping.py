@@ -1,7 +1,7 @@
 """Gradient clipping: GIFD supplement F (1). Its text clips every tensor, its code the whole update."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import ClassVar, Literal
@@ -12,6 +12,7 @@ from torch import Tensor
 from defenses.base import Defense
 from victims.errors import InputError
 from victims.observation import Estimate, Transform
+from victims.rounds import by_round
 from victims.victim import Gradient, Victim
 
 TINY = 1e-30  # a tensor of zeros stays one, with finite gradients
@@ -19,13 +20,8 @@ TINY = 1e-30  # a tensor of zeros stays one, with finite gradients
 
 def by_bound(received: Gradient, victim: Victim) -> Transform:
     """The whole dummy gradient is clipped to the norm of the whole received update, as if that were c (GGL)."""
-    bound = whole(received).sqrt()
-
-    def clipped(gradient: Gradient) -> Gradient:
-        factor = shortening(whole(gradient), bound)
-        return {name: scaled(g, factor) for name, g in gradient.items()}
-
-    return clipped
+    bounds = [whole(part).sqrt() for part in by_round(victim, received)]
+    return lambda gradient: clip(gradient, bounds, victim)
 
 
 class Clipping(Defense):
@@ -64,6 +60,19 @@ class Clipping(Defense):
         """
         norms = {name: squares(g).sqrt() for name, g in received.items()}
         return lambda gradient: {name: scaled(g, shortening(squares(g), norms[name])) for name, g in gradient.items()}
+
+
+def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradient:
+    """Every run's gradient (R, *shape) shortened to its bound in l2 norm, each round by itself.
+
+    Args:
+        bounds: (R,) or () for each round, 0 or more.
+    """
+    tensors = []
+    for part, c in zip(by_round(victim, gradient), bounds, strict=True):
+        factor = shortening(whole(part), c)
+        tensors += [scaled(g, factor) for g in part.values()]
+    return dict(zip(gradient, tensors, strict=True))  # round after round, which is the order of the parameters
 
 
 def squares(g: Tensor) -> Tensor:

@@ -1,13 +1,12 @@
 """DP-SGD: Abadi et al., *Deep Learning with Differential Privacy*, CCS 2016, algorithm 1."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from defenses.base import Defense
-from defenses.clipping import scaled, shortening, whole
+from defenses.clipping import clip, whole
 from victims.batch_norm import batch_norms
 from victims.client import GradientFn
 from victims.errors import InputError
@@ -126,16 +125,3 @@ def check_mean(loss: Loss, logits: Tensor, labels: Tensor) -> None:
             "dp_sgd clips the gradient of every single image, and this loss of a batch is not the mean of those of its "
             "images, as with weights of classes; give another --loss, or another --defense."
         )
-
-
-def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradient:
-    """Every run's gradient (R, *shape) shortened to its bound in l2 norm, each round by itself.
-
-    Args:
-        bounds: (R,) or () for each round, above 0.
-    """
-    tensors = []
-    for part, c in zip(by_round(victim, gradient), bounds, strict=True):
-        factor = shortening(whole(part), c)
-        tensors += [scaled(g, factor) for g in part.values()]
-    return dict(zip(gradient, tensors, strict=True))  # round after round, which is the order of the parameters

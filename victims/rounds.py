@@ -43,6 +43,12 @@ def by_round(victim: Victim, update: Gradient) -> list[Gradient]:
     return parts
 
 
+def each_round(victim: Victim, update: Gradient, act: Callable[[Gradient], Gradient]) -> Gradient:
+    """What `act` makes of the update of every round, which a client sends one after another; under the same names."""
+    tensors = [made[name] for part in by_round(victim, update) for made in [act(part)] for name in part]
+    return dict(zip(update, tensors, strict=True))  # round after round, which is the order of the parameters
+
+
 def models_of_rounds(
     first: nn.Module,
     make: Callable[..., nn.Module],

@@ -20,6 +20,7 @@ from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
 from victims.observation import Estimate, Knowledge, Observation, Transform
+from victims.rounds import each_round
 from victims.seeds import private_seed, seed_of
 from victims.vanishing_gradients import vanishing
 from victims.victim import Gradient, Statistics, Victim, gradient_at
@@ -112,7 +113,7 @@ def client_update(
     if not defense:
         return update
     check_update(update, victim.parameters, *(type(part).gradient_fn for part in parts(defense)))
-    return applied(defense, update, generator)
+    return each_round(victim, update, lambda part: applied(defense, part, generator))
 
 
 def norm(update: Gradient) -> float:

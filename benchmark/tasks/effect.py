@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from benchmark.tasks.capture import Client, check_victims_loss, client_update, n
 from defenses.base import Chain, Defense, applied, parts
 from victims.client import LocalTraining
 from victims.errors import InputError
+from victims.rounds import each_round
 from victims.victim import Gradient, Victim
 
 ROUNDING = 10  # times float32's precision: as much differs if the same is summed up in another order
@@ -77,7 +79,8 @@ def sent(
     for count in range(len(chain) + 1):
         if count and later(chain[count - 1]):
             before = {name: g.clone() for name, g in updates[-1].items()}  # which a defense may change in place
-            updates.append(applied(chain[count - 1], before, draws))
+            last = partial(applied, chain[count - 1], generator=draws)
+            updates.append(each_round(victim, before, last))
             continue
         draws.manual_seed(0)
         defense = Chain(chain[:count])

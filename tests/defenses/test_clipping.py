@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from benchmark.registry import open_defense
 from defenses.clipping import Clipping, by_bound
 from victims.errors import InputError
 
-VICTIM = None  # norms are looked at in what was received alone
+VICTIM = SimpleNamespace(model=None)  # of one round; norms are looked at in what was received alone
 
 
 def lengths(update):

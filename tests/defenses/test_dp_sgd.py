@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.tasks.capture import client_update
 from defenses.base import Chain
+from defenses.clipping import Clipping, by_bound
 from defenses.dp_sgd import DPSGD
 from defenses.precode import Precode
 from victims.client import LocalTraining, fed_avg, fed_sgd
@@ -18,7 +20,7 @@ from victims.losses.base import Own
 from victims.losses.class_weights import ClassWeights
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
-from victims.rounds import Rounds
+from victims.rounds import Rounds, by_round
 from victims.victim import Victim, build, gradient_at
 
 
@@ -230,6 +232,21 @@ def test_batch_norm_that_mixes_images_is_refused():
     assert "\n" not in str(error.value)
     fine = Victim(net, mean=(0.5,) * 3, std=(0.5,) * 3)
     DPSGD(1.0, 1.0).gradient_fn(partial(gradient_at, fine), fine, torch.Generator())
+
+
+def test_global_clipping_shortens_each_round_by_itself(batch):
+    """A client sends one round before it knows the next."""
+    models = [build(Net, seed=seed) for seed in (0, 1)]
+    victim, defense = victim_of(Rounds(models)), Clipping(0.05, "global")
+    sent = client_update(victim, *batch, generator=torch.Generator(), defense=defense)
+    alone = [client_update(victim_of(m), *batch, generator=torch.Generator(), defense=defense) for m in models]
+    for part, expected in zip(by_round(victim, sent), alone, strict=True):
+        assert part.keys() == expected.keys()
+        assert all(torch.equal(part[name], g) for name, g in expected.items())
+    received = {name: g[None] for name, g in sent.items()}
+    dummy = {name: 10 * g for name, g in received.items()}
+    for name, g in by_bound(received, victim)(dummy).items():
+        torch.testing.assert_close(g, received[name])
 
 
 @pytest.mark.parametrize("loss", [ClassWeights("1,5,1,1,2"), Own(nn.CrossEntropyLoss(reduction="sum"))])
