@@ -105,7 +105,7 @@ def test_a_page_has_the_record_of_its_method_and_of_no_other():
     assert "![gias on cifar10-b1](../leaderboard/record/cifar10-b1/gias.webp)" in text
     assert "ig.webp" not in text
     assert "may leave out 0 where it says 'may be the best'" in text
-    assert "Not recorded" in page("dlg", find("attack", "dlg"), [found])
+    assert "Not recorded" in page("rgap", find("attack", "rgap"), [found])
 
 
 def test_what_a_method_must_know_follows_from_its_class():
@@ -142,8 +142,9 @@ def test_cells_are_markdown_without_ends_of_cells():
 
 
 def test_answers_have_what_the_record_says():
-    said = site.answers([recorded(read("cifar10-b1"))])
-    assert "cifar10-b1: ci_net" in said["strongest"]
+    found = recorded(read("cifar10-b1"))
+    said = site.answers([found])
+    assert f"cifar10-b1: {found.board[0][0].attack}, " in said["strongest"]
     assert not said["strongest"].startswith("#")
     assert site.answers([])["defenses"] == "Nothing is recorded yet."
     assert "| `DEFENSE=noise:0.001` | Independent noise" in said["every defense"]
