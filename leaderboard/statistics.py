@@ -127,6 +127,11 @@ def too_few(score: Score) -> str:
     return f"too few batches ({score.clusters}; {ENOUGH} needed)"
 
 
+def judged(differences: Iterable[Score | None]) -> list[Score]:
+    """Those on which there can be a verdict."""
+    return [d for d in differences if d is not None and not too_few(d)]
+
+
 def verdicts(differences: Sequence[Score | None], higher_is_better: bool, *, chosen: bool = False) -> list[str]:
     """One of `VERDICTS` for each of several differences from one reference, after Holm's correction.
 
@@ -135,8 +140,8 @@ def verdicts(differences: Sequence[Score | None], higher_is_better: bool, *, cho
     Args:
         chosen: whether the reference was chosen by the same data, see `comparisons`.
     """
-    judged = [d for d in differences if d and not too_few(d)]
-    adjusted = iter(holm([d.p for d in judged], comparisons(len(judged), chosen)))
+    p_values = [d.p for d in judged(differences)]
+    adjusted = iter(holm(p_values, comparisons(len(p_values), chosen)))
     words = []
     for d in differences:
         if d is None or too_few(d):
@@ -158,19 +163,15 @@ def could_be_best(behind: Sequence[Score | None]) -> list[str]:
     Constrained simultaneous confidence intervals for multiple comparisons with the best). Where there can be no verdict
     the reason, and an empty text where there is no difference.
     """
-    judged = sum(d is not None and not too_few(d) for d in behind)
-    words = []
-    for d in behind:
-        if d is None or too_few(d):
-            words.append(too_few(d) if d else "")
-        else:
-            words.append(EXCLUDED if d.mean < 0 and judged * d.p < LEVEL else MAYBE)
-    return words
+    among = len(judged(behind))
+    return [
+        "" if d is None else too_few(d) or (EXCLUDED if d.mean < 0 and among * d.p < LEVEL else MAYBE) for d in behind
+    ]
 
 
 def corrected(families: Iterable[Sequence[Score | None]], *, chosen: bool = False) -> str:
     """What a reader must know of the `verdicts` on such families of differences; empty where there are none."""
-    most = max((sum(d is not None and not too_few(d) for d in family) for family in families), default=0)
+    most = max((len(judged(family)) for family in families), default=0)
     if most < 2:
         return "Verdicts at p < .05." if most else ""
     why = ": all pairs, as the reference is the best by the same data" if chosen else ""

@@ -199,7 +199,8 @@ def chosen_tensors(dummy: Gradient, received: Gradient, tensors: str) -> dict[st
         return None
     if is_extreme(received):
         received = divided(received, target_of(received).scale)
-    names = [name for name in received if name in dummy]
+    matched = set(dummy)  # `in dummy` would form a factored gradient
+    names = [name for name in received if name in matched]
     norms = torch.stack([received[name].reshape(len(received[name]), -1).norm(dim=1) for name in names], 1)  # (R, L)
     L = norms.shape[1]
     i = torch.arange(L, device=norms.device, dtype=norms.dtype).expand_as(norms)

@@ -39,6 +39,7 @@ def test_interval_of_equal_clusters_is_student_s_of_their_means():
     found = clustered_interval(values.ravel(), clusters)
     test = stats.ttest_1samp(values.mean(axis=1), 0)
     assert found[:3] == pytest.approx((values.mean(), *test.confidence_interval(0.95)))
+    assert found.p == pytest.approx(test.pvalue)
     assert found[3:5] == (28, 7)
 
 

@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -188,6 +190,21 @@ def test_tensors_that_an_adaptive_attacker_leaves_out_are_neither_chosen_nor_cou
     assert all(w.all() for w in chosen_tensors(fewer, received, "top2").values())
     only = {name: received[name] for name in fewer}
     torch.testing.assert_close(mean_squared_l2(fewer, received), mean_squared_l2(fewer, only))
+
+
+def test_a_choice_forms_no_factored_gradient(gradients):
+    class Unformed(Mapping):
+        def __getitem__(self, name):
+            raise AssertionError(f"{name} is formed")
+
+        def __iter__(self):
+            return iter(received)
+
+        def __len__(self):
+            return len(received)
+
+    received = gradients[1]
+    assert chosen_tensors(Unformed(), received, "top1").keys() == received.keys()
 
 
 def test_weights_have_the_precision_of_the_update():
