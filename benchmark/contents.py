@@ -12,6 +12,7 @@ from attacks import labels
 from attacks.base import Attack
 from benchmark.config import Config
 from benchmark.registry import find, one_defense, open_loss, open_optimizer, open_victim
+from benchmark.setting import Setting
 from benchmark.sources import loaded, of_text, sources
 from benchmark.state import WEIGHTS, of_state, of_tensors
 from benchmark.tasks.batches import Batch
@@ -73,7 +74,7 @@ def digests(found: Contents) -> dict[str, str]:
     return {f"{kind}_digest": of_text(sorted(parts.items())) if parts else "" for kind, parts in kinds.items()}
 
 
-def of_training(config: Config, victim: Victim, method: type) -> str:
+def of_training(config: Setting, victim: Victim, method: type) -> str:
     """Of what a network is trained on: the victim's weights, the training images, and the code of both and the defense.
 
     Args:
@@ -84,11 +85,11 @@ def of_training(config: Config, victim: Victim, method: type) -> str:
     return of_text((config.make_data("train").digest(), of_tensors(victim.model.state_dict()), code))
 
 
-def words(config: Config, *options: str) -> str:
+def words(config: Setting, *options: str) -> str:
     return " ".join(str(getattr(config, name)) for name in options)
 
 
-def named_victim(config: Config) -> list[Callable[..., object]]:
+def named_victim(config: Setting) -> list[Callable[..., object]]:
     """The class or function of the victim, unless it is a library's."""
     name = config.victim.partition(":")[0]
     return [] if name in LIBRARIES else [find("victim", name)]
@@ -133,7 +134,7 @@ def seedless(config: Config, prior: Prior, make: Callable[[Config], Prior]) -> P
         return make(replace(config, seed=0))
 
 
-def of_batch(config: Config, data: ImageData, batch: Batch) -> str:
+def of_batch(config: Setting, data: ImageData, batch: Batch) -> str:
     """Of the images of a task; under `shuffled_update` also of those whose update is shown."""
     shown = strangers(data, batch) if config.control == "shuffled_update" else ()
     return of_images(data, [*batch.indices, *shown])

@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from attacks.labels import find
 from attacks.labels import methods as known_methods
-from benchmark.config import Config
 from benchmark.device import best_device
 from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.label_accuracy import label_accuracies
+from benchmark.setting import Setting
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import capturing
 from leaderboard.labels_board import HEADINGS, LabelRow, table
@@ -51,12 +51,12 @@ def labels(
         raise InputError(f"trials is {trials}; give 1 or more.")
     reproducible()
     chosen = {name: find(name) for name in methods.split(",")}
-    config = Config(preset="default", split=split, defense=defense, seed=seed, labels="none", **options)
-    images, sizes = config.make_data(), whole_numbers("batch", batch)
-    rows, refused = recovered(config, images, [*chosen], sizes, trials)
+    setting = Setting(split=split, defense=defense, seed=seed, labels="none", **options)
+    images, sizes = setting.make_data(), whole_numbers("batch", batch)
+    rows, refused = recovered(setting, images, [*chosen], sizes, trials)
     needs = [", ".join(sorted(getattr(method, "needs", ()))) or NOTHING for method in chosen.values()]
-    where = in_words(config, NAMED)
-    where += f", {len(images.classes)} classes; {trials} {config.batches} batches of each size, 95 % intervals "
+    where = in_words(setting, NAMED)
+    where += f", {len(images.classes)} classes; {trials} {setting.batches} batches of each size, 95 % intervals "
     clusters = {B: {row["task"]: row["cluster"] for row in rows if row["batch_size"] == B} for B in sizes}
     where += "over them" + "".join(sharing(f"those of {B}", found) for B, found in clusters.items()) + "."
     for score in HEADINGS:
@@ -66,7 +66,7 @@ def labels(
 
 
 def recovered(
-    config: Config, images: ImageData, methods: Collection[str], sizes: Iterable[int], trials: int
+    setting: Setting, images: ImageData, methods: Collection[str], sizes: Iterable[int], trials: int
 ) -> tuple[list[LabelRow], dict[str, str]]:
     """How well methods read the labels of the first batches of each size.
 
@@ -77,20 +77,20 @@ def recovered(
         InputError: there is no such method, or the setting cannot be run.
     """
     chosen = {name: find(name) for name in methods}
-    model = config.make_victim(images).to(best_device())
-    capture = capturing(model, images, config.make_client())
-    drawn = {B: replace(config, batch=B).make_batches(images, trials) for B in sizes}
+    model = setting.make_victim(images).to(best_device())
+    capture = capturing(model, images, setting.make_client())
+    drawn = {B: replace(setting, batch=B).make_batches(images, trials) for B in sizes}
     for B, tasks in drawn.items():
-        replace(config, batch=B).check_defense(model, images, tasks[0])
+        replace(setting, batch=B).check_defense(model, images, tasks[0])
     clusters = {B: clusters_of(tasks) for B, tasks in drawn.items()}
-    setting = {about.rows[0]: getattr(config, name) for name, about in abouts().items() if about.role == "setting"}
-    setting |= {"victim_weights": config.weights_label(), "seed": config.seed}
+    alike = {about.rows[0]: getattr(setting, name) for name, about in abouts().items() if about.role == "setting"}
+    alike |= {"victim_weights": setting.weights_label(), "seed": setting.seed}
     rows: list[LabelRow] = []
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
     for B, task in bar:
         captured = capture(task)
-        of_task = {**setting, "batch_size": B, "task": task.task, "cluster": clusters[B][task.task]}
+        of_task = {**alike, "batch_size": B, "task": task.task, "cluster": clusters[B][task.task]}
         for name, method in chosen.items():
             try:
                 scores = label_accuracies(method(captured.observation), captured.labels)

@@ -10,12 +10,12 @@ import torch
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-from benchmark.config import Config
 from benchmark.device import best_device
 from benchmark.labels import clusters_of, sharing
 from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.accuracy import classified_right
+from benchmark.setting import Setting
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
@@ -65,7 +65,7 @@ def utility(
     if not 0 < lr < math.inf:
         raise InputError(f"lr is {lr}; give a learning rate above 0.")
     reproducible()
-    config = partial(Config, preset="default", data=data, **options)
+    config = partial(Setting, data=data, **options)
     chosen = {text: config(defense=text).make_defense() for text in defense.split(",")}
     train, test = config().make_data("train"), config().make_data("test")
     tested = test.readable(range(len(test)))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.audit.estimate import LABELS, Attempt, Setting
+from benchmark.audit.estimate import LABELS, Attempt, Probe
 from benchmark.audit.junit import junit
 from benchmark.audit.looks import Looks
 from benchmark.audit.others import NEAR_COPY_DB, Others, others_of
@@ -136,11 +136,11 @@ def audit(
         )
         subject = Subject.checked(config, different(defense), images)
         named = in_order(attacks)
-        setting = Setting(subject.config, subject.defenses, subject.data, know_labels)
+        probe = Probe(subject.config, subject.defenses, subject.data, know_labels)
         kept, identity = out / "plan.json", subject.identity(named, attacks, minutes, know_labels, most, processes)
         before = begun_before(kept, identity)
         plan = before or make_plan(
-            setting,
+            probe,
             named,
             minutes,
             lambda: time.monotonic() - began,
@@ -149,10 +149,10 @@ def audit(
         )
         write_atomically(kept, json.dumps({"of": identity, **asdict(plan)}, indent=1))
         show(plan, batch, len(subject.defenses))
-        done = work(jobs_of(plan, setting.config, setting.readers), plan.processes, began + 60 * minutes)
+        done = work(jobs_of(plan, probe.config, probe.readers), plan.processes, began + 60 * minutes)
 
     times = {"minutes": minutes, "seconds": round(time.monotonic() - began, 1), "resumed": before is not None}
-    report, truths, made = concluded(subject, setting, plan, done, named, fail_on, model, times)
+    report, truths, made = concluded(subject, probe, plan, done, named, fail_on, model, times)
     write(out, report, truths, made)
     return exit_code(report["gate"])
 
@@ -169,7 +169,7 @@ def check_numbers(minutes: float, most: int, processes: int | None) -> None:
 
 def concluded(
     subject: Subject,
-    setting: Setting,
+    probe: Probe,
     plan: Plan,
     done: Sequence[tuple[Job, Done]],
     named: Sequence[str],
@@ -203,7 +203,7 @@ def concluded(
         "warning": subject.warning,
         "n": len(ids),
         "attacks": list(dict.fromkeys(result.attack for results in shown.values() for result in results)),
-        "setting": subject.described(model, setting.config, ids, rows),
+        "setting": subject.described(model, probe.config, ids, rows),
         "contents": {key: rows[0][key] for key in ("victim_digest", "data_digest")},
         "budget": {
             "tasks": plan.tasks,

@@ -4,8 +4,8 @@ import math
 import warnings
 from collections.abc import Sequence
 
-from benchmark.config import Config
 from benchmark.scoring.accuracy import classified_right, like_guessing
+from benchmark.setting import Setting
 from benchmark.tasks.capture import capture_task, norm
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
@@ -14,7 +14,7 @@ from victims.victim import Victim
 MOST = 1000  # images
 
 
-def check_finite(config: Config, data: ImageData) -> None:
+def check_finite(config: Setting, data: ImageData) -> None:
     """
     Raises:
         InputError: the update of the first task, without a defense, is NaN or infinite.

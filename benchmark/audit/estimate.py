@@ -16,6 +16,7 @@ from benchmark.device import best_device
 from benchmark.names import known
 from benchmark.registry import find
 from benchmark.scoring.metrics import score
+from benchmark.setting import Setting
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.track import Track, read, text
 from benchmark.tracks.tuned import is_tuned, read_tuned
@@ -80,7 +81,7 @@ class Attempt:
         return {defense: share * self.seconds for defense, share in self.defenses.items()}
 
 
-class Setting:
+class Probe:
     """What a plan is made for: the run, whatever its attack, and one observation of every kind that an attack needs.
 
     Attributes:
@@ -145,7 +146,7 @@ def nearest_track(config: Config, method: str) -> Track | None:
 
 
 def distance(track: Track, config: Config) -> float:
-    of_track = Config(attack=config.attack, prior="none", preset="default", **track.options)
+    of_track = Setting(**track.options)
 
     def kind(defense: str) -> str:
         return "+".join(part.partition(":")[0] for part in defense.split("+"))
@@ -186,7 +187,7 @@ def configured(config: Config, method: str) -> tuple[Config, str]:
     return replace(config, set=[f"{name}={text(value)}" for name, value in options.items()], **how), track.name
 
 
-def measured(setting: Setting, method: str) -> tuple[Attempt, Cost] | None:
+def measured(probe: Probe, method: str) -> tuple[Attempt, Cost] | None:
     """An attack with its time for one task; None where it is refused under every defense, which `refused` then says.
 
     Raises:
@@ -195,29 +196,29 @@ def measured(setting: Setting, method: str) -> tuple[Attempt, Cost] | None:
     find("attack", method)  # a name that is none is a mistake, and no reason to leave it out
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # the run itself will say it
-        return _measured(setting, method)
+        return _measured(probe, method)
 
 
-def _measured(setting: Setting, method: str) -> tuple[Attempt, Cost] | None:
+def _measured(probe: Probe, method: str) -> tuple[Attempt, Cost] | None:
     try:
-        config, track = configured(setting.config, method)
+        config, track = configured(probe.config, method)
         attack = config.make_attack()
     except Exception as error:
-        setting.refused.append((method, EVERY, refusal(error)))
+        probe.refused.append((method, EVERY, refusal(error)))
         return None
     set_up, search = 0.0, dict[str, float]()
-    for defense in setting.defenses:  # to estimate what some of them did takes longer
+    for defense in probe.defenses:  # to estimate what some of them did takes longer
         try:
             began = time.perf_counter()
-            attack.to(best_device()).begin([setting.observe(replace(config, defense=defense))])
+            attack.to(best_device()).begin([probe.observe(replace(config, defense=defense))])
             set_up += time.perf_counter() - began
             search[defense] = seconds_of(attack)
         except Exception as error:
-            setting.refused.append((method, defense, refusal(error)))
+            probe.refused.append((method, defense, refusal(error)))
     if not search:
         return None
     count, searching = len(search), sum(search.values())
-    fixed, task = 2 * (count * setting.start + set_up), 2 * count * setting.task  # with the controls
+    fixed, task = 2 * (count * probe.start + set_up), 2 * count * probe.task  # with the controls
     cost = Cost(fixed, task + 2 * searching) if attack.analytic else Cost(fixed, task, 2 * searching)
     steps = 0 if attack.analytic else sum(attack.plan.values())
     shares = {defense: seconds / searching for defense, seconds in search.items()}

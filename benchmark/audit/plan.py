@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from attacks.base import Attack
-from benchmark.audit.estimate import EVERY, LABELS, Attempt, Cost, Setting, measured
+from benchmark.audit.estimate import EVERY, LABELS, Attempt, Cost, Probe, measured
 from benchmark.names import known
 from benchmark.registry import find
 from victims.errors import InputError
@@ -65,7 +65,7 @@ def in_order(named: str) -> list[str]:
 
 
 def make_plan(
-    setting: Setting, named: Sequence[str], minutes: float, spent: Callable[[], float], most: int, processes: int
+    probe: Probe, named: Sequence[str], minutes: float, spent: Callable[[], float], most: int, processes: int
 ) -> Plan:
     """What the time is enough for.
 
@@ -88,14 +88,14 @@ def make_plan(
         return processes * ((60 * minutes - spent()) * FOR_WORK - start)
 
     start = START if processes > 1 else 0.0
-    names, refused = iter(named), setting.refused
+    names, refused = iter(named), probe.refused
     before = len(refused)
     chosen: list[tuple[Attempt, Cost]] = []
-    if setting.readers:
-        count = len(setting.defenses)
-        evenly, cost = dict.fromkeys(setting.defenses, 1 / count), count * (setting.task + setting.reading)
-        chosen.append((Attempt(LABELS, 0, 0, "", evenly, 0.0), Cost(count * setting.start, cost)))
-    for found in (measured(setting, name) for name in names):
+    if probe.readers:
+        count = len(probe.defenses)
+        evenly, cost = dict.fromkeys(probe.defenses, 1 / count), count * (probe.task + probe.reading)
+        chosen.append((Attempt(LABELS, 0, 0, "", evenly, 0.0), Cost(count * probe.start, cost)))
+    for found in (measured(probe, name) for name in names):
         chosen += [found] if found else []
         if found and found[0].steps:
             break
@@ -114,7 +114,7 @@ def make_plan(
     tasks = next((t for t in range(most, 0, -1) if total(chosen, t) <= capacity), 1)
     late: list[str] = []
     for name in names:
-        found = None if late else measured(setting, name)
+        found = None if late else measured(probe, name)
         if found and total([*chosen, found], tasks) <= left():
             chosen.append(found)
         elif found or late:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from benchmark.config import Config
+from benchmark.setting import Setting
 from benchmark.tasks.capture import capture_task
 from victims.errors import InputError
 from victims.observation import Observation
@@ -13,7 +13,7 @@ from victims.victim import Victim
 
 
 def simulate(
-    config: Config, image_shape: tuple[int, int, int], clients: int, device: str, between_lr: float = LR
+    config: Setting, image_shape: tuple[int, int, int], clients: int, device: str, between_lr: float = LR
 ) -> Callable[[int], Observation]:
     """Every client shares one update in every round, computed from its own batch of the data set's train split.
 

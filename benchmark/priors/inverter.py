@@ -15,12 +15,12 @@ from torchvision.utils import save_image
 from attacks.engine.gradients import victim_gradients
 from attacks.engine.probe import Probe, vectorizes
 from attacks.engine.ranges import at_least
-from benchmark.config import Config
 from benchmark.contents import of_training
 from benchmark.device import best_device
 from benchmark.launch.lock import alone, writable
 from benchmark.priors.folders import folders
 from benchmark.run import reproducible
+from benchmark.setting import Setting
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
 from leaderboard.options import Options
@@ -91,7 +91,7 @@ def train_inverter(
     reproducible()
     setting: dict[str, Any] = {"data": data, "size": size, "victim": victim, "batch": batch, "defense": defense}
     setting |= {"victim_weights": victim_weights, "victim_mode": victim_mode, "seed": seed}
-    config = Config(attack="ig", data_dir=data_dir, weights_dir=weights_dir, **setting)
+    config = Setting(data_dir=data_dir, weights_dir=weights_dir, **setting)
     images = config.make_data("train")
     device = best_device()
     target, client = config.make_victim(images).to(device), config.make_defense()

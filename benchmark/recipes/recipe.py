@@ -29,6 +29,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.config import Config
 from benchmark.labels import labels
+from benchmark.setting import Setting
 from victims.choices import Resize
 from victims.data.base import ImageData
 from victims.errors import InputError
@@ -165,7 +166,7 @@ def generator(name: str, options: Mapping[str, Any], everywhere: Mapping[str, An
     """What learns a generator; the file's name has a digest of options and images, so that other ones learn another."""
     chosen = {"data_dir": everywhere["data_dir"], **options}
     seen = {key: chosen[key] for key in ("data", "size", "data_dir", "batch") if key in chosen}
-    config = Config(preset="default", split="train", **seen)
+    config = Config(attack="giml", prior="none", split="train", **seen)
     data = loaded(config)
     identity = json.dumps([options, "" if isinstance(data, str) else data.digest()], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
@@ -178,7 +179,7 @@ def learned(cell: Cell) -> Path:
     return Path(cell.arguments[2])
 
 
-def loaded(config: Config) -> ImageData | str:
+def loaded(config: Setting) -> ImageData | str:
     """The images, or why there are none."""
     return images(config.data, config.split, config.size, config.data_dir, config.resize)
 
@@ -188,7 +189,6 @@ def images(data: str, split: str, size: int, data_dir: Path, resize: Resize) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            config = Config(preset="default", data=data, split=split, size=size, data_dir=data_dir, resize=resize)
-            return config.make_data()
+            return Setting(data=data, split=split, size=size, data_dir=data_dir, resize=resize).make_data()
         except InputError as error:
             return str(error)

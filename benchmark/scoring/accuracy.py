@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from scipy.stats import binom
 
-from benchmark.config import Config
 from benchmark.device import best_device
+from benchmark.setting import Setting
 from victims.data.base import ImageData
 from victims.victim import Gradient, Victim
 
@@ -30,7 +30,7 @@ def classified_right(victim: Victim, theta: Gradient, data: ImageData, indices: 
     return right
 
 
-def victim_accuracy(config: Config) -> float | None:
+def victim_accuracy(config: Setting) -> float | None:
     """The share of about 1000 test images that the trained victim classifies right; None where it was not trained."""
     if not config.steps_trained():
         return None

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.command_line import options_of_track
-from benchmark.config import Config
 from benchmark.device import best_device
 from benchmark.sealed.observations import write
+from benchmark.setting import Setting
 from benchmark.tasks.batches import RULES, Batch, by_rule, class_counts
 from benchmark.tasks.capture import Task, capturing
 from benchmark.tracks.track import Track
@@ -49,7 +49,7 @@ class Drawn:
         recorded: how many of the images are among those of the track's record too, for there are no others.
     """
 
-    config: Config
+    config: Setting
     data: ImageData
     tasks: list[Task]
     recorded: int
@@ -69,7 +69,7 @@ def draw(what: Draw, options: Mapping[str, Any], observations: Path | None = Non
     Raises:
         InputError: the track cannot be run, or lists its batches.
     """
-    config = Config(preset="default", **options_of_track(what.track), **options)
+    config = Setting(**options_of_track(what.track), **options)
     if config.batches not in RULES:
         raise InputError(f"{what.track.name} lists its batches, so that no new ones can be drawn; take another track.")
     data = config.make_data()
@@ -86,7 +86,7 @@ def draw(what: Draw, options: Mapping[str, Any], observations: Path | None = Non
     return Drawn(config, data, tasks, len(used & {data.ids[index] for index in taken}))
 
 
-def batches(what: Draw, config: Config, data: ImageData, taken: Collection[int]) -> list[Batch]:
+def batches(what: Draw, config: Setting, data: ImageData, taken: Collection[int]) -> list[Batch]:
     """Batches by the rule of the track, in an order that the secret decides; images that are taken come last."""
 
     def order(data: ImageData, turn: int) -> list[int]:

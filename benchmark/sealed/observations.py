@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.config import Config
 from benchmark.device import best_device
+from benchmark.setting import Setting
 from benchmark.tasks.capture import declared
 from benchmark.tracks.track import Track
 from victims.data.base import ImageData
@@ -87,7 +87,7 @@ def line(text: object) -> str:
     return "".join(filter(str.isprintable, " ".join(str(text).split())))[:200] or "nothing"
 
 
-def rebuilt(content: dict[str, Any], config: Config) -> list[Observation]:
+def rebuilt(content: dict[str, Any], config: Setting) -> list[Observation]:
     """The observations that a file holds.
 
     Args:

@@ -10,6 +10,7 @@ from benchmark.command_line import options_of_track
 from benchmark.config import Config
 from benchmark.names import Kind, known
 from benchmark.registry import find
+from benchmark.setting import Setting
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.budget import most_steps
 from benchmark.tracks.track import DEFAULT, Track, read, text
@@ -109,7 +110,7 @@ def warn_of_budget(config: Config, rows: Iterable[FlatRow]) -> None:
         warnings.warn(f"{said}: {fix}.", Notice, stacklevel=1)
 
 
-def first_observation(config: Config) -> Observation:
+def first_observation(config: Setting) -> Observation:
     """Of the run's first task.
 
     Raises:

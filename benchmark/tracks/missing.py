@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from benchmark.command_line import options_of_track
-from benchmark.config import Config
+from benchmark.setting import Setting
 from benchmark.tracks.track import Track
 from priors import names
 from victims.errors import InputError, Notice
@@ -29,7 +29,7 @@ def missing(track: Track, kinds: Collection[str], options: Mapping[str, Any]) ->
         kinds: of the priors that are needed.
         options: of the run, beside those of the track.
     """
-    config, published = Config(preset="default", **{**options_of_track(track), **options}), names.published()
+    config, published = Setting(**{**options_of_track(track), **options}), names.published()
     wanted = [name for kind, name in track.priors.items() if kind in kinds and name in published]
     paths = {name: published[name].path(config.weights_dir) for name in wanted}
     found = [images(config), victim_weights(config)]
@@ -39,7 +39,7 @@ def missing(track: Track, kinds: Collection[str], options: Mapping[str, Any]) ->
     return [phrase for phrase in found if phrase]
 
 
-def images(config: Config) -> str:
+def images(config: Setting) -> str:
     """How many of the images are here; empty where they suffice."""
     needed, here, why = config.tasks * config.batch, 0, ""
     try:
@@ -52,7 +52,7 @@ def images(config: Config) -> str:
     return there + why if here < needed else ""
 
 
-def victim_weights(config: Config) -> str:
+def victim_weights(config: Setting) -> str:
     """Why the victim has no weights; empty where it has."""
     try:
         config.weights_file()

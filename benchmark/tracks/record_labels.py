@@ -4,9 +4,9 @@ from typing import Any
 
 from attacks.labels import find
 from benchmark.code_version import code_version
-from benchmark.config import Config
 from benchmark.labels import recovered
 from benchmark.run import reproducible
+from benchmark.setting import Setting
 from benchmark.tracks import label_track
 from benchmark.tracks.entry import ALL, methods, say_left_out
 from benchmark.tracks.missing import images
@@ -35,10 +35,10 @@ def record_labels(name: str, named: str, **options: Any) -> None:
     left_out: dict[str, str] = {}
     for victim in track.victims:
         largest = {"tasks": track.trials, "batch": max(track.sizes)}
-        config = Config(**{**track.options, **options, **largest}, preset="default", victim=victim, labels="none")
-        if why := images(config):
+        setting = Setting(**{**track.options, **options, **largest}, victim=victim, labels="none")
+        if why := images(setting):
             raise InputError(f"the track {name} needs what is not here: {why}.")
-        read, refused = recovered(config, config.make_data(), chosen, track.sizes, track.trials)
+        read, refused = recovered(setting, setting.make_data(), chosen, track.sizes, track.trials)
         rows += read
         left_out |= refused
     about = {"track": name, "track_version": track.version, "code": code_version(), "protocol": PROTOCOL}

@@ -16,7 +16,7 @@ from benchmark.audit.estimate import (
     LABELS,
     Attempt,
     Cost,
-    Setting,
+    Probe,
     configured,
     measured,
     nearest_track,
@@ -90,17 +90,17 @@ def test_an_attacker_leaves_out_what_he_makes_no_use_of():
 
 def plan_of(monkeypatch, costs, minutes, *, most=8, spent=0.0, processes=1):
     """Of attacks in their order, each with its steps and (fixed, task, search); None refuses it."""
-    setting = SimpleNamespace(refused=[], readers=[], defenses=["none"])
+    probe = SimpleNamespace(refused=[], readers=[], defenses=["none"])
 
-    def found(setting, name):
+    def found(probe, name):
         if costs[name] is None:
-            setting.refused.append((name, "", "it cannot"))
+            probe.refused.append((name, "", "it cannot"))
             return None
         steps, cost = costs[name]
         return Attempt(name, steps, 1, "", {"none": 1.0}, 0.0), Cost(*cost)
 
     monkeypatch.setattr(module, "measured", found)
-    return make_plan(setting, [*costs], minutes, lambda: spent, most, processes)
+    return make_plan(probe, [*costs], minutes, lambda: spent, most, processes)
 
 
 def test_further_attacks_follow_while_there_is_time_for_all_their_steps(monkeypatch):
@@ -178,20 +178,20 @@ def config(tmp_path):
 
 
 @pytest.fixture
-def setting(config):
-    return Setting(config, ["none", "sign"], config.make_data())
+def probe(config):
+    return Probe(config, ["none", "sign"], config.make_data())
 
 
-def test_an_attack_is_measured_under_its_defenses_and_left_out_under_others(setting):
-    attempt, cost = measured(setting, "ig")
+def test_an_attack_is_measured_under_its_defenses_and_left_out_under_others(probe):
+    attempt, cost = measured(probe, "ig")
     assert (attempt.attack, [*attempt.defenses]) == ("ig", ["none", "sign"])
     assert attempt.steps == read_tuned(read("cifar10-b1"), "ig").options["steps"]
     assert cost.search > 0 < cost.task
-    spear, closed = measured(setting, "spear")
+    spear, closed = measured(probe, "spear")
     assert (spear.steps, spear.defenses, closed.search) == (0, {"none": 1.0}, 0)
-    assert [(attack, under) for attack, under, _ in setting.refused] == [("spear", "sign")]
+    assert [(attack, under) for attack, under, _ in probe.refused] == [("spear", "sign")]
     with pytest.raises(InputError, match="did you mean 'ig'"):
-        measured(setting, "igg")
+        measured(probe, "igg")
 
 
 class Breaking(IG):
@@ -210,37 +210,37 @@ class Lost(Breaking):
         raise OSError(28, "full")
 
 
-def test_an_attack_that_breaks_is_left_out_with_its_reason(setting):
-    assert measured(setting, Breaking.name) is None
-    assert setting.refused == [(Breaking.name, defense, "broken: ValueError: it broke") for defense in ("none", "sign")]
+def test_an_attack_that_breaks_is_left_out_with_its_reason(probe):
+    assert measured(probe, Breaking.name) is None
+    assert probe.refused == [(Breaking.name, defense, "broken: ValueError: it broke") for defense in ("none", "sign")]
     with pytest.raises(OSError, match="full"):
-        measured(setting, Lost.name)
+        measured(probe, Lost.name)
 
 
-def test_every_defense_is_timed_as_some_take_longer_to_estimate(setting, monkeypatch):
+def test_every_defense_is_timed_as_some_take_longer_to_estimate(probe, monkeypatch):
     seconds = iter((1.0, 3.0))
     monkeypatch.setattr(estimate, "seconds_of", lambda attack: next(seconds))
-    attempt, cost = measured(setting, "ig")
+    attempt, cost = measured(probe, "ig")
     assert (attempt.defenses, cost.search) == ({"none": 0.25, "sign": 0.75}, 2 * (1.0 + 3.0))  # with the controls
     assert replace(attempt, seconds=8.0).seconds_under == {"none": 2.0, "sign": 6.0}
 
 
 def test_labels_are_read_first_and_for_an_attacker_who_is_not_given_them(config):
-    setting = Setting(config, ["none", "sign"], config.make_data(), know_labels=False)
-    assert setting.config.labels == setting.readers[0] == "ilrg"
-    found = make_plan(setting, ["spear"], 9, lambda: 0.0, 1, 1)
+    probe = Probe(config, ["none", "sign"], config.make_data(), know_labels=False)
+    assert probe.config.labels == probe.readers[0] == "ilrg"
+    found = make_plan(probe, ["spear"], 9, lambda: 0.0, 1, 1)
     assert [attempt.attack for attempt in found.attempts] == [LABELS, "spear"]
-    observation = setting.observe(replace(setting.config, attack="ig"))
+    observation = probe.observe(replace(probe.config, attack="ig"))
     assert observation.knowledge.labels is None
 
 
-def test_no_private_image_can_be_reached_from_what_the_plan_is_measured_on(setting, monkeypatch):
+def test_no_private_image_can_be_reached_from_what_the_plan_is_measured_on(probe, monkeypatch):
     kept = []
     monkeypatch.setattr(estimate, "seconds_of", lambda attack: kept.append(attack) or seconds_of(attack))
-    measured(setting, "ig")
+    measured(probe, "ig")
     attack, _ = kept
     victim = attack.victim
     numbers = (victim.mean.flatten().tolist(), victim.std.flatten().tolist())
-    items = reachable(attack, attack.session, *setting.seen.values())
+    items = reachable(attack, attack.session, *probe.seen.values())
     assert len(items) > 100
-    assert not [found for image, _ in setting.data for found in shown(items, image, *numbers)]
+    assert not [found for image, _ in probe.data for found in shown(items, image, *numbers)]

@@ -14,6 +14,7 @@ from benchmark.__main__ import main
 from benchmark.command_line import options_of_track
 from benchmark.config import Config
 from benchmark.registry import find
+from benchmark.setting import Setting
 from benchmark.tracks import entry as entries
 from benchmark.tracks.budget import evaluations, most_steps
 from benchmark.tracks.entry import entry
@@ -271,6 +272,9 @@ def test_a_damaged_file_of_what_was_tuned_is_refused_with_the_command(track, con
     Tuned(track=track, rule=read(track).rule, method="ig", options={}, score=0, default=0).write().write_text(content)
     with pytest.raises(InputError, match=f"is damaged: .* run make tune TRACK={track} METHOD=ig"):
         tuned_options(track, "ig")
+    with pytest.raises(InputError, match="is damaged"):
+        Config(attack="ig", track=track)
+    assert len(Setting(attack="ig", track=track).make_data()), "images do not depend on it"
 
 
 @pytest.mark.parametrize("options", [None, 3, ["eta"]])
