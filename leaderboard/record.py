@@ -2,16 +2,19 @@
 
 record/TRACK/METHOD.jsonl.gz           the rows of a method
 record/TRACK/METHOD.webp               its first images: truth above reconstruction
+record/TRACK/refused.yaml              methods that cannot be used on a track, and why
 record/labels/TRACK/METHOD.jsonl.gz    the rows of a label method on a track of theirs
 """
 
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import yaml
 
 from leaderboard.labels_board import KEYS as LABEL_ROW
 from leaderboard.options import row_keys
@@ -20,6 +23,7 @@ from leaderboard.run_folder import write_atomically
 from victims.errors import InputError
 
 RECORD = Path(__file__).parent / "record"
+REFUSED = "refused.yaml"
 LABELS = "labels"  # folder of the tracks of label methods
 ROWS = ".jsonl.gz"
 LABEL_KEYS = {*LABEL_ROW, "track", "track_version", "protocol"}
@@ -80,6 +84,35 @@ def write_rows(folder: Path, method: str, rows: Iterable[FlatRow]) -> Path:
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     write_atomically(path, gzip.compress(lines.encode(), mtime=0))
     return path
+
+
+def write_refused(track: str, why: Mapping[str, str]) -> None:
+    """Keep why methods cannot be used on a track.
+
+    Args:
+        why: by method; empty where it can be.
+    """
+    known = refused(track)
+    if known != (found := {method: reason for method, reason in {**known, **why}.items() if reason}):
+        path = RECORD / track / REFUSED
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, yaml.safe_dump(found, width=1000))
+
+
+def refused(track: str) -> dict[str, str]:
+    """The methods that cannot be used on a track, and why.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = RECORD / track / REFUSED
+    try:
+        found = yaml.safe_load(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError, yaml.YAMLError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(word, str) for pair in found.items() for word in pair):
+        raise InputError(f"{path} is damaged; get the file again, or remove it and run make record for its methods.")
+    return found
 
 
 def read(track: str = "*", method: str = "*") -> Iterator[Kept]:

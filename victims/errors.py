@@ -15,3 +15,9 @@ class Notice(UserWarning):
 
 class Unfinished(Exception):
     """Tasks have no rows, and the processes that had them have ended."""
+
+
+def without_options(why: str) -> str:
+    """A reason without its cure, where that names options, which may be those of another command."""
+    reason, _, cure = why.rpartition("; ")
+    return reason if reason and "--" in cure else why

@@ -9,7 +9,7 @@ from attacks.base import Attack
 from benchmark.audit.estimate import EVERY, LABELS, Attempt, Cost, Probe, measured
 from benchmark.names import known
 from benchmark.registry import find
-from victims.errors import InputError
+from victims.errors import InputError, without_options
 
 FIRST = ("cocktail_party", "ci_net", "ig", "gifd", "gias", "gi")
 """After the closed forms: a separation; then the search that is strongest on most tracks of the record, also behind
@@ -129,12 +129,6 @@ def make_plan(
         attempts,
         [*refused, *((name, EVERY, reason) for name in late)],
     )
-
-
-def without_options(why: str) -> str:
-    """A reason without its cure, where that names options, which may be those of another command."""
-    reason, _, cure = why.rpartition("; ")
-    return reason if reason and "--" in cure else why
 
 
 def total(chosen: Iterable[tuple[Attempt, Cost]], tasks: int, factor: float = 1.0) -> float:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from benchmark.audit.estimate import Attempt
-from benchmark.audit.plan import Plan, in_order, without_options
+from benchmark.audit.plan import Plan, in_order
 from benchmark.audit.verdicts import (
     EXACT,
     NOT_JUDGED,
@@ -25,6 +25,7 @@ from benchmark.audit.verdicts import (
 from leaderboard.rows import FlatRow
 from leaderboard.statistics import clustered_interval
 from victims.data.base import some
+from victims.errors import without_options
 
 SCHEMA_VERSION = 1
 """Raised where a reader of `audit.json` would misread it; `audit.schema.json` describes this version."""

@@ -40,6 +40,7 @@ COLUMNS = (
     f"strongest. Best and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the "
     "victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best."
 )
+REFUSED = "Methods that cannot be used on a track"
 SHORT = ("attack", "PSNR ↑", BEHIND, "prior")  # in the README
 
 COMPARED = {
@@ -124,6 +125,7 @@ def blocks(tracks: Sequence[Recorded], labels: Mapping[str, list[Block]]) -> lis
         page += [*answers(found), Heading(2, "The tracks"), Text(COLUMNS)]
     page += [block for each in found for block in section(each)]
     page += [block for section in labels.values() for block in section]
+    page += [Heading(2, REFUSED), refused([each.name for each in found])]
     missing = ", ".join(name for name in (*(each.name for each in tracks), *labels) if name not in there)
     return [*page, Heading(2, "Not recorded yet"), Text(f"{missing}.")] if missing else page
 
@@ -185,10 +187,24 @@ def section(found: Recorded) -> list[Block]:
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]
     there = {entry.attack for entry, _ in found.board}
-    if left := [name for name in known("attack") if name not in there]:
-        about.append(f"Without a record: {', '.join(left)}. `make record` says why, where one cannot be used here.")
+    if left := [name for name in known("attack") if name not in there | record.refused(track.path.stem).keys()]:
+        about.append(f"Not recorded yet: {', '.join(left)}.")
     strips = [Pictures("Truth above reconstruction", shown)] if shown else []
     return [Heading(3, track.name), Text(comment(track.path)), *strips, table(found), Items(about)]
+
+
+def refused(tracks: Sequence[str]) -> Table:
+    """The methods that cannot be used on tracks, and why."""
+    why = [(method, reason, name) for name in tracks for method, reason in record.refused(name).items()]
+    where: dict[tuple[str, str], list[str]] = {}
+    for method, reason, name in sorted(why):
+        where.setdefault((method, reason), []).append(name)
+    columns = {
+        "attack": [method for method, _ in where],
+        "why": [reason for _, reason in where],
+        "tracks": [", ".join(names) for names in where.values()],
+    }
+    return Table("", columns)
 
 
 def table(found: Recorded) -> Table:

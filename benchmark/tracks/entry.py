@@ -40,7 +40,7 @@ def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
     """
     attack: type[Attack] = find("attack", method)
     if "prior" in attack.needs and attack.takes.kind not in track.priors:
-        raise InputError(f"the track {track.name} has no {attack.takes.kind}, which {method} needs; leave it out.")
+        raise InputError(f"the track has no {attack.takes.kind}, which {method} needs; name another with --track.")
     own = [f"{name}={text(value)}" for name, value in chosen.items() if name != "restarts"]
     options = {"track": track.name, "preset": "default", **options_of_track(track), **others}
     return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)

@@ -8,19 +8,22 @@ from PIL import Image
 
 from attacks.base import Attack
 from benchmark.code_version import require_committed
+from benchmark.command_line import options_of_track
 from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
 from benchmark.names import known
 from benchmark.registry import find
 from benchmark.run_options import with_options
-from benchmark.tracks.entry import entry, first_observation, kinds, of_each, say_left_out, within_budget
+from benchmark.setting import Setting
+from benchmark.tracks.entry import entry, first_observation, kinds, methods, of_each, say_left_out, within_budget
 from benchmark.tracks.missing import require
 from benchmark.tracks.record_labels import record_labels
 from benchmark.tracks.track import DEFAULT, Track, read, text
+from benchmark.tracks.tuned import is_tuned
 from leaderboard import record as kept
 from leaderboard.options import Options
 from leaderboard.strip import SHOWN, strip
-from victims.errors import InputError
+from victims.errors import InputError, without_options
 from victims.observation import Observation
 
 
@@ -55,6 +58,7 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
             f"{track} is none of the project's tracks, which the record is of; put it into benchmark/tracks."
         )
     require(found, kinds(attack), options)
+    kept.write_refused(found.path.stem, refused(found, attack, options))
     configs, left_out = of_each(attack, lambda method: scored(found, method, {**options, "out": out / "record"}))
     given = {"track": track, "out": out / "record", **options}
     failed = run_cells({name: arguments(config, given) for name, config in configs.items()})
@@ -63,6 +67,23 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
             print(f"record   {keep(found, config)}")
     say_left_out(left_out)
     return exit_code(failed, len(configs))
+
+
+def refused(track: Track, named: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Why methods of the project cannot be used on a track; empty for one that can.
+
+    Args:
+        named: attacks with commas between them, or `all`.
+        options: of the run.
+    """
+    why = {method: "" for method in methods(named) if method in known("attack")}
+    observation = first_observation(Setting(**{**options_of_track(track), **options}))
+    for method in (method for method in why if not is_tuned(track, method)):
+        try:
+            within_budget(entry(track, method, {"restarts": 1}, **options), track, observation)
+        except InputError as error:
+            why[method] = without_options(str(error))
+    return why
 
 
 def scored(

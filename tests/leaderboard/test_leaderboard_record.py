@@ -45,6 +45,21 @@ def test_a_line_that_is_no_row_is_said_with_what_to_do(scored, line, said):
         list(record.read())
 
 
+def test_reasons_are_kept_until_a_method_can_be_used():
+    assert record.refused("easy") == {}
+    record.write_refused("easy", {"rgap": "it: has a bias", "spear": "no", "ig": ""})
+    record.write_refused("easy", {"spear": "", "lti": "none"})
+    assert record.refused("easy") == {"rgap": "it: has a bias", "lti": "none"}
+
+
+@pytest.mark.parametrize("content", ["", "- rgap", "rgap: 3", "rgap: [", "\x00"])
+def test_damaged_reasons_are_refused_in_one_line(content):
+    record.write_refused("easy", {"rgap": "it has a bias"})
+    (record.RECORD / "easy" / record.REFUSED).write_text(content)
+    with pytest.raises(InputError, match=r"refused\.yaml is damaged; get the file again"):
+        record.refused("easy")
+
+
 WHOLE = gzip.compress(b"[]", mtime=0)  # the test's name holds it: the same for every worker
 
 

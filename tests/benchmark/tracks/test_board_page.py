@@ -65,6 +65,7 @@ def test_an_empty_record_has_a_page(elsewhere):
 def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     keep("cifar10-b1", "ig", 20.0)
     keep("cifar10-b1", "gias", 30.0, prior="dcgan-cifar10")
+    record.write_refused("cifar10-b1", {"rgap": "it has a bias", "spear": "it is no linear layer"})
     path = read("cifar10-b1").tuned("ig")
     path.parent.mkdir()
     tuned = Tuned(track="cifar10-b1", rule=read("cifar10-b1").rule, method="ig", options={}, score=22.0, default=11.5)
@@ -83,9 +84,10 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     assert "![gias](../../leaderboard/record/cifar10-b1/gias.webp)" in page
     assert "cifar10-b1: gias, 31.50 dB" in page
     assert "Generator: better on cifar10-b1 (+10.5 dB)." in page
-    (without,) = (line for line in page.splitlines() if line.startswith("- Without a record: "))
-    left = without.removeprefix("- Without a record: ").partition(".")[0].split(", ")
-    assert sorted([*left, "gias", "ig"]) == sorted(known("attack"))
+    (line,) = (line for line in page.splitlines() if line.startswith("- Not recorded yet: "))
+    left = line.removeprefix("- Not recorded yet: ").removesuffix(".").split(", ")
+    assert sorted([*left, "gias", "ig", "rgap", "spear"]) == sorted(known("attack"))
+    assert "| rgap | it has a bias | cifar10-b1 |" in page
     assert written == files()
 
 

@@ -104,7 +104,7 @@ def test_where_something_is_missing_methods_are_asked_for_their_prior_alone(tmp_
     assert main(["track", "--track=imagenet64-b1-resnet18", f"--data_dir={tmp_path}", f"--weights={tmp_path}"]) == 0
     out = " ".join(capsys.readouterr().out.split())  # lines are as wide as the widest row
     assert "missing 50 test images of imagenet" in out
-    assert "left out lti: the track imagenet64-b1-resnet18 has no inverter, which lti needs; leave it out." in out
+    assert "left out lti: the track has no inverter, which lti needs; name another with --track." in out
     assert "known only where nothing is missing" in out
 
 

@@ -11,11 +11,13 @@ from PIL import Image
 from benchmark.__main__ import main
 from benchmark.names import known
 from benchmark.tracks import track as module
-from benchmark.tracks.record import arguments, scored
+from benchmark.tracks.record import arguments, refused, scored
 from benchmark.tracks.track import read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
 from victims.errors import InputError
+
+RECORD, TRACKS = record.RECORD, module.TRACKS  # of the project
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +80,33 @@ def test_of_all_methods_those_that_the_track_does_not_take_are_left_out_with_the
     left_out = dict(re.findall(r"^left out (\w+): (.*)$", capsys.readouterr().out, re.MULTILINE))
     assert left_out.keys() == known("attack").keys() - {"ig"}
     assert left_out["gias"] == f"gias has not been tuned on the track {track}; run make tune TRACK={track} METHOD=gias."
-    assert left_out["pnp"].endswith("has no denoiser, which pnp needs; leave it out.")
+    assert left_out["pnp"].endswith("has no denoiser, which pnp needs; name another with --track.")
     assert left_out["rgap"].startswith("rgap has no answer to a defense")
+    why = record.refused("mine")
+    assert why["rgap"].startswith("rgap has no answer to a defense")
+    assert why["pnp"] == "the track has no denoiser, which pnp needs"
+    assert not why.keys() & {"ig", "gias"}, "of what can be used nothing is kept"
+
+
+def test_why_a_method_cannot_be_used_is_kept_until_it_can(tmp_path, track, capsys):
+    assert main(["record", f"--track={track}", "--method=rgap", f"--out={tmp_path / 'out'}"]) == 2
+    assert "rgap has no answer to a defense" in capsys.readouterr().err
+    assert [*record.refused("mine")] == ["rgap"]
+    record.write_refused("mine", refused(with_options(track, victim="fcn3", defense="none"), "rgap", {}))
+    assert record.refused("mine") == {}
+
+
+def test_no_method_that_is_unknown_is_kept_as_refused(tmp_path, track):
+    assert main(["record", f"--track={track}", "--method=igg", f"--out={tmp_path / 'out'}"]) == 2
+    assert record.refused("mine") == {}
+
+
+def test_what_the_record_says_of_methods_that_cannot_be_used_is_so():
+    track = read(str(TRACKS / "photos-default.yaml"))
+    there = {file.name.partition(".")[0] for file in (RECORD / "photos-default").iterdir()}
+    kept = yaml.safe_load((RECORD / "photos-default" / "refused.yaml").read_text())
+    found = refused(track, ",".join(known("attack").keys() - there), {})
+    assert kept == {method: why for method, why in found.items() if why}
 
 
 def test_a_track_elsewhere_is_not_recorded_in_the_place_of_one_of_the_project(tmp_path, track, capsys):
