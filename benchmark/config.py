@@ -78,15 +78,8 @@ class Config(Setting):
         """Where the results go: the same folder for the same options and the same available networks of metrics."""
         identity = json.dumps([self.identity(), sorted(networks)], sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
-        parts = [
-            self.attack,
-            self.preset,
-            Path(self.data).name,
-            self.victim,
-            f"b{self.batch}",
-            self.defense,
-            self.control,
-        ]
+        of_victim = [Path(self.data).name, self.victim, f"b{self.batch}", self.defense]
+        parts = [self.attack, self.preset, *of_victim, self.control]
         name = "-".join(parts).replace("/", "_").replace(":", "_").encode(errors="replace")[:LONGEST_NAME]
         return self.out / f"{name.decode(errors='ignore')}-s{self.seed}-{digest}"
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from leaderboard.board import Entry, EntryWithRows, places
 from leaderboard.differences import difference, difference_by_image
-from leaderboard.statistics import Score, could_be_best, verdicts
+from leaderboard.statistics import BETTER, Score, could_be_best, verdicts
 
 Board = Sequence[EntryWithRows]
 """The entries of one track, the best first, each with its rows."""
@@ -17,6 +17,9 @@ Board = Sequence[EntryWithRows]
 HELD = 0.15
 """A defense holds where for every attack the interval of the share of recognized images ends here or below. The number
 of images sets it: of 24 single images none is recognized."""
+
+FLOOR = "neither is shown above the mean image"
+"""In place of a verdict: two attacks are not compared that may have rebuilt nothing."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "is not decided"
 IDLE = "has nothing to hold back"
@@ -95,6 +98,23 @@ def attacks(board: Board) -> list[EntryWithRows]:
     return [pair for pair, place in placed if place]
 
 
+def over_control(board: Board) -> list[Comparison]:
+    """All attacks minus the mean image, which needs no update; verdicts are after Holm's correction for the attacks."""
+    control = next((pair for pair in board if pair[0].control == "mean_image"), None)
+    return [each for each in compared([(control, pair) for pair in attacks(board)]) if each] if control else []
+
+
+def not_above(board: Board) -> set[str]:
+    """The attacks that are not shown to be above the mean image; none where the board does not have it."""
+    return {each.other.attack for each in over_control(board) if each.verdict != BETTER}
+
+
+def above_control(found: Comparison, board: Board) -> Comparison:
+    """A comparison of two attacks of a board, with `FLOOR` for a verdict where neither is shown above the control."""
+    floor = {found.base.attack, found.other.attack} <= not_above(board)
+    return found._replace(verdict=FLOOR) if floor else found
+
+
 def behind(board: Board) -> list[Comparison]:
     """All other attacks minus the first, and whether they may be the best."""
     ranked = attacks(board)
@@ -117,7 +137,7 @@ def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Comparison]:
     found: dict[str, Comparison] = {}
     for each in compared([(plain, other) for other in others for plain in base]):
         if each and each.base is base[0][0]:
-            found.setdefault(kinds[each.other.attack], each)  # the best of its kind is first
+            found.setdefault(kinds[each.other.attack], above_control(each, board))  # the best of its kind is first
     return found
 
 

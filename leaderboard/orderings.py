@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import yaml
 
-from leaderboard.answers import Board, Comparison, attacks, compared
+from leaderboard.answers import FLOOR, Board, Comparison, above_control, attacks, compared
 from leaderboard.reported import Reported
 from leaderboard.sentences import count, signed
 from leaderboard.statistics import BETTER, UNSHOWN, VERDICTS, WORSE
@@ -72,7 +72,8 @@ def judged(found: list[Claim], boards: Mapping[str, Board]) -> list[Judgment]:
         for paper in dict.fromkeys(claim.paper for claim in there):
             family = [claim for claim in there if claim.paper == paper]
             pairs = compared([(by_attack[claim.weaker], by_attack[claim.stronger]) for claim in family])
-            answers += [Judgment(claim, track, pair) for claim, pair in zip(family, pairs, strict=True) if pair]
+            judged_pairs = [pair and above_control(pair, board) for pair in pairs]
+            answers += [Judgment(claim, track, pair) for claim, pair in zip(family, judged_pairs, strict=True) if pair]
     return sorted(answers, key=lambda answer: found.index(answer.claim))
 
 
@@ -94,7 +95,8 @@ def summary(answers: list[Judgment]) -> str:
     parts = [f"{words[word]} {COUNTED[word][words[word] > 1]}" for word in VERDICTS if words[word]]
     *first, last = parts or [""]
     said = f"{', '.join(first)} and {last}" if first else last
-    return f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}." if parts else ""
+    floor = f" In {words[FLOOR]} more {FLOOR}." if words[FLOOR] else ""
+    return f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}.{floor}" if parts else ""
 
 
 def not_judged(found: list[Claim], answers: list[Judgment]) -> str:
@@ -122,7 +124,7 @@ def table(answers: list[Judgment], numbers: list[Reported]) -> Table:
 def reasons(found: list[Claim], answers: list[Judgment]) -> list[str]:
     """What was found of each claim that does not hold on every track, or is on none: `gias over ig: ...`."""
     verdicts = {claim: {answer.found.verdict for answer in answers if answer.claim == claim} for claim in found}
-    left = (claim for claim in found if claim.reason and verdicts[claim] != {BETTER})
+    left = (claim for claim in found if claim.reason and verdicts[claim] - {FLOOR} != {BETTER})
     return [f"{over(claim)}: {claim.reason}" for claim in left]
 
 

@@ -2,6 +2,7 @@
 
 record/TRACK/METHOD.jsonl.gz           the rows of a method
 record/TRACK/METHOD.webp               its first images: truth above reconstruction
+record/TRACK/mean_image.jsonl.gz       the rows of the mean training image, the control: no attack should be below
 record/TRACK/refused.yaml              methods that cannot be used on a track, and why
 record/labels/TRACK/METHOD.jsonl.gz    the rows of a label method on a track of theirs
 """
@@ -24,6 +25,7 @@ from victims.errors import InputError
 
 RECORD = Path(__file__).parent / "record"
 REFUSED = "refused.yaml"
+CONTROL = "mean_image"
 LABELS = "labels"  # folder of the tracks of label methods
 ROWS = ".jsonl.gz"
 LABEL_KEYS = {*LABEL_ROW, "track", "track_version", "protocol"}
@@ -122,13 +124,28 @@ def read(track: str = "*", method: str = "*") -> Iterator[Kept]:
         InputError: a file is damaged, or has rows of another method or track than its name says.
     """
     for path in sorted(RECORD.glob(f"{track}/{method}{ROWS}")):
-        with intact(path):
-            rows, wrong = read_rows(path)
-        if wrong:
-            raise damaged(path, wrong[0].partition(";")[0].removeprefix(str(path)))
-        if not all(map(has_numbers, rows)):
-            raise damaged(path, " has a score that is no number")
-        yield kept(path, rows, "attack")
+        if path.name != CONTROL + ROWS:
+            yield read_file(path, "attack")
+
+
+def read_control(track: str) -> Kept | None:
+    """The same of the mean training image, scored as if an attack had made it; None where it is not kept."""
+    path = RECORD / track / f"{CONTROL}{ROWS}"
+    return read_file(path, "control") if path.exists() else None
+
+
+def read_file(path: Path, key: str) -> Kept:
+    """
+    Args:
+        key: under which a row has the name of the file.
+    """
+    with intact(path):
+        rows, wrong = read_rows(path)
+    if wrong:
+        raise damaged(path, wrong[0].partition(";")[0].removeprefix(str(path)))
+    if not all(map(has_numbers, rows)):
+        raise damaged(path, " has a score that is no number")
+    return kept(path, rows, key)
 
 
 def read_labels(track: str = "*", method: str = "*") -> Iterator[Kept]:

@@ -3,11 +3,23 @@
 from collections.abc import Mapping, Sequence
 from math import isnan
 
-from leaderboard.answers import HELD, Board, Comparison, Defended, Share, attacks, behind, changes, defended, gains
+from leaderboard.answers import (
+    HELD,
+    Board,
+    Comparison,
+    Defended,
+    Share,
+    attacks,
+    behind,
+    changes,
+    defended,
+    gains,
+    over_control,
+)
 from leaderboard.board import Entry
 from leaderboard.document import Block, Heading, Items, Text
 from leaderboard.harm import NOTES
-from leaderboard.statistics import EXCLUDED, MAYBE, UNSHOWN, VERDICTS, Score
+from leaderboard.statistics import BETTER, EXCLUDED, MAYBE, UNSHOWN, VERDICTS, Score
 from leaderboard.table import NOTHING, Table
 
 Boards = Mapping[str, Board]
@@ -17,8 +29,9 @@ Boards = Mapping[str, Board]
 SINGLE = "Intervals are those of single comparisons, so one may leave out 0 where it says '{}'."
 WORDS = (
     "Better and worse are verdicts at p < .05 after Holm's correction for the comparisons that each section states, "
-    f"and mean a higher and a lower PSNR: more and less leaks. '{UNSHOWN.capitalize()}' does not say that two attacks "
-    f"are equal. {SINGLE.format(UNSHOWN)}"
+    f"and mean a higher and a lower PSNR. '{UNSHOWN.capitalize()}' does not say that two attacks are equal. "
+    f"{SINGLE.format(UNSHOWN)} The mean image is that of the training images and needs no update: an attack that is "
+    "not above it may have rebuilt nothing. PSNR favors gray pictures; see SSIM, LPIPS and the pictures too."
 )
 BEST = (
     f"'{EXCLUDED.capitalize()}' is a verdict at p < .05 after Bonferroni's correction for the track's other attacks: "
@@ -54,6 +67,7 @@ def strongest(boards: Boards) -> list[Block]:
         "The strongest attack of each track",
         [
             strongest_sentence(track, found[0][0].attack, found[0][0].psnr, len(found), behind(boards[track]))
+            + floor_sentence(boards[track])
             for track, found in ranked.items()
             if found and found[0][0].psnr
         ],
@@ -65,6 +79,14 @@ def strongest_sentence(track: str, attack: str, psnr: Score, among: int, others:
     maybe = [f"{other.other.attack} ({signed(other.difference)})" for other in others if other.verdict == MAYBE]
     instead = f"; {MAYBE}: {', '.join(maybe)}" if maybe else ""
     return f"{track}: {attack}, {decibels(psnr)}, {count(psnr.n, 'image')}, {count(among, 'attack')}{instead}."
+
+
+def floor_sentence(board: Board) -> str:
+    """That no attack is shown above the mean image; empty where one is."""
+    found = over_control(board)
+    if not found or any(each.verdict == BETTER for each in found):
+        return ""
+    return f" None is shown above the mean image: {found[0].other.attack} {signed(found[0].difference)}."
 
 
 def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block]:
@@ -140,7 +162,10 @@ def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block
     found = changes([(boards[base], boards[other]) for base, other in there.values()])
     return section(
         "Batch size, local steps, victim",
-        [setting_sentence(what, *there[what], change) for what, change in zip(there, found, strict=True)],
+        [
+            setting_sentence(what, *there[what], change) + floor_sentence(boards[there[what][1]])
+            for what, change in zip(there, found, strict=True)
+        ],
         "The strongest attack of each track, over the images that both tracks have, corrected for these comparisons "
         "but not for the choice of the strongest attacks. Budgets differ, see the tracks.",
     )

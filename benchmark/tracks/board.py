@@ -6,6 +6,7 @@ All of it is computed from the record, the tracks and what was tuned on them: th
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from benchmark.tracks import label_track
 from benchmark.tracks.track import DEFAULT, METRIC, Track, read
 from benchmark.tracks.tuned import read_tuned
 from leaderboard import labels_board, record
-from leaderboard.answers import Board, behind
-from leaderboard.board import entries_with_rows
+from leaderboard.answers import Board, behind, over_control
+from leaderboard.board import EntryWithRows, entries_with_rows
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
 from leaderboard.harm import NOTES
 from leaderboard.options import Options
@@ -30,15 +31,16 @@ FOLDER, README = ROOT / "docs" / "board", ROOT / "README.md"
 UP = "../.."  # from the folder to the root
 BEGIN, END = "<!-- make board writes what follows -->", "<!-- until here -->"
 
-BEHIND, TUNED = "minus the best", "tuned"
+BEHIND, OVER, TUNED = "minus the best", "minus the mean image", "tuned"
 SHOWN = (
-    "attack", "PSNR ↑", BEHIND, "prior", "best in batch", "worst in batch", "recognized", "SSIM ↑", "LPIPS ↓",
+    "attack", "PSNR ↑", BEHIND, OVER, "prior", "best in batch", "worst in batch", "recognized", "SSIM ↑", "LPIPS ↓",
     "n", "gradients", "s/task", TUNED,
 )  # fmt: skip
 COLUMNS = (
     "Minus the best: paired over images, which tells more than whether intervals overlap; verdicts as above for the "
-    f"strongest. Best and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the "
-    "victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best."
+    "strongest. Minus the mean image: paired too; verdicts after Holm's correction for the attacks of the track. Best "
+    f"and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR "
+    "on the images for tuning, from the default options to the best."
 )
 REFUSED = "Methods that cannot be used on a track"
 SHORT = ("attack", "PSNR ↑", BEHIND, "prior")  # in the README
@@ -70,6 +72,9 @@ class Recorded(NamedTuple):
         """The entries from which questions are answered."""
         return [pair for pair, stale in zip(self.board, self.stale(), strict=True) if not stale]
 
+    def controls(self) -> list[str]:
+        return [entry.attack for entry, _ in self.board if entry.control != "none"]
+
     def hours(self) -> float:
         return sum(entry.seconds * entry.tasks for entry, _ in self.board) / 3600
 
@@ -79,11 +84,19 @@ def recorded(track: Track) -> Recorded:
     Raises:
         InputError: a file of the record is damaged, or has not all images of the track.
     """
-    found = [*record.read(track.path.stem)]
+    control = record.read_control(track.path.stem)
+    found = [*record.read(track.path.stem), *([control] if control else [])]
     for kept in found:
         if not kept.stale(track.version):
             kept.require(track.tasks * kept.rows[0]["batch_size"], "task", "image")
-    return Recorded(track, entries_with_rows(row for kept in found for row in kept.rows))
+    board = entries_with_rows(row for kept in found for row in kept.rows)
+    return Recorded(track, sorted(board, key=best_first))  # also where code changed, which makes another setting
+
+
+def best_first(pair: EntryWithRows) -> tuple[bool, float]:
+    """The attacks, by their PSNR, before the control."""
+    entry, _ = pair
+    return entry.control != "none", -entry.psnr.mean if entry.psnr else inf
 
 
 def names() -> list[str]:
@@ -209,10 +222,14 @@ def refused(tracks: Sequence[str]) -> Table:
 
 def table(found: Recorded) -> Table:
     """The methods of a track, the best first."""
-    names, kind = [entry.attack for entry, _ in found.board], kinds(found)
-    lost = {each.other.attack: f"{signed(each.difference)} {each.verdict}" for each in behind(found.current())}
+    names, kind = [entry.attack for entry, _ in found.board], kinds(found) | dict.fromkeys(found.controls(), NOTHING)
+    lost, over = (
+        {each.other.attack: f"{signed(each.difference)} {each.verdict}" for each in compared}
+        for compared in (behind(found.current()), over_control(found.current()))
+    )
     known = board_table([entry for entry, _ in found.board]).columns | {
         BEHIND: [lost.get(name, NOTHING) for name in names],
+        OVER: [over.get(name, NOTHING) for name in names],
         "prior": [kind.get(name, "none") for name in names],
         TUNED: [tuned_from(found.track, name) for name in names],
     }

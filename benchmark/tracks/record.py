@@ -13,6 +13,7 @@ from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
 from benchmark.names import known
 from benchmark.registry import find
+from benchmark.run import run
 from benchmark.run_options import with_options
 from benchmark.setting import Setting
 from benchmark.tracks.entry import entry, first_observation, kinds, methods, of_each, say_left_out, within_budget
@@ -25,6 +26,9 @@ from leaderboard.options import Options
 from leaderboard.strip import SHOWN, strip
 from victims.errors import InputError, without_options
 from victims.observation import Observation
+
+IDLE = "ig"
+"""The attack that is named where none is run."""
 
 
 @with_options(also=("data_dir", "weights_dir", "compile", "devices"))
@@ -59,6 +63,7 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
         )
     require(found, kinds(attack), options)
     kept.write_refused(found.path.stem, refused(found, attack, options))
+    keep_control(found, {**options, "out": out / "record"})
     configs, left_out = of_each(attack, lambda method: scored(found, method, {**options, "out": out / "record"}))
     given = {"track": track, "out": out / "record", **options}
     failed = run_cells({name: arguments(config, given) for name, config in configs.items()})
@@ -84,6 +89,14 @@ def refused(track: Track, named: str, options: Mapping[str, Any]) -> dict[str, s
         except InputError as error:
             why[method] = without_options(str(error))
     return why
+
+
+def keep_control(track: Track, options: Mapping[str, Any]) -> None:
+    """Write the rows of the mean training image into the record, unless it has them."""
+    there = kept.read_control(track.path.stem)
+    if not there or there.stale(track.version):
+        folder = run(entry(track, IDLE, {}, **{**options, "control": kept.CONTROL, "wandb": "off", "devices": 1}))
+        print(f"record   {kept.write_rows(kept.RECORD / track.path.stem, kept.CONTROL, folder.read_rows()[0])}")
 
 
 def scored(
