@@ -95,8 +95,9 @@ def summary(answers: list[Judgment]) -> str:
     parts = [f"{words[word]} {COUNTED[word][words[word] > 1]}" for word in VERDICTS if words[word]]
     *first, last = parts or [""]
     said = f"{', '.join(first)} and {last}" if first else last
-    floor = f" In {words[FLOOR]} more {FLOOR}." if words[FLOOR] else ""
-    return f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}.{floor}" if parts else ""
+    judged = f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}." if parts else ""
+    among = f"{words[FLOOR]} more" if parts else count(words[FLOOR], "comparison")
+    return " ".join(filter(None, (judged, f"In {among} {FLOOR}." if words[FLOOR] else "")))
 
 
 def not_judged(found: list[Claim], answers: list[Judgment]) -> str:

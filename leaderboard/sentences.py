@@ -65,28 +65,29 @@ def strongest(boards: Boards) -> list[Block]:
     ranked = {track: attacks(board) for track, board in boards.items()}
     return section(
         "The strongest attack of each track",
-        [
-            strongest_sentence(track, found[0][0].attack, found[0][0].psnr, len(found), behind(boards[track]))
-            + floor_sentence(boards[track])
-            for track, found in ranked.items()
-            if found and found[0][0].psnr
-        ],
+        [strongest_sentence(track, boards[track], found) for track, found in ranked.items() if found],
         BEST,
     )
 
 
-def strongest_sentence(track: str, attack: str, psnr: Score, among: int, others: Sequence[Comparison]) -> str:
-    maybe = [f"{other.other.attack} ({signed(other.difference)})" for other in others if other.verdict == MAYBE]
+def strongest_sentence(track: str, board: Board, ranked: Board) -> str:
+    """
+    Args:
+        ranked: the attacks of the board, the best first.
+    """
+    (best, _), among = ranked[0], count(len(ranked), "attack")
+    said = f"{best.attack}, {best.psnr and decibels(best.psnr)}, {count(best.n, 'image')}"
+    if floor := on_the_floor(board):
+        return f"{track}: none of {among} is shown above the mean image; the first by PSNR, {said}, is {floor} from it."
+    maybe = [f"{other.other.attack} ({signed(other.difference)})" for other in behind(board) if other.verdict == MAYBE]
     instead = f"; {MAYBE}: {', '.join(maybe)}" if maybe else ""
-    return f"{track}: {attack}, {decibels(psnr)}, {count(psnr.n, 'image')}, {count(among, 'attack')}{instead}."
+    return f"{track}: {said}, {among}{instead}."
 
 
-def floor_sentence(board: Board) -> str:
-    """That no attack is shown above the mean image; empty where one is."""
+def on_the_floor(board: Board) -> str:
+    """The difference of the first attack from the mean image where none is shown above it, else empty."""
     found = over_control(board)
-    if not found or any(each.verdict == BETTER for each in found):
-        return ""
-    return f" None is shown above the mean image: {found[0].other.attack} {signed(found[0].difference)}."
+    return "" if not found or any(each.verdict == BETTER for each in found) else signed(found[0].difference)
 
 
 def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block]:
@@ -163,7 +164,7 @@ def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block
     return section(
         "Batch size, local steps, victim",
         [
-            setting_sentence(what, *there[what], change) + floor_sentence(boards[there[what][1]])
+            setting_sentence(what, *there[what], change, on_the_floor(boards[there[what][1]]))
             for what, change in zip(there, found, strict=True)
         ],
         "The strongest attack of each track, over the images that both tracks have, corrected for these comparisons "
@@ -171,13 +172,18 @@ def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block
     )
 
 
-def setting_sentence(what: str, base: str, other: str, change: Comparison | None) -> str:
+def setting_sentence(what: str, base: str, other: str, change: Comparison | None, floor: str) -> str:
+    """
+    Args:
+        floor: see `on_the_floor`, of the other track.
+    """
     if change is None:
         return f"{what}, from {base} to {other}: {UNPAIRED}."
     d = change.difference
     paired = f"{count(d.n, 'image')} in {count(d.clusters, 'group')} of batches that share images"
     return (
-        f"{what}, from {of(base, change.base)} to {of(other, change.other)}: {signed(d)}, {paired}, {change.verdict}."
+        f"{what}, from {of(base, change.base)} to {of(other, change.other)}: {signed(d)}, {paired}, {change.verdict}"
+        f"{f'; on {other} no attack is shown above the mean image' if floor else ''}."
     )
 
 

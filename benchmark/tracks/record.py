@@ -1,5 +1,7 @@
 """`python -m benchmark record`: the scored run of a method on a track, kept with the project."""
 
+import contextlib
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,9 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
         )
     require(found, kinds(attack), options)
     kept.write_refused(found.path.stem, refused(found, attack, options))
-    keep_control(found, {**options, "out": out / "record"})
     configs, left_out = of_each(attack, lambda method: scored(found, method, {**options, "out": out / "record"}))
+    if configs:
+        keep_control(found, {**options, "out": out / "record"})
     given = {"track": track, "out": out / "record", **options}
     failed = run_cells({name: arguments(config, given) for name, config in configs.items()})
     for name, config in configs.items():
@@ -95,7 +98,8 @@ def keep_control(track: Track, options: Mapping[str, Any]) -> None:
     """Write the rows of the mean training image into the record, unless it has them."""
     there = kept.read_control(track.path.stem)
     if not there or there.stale(track.version):
-        folder = run(entry(track, IDLE, {}, **{**options, "control": kept.CONTROL, "wandb": "off", "devices": 1}))
+        with contextlib.redirect_stdout(io.StringIO()):
+            folder = run(entry(track, IDLE, {}, **{**options, "control": kept.CONTROL, "wandb": "off", "devices": 1}))
         print(f"record   {kept.write_rows(kept.RECORD / track.path.stem, kept.CONTROL, folder.read_rows()[0])}")
 
 

@@ -4,10 +4,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboard.answers import FAILS, HOLDS, IDLE, OPEN, UNJUDGED, UNTRIED, behind, changes, defended, gains, holds
+from leaderboard.answers import (
+    FAILS,
+    FLOOR,
+    HOLDS,
+    IDLE,
+    OPEN,
+    UNJUDGED,
+    UNTRIED,
+    behind,
+    changes,
+    defended,
+    gains,
+    holds,
+    not_above,
+    over_control,
+)
 from leaderboard.board import entries_with_rows
 from leaderboard.differences import difference_by_image
-from leaderboard.statistics import EXCLUDED, MAYBE, UNSHOWN, too_few
+from leaderboard.statistics import BETTER, EXCLUDED, MAYBE, UNSHOWN, WORSE, too_few
 
 IMAGES = 6
 NOISE = np.random.default_rng(0).normal(0, 0.1, (4, IMAGES))
@@ -21,6 +36,7 @@ def board(row):
         return entries_with_rows(
             row(
                 attack=attack,
+                control="mean_image" if attack == "mean_image" else "none",
                 task=f"{batch}-{image // batch}",
                 image=f"i{image}",
                 batch_size=batch,
@@ -59,6 +75,29 @@ def test_whether_an_attack_may_be_the_best_is_judged_for_the_other_attacks(board
     assert stats.ttest_1samp(scores["b"] - scores["a"], 0).pvalue == pytest.approx(0.03)
     assert [other.verdict for other in behind(board(scores))] == [MAYBE, EXCLUDED]
     assert behind(board({name: scores[name] for name in "ab"}))[0].verdict == EXCLUDED
+
+
+def test_attacks_are_compared_with_the_mean_image(board):
+    control = np.linspace(10, 12, IMAGES)
+    alike = control + NOISE[0] - NOISE[0].mean()
+    scores = {"up": control + 2 + NOISE[1], "alike": alike, "down": control - 2 + NOISE[2], "mean_image": control}
+    found = over_control(board(scores))
+    assert {each.other.attack: each.verdict for each in found} == {"up": BETTER, "alike": UNSHOWN, "down": WORSE}
+    assert {each.base.control for each in found} == {"mean_image"}
+    difference = found[0].difference
+    assert (difference.low, difference.high) == pytest.approx(t_interval(scores["up"] - control))
+    assert not_above(board(scores)) == {"alike", "down"}
+    assert not_above(board({"a": control})) == set(), "without the control nothing is known"
+    assert [each.other.attack for each in behind(board(scores))] == ["alike", "down"], "the control is no attack"
+
+
+def test_two_attacks_of_which_none_is_above_the_mean_image_have_no_verdict(board):
+    control = np.linspace(10, 12, IMAGES)
+    scores = {"plain": control - 3 + NOISE[0], "prior": control - 1 + NOISE[1]}
+    kinds = {"prior": "generator"}
+    assert gains(board(scores), kinds)["generator"].verdict == BETTER
+    assert gains(board(scores | {"mean_image": control}), kinds)["generator"].verdict == FLOOR
+    assert gains(board(scores | {"mean_image": control - 2}), kinds)["generator"].verdict == BETTER
 
 
 def test_nothing_is_answered_below_five_batches(board):

@@ -45,6 +45,17 @@ def test_a_line_that_is_no_row_is_said_with_what_to_do(scored, line, said):
         list(record.read())
 
 
+def test_the_control_is_kept_beside_the_methods(scored):
+    control = [row | {"control": "mean_image"} for row in rows(scored)]
+    assert record.read_control("easy") is None
+    path = record.write_rows(record.RECORD / "easy", record.CONTROL, control)
+    assert record.read_control("easy") == record.Kept("easy", "mean_image", control, path)
+    assert not list(record.read()), "it is no method"
+    record.write_rows(record.RECORD / "easy", record.CONTROL, rows(scored))
+    with pytest.raises(InputError, match="has a row of none on the track easy"):
+        record.read_control("easy")
+
+
 def test_reasons_are_kept_until_a_method_can_be_used():
     assert record.refused("easy") == {}
     record.write_refused("easy", {"rgap": "it: has a bias", "spear": "no", "ig": ""})

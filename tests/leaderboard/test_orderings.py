@@ -20,6 +20,7 @@ def board(row):
     def make(**scores):
         return entries_with_rows(
             row(attack=attack, task=f"t{image}", image=f"i{image}", batch_size=1, psnr=float(psnr))
+            | {"control": "mean_image" if attack == "mean_image" else "none"}
             for attack, each in scores.items()
             for image, psnr in enumerate(each)
         )
@@ -62,6 +63,18 @@ def test_a_claim_holds_shows_no_difference_or_is_reversed_on_each_track(board):
     assert summary([]) == ""
     assert not_judged(found, answers) == "Not judged, as both methods have a place on no track: gias over gi."
     assert not_judged(found[:1], answers) == ""
+
+
+def test_a_claim_is_not_judged_where_neither_method_is_above_the_mean_image(board):
+    boards = {
+        "easy": board(ig=BASE, gias=BASE + 2 + NOISE, mean_image=BASE - 5),
+        "hard": board(ig=BASE, gias=BASE + 2 + NOISE, mean_image=BASE + 5),
+    }
+    answers = judged([claim(reason="a weak prior")], boards)
+    assert table(answers, []).columns["verdict"] == ["holds", "neither is shown above the mean image"]
+    assert summary(answers) == "Of 1 comparison, 1 holds. In 1 more neither is shown above the mean image."
+    assert reasons([claim(reason="a weak prior")], answers) == [], "it holds wherever it is judged"
+    assert summary(answers[1:]) == "In 1 comparison neither is shown above the mean image."
 
 
 def test_verdicts_are_corrected_for_the_claims_of_one_paper_alone(board):

@@ -20,6 +20,7 @@ def board(row):
     def make(first=0, **scores):
         return entries_with_rows(
             row(attack=attack, task=f"t{image}", image=f"i{image}", batch_size=1, psnr=float(psnr), lpips=0.2)
+            | {"control": "mean_image" if attack == "mean_image" else "none"}
             for attack, each in scores.items()
             for image, psnr in enumerate(each, first)
         )
@@ -35,6 +36,19 @@ def test_the_strongest_attacks_in_words(board):
     (said,) = sentences(strongest({"easy": board(ig=BASE, gi=BASE + NOISE - 0.001, gias=BASE - 9 - NOISE)}))
     assert said.startswith("easy: ig, 27.50 dB [26.85, 28.15], 24 images, 3 attacks; ")
     assert said.endswith("; may be the best: gi (-0.00 dB [-0.04, +0.04]).")
+
+
+def test_where_no_attack_is_above_the_mean_image_none_is_said_to_be_the_strongest(board):
+    floor = board(ig=BASE - 3 + NOISE, gias=BASE - 1 - NOISE, mean_image=BASE)
+    boards = {"easy": board(ig=BASE, mean_image=BASE - 9 + NOISE), "hard": floor}
+    easy, hard = sentences(strongest(boards))
+    assert easy == "easy: ig, 27.50 dB [26.85, 28.15], 24 images, 1 attack."
+    assert hard.startswith("hard: none of 2 attacks is shown above the mean image; the first by PSNR, gias, 26.50 dB [")
+    assert hard.endswith("], 24 images, is -1.00 dB [-1.04, -0.96] from it.")
+    (said,) = sentences(settings(boards, {"A trained victim": ("easy", "hard")}))
+    assert said.endswith(", worse; on hard no attack is shown above the mean image.")
+    (said,) = sentences(settings(boards, {"An untrained one": ("hard", "easy")}))
+    assert said.endswith(", better.")
 
 
 def test_the_worth_of_priors_in_words_and_as_a_table(board):

@@ -91,6 +91,19 @@ def test_a_track_has_its_table_its_tuning_and_its_pictures(keep):
     assert written == files()
 
 
+def test_attacks_are_in_the_order_of_their_psnr_whatever_code_recorded_them_and_the_control_is_last(keep):
+    keep("cifar10-b1", "ig", 20.0, defense_digest="a")
+    keep("cifar10-b1", "gias", 30.0, defense_digest="b")
+    keep("cifar10-b1", "gi", 25.0, defense_digest="a")
+    keep("cifar10-b1", "mean_image", 22.0, attack="ig", control="mean_image")
+    columns = table(recorded(read("cifar10-b1"))).columns
+    assert columns["attack"] == ["gias", "gi", "ig", "mean image (control)"]
+    assert [each.partition(" dB")[0] for each in columns["minus the mean image"]] == ["+8.40", "+3.15", "-2.10", "-"]
+    assert columns["minus the mean image"][2].endswith("worse")
+    assert columns["minus the best"][3] == columns["prior"][3] == columns["tuned"][3] == "-"
+    assert "cifar10-b1: gias, 31.50 dB" in files()[board.FOLDER / "README.md"]
+
+
 def test_what_is_stale_is_shown_and_answers_nothing(keep):
     keep("cifar10-b1", "ig", 20.0)
     keep("cifar10-b1", "gias", 30.0, protocol=3)

@@ -32,6 +32,10 @@ def test_what_is_kept_is_the_tuned_run_and_its_picture(tmp_path, track):
     options = {"eta": 0.2, "restarts": 2, "steps": 5}
     Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=1.0, default=1.0).write()
     assert main(["record", f"--track={track}", "--method=ig", f"--out={tmp_path / 'out'}", "--devices=1"]) == 0
+    control = record.read_control("mine")
+    assert [(row["control"], row["track"], row["gradient_evaluations"]) for row in control.rows] == [
+        ("mean_image", track, 0)
+    ]
     (kept,) = record.read()
     path, (row,) = tmp_path / "record" / "mine" / "ig.jsonl.gz", kept.rows
     assert (row["attack"], row["preset"], row["track"], row["split"]) == ("ig", "tuned", track, "test")
