@@ -40,6 +40,10 @@ class CINet(Attack):
     It needs no prior: the network's structure is one, and its batch norm couples the images. Paper and code have other
     costs, optimizers, widths, steps and pixels, see the presets.
 
+    The biases before its batch norms, which the authors' code has, change no image: their gradient is rounding alone,
+    of which the sign makes full steps. So other rounding, as with tasks in a group, moves its images more than those of
+    other attacks.
+
     Args:
         steps_w: steps on the parameters.
         eta: learning rate; it does not decay.

@@ -37,7 +37,8 @@ class GGL(Attack):
         start: latents as `drawn` by the prior, `gaussian` as in gifd, `uniform` on (0, 1) where they are normal, as in
             the code for ImageNet, or their `mean`, which is then zero, as in the code for faces.
         squashed: the generator gets tanh z, as in the code for ImageNet.
-        alpha_kl: weight of the divergence of a latent's entries from the normal distribution.
+        alpha_kl: weight of the divergence of a latent's entries from the normal distribution, also for a prior whose
+            latents have another one.
     """
 
     name = "ggl"
@@ -70,7 +71,8 @@ class GGL(Attack):
         ),
         "code-adam": Preset(
             "the authors' code, reconstructor.py with Adam",
-            assumed="steps_z is the default of its class; its script passes 500",
+            assumed="steps_z is the default of its class; its script passes 500. The gradient passes through the "
+            "generator: in the code it does not, and only the divergence moves z",
             steps_z=2_500,
             optimizer="adam",
             restarts=1,

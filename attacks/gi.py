@@ -82,6 +82,7 @@ class GI(Attack):
         ),
         "gifd": Preset(
             "as GIFD's authors ran it: no noise, the mean of the restarts, no BN",
+            assumed="the best of the restarts, where GIFD's code takes the last",
             steps_x=15_000,
             schedule="multistep",
             cost="mean_squared_l2",

@@ -24,7 +24,9 @@ from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 
-OPEN: dict[str, Any] = {"steps_z": 1_000, "eta_z": 3e-2, "tau": 500}  # left open by the paper, from the code
+# Left open by the paper; those of meta_train.sh in the code, which learns a StyleGAN2.
+OPEN: dict[str, Any] = {"steps_z": 1_000, "eta_z": 3e-2, "tau": 500}
+NARROW = "the generator is `dcgan`, half as wide as the code's (`dcgan_gias`)"
 META: dict[str, Callable[..., Optimizer]] = {"reptile": SGD, "adam": partial(Adam, fused=True)}
 
 
@@ -58,13 +60,13 @@ class GIML:
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             "the paper, algorithm 2",
-            assumed="the variation, N, lambda, tau and steps on z are those of the code; beta",
+            assumed="the variation, N, lambda, tau and steps on z are those of the code; beta; " + NARROW,
             beta=0.1,
             **OPEN,
         ),
         "paper-literal": Preset(
             "as `paper`, but the variation as eq. 4 writes it",
-            assumed="N, lambda, tau and steps on z are those of the code; beta",
+            assumed="N, lambda, tau and steps on z are those of the code; beta; " + NARROW,
             variation="sum_squares",
             beta=0.1,
             **OPEN,
@@ -72,7 +74,7 @@ class GIML:
         "code": Preset(
             "the authors' code, whose rounds are `--rounds 4 --clients 200 --between 1 --between-lr 1e-4`",
             assumed="the step between rounds is on 64 images of other clients (the code: on the private ones of four); "
-            "the tasks of all rounds are mixed",
+            "the tasks of all rounds are mixed; " + NARROW,
             lam=2e-3,
             meta="adam",
             beta=1e-2,

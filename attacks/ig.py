@@ -61,7 +61,9 @@ class IG(Attack):
             tv=1e-2,
             restarts=1,
         ),
-        "paper-fedavg": Preset("the authors' notebook, FedAvg", steps_x=24_000, eta=1.0, tv=1e-6, restarts=8),
+        "paper-fedavg": Preset(
+            "the authors' notebook, FedAvg, with `--match fa`", steps_x=24_000, eta=1.0, tv=1e-6, restarts=8
+        ),
         "code": Preset("the authors' code, rec_mult", steps_x=4_800, tv=1e-4, restarts=1),
         "gias": Preset(
             "GI-x of GIAS, appendix G and code, which never takes the sign",
@@ -71,7 +73,14 @@ class IG(Attack):
             signed=False,
             restarts=4,
         ),
-        "gifd": Preset("as GIFD's authors ran it", steps_x=15_000, tv=1e-4, signed=False, restarts=4),
+        "gifd": Preset(
+            "as GIFD's authors ran it",
+            assumed="the best of the restarts, where GIFD's code takes the last",
+            steps_x=15_000,
+            tv=1e-4,
+            signed=False,
+            restarts=4,
+        ),
         "igims-cifar": Preset(
             "as IGIMS's authors ran it, untrained ResNet-18 on CIFAR-10",
             assumed="one start",

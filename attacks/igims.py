@@ -20,8 +20,9 @@ from priors.base import decode_each
 class IGIMS(Attack):
     """Rounds of two stages: latents by CMA-ES, then a copy of the generator's parameters for every image by Adam.
 
-    Each round starts from the parameters and latents of the round before, and has the same M and N steps. The paper
-    reduces the learning rates from round to round and does not say how: here they are `decay` times the previous ones.
+    Each round starts from the parameters and latents of the round before. The paper limits "the update step in each
+    round, by reducing the learning rates and epochs of internal search" and does not say how: here the rates of a round
+    are `decay` times those before, and M and N stay the same.
     With an untrained prior this is its untrained variant.
 
     Args:
@@ -34,7 +35,8 @@ class IGIMS(Attack):
         eta_w: learning rate of Adam on the parameters.
         decay: factor on step size and rates from round to round.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
-        alpha_kl: weight of the divergence of a latent's entries from the normal distribution; `assumed`.
+        alpha_kl: weight of the divergence of a latent's entries from the normal distribution, also for a prior whose
+            latents have another one; `assumed`.
         lambda_w: weight of |w - w_0|_2 of every image; stated for BigGAN alone, else `assumed`.
     """
 

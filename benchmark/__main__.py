@@ -5,6 +5,7 @@ Almost nothing is imported before signals are handled, so that Ctrl-C ends in on
 
 import errno
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with stoppable():
             from benchmark.commands import dispatch
 
-            return dispatch(sys.argv[1:] if arguments is None else arguments)
+            code = dispatch(sys.argv[1:] if arguments is None else arguments)
+            sys.stdout.flush()
+            return code
     except Stopped as stop:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return stop.code  # the first process says it
@@ -41,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not place:  # of the suite, such as --help
             raise
         code, line = 2, f"the run was ended by sys.exit({error.code!r}) of your code; raise an error instead ({place})."
+    except BrokenPipeError:  # nobody reads on, as behind `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -298,9 +298,10 @@ class Options:
     group: Group = option(
         1,
         "execution",
-        "Tasks that are attacked together, which is faster for small batches of small images; rows differ by rounding. "
-        "`auto`: so many that their restarts are 16 images on a CPU, 64 on a GPU, and 1 for a victim of more than half "
-        "a million parameters. A process takes whole groups: with few tasks for many processes, leave it at 1.",
+        "Tasks that are attacked together, which is faster for small batches of small images; rows differ by rounding, "
+        "those of `ci_net` by more of it. `auto`: so many that their restarts are 16 images on a CPU, 64 on a GPU, and "
+        "1 for a victim of more than half a million parameters. A process takes whole groups: with few tasks for many "
+        "processes, leave it at 1.",
         rows=(),
     )
     chunk: int | None = option(

@@ -1,4 +1,4 @@
-"""DCGAN (Radford et al., 2016), the generator of GIAS's and GIML's 32 px experiments."""
+"""DCGAN (Radford et al., 2016), as GIAS and GIML use; their code's own, for 32 px, is `priors/dcgan_gias.py`."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ class LastBlock(nn.Module):
 
 
 class DCGAN(Generator):
-    """DCGAN, the generator of GIAS and GIML: small, for 32 or 64 px, with or without classes.
+    """DCGAN: small, for 32 or 64 px, with or without classes.
 
     Latent 100 -> 4x4 -> 8x8 -> ... -> `size`, each block with half the channels, the last but one `ngf`.
 

@@ -51,15 +51,14 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
         check_local_training(attack, observation, knowledge.local)
     if attack.made_for.get("defense") == "none" and knowledge.estimate:
         raise InputError(
-            f"{attack.name} has no answer to a defense; run with --defense none, or --adapt false."
-            + whole_setting(attack)
+            f"{attack.name} has no answer to a defense; run with --defense none, or --adapt no." + whole_setting(attack)
         )
     if knowledge.estimate:
         received = {name: g[None] for name, g in observation.gradient().items()}
         if not check_surrogate(knowledge.estimate, received, observation.victim):
             raise InputError(
                 f"{attack.name}: the surrogate of the defense leaves nothing to match of what is shared; run with "
-                "--adapt false."
+                "--adapt no."
             )
     for prior in (attack.prior, attack.refine):
         if prior is not None:

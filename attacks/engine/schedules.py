@@ -4,7 +4,8 @@ import math
 
 
 def multistep(step: int, steps: int) -> float:
-    """A factor 0.1 at 3/8, 5/8 and 7/8 of the phase, milestones rounded down (Inverting Gradients' code)."""
+    """A factor 0.1 at 3/8, 5/8 and 7/8 of the phase, milestones rounded down: within 15 steps of 24 000 as in
+    Inverting Gradients' code, which divides by 2.667, 1.6 and 1.142."""
     return 0.1 ** sum(step >= steps * eighths // 8 for eighths in (3, 5, 7))
 
 

@@ -127,9 +127,10 @@ def blocks(tracks: Sequence[Recorded], labels: Mapping[str, list[Block]]) -> lis
         Heading(1, "The board of record"),
         Text(
             "What attacks rebuild of private images from the update that a client shares, on fixed tracks: every "
-            "method was tuned by the same rule on images that are never scored, and ran within the same budget of "
-            "victim gradients. Public research data only. Numbers are means over images with 95 % intervals by "
-            "Student's t over batches; differences are of the PSNR, paired over images. The scored runs took "
+            "method that has something to tune was tuned by the same rule on images that are never scored, and all "
+            "ran within the same budget of victim gradients. Public research data only. Numbers are means over images "
+            "with 95 % intervals by Student's t over batches, or by a bound where all have one value; differences are "
+            "of the PSNR, paired over images. The scored runs took "
             f"{sum(each.hours() for each in found):.1f} hours, one task after another."
         ),
         Links([*((name, f"#{name}") for name in there), ("all rows", f"{UP}/leaderboard/record")]),
@@ -202,6 +203,8 @@ def section(found: Recorded) -> list[Block]:
     there = {entry.attack for entry, _ in found.board}
     if left := [name for name in known("attack") if name not in there | record.refused(track.path.stem).keys()]:
         about.append(f"Not recorded yet: {', '.join(left)}.")
+    if own := [entry.attack for entry, _ in found.board if entry["labels"] not in (None, Options.labels)]:
+        about.append(f"Labels found by the method itself: {', '.join(own)}.")
     strips = [Pictures("Truth above reconstruction", shown)] if shown else []
     return [Heading(3, track.name), Text(comment(track.path)), *strips, table(found), Items(about)]
 

@@ -323,6 +323,14 @@ def test_no_arguments_at_all():
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
 
 
+def test_a_reader_that_leaves_ends_a_listing_without_a_traceback():
+    command = [sys.executable, "-m", "benchmark", "list", "--json=true"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == 141, "as the shell says of a command that SIGPIPE ended"
+
+
 def test_prior_list(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "999")
     file = tmp_path / "priors" / names.published()["dcgan-faces32"].file
