@@ -18,15 +18,13 @@ from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.gias import VARIATION
 from priors import checkpoint
-from priors.base import decode
-from priors.dcgan import DCGAN
+from priors.base import Generator, decode
 from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 
 # Left open by the paper; those of meta_train.sh in the code, which learns a StyleGAN2.
 OPEN: dict[str, Any] = {"steps_z": 1_000, "eta_z": 3e-2, "tau": 500}
-NARROW = "the generator is `dcgan`, half as wide as the code's (`dcgan_gias`)"
 META: dict[str, Callable[..., Optimizer]] = {"reptile": SGD, "adam": partial(Adam, fused=True)}
 
 
@@ -60,21 +58,22 @@ class GIML:
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             "the paper, algorithm 2",
-            assumed="the variation, N, lambda, tau and steps on z are those of the code; beta; " + NARROW,
+            assumed="the variation, N, lambda, tau and steps on z are those of the code; beta",
             beta=0.1,
             **OPEN,
         ),
         "paper-literal": Preset(
             "as `paper`, but the variation as eq. 4 writes it",
-            assumed="N, lambda, tau and steps on z are those of the code; beta; " + NARROW,
+            assumed="N, lambda, tau and steps on z are those of the code; beta",
             variation="sum_squares",
             beta=0.1,
             **OPEN,
         ),
         "code": Preset(
-            "the authors' code, whose rounds are `--rounds 4 --clients 200 --between 1 --between-lr 1e-4`",
+            "the authors' code, whose rounds are `--rounds 4 --clients 200 --between 1 --between-lr 1e-4`, and whose "
+            "generator at 32 px is `--architecture dcgan_gias`",
             assumed="the step between rounds is on 64 images of other clients (the code: on the private ones of four); "
-            "the tasks of all rounds are mixed; " + NARROW,
+            "the tasks of all rounds are mixed",
             lam=2e-3,
             meta="adam",
             beta=1e-2,
@@ -84,7 +83,7 @@ class GIML:
 
     def __init__(
         self,
-        G: DCGAN,
+        G: Generator,
         *,
         seed: int = 0,
         N: int = 4,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -22,11 +22,14 @@ from benchmark.priors.folders import folders
 from benchmark.run import reproducible
 from leaderboard.options import Options
 from priors import checkpoint, weights
+from priors.base import Generator
 from priors.dcgan import DCGAN
+from priors.dcgan_gias import DCGANGIAS
 from victims.errors import InputError
 from victims.rounds import LR
 from victims.victim import build
 
+GENERATORS: dict[str, type[Generator]] = {"dcgan": DCGAN, "dcgan_gias": DCGANGIAS}
 SHOWN, COLUMNS = 8, 9  # latents in the picture, and snapshots over the steps
 
 
@@ -47,8 +50,9 @@ def learn(
     preset: str = "default",
     set: list[str] | None = None,
     seed: int = Options.seed,
+    architecture: Literal["dcgan", "dcgan_gias"] = "dcgan",
 ) -> None:
-    """Learn a DCGAN by GIML, only from the updates that clients share; the same command continues a stopped one.
+    """Learn a generator by GIML, only from the updates that clients share; the same command continues a stopped one.
 
     Args:
         out: the .safetensors file to write; a record (.json) and samples over the steps (.png) are written beside it.
@@ -63,6 +67,7 @@ def learn(
             are in `docs/presets.md`.
         set: single options of GIML, KEY=VALUE, on top of the preset.
         seed: of the weights of victims and generator, the latents, and the order of the tasks.
+        architecture: of the generator: `dcgan`, for 32 or 64 px, or `dcgan_gias`, that of GIML's code, for 32 px.
     """
     weights.check_name(out, "prior learn")
     for name, (count, least) in {
@@ -75,6 +80,8 @@ def learn(
             raise InputError(f"{name} is {count}; give {least} or more.")
     if not 0 < between_lr < math.inf:
         raise InputError(f"between_lr is {between_lr}; give a learning rate above 0.")
+    if architecture == "dcgan_gias" and size != 32:
+        raise InputError(f"dcgan_gias makes images of 32 px, not {size}; give --size 32 or --architecture dcgan.")
     reproducible()
     chosen: dict[str, Any] = {
         "data": data,
@@ -87,12 +94,14 @@ def learn(
     chosen |= {"defense": defense, "preset": preset, "seed": seed}
     config = Config(attack="giml", prior="none", data_dir=data_dir, set=set or [], **chosen)
     device = best_device()
-    G = build(DCGAN, seed=seed, size=size).to(device)
+    options = {"size": size} if architecture == "dcgan" else {}
+    G = build(GENERATORS[architecture], seed=seed, **options).to(device)
     giml = GIML(G, seed=seed, **config.method_options(GIML))
     update = simulate(config, G.image_shape, clients, device, between_lr)
     G.trained_on = f"gradients of {data} train by GIML ({rounds} rounds x {clients} clients, B={batch})"
     G.trained_on += "" if defense == "none" else f", under {defense}"
     words = {**chosen, "between-lr": between_lr, "clients": clients, "steps": steps}
+    words |= {"architecture": architecture}
     command = " ".join([f"python -m benchmark prior learn {out.name}", *(f"--{n} {v}" for n, v in words.items())])
     command += "".join(f" --set+={text}" for text in config.set)
 
@@ -117,14 +126,14 @@ def learn(
                 if giml.t in snapshots:
                     snapshots[giml.t] = look(G, z)
                 checkpoint.save(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots})
-        weights.save(G, out, architecture="dcgan", options={"size": size}, command=command + folders(data_dir))
+        weights.save(G, out, architecture=architecture, options=options, command=command + folders(data_dir))
         draw(snapshots, out.with_suffix(".png"))
         state.unlink(missing_ok=True)
         print(out)
 
 
 @torch.no_grad()
-def look(G: DCGAN, z: Tensor) -> Tensor:
+def look(G: Generator, z: Tensor) -> Tensor:
     return G({"z": z}).cpu()
 
 

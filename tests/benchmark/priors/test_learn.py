@@ -14,6 +14,7 @@ from benchmark.priors.learn import learn
 from benchmark.tasks.batches import draw_batches
 from defenses.sparsification import Sparsification
 from priors import weights
+from priors.dcgan_gias import DCGANGIAS
 from victims.client import fed_sgd
 from victims.data.photos import Photos
 from victims.errors import InputError
@@ -120,6 +121,16 @@ def test_it_writes_a_prior_that_names_its_training_data(undisturbed):
     assert all((b == name.endswith("running_var")).all() for name, b in prior.named_buffers())
 
 
+def test_the_generator_of_gimls_code_is_learned_too(tmp_path):
+    out = tmp_path / "prior.safetensors"
+    learn(out, **SMALL | {"steps": 1, "architecture": "dcgan_gias"})
+    prior = weights.load(out)
+    assert isinstance(prior, DCGANGIAS)
+    start = build(DCGANGIAS, seed=0).state_dict()
+    assert any(not torch.equal(start[name], tensor) for name, tensor in prior.state_dict().items())
+    assert "--architecture dcgan_gias" in json.loads(out.with_suffix(".json").read_text())["command"]
+
+
 def test_a_killed_run_continues_to_the_same_weights_and_picture(undisturbed, killed):
     assert names(killed) == ["prior.state"]
     learn(killed, **SMALL)
@@ -162,6 +173,7 @@ def test_the_state_of_other_images_or_another_model_of_the_same_name_is_refused(
         ({"steps": 0}, "steps"),
         ({"batch": 0}, "batch"),
         ({"size": 31}, "32 or 64"),
+        ({"size": 64, "architecture": "dcgan_gias"}, "32 px, not 64"),
         ({"victim": "lenett"}, "lenet"),
         ({"data": "nothing"}, "photos"),
         ({"defense": "sparsification"}, "RATE"),
