@@ -18,7 +18,7 @@ HELD = 0.15
 """A defense holds where for every attack the interval of the share of recognized images ends here or below. The number
 of images sets it: of 24 single images none is recognized."""
 
-FLOOR = "neither is shown above the mean image"
+FLOOR = "neither above the mean image"
 """In place of a verdict: two attacks are not compared that may have rebuilt nothing."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "is not decided"

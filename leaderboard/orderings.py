@@ -97,7 +97,9 @@ def summary(answers: list[Judgment]) -> str:
     said = f"{', '.join(first)} and {last}" if first else last
     judged = f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}." if parts else ""
     among = f"{words[FLOOR]} more" if parts else count(words[FLOOR], "comparison")
-    return " ".join(filter(None, (judged, f"In {among} {FLOOR}." if words[FLOOR] else "")))
+    return " ".join(
+        filter(None, (judged, f"In {among} neither is shown above the mean image." if words[FLOOR] else ""))
+    )
 
 
 def not_judged(found: list[Claim], answers: list[Judgment]) -> str:

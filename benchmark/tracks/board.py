@@ -72,8 +72,8 @@ class Recorded(NamedTuple):
         """The entries from which questions are answered."""
         return [pair for pair, stale in zip(self.board, self.stale(), strict=True) if not stale]
 
-    def controls(self) -> list[str]:
-        return [entry.attack for entry, _ in self.board if entry.control != "none"]
+    def attacks(self) -> list[str]:
+        return [entry.attack for entry, _ in self.board if entry.control == "none"]
 
     def hours(self) -> float:
         return sum(entry.seconds * entry.tasks for entry, _ in self.board) / 3600
@@ -121,7 +121,7 @@ def blocks(tracks: Sequence[Recorded], labels: Mapping[str, list[Block]]) -> lis
     Args:
         labels: the sections of tracks of label methods, by name; empty where nothing is recorded.
     """
-    found = [each for each in tracks if each.board]
+    found = [each for each in tracks if each.attacks()]
     there = [*(each.name for each in found), *(name for name, section in labels.items() if section)]
     page: list[Block] = [
         Heading(1, "The board of record"),
@@ -200,7 +200,7 @@ def section(found: Recorded) -> list[Block]:
         f"Priors: {', '.join(f'{kind} {name}' for kind, name in track.priors.items())}.",
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]
-    there = {entry.attack for entry, _ in found.board}
+    there = {*found.attacks()}
     if left := [name for name in known("attack") if name not in there | record.refused(track.path.stem).keys()]:
         about.append(f"Not recorded yet: {', '.join(left)}.")
     if own := [entry.attack for entry, _ in found.board if entry["labels"] not in (None, Options.labels)]:
@@ -225,7 +225,7 @@ def refused(tracks: Sequence[str]) -> Table:
 
 def table(found: Recorded) -> Table:
     """The methods of a track, the best first."""
-    names, kind = [entry.attack for entry, _ in found.board], kinds(found) | dict.fromkeys(found.controls(), NOTHING)
+    names, kind = [entry.attack for entry, _ in found.board], dict.fromkeys(found.attacks(), "none") | kinds(found)
     lost, over = (
         {each.other.attack: f"{signed(each.difference)} {each.verdict}" for each in compared}
         for compared in (behind(found.current()), over_control(found.current()))
@@ -233,7 +233,7 @@ def table(found: Recorded) -> Table:
     known = board_table([entry for entry, _ in found.board]).columns | {
         BEHIND: [lost.get(name, NOTHING) for name in names],
         OVER: [over.get(name, NOTHING) for name in names],
-        "prior": [kind.get(name, "none") for name in names],
+        "prior": [kind.get(name, NOTHING) for name in names],
         TUNED: [tuned_from(found.track, name) for name in names],
     }
     columns = {heading: known[heading] for heading in SHOWN if heading in known}

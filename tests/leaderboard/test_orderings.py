@@ -71,7 +71,7 @@ def test_a_claim_is_not_judged_where_neither_method_is_above_the_mean_image(boar
         "hard": board(ig=BASE, gias=BASE + 2 + NOISE, mean_image=BASE + 5),
     }
     answers = judged([claim(reason="a weak prior")], boards)
-    assert table(answers, []).columns["verdict"] == ["holds", "neither is shown above the mean image"]
+    assert table(answers, []).columns["verdict"] == ["holds", "neither above the mean image"]
     assert summary(answers) == "Of 1 comparison, 1 holds. In 1 more neither is shown above the mean image."
     assert reasons([claim(reason="a weak prior")], answers) == [], "it holds wherever it is judged"
     assert summary(answers[1:]) == "In 1 comparison neither is shown above the mean image."
