@@ -72,8 +72,11 @@ def judged(found: list[Claim], boards: Mapping[str, Board]) -> list[Judgment]:
         for paper in dict.fromkeys(claim.paper for claim in there):
             family = [claim for claim in there if claim.paper == paper]
             pairs = compared([(by_attack[claim.weaker], by_attack[claim.stronger]) for claim in family])
-            judged_pairs = [pair and above_control(pair, board) for pair in pairs]
-            answers += [Judgment(claim, track, pair) for claim, pair in zip(family, judged_pairs, strict=True) if pair]
+            answers += [
+                Judgment(claim, track, above_control(pair, board))
+                for claim, pair in zip(family, pairs, strict=True)
+                if pair
+            ]
     return sorted(answers, key=lambda answer: found.index(answer.claim))
 
 
@@ -95,11 +98,10 @@ def summary(answers: list[Judgment]) -> str:
     parts = [f"{words[word]} {COUNTED[word][words[word] > 1]}" for word in VERDICTS if words[word]]
     *first, last = parts or [""]
     said = f"{', '.join(first)} and {last}" if first else last
-    judged = f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}." if parts else ""
-    among = f"{words[FLOOR]} more" if parts else count(words[FLOOR], "comparison")
-    return " ".join(
-        filter(None, (judged, f"In {among} neither is shown above the mean image." if words[FLOOR] else ""))
-    )
+    counted = f"Of {count(sum(words[word] for word in VERDICTS), 'comparison')}, {said}." if parts else ""
+    others = f"{words[FLOOR]} more" if parts else count(words[FLOOR], "comparison")
+    floor = f"In {others} neither is shown above the mean image." if words[FLOOR] else ""
+    return " ".join(filter(None, (counted, floor)))
 
 
 def not_judged(found: list[Claim], answers: list[Judgment]) -> str:
