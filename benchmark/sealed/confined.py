@@ -13,12 +13,11 @@ import torch
 
 from attacks.base import Attack
 from attacks.engine.objective import Objective
-from benchmark.command_line import options_of_track
 from benchmark.run import reproducible
 from benchmark.sealed.limits import confine
 from benchmark.sealed.observations import load, rebuilt
-from benchmark.setting import Setting
 from benchmark.sources import unimported
+from benchmark.tracks.entry import setting_of
 from benchmark.tracks.record import scored
 from benchmark.tracks.track import read
 from victims.errors import InputError
@@ -52,7 +51,7 @@ def main(method: str, weights: str, paths: Sequence[str]) -> None:
     track = read(content["track"])
     if track.version != content["version"]:
         raise InputError(f"the tasks are of version {content['version']} of {track.name}, here it is {track.version}.")
-    setting = Setting(**options_of_track(track))
+    setting = setting_of(track, {})
     options = " ".join([method, *map(str, vars(setting).values()), *track.priors.values()])
     sys.path.extend(paths)  # looked into until the limits hold; nothing of the user's own is imported earlier
     files = [*unimported(options).values(), track.path, track.tuned(method), *weights_dir.rglob("*")]

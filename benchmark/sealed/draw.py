@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmark.command_line import options_of_track
 from benchmark.device import best_device
 from benchmark.sealed.observations import write
 from benchmark.setting import Setting
 from benchmark.tasks.batches import RULES, Batch, by_rule, class_counts
 from benchmark.tasks.capture import Task, capturing
+from benchmark.tracks.entry import setting_of
 from benchmark.tracks.track import Track
 from victims.data.base import ImageData, digest
 from victims.errors import InputError
@@ -69,7 +69,7 @@ def draw(what: Draw, options: Mapping[str, Any], observations: Path | None = Non
     Raises:
         InputError: the track cannot be run, or lists its batches.
     """
-    config = Setting(**options_of_track(what.track), **options)
+    config = setting_of(what.track, options)
     if config.batches not in RULES:
         raise InputError(f"{what.track.name} lists its batches, so that no new ones can be drawn; take another track.")
     data = config.make_data()

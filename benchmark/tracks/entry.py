@@ -46,6 +46,15 @@ def entry(track: Track, method: str, chosen: Chosen, **others: Any) -> Config:
     return Config(attack=method, restarts=chosen.get("restarts"), set=own, **options)
 
 
+def setting_of(track: Track, options: Mapping[str, Any]) -> Setting:
+    """What is attacked on a track.
+
+    Args:
+        options: of the run, beside those of the track.
+    """
+    return Setting(**{**options_of_track(track), **options})
+
+
 def methods(named: str, kind: Kind = "attack") -> list[str]:
     """Those that `METHOD=` names: attacks, or label methods."""
     return [*known(kind)] if named == ALL else named.split(",")

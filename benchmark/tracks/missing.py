@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from benchmark.command_line import options_of_track
 from benchmark.setting import Setting
+from benchmark.tracks.entry import setting_of
 from benchmark.tracks.track import Track
 from priors import names
 from victims.errors import InputError, Notice
@@ -29,7 +29,7 @@ def missing(track: Track, kinds: Collection[str], options: Mapping[str, Any]) ->
         kinds: of the priors that are needed.
         options: of the run, beside those of the track.
     """
-    config, published = Setting(**{**options_of_track(track), **options}), names.published()
+    config, published = setting_of(track, options), names.published()
     wanted = [name for kind, name in track.priors.items() if kind in kinds and name in published]
     paths = {name: published[name].path(config.weights_dir) for name in wanted}
     found = [images(config), victim_weights(config)]

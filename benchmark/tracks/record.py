@@ -10,15 +10,22 @@ from PIL import Image
 
 from attacks.base import Attack
 from benchmark.code_version import require_committed
-from benchmark.command_line import options_of_track
 from benchmark.config import Config
 from benchmark.launch.matrix import exit_code, folder_of, rows_of, run_cells
 from benchmark.names import known
 from benchmark.registry import find
 from benchmark.run import run
 from benchmark.run_options import with_options
-from benchmark.setting import Setting
-from benchmark.tracks.entry import entry, first_observation, kinds, methods, of_each, say_left_out, within_budget
+from benchmark.tracks.entry import (
+    entry,
+    first_observation,
+    kinds,
+    methods,
+    of_each,
+    say_left_out,
+    setting_of,
+    within_budget,
+)
 from benchmark.tracks.missing import require
 from benchmark.tracks.record_labels import record_labels
 from benchmark.tracks.track import DEFAULT, Track, read, text
@@ -85,7 +92,7 @@ def refused(track: Track, named: str, options: Mapping[str, Any]) -> dict[str, s
         options: of the run.
     """
     why = {method: "" for method in methods(named) if method in known("attack")}
-    observation = first_observation(Setting(**{**options_of_track(track), **options}))
+    observation = first_observation(setting_of(track, options))
     for method in (method for method in why if not is_tuned(track, method)):
         try:
             within_budget(entry(track, method, {"restarts": 1}, **options), track, observation)

@@ -3,13 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-from benchmark.command_line import options_of_track
 from benchmark.config import Config
 from benchmark.names import by_comment, known
 from benchmark.run_options import with_options
-from benchmark.setting import Setting
 from benchmark.tracks import label_track
-from benchmark.tracks.entry import ALL, entry, first_observation, kinds, of_each, say_left_out, within_budget
+from benchmark.tracks.entry import (
+    ALL,
+    entry,
+    first_observation,
+    kinds,
+    of_each,
+    say_left_out,
+    setting_of,
+    within_budget,
+)
 from benchmark.tracks.missing import missing
 from benchmark.tracks.track import DEFAULT, read, text
 from benchmark.tracks.tuned import is_tuned
@@ -38,8 +45,7 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
         "missing": "; ".join(needed) or "nothing",
     }
     say(found.name, found.version, found.path, lines)
-    setting = Setting(**{**options_of_track(found), **options})
-    observation = None if needed else first_observation(setting)
+    observation = None if needed else first_observation(setting_of(found, options))
 
     def takes_part(method: str) -> Config:
         config = entry(found, method, {"restarts": 1}, **options)
