@@ -143,7 +143,7 @@ def test_batches_that_share_images_count_as_one_for_the_errors_alone(capsys, mon
 
 def test_a_defense_with_a_budget_has_it_in_the_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr("benchmark.config.open_defense", lambda text: None if text == "none" else Private())
+    monkeypatch.setattr("benchmark.setting.open_defense", lambda text: None if text == "none" else Private())
     utility(**SMALL | {"seeds": 1}, defense="none,private")
     printed = capsys.readouterr().out
     spent = 2 * 4 / len(Photos(split="train", size=8))
