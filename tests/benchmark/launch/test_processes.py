@@ -125,6 +125,7 @@ def test_two_processes_give_the_rows_of_one(starter, undisturbed, tmp_path):
     assert not list(tmp_path.glob("*/processes"))
 
 
+@pytest.mark.slow
 def test_a_killed_rank_loses_its_task_and_the_same_command_completes_it(undisturbed, tmp_path):
     (process,) = start_by_lightning(tmp_path, "--attack=ig", "--steps=100")
     until_parts(tmp_path, process)
