@@ -4,7 +4,7 @@ Everything is of attacks that have a place on the board, by their PSNR: means ov
 Student's t over batches (`leaderboard.statistics`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from leaderboard.board import Entry, EntryWithRows, places
@@ -109,9 +109,13 @@ def not_above(board: Board) -> set[str]:
     return {each.other.attack for each in over_control(board) if each.verdict != BETTER}
 
 
-def above_control(found: Comparison, board: Board) -> Comparison:
-    """A comparison of two attacks of a board, with `FLOOR` for a verdict where neither is shown above the control."""
-    floor = {found.base.attack, found.other.attack} <= not_above(board)
+def above_control(found: Comparison, low: Collection[str]) -> Comparison:
+    """A comparison of two attacks, with `FLOOR` for a verdict where neither is shown above the control.
+
+    Args:
+        low: see `not_above`.
+    """
+    floor = found.base.attack in low and found.other.attack in low
     return found._replace(verdict=FLOOR) if floor else found
 
 
@@ -134,10 +138,10 @@ def gains(board: Board, kinds: Mapping[str, str]) -> dict[str, Comparison]:
     ranked = attacks(board)
     base = [pair for pair in ranked if pair[0].attack not in kinds]
     others = [pair for pair in ranked if pair[0].attack in kinds]
-    found: dict[str, Comparison] = {}
+    found, low = dict[str, Comparison](), not_above(board)
     for each in compared([(plain, other) for other in others for plain in base]):
         if each and each.base is base[0][0]:
-            found.setdefault(kinds[each.other.attack], above_control(each, board))  # the best of its kind is first
+            found.setdefault(kinds[each.other.attack], above_control(each, low))  # the best of its kind is first
     return found
 
 

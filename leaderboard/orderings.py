@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import yaml
 
-from leaderboard.answers import FLOOR, Board, Comparison, above_control, attacks, compared
+from leaderboard.answers import FLOOR, Board, Comparison, above_control, attacks, compared, not_above
 from leaderboard.reported import Reported
 from leaderboard.sentences import count, signed
 from leaderboard.statistics import BETTER, UNSHOWN, VERDICTS, WORSE
@@ -67,13 +67,14 @@ def judged(found: list[Claim], boards: Mapping[str, Board]) -> list[Judgment]:
     """
     answers = []
     for track, board in boards.items():
+        low = not_above(board)
         by_attack = {pair[0].attack: pair for pair in attacks(board)}
         there = [claim for claim in found if {claim.stronger, claim.weaker} <= by_attack.keys()]
         for paper in dict.fromkeys(claim.paper for claim in there):
             family = [claim for claim in there if claim.paper == paper]
             pairs = compared([(by_attack[claim.weaker], by_attack[claim.stronger]) for claim in family])
             answers += [
-                Judgment(claim, track, above_control(pair, board))
+                Judgment(claim, track, above_control(pair, low))
                 for claim, pair in zip(family, pairs, strict=True)
                 if pair
             ]

@@ -2,7 +2,7 @@
 
 record/TRACK/METHOD.jsonl.gz           the rows of a method
 record/TRACK/METHOD.webp               its first images: truth above reconstruction
-record/TRACK/mean_image.jsonl.gz       the rows of the mean training image, the control: no attack should be below
+record/TRACK/mean_image.jsonl.gz       the rows of the mean training image, the control, which needs no update
 record/TRACK/refused.yaml              methods that cannot be used on a track, and why
 record/labels/TRACK/METHOD.jsonl.gz    the rows of a label method on a track of theirs
 """

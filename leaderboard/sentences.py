@@ -137,7 +137,7 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
         "Which defenses hold",
         [defense_sentence(found) for found in defended(pairs, boards)],
         f"A defense holds where for every attack the interval of the share of recognized images ends at {share} or "
-        f"below, and does not where that of one lies above, without correction for the number of attacks. The number "
+        "below, and does not where that of one lies above, without correction for the number of attacks. The number "
         f"of images sets these {share}, not harm: where none of 24 single images is recognized, the interval ends "
         f"at 14 %; 8 batches are too few to show that a defense holds. Recognized: {NOTES['recognized']}. The attacker "
         "knows the defense and adapts to it. Differences are between the strongest attacks with and without the "

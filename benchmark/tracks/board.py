@@ -139,7 +139,8 @@ def blocks(tracks: Sequence[Recorded], labels: Mapping[str, list[Block]]) -> lis
         page += [*answers(found), Heading(2, "The tracks"), Text(COLUMNS)]
     page += [block for each in found for block in section(each)]
     page += [block for section in labels.values() for block in section]
-    page += [Heading(2, REFUSED), refused([each.name for each in found])]
+    if found:
+        page += [Heading(2, REFUSED), refused([each.name for each in found])]
     missing = ", ".join(name for name in (*(each.name for each in tracks), *labels) if name not in there)
     return [*page, Heading(2, "Not recorded yet"), Text(f"{missing}.")] if missing else page
 

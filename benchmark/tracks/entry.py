@@ -138,3 +138,12 @@ def within_budget(config: Config, track: Track, observation: Observation) -> Con
     """
     steps = most_steps(lambda steps: replace(config, steps=steps).make_attack(), observation, track.evaluations)
     return replace(config, steps=steps)
+
+
+def from_one_start(track: Track, method: str, options: Mapping[str, Any], observation: Observation) -> Config:
+    """The run of a method with its default options from one start, which costs least: whether it can be used at all.
+
+    Raises:
+        InputError: it cannot.
+    """
+    return within_budget(entry(track, method, {"restarts": 1}, **options), track, observation)

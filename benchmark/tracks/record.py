@@ -19,6 +19,7 @@ from benchmark.run_options import with_options
 from benchmark.tracks.entry import (
     entry,
     first_observation,
+    from_one_start,
     kinds,
     methods,
     of_each,
@@ -95,7 +96,7 @@ def refused(track: Track, named: str, options: Mapping[str, Any]) -> dict[str, s
     observation = first_observation(setting_of(track, options))
     for method in (method for method in why if not is_tuned(track, method)):
         try:
-            within_budget(entry(track, method, {"restarts": 1}, **options), track, observation)
+            from_one_start(track, method, options, observation)
         except InputError as error:
             why[method] = without_options(str(error))
     return why

@@ -11,11 +11,11 @@ from benchmark.tracks.entry import (
     ALL,
     entry,
     first_observation,
+    from_one_start,
     kinds,
     of_each,
     say_left_out,
     setting_of,
-    within_budget,
 )
 from benchmark.tracks.missing import missing
 from benchmark.tracks.track import DEFAULT, read, text
@@ -48,8 +48,9 @@ def show(*, track: str = DEFAULT, **options: Any) -> None:
     observation = None if needed else first_observation(setting_of(found, options))
 
     def takes_part(method: str) -> Config:
-        config = entry(found, method, {"restarts": 1}, **options)
-        return within_budget(config, found, observation) if observation else config
+        if observation is None:
+            return entry(found, method, {}, **options)
+        return from_one_start(found, method, options, observation)
 
     configs, left_out = of_each(ALL, takes_part)
     there = {
