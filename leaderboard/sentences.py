@@ -77,17 +77,18 @@ def strongest_sentence(track: str, board: Board, ranked: Board) -> str:
     """
     (best, _), among = ranked[0], count(len(ranked), "attack")
     said = f"{best.attack}, {best.psnr and decibels(best.psnr)}, {count(best.n, 'image')}"
-    if floor := on_the_floor(board):
-        return f"{track}: none of {among} is shown above the mean image; the first by PSNR, {said}, is {floor} from it."
+    if none_above(board):
+        away = signed(over_control(board)[0].difference)
+        return f"{track}: none of {among} is shown above the mean image; the first by PSNR, {said}, is {away} from it."
     maybe = [f"{other.other.attack} ({signed(other.difference)})" for other in behind(board) if other.verdict == MAYBE]
     instead = f"; {MAYBE}: {', '.join(maybe)}" if maybe else ""
     return f"{track}: {said}, {among}{instead}."
 
 
-def on_the_floor(board: Board) -> str:
-    """The difference of the first attack from the mean image where none is shown above it, else empty."""
+def none_above(board: Board) -> bool:
+    """Whether the board has the mean image and none of its attacks is shown above it."""
     found = over_control(board)
-    return "" if not found or any(each.verdict == BETTER for each in found) else signed(found[0].difference)
+    return bool(found) and all(each.verdict != BETTER for each in found)
 
 
 def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block]:
@@ -165,7 +166,7 @@ def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block
     return section(
         "Batch size, local steps, victim",
         [
-            setting_sentence(what, *there[what], change, on_the_floor(boards[there[what][1]]))
+            setting_sentence(what, *there[what], change, none_above(boards[there[what][1]]))
             for what, change in zip(there, found, strict=True)
         ],
         "The strongest attack of each track, over the images that both tracks have, corrected for these comparisons "
@@ -173,10 +174,10 @@ def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block
     )
 
 
-def setting_sentence(what: str, base: str, other: str, change: Comparison | None, floor: str) -> str:
+def setting_sentence(what: str, base: str, other: str, change: Comparison | None, floor: bool) -> str:
     """
     Args:
-        floor: see `on_the_floor`, of the other track.
+        floor: whether no attack of the other track is shown above the mean image.
     """
     if change is None:
         return f"{what}, from {base} to {other}: {UNPAIRED}."

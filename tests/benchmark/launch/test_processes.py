@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.launch.strategy import Heartbeat
+
 ROOT = Path(__file__).resolve().parents[3]
 MEASURED = ("seconds", "memory")
 
@@ -63,12 +65,17 @@ SLOWLY = [pytest.param(starter, marks=pytest.mark.slow) for starter in (start_by
 
 def until_parts(out, process, count=1):
     """Wait until tasks are done but not yet merged; returns their number."""
+    return until_files(out, "*/parts/[!.]*.jsonl", process, count)
+
+
+def until_files(out, pattern, process, count=1):
+    """Wait until there are so many, while the process runs; returns their number."""
     deadline = time.monotonic() + 300
-    while len(parts := list(out.glob("*/parts/[!.]*.jsonl"))) < count:
+    while len(files := list(out.glob(pattern))) < count:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return len(parts)
+    return len(files)
 
 
 def launched_by(process):
@@ -145,10 +152,11 @@ def test_a_killed_rank_loses_its_task_and_the_same_command_completes_it(undistur
 @pytest.mark.slow
 def test_a_dead_rank_on_another_machine_is_not_waited_for_forever(undisturbed, tmp_path):
     first, second = start_by_srun(tmp_path, "--attack=ig", "--steps=100")
+    until_files(tmp_path, "*/processes/*", first, 2)
     until_parts(tmp_path, first)
     second.kill()
     second.communicate(timeout=60)
-    _, stderr = first.communicate(timeout=300)
+    _, stderr = first.communicate(timeout=300 + Heartbeat.start)  # the second may have died before the first looked
     assert first.returncode == 1
     assert "the same command completes them" in stderr
     for process in start_by_srun(tmp_path, "--attack=ig", "--steps=100"):
