@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Literal
 
 from priors import names
 from victims.errors import InputError
-from victims.names import unknown
+from victims.names import parsed, unknown
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -69,24 +69,6 @@ def require(kind: Kind, name: str) -> None:
     """
     if "." not in name and name not in known(kind):
         raise InputError(unknown(kind, name, known(kind)))
-
-
-def parsed(path: Path) -> ast.Module:
-    """A file's statements.
-
-    Raises:
-        InputError: the file is not Python.
-    """
-    return parsed_once(path, path.stat().st_mtime_ns)
-
-
-@cache
-def parsed_once(path: Path, changed: int) -> ast.Module:
-    """As `parsed`, of a file that was changed at that time (ns): names are looked up for every run of a search."""
-    try:
-        return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is not valid Python ({error}); fix the file or move it elsewhere.") from None
 
 
 def summary(node: ast.AST) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import priors
+from victims.names import parsed
 
 if TYPE_CHECKING:
     from priors.base import Prior
@@ -72,7 +73,7 @@ class Architecture:
 def architectures() -> dict[str, Architecture]:
     """Every prior of this folder."""
     paths = sorted(path for folder in priors.__path__ for path in Path(folder).glob("*.py"))
-    found = (_read(path.stem, node) for path in paths for node in ast.parse(path.read_bytes()).body)
+    found = (_read(path.stem, node) for path in paths for node in parsed(path).body)
     return {architecture.name: architecture for architecture in found if architecture}
 
 

@@ -5,7 +5,7 @@ import inspect
 import sysconfig
 import traceback
 from collections.abc import Generator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -51,14 +51,20 @@ def place_of(thing: Any) -> tuple[str, int] | None:
         frame = getattr(thing, "gi_frame", None)
         return (frame.f_code.co_filename, frame.f_lineno) if frame else None
     if isinstance(thing, type):
-        try:
-            return inspect.getsourcefile(thing) or "", inspect.getsourcelines(thing)[1]
-        except (OSError, TypeError):  # without a file
-            return None
+        return place_of_class(thing)
     code = getattr(inspect.unwrap(thing) if callable(thing) else thing, "__code__", None)
     if isinstance(code, CodeType):
         return code.co_filename, code.co_firstlineno
     return None if type(thing).__module__ in ("builtins", "operator") else place_of(type(thing))
+
+
+@cache
+def place_of_class(of: type) -> tuple[str, int] | None:
+    """File and line where a class is written; every time it is asked for, its whole file would be parsed."""
+    try:
+        return inspect.getsourcefile(of) or "", inspect.getsourcelines(of)[1]
+    except (OSError, TypeError):  # without a file
+        return None
 
 
 def line_of_error(error: BaseException, *things: Any) -> str:

@@ -1,9 +1,12 @@
-"""Names that users type: the nearest known one, and dotted paths to classes of their own."""
+"""Names that users type: the nearest known one, files that define them, and dotted paths to classes of their own."""
 
+import ast
 import difflib
 import importlib
 import inspect
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from victims.contract import Broken, line_of, line_of_error
@@ -22,6 +25,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """A question that offers the nearest known name; empty where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean '{near[0]}'? " if near else ""
+
+
+def parsed(path: Path) -> ast.Module:
+    """A file's statements, from which names are read without importing it.
+
+    Raises:
+        InputError: the file is not Python.
+    """
+    return parsed_once(path, path.stat().st_mtime_ns)
+
+
+@cache
+def parsed_once(path: Path, changed: int) -> ast.Module:
+    """As `parsed`, of a file that was changed at that time (ns): names are looked up for every run of a search."""
+    try:
+        return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is not valid Python ({error}); fix the file or move it elsewhere.") from None
 
 
 def is_own(victim: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from benchmark.config import options_of
-from benchmark.names import ROOT, comment, known, parsed
+from benchmark.names import ROOT, comment, known
 from benchmark.registry import find
 from benchmark.tracks import board
 from benchmark.tracks.board import UNTRAINED, defended, files, kinds, recorded, short, table, with_board
