@@ -6,6 +6,7 @@ Nothing here imports torch: help and most mistakes are answered at once.
 import itertools
 import re
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import Any, get_type_hints
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -66,10 +67,16 @@ def options_of_track(track: Track) -> dict[str, Any]:
         InputError: they have other values.
     """
     try:
-        found = parsed(run_parser("run", ""), track.arguments())
+        found = parsed_once(tuple(track.arguments()))
     except InputError as error:
         raise InputError(f"{track.path}: {error}") from None
     return {name: found[name] for name in ("tasks", *track.options)}
+
+
+@cache
+def parsed_once(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """As `parsed`, of a run: the options of a track are asked for by every trial of a search."""
+    return parsed(run_parser("run", ""), arguments)
 
 
 def parsed(parser: ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:

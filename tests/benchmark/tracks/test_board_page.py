@@ -20,6 +20,7 @@ from leaderboard.rows import PROTOCOL
 from leaderboard.statistics import EXCLUDED, MAYBE
 from tests.leaderboard.conftest import PLAIN
 from victims.errors import InputError
+from victims.names import parsed
 
 LARGEST = 12_000_000  # bytes of record and page together
 
