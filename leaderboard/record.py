@@ -10,6 +10,7 @@ record/labels/TRACK/METHOD.jsonl.gz    the rows of a label method on a track of 
 import gzip
 import json
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ CONTROL = "mean_image"
 LABELS = "labels"  # folder of the tracks of label methods
 ROWS = ".jsonl.gz"
 LABEL_KEYS = {*LABEL_ROW, "track", "track_version", "protocol"}
+CODE = ("victim_digest", "defense_digest")  # of a setting: digests of code
 LARGEST_STRIP = 40_000  # bytes of a picture: all of the record takes at most 12 MB
 
 
@@ -216,10 +218,18 @@ def stale(rows: Iterable[FlatRow], version: int) -> str:
 
 
 def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:
-    """The rows of the record in the settings of some rows, and where each stands."""
-    keys = (*row_keys("setting"), "protocol")
-    settings = {tuple(map(str, (row[key] for key in keys))) for row in rows}
-    for recorded in read():
+    """The rows of the record in the settings of some rows, controls too, and where each stands.
+
+    The code of the victim or of the defense may have changed since, as by a comment, without another result, which
+    would have raised the version of the track or the protocol: these rows get the digests of `CODE` that the others
+    have.
+    """
+    keys = (*(key for key in row_keys("setting") if key not in CODE), "protocol")
+    digests = defaultdict(set)
+    for row in rows:
+        digests[tuple(str(row[key]) for key in keys)].add(tuple(row[key] for key in CODE))
+    controls = (read_file(path, "control") for path in sorted(RECORD.glob(f"*/{CONTROL}{ROWS}")))
+    for recorded in (*read(), *controls):
         for row in recorded.rows:
-            if tuple(map(str, (row[key] for key in keys))) in settings:
-                yield row, RECORD / recorded.track / recorded.method
+            for now in sorted(digests.get(tuple(str(row[key]) for key in keys), ())):
+                yield row | dict(zip(CODE, now, strict=True)), RECORD / recorded.track / recorded.method

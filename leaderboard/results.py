@@ -32,8 +32,9 @@ from leaderboard.record import picture_beside
 from leaderboard.reported import Reported
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
+from leaderboard.sentences import BEST
 from leaderboard.settings import knowledge, label, setting_of, stands_in, varying_in
-from leaderboard.statistics import Score, corrected, verdicts
+from leaderboard.statistics import Score, corrected, could_be_best, verdicts
 from leaderboard.sweeps import Sweep, sweeps
 
 SHOWN_OF_A_ROW = ("seed", "task", "image", "status", "degenerate", "cost")  # beside its scores
@@ -137,29 +138,36 @@ def _differences(
 ) -> list[dict[str, Any]]:
     """By entry: the `differences` from its reference by metric, and how the verdicts were `corrected`.
 
-    What is compared with one reference, by one metric, is one family of comparisons.
+    Attacks that are compared with one reference are one family of comparisons; for verdicts on controls the family has
+    both.
 
     Args:
         bases: the reference of every entry.
         chosen: whether it is the best of several.
     """
     found: list[dict[str, Any]] = [{"differences": {}, "corrected": ""} for _ in board]
-    families = defaultdict(list)
+    alike = defaultdict(list)
     for i, base in enumerate(bases):
         if base:
-            families[id(base[0])].append(i)
-    for alike in families.values():
-        best = any(chosen[i] for i in alike)
-        scores: dict[str, list[Score | None]] = {}
-        for name, higher in metrics(board[i][0] for i in alike).items():
-            pairs = ((board[i], bases[i]) for i in alike)
-            scores[name] = [difference(pair, base, name) if base else None for pair, base in pairs]
-            words = verdicts(scores[name], higher, chosen=best)
-            for i, score, word in zip(alike, scores[name], words, strict=True):
-                if score:
-                    found[i]["differences"][name] = _score(score) | {"verdict": word}
-        for i in alike:
-            found[i]["corrected"] = corrected(scores.values(), chosen=best)
+            alike[id(base[0])].append((i, base))
+    for pairs in alike.values():
+        best = any(chosen[i] for i, _ in pairs)
+        higher = metrics(board[i][0] for i, _ in pairs)
+        scores = {name: {i: difference(board[i], base, name) for i, base in pairs} for name in higher}
+        attacks = [i for i, _ in pairs if board[i][0].control == "none"]
+        everything = [i for i, _ in pairs]
+        for family, control in ((everything, True), (attacks, False)):  # of attacks the second counts
+            of_family = {name: [by_entry[i] for i in family] for name, by_entry in scores.items()}
+            note = corrected(of_family.values(), chosen=best)
+            ranked = best and not control
+            for name, differences in of_family.items():
+                by_place = ranked and name == "psnr"
+                words = could_be_best(differences) if by_place else verdicts(differences, higher[name], chosen=best)
+                for i, score, word in zip(family, differences, words, strict=True):
+                    if score:
+                        found[i]["differences"][name] = _score(score) | {"verdict": word}
+            for i in family:
+                found[i]["corrected"] = f"By PSNR: {BEST} By other metrics: {note}" if ranked and note else note
     return found
 
 

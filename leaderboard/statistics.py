@@ -156,12 +156,12 @@ def verdicts(differences: Sequence[Score | None], higher_is_better: bool, *, cho
 def could_be_best(behind: Sequence[Score | None]) -> list[str]:
     """`EXCLUDED` or `MAYBE` for each of several candidates, from its difference from the best by the same data.
 
-    Of scores of which the higher is better. A candidate is excluded where its difference is below 0 at p < .05 after
-    Bonferroni's correction for these differences. The candidates that are left, with the best by these data, hold the
-    one that is truly the best with a probability of at least 95 %: that one is excluded only if one of the others beats
-    it by chance, and there are as many others as differences (Gupta 1965, On some multiple decision rules; Hsu 1984,
-    Constrained simultaneous confidence intervals for multiple comparisons with the best). Where there can be no verdict
-    the reason, and an empty text where there is no difference.
+    Of scores of which the higher is better. A candidate is excluded where its difference is below 0 at p < .025,
+    one-sided, after Bonferroni's correction for these differences. The candidates that are left, with the best by these
+    data, hold the one that is truly the best with a probability of at least 97.5 %: that one is excluded only if one of
+    the others beats it by chance, and there are as many others as differences (Gupta 1965, On some multiple decision
+    rules; Hsu 1984, Constrained simultaneous confidence intervals for multiple comparisons with the best). Where there
+    can be no verdict the reason, and an empty text where there is no difference.
     """
     among = len(judged(behind))
     return [

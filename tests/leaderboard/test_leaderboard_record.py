@@ -155,3 +155,17 @@ def test_the_board_shows_what_is_recorded_of_the_settings_of_its_runs_alone(scor
     shown = capsys.readouterr().out
     assert "gi " in shown
     assert "gias" not in shown
+
+
+def test_the_control_and_records_of_older_code_of_a_defense_stand_beside_runs(scored):
+    """Where results change with the code, the version of the track or of the protocol is raised."""
+    record.write("easy", "gi", [row | {"defense_digest": "then"} for row in rows(scored, "gi")], b"")
+    record.write_rows(record.RECORD / "easy", record.CONTROL, [row | {"control": "mean_image"} for row in rows(scored)])
+    run = [row | {"defense_digest": "now"} for row in rows(scored)]
+    shown = [*record.beside(run)]
+    assert {(row["attack"], row["control"], row["defense_digest"]) for row, _ in shown} == {
+        ("gi", "none", "now"),
+        ("ig", "mean_image", "now"),
+    }
+    assert {place.name for _, place in shown} == {"gi", "mean_image"}
+    assert not [*record.beside([row | {"defense": "noise:0.1"} for row in run])]

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from leaderboard.board import entries, places
+from leaderboard.answers import behind
+from leaderboard.board import entries, entries_with_rows, places
 from leaderboard.matrix import matrices
 from leaderboard.reported import Reported
 from leaderboard.results import results
 from leaderboard.rows import PROTOCOL
+from leaderboard.statistics import EXCLUDED, MAYBE
 from leaderboard.table import as_csv, as_text
 
 
@@ -109,13 +111,29 @@ def test_differences_are_paired_with_the_best_or_with_the_named(row):
     assert [difference[key] for key in ("mean", "low", "high")] == pytest.approx(
         [-11, -11 - half, -11 + half], rel=1e-4
     )
-    assert [difference[key] for key in ("n", "clusters", "verdict")] == [5, 5, "worse"]
+    assert [difference[key] for key in ("n", "clusters", "verdict")] == [5, 5, "not the best"]
     assert found["b"]["differences"]["ssim"]["verdict"] == "no difference shown"
-    assert "Holm's correction for 3 comparisons by each metric: all pairs" in found["b"]["corrected"]
+    assert found["b"]["corrected"].startswith("By PSNR: 'Not the best' is a verdict at p < .025, one-sided")
+    assert "By other metrics: Verdicts at p < .05 after Holm's correction for 3 comparisons" in found["b"]["corrected"]
     assert found["a"]["corrected"] == ""
     against = by_attack(of(rows, against="b"))["a"]
     assert against["differences"]["psnr"]["mean"] == 11
+    assert against["differences"]["psnr"]["verdict"] == "better"
     assert against["corrected"].endswith("for 2 comparisons by each metric.")  # `b` was not chosen by these rows
+
+
+def test_the_board_of_a_folder_says_of_an_attack_what_the_board_of_record_says(row):
+    """That it is not the best needs as many comparisons as there are other attacks; a control is none."""
+    noise = [0.0, 3.0, -2.0, 1.0, -3.0, 2.0]
+    psnr = {"a": [20.0 + d for d in noise], "b": [17.0] * 6, "c": [16.0, *[15.0] * 5], "d": [15.0] * 6, "e": [14.0] * 6}
+    rows = [line for attack, values in psnr.items() for line in batches(row, values, attack=attack)]
+    with_control = [*rows, *batches(row, [1.0 - d for d in noise], attack="a", control="shuffled_update")]
+    said = {each.other.attack: each.verdict for each in behind(entries_with_rows(rows))}
+    assert set(said.values()) == {MAYBE, EXCLUDED}
+    for some in (rows, with_control):
+        found = by_attack(of(some))
+        assert {name: found[name]["differences"]["psnr"]["verdict"] for name in "bcde"} == said
+    assert found["a, shuffled update (control)"]["differences"]["psnr"]["verdict"] == "worse"
 
 
 def test_a_single_attack_was_not_chosen(row):
