@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from leaderboard.board import Entry, comparable, entries, metrics
-from leaderboard.differences import paired
+from leaderboard.board import EntryWithRows, comparable, entries_with_rows, metrics
+from leaderboard.differences import difference
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
 from leaderboard.record import beside
 from leaderboard.reported import reported
 from leaderboard.results import results
-from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, require, upload
@@ -80,10 +79,11 @@ def report(out: Path, against: str | None, metric: str) -> None:
         folders.append(place)
     for warning in warnings:
         print(f"leaderboard: {warning}", file=sys.stderr)
-    board = entries(rows)
+    with_rows = entries_with_rows(rows)
+    board = [entry for entry, _ in with_rows]
     if metric not in metrics(board):
         raise InputError(f"--metric {metric}: no row has it. There are: {', '.join(metrics(board))}.")
-    tables = difference_tables(rows, board, against) if against is not None else []
+    tables = difference_tables(with_rows, against) if against is not None else []
     found = matrices(rows, metric)
     crossed = [table for matrix in found for table in matrix.tables()]
     print(as_text(board), *(table.text() for table in (*crossed, *tables)), sep="\n")
@@ -97,19 +97,22 @@ def report(out: Path, against: str | None, metric: str) -> None:
     print(*write(found, out), markdown, sheet, write_page(shown, out), sep="\n")
 
 
-def difference_tables(rows: Sequence[FlatRow], board: Sequence[Entry], against: str) -> list[Table]:
+def difference_tables(board: Sequence[EntryWithRows], against: str) -> list[Table]:
     """One table for every setting in which the attack `against` was run."""
-    attacks = [entry for entry in board if entry.control == "none"]
-    bases = [entry for entry in attacks if entry.attack == against]
+    attacks = [pair for pair in board if pair[0].control == "none"]
+    bases = [pair for pair in attacks if pair[0].attack == against]
     if not bases:
-        there = ", ".join(sorted({entry.attack for entry in attacks})) or "none"
+        there = ", ".join(sorted({entry.attack for entry, _ in attacks})) or "none"
         raise InputError(f"--against {against}: no such attack in this folder. There are: {there}.")
     tables = []
     for base in bases:
-        others = [entry for entry in attacks if entry is not base and comparable(entry, base)]
+        others = [pair for pair in attacks if pair is not base and comparable(pair[0], base[0])]
         if others:
-            scores = [{name: paired(rows, entry, base, name) for name in metrics([base, entry])} for entry in others]
-            tables.append(difference_table(base, list(zip(others, scores, strict=True)), board))
+            scores = [
+                (pair[0], {name: difference(pair, base, name) for name in metrics([base[0], pair[0]])})
+                for pair in others
+            ]
+            tables.append(difference_table(base[0], scores, [entry for entry, _ in board]))
     if not tables:
         print(f"leaderboard: no other attack was run in a setting of {against}.", file=sys.stderr)
     return tables

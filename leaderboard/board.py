@@ -134,8 +134,13 @@ def identity(row: FlatRow) -> dict[str, Any]:
     attack = row["attack"]
     if row["control"] == "shuffled_update":
         attack += ", shuffled update (control)"
-    options = tuple(sorted(f"{name}={value}" for name, value in row["options"].items()))
+    options = tuple(sorted(f"{name}={_written(value)}" for name, value in row["options"].items()))
     return {key: row[key] for key in IDENTITY} | {"attack": attack, "options": options}
+
+
+def _written(value: Any) -> str:
+    """The value of an option: `z:300,w:300` for steps by stage."""
+    return ",".join(f"{k}:{v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def entries(rows: Iterable[FlatRow]) -> list[Entry]:
@@ -285,10 +290,6 @@ def _range(low: float | None, high: float | None) -> Range:
 def clusters_of(samples: Iterable[Sample]) -> dict[str, str]:
     """The name of the cluster of every task: its images are the same under every seed, and may be in other tasks."""
     return joined({(task, image) for _, task, image in samples})
-
-
-def belongs(row: FlatRow, entry: Entry) -> bool:
-    return all(value is None or value == entry[key] for key, value in identity(row).items())
 
 
 def _agreed(rows: Iterable[FlatRow], key: str) -> Any:

@@ -1,23 +1,16 @@
 """How two entries of a board differ over the images that both attacked."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from leaderboard.board import Entry, EntryWithRows, belongs, clusters_of, distinct, score_of
+from leaderboard.board import Entry, EntryWithRows, clusters_of, score_of
 from leaderboard.harm import Sample
 from leaderboard.rows import FlatRow
 from leaderboard.statistics import UNBOUNDED, Score, joined, known
 
 
-def paired(rows: Iterable[FlatRow], a: Entry, b: Entry, metric: str) -> Score | None:
-    """Mean difference a - b over the images that both have (same seed, task, image); None where there are none."""
-    rows = list(rows)
-    ours, theirs = (distinct(row for row in rows if belongs(row, entry)) for entry in (a, b))
-    return difference((a, ours), (b, theirs), metric)
-
-
 def difference(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
-    """`paired` of two entries, each with its rows."""
+    """Mean difference a - b over the images that both have (same seed, task, image); None where there are none."""
     (_, ours), (_, theirs) = a, b
     values = {
         sample: ours[sample][metric] - theirs[sample][metric]

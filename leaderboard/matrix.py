@@ -8,8 +8,18 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
-from leaderboard.board import ATTACKER, FOLLOWING, OF_IMAGES, SETTING, Entry, entries, metrics, telling
-from leaderboard.differences import paired
+from leaderboard.board import (
+    ATTACKER,
+    FOLLOWING,
+    OF_IMAGES,
+    SETTING,
+    Entry,
+    EntryWithRows,
+    entries_with_rows,
+    metrics,
+    telling,
+)
+from leaderboard.differences import difference
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import write_atomically, write_figure
 from leaderboard.statistics import Score, corrected, verdicts
@@ -69,64 +79,73 @@ class Matrix:
         tables = [Table(above, columns)]
         if self.gains:
             columns = {"attack": list(self.gains)}
-            differences = [line.get(defense) for defense in self.defenses for line in self.gains.values()]
-            words = iter(verdicts(differences, self.higher_is_better))
-            for defense in self.defenses:
+            for defense, words in self.gain_verdicts().items():
                 cells = [
-                    f"{interval(line.get(defense), self.most, signed=True)} {next(words)}".rstrip()
-                    for line in self.gains.values()
+                    f"{interval(line.get(defense), self.most, signed=True)} {words.get(name, '')}".rstrip()
+                    for name, line in self.gains.items()
                 ]
                 if set(cells) != {NOTHING}:
                     columns[defense] = cells
-            above = f"{self.metric.upper()}, adaptive - non-adaptive: paired over the images that both have. "
-            tables.append(Table((above + corrected([differences])).rstrip(), columns))
+            tables.append(Table(self.what_gains_are(), columns))
         return tables
+
+    def gain_verdicts(self) -> dict[str, dict[str, str]]:
+        """Verdicts on the gains, by defense and then by line: one family of comparisons."""
+        pairs = [(defense, name) for defense in self.defenses for name in self.gains]
+        words = verdicts([self.gains[name].get(defense) for defense, name in pairs], self.higher_is_better)
+        found: dict[str, dict[str, str]] = {defense: {} for defense in self.defenses}
+        for (defense, name), word in zip(pairs, words, strict=True):
+            found[defense][name] = word
+        return found
+
+    def what_gains_are(self) -> str:
+        above = f"{self.metric.upper()}, adaptive - non-adaptive: paired over the images that both have. "
+        return (above + corrected([[score for line in self.gains.values() for score in line.values()]])).rstrip()
 
 
 def matrices(rows: Iterable[FlatRow], metric: str = "psnr") -> list[Matrix]:
     """One for every setting in which attacks were run on more than one defense."""
     rows = list(rows)
-    board = entries(rows)
-    higher = metrics(board).get(metric, True)
+    board = entries_with_rows(rows)
+    higher = metrics(entry for entry, _ in board).get(metric, True)
     order = list(dict.fromkeys(["none", *(row["defense"] for row in rows)]))
-    settings = dict.fromkeys(_setting(entry) for entry in board if entry.control != "mean_image")
+    settings = dict.fromkeys(_setting(entry) for entry, _ in board if entry.control != "mean_image")
     found = []
     for setting in settings:
-        attacks = [entry for entry in board if entry.control != "mean_image" and _setting(entry) == setting]
-        defenses = tuple(defense for defense in order if any(entry["defense"] == defense for entry in attacks))
+        attacks = [pair for pair in board if pair[0].control != "mean_image" and _setting(pair[0]) == setting]
+        defenses = tuple(defense for defense in order if any(entry["defense"] == defense for entry, _ in attacks))
         if len(defenses) > 1:
-            means = [entry for entry in board if entry.control == "mean_image" and _of_images(entry, attacks[0])]
-            found.append(_matrix(rows, attacks, means, defenses, metric, higher))
+            first = attacks[0][0]
+            means = [entry for entry, _ in board if entry.control == "mean_image" and _of_images(entry, first)]
+            found.append(_matrix(attacks, means, defenses, metric, higher))
     return [matrix for matrix in found if matrix.lines]  # a metric such as LPIPS may have no value at all
 
 
 def _matrix(
-    rows: Sequence[FlatRow],
-    attacks: Sequence[Entry],
+    attacks: Sequence[EntryWithRows],
     means: Sequence[Entry],
     defenses: tuple[str, ...],
     metric: str,
     higher_is_better: bool,
 ) -> Matrix:
     by_attacker = defaultdict(list)
-    for entry in attacks:
-        by_attacker[tuple(entry[key] for key in ATTACKER)].append(entry)
-    kinds = {entry["adapt"] for entry in attacks if entry["defense"] != "none"}
+    for entry, samples in attacks:
+        by_attacker[tuple(entry[key] for key in ATTACKER)].append((entry, samples))
+    kinds = {entry["adapt"] for entry, _ in attacks if entry["defense"] != "none"}
     lines: Scores = {}
     gains: Scores = {}
     controls = {entry.attack for entry in means}
     for name, alike in zip(names(list(by_attacker)), by_attacker.values(), strict=True):
-        plain = {entry["defense"]: entry for entry in alike if entry["defense"] == "none"}
-        defended = {
-            kind: {e["defense"]: e for e in alike if e["defense"] != "none" and e["adapt"] is kind} for kind in KINDS
-        }
+        plain = {pair[0]["defense"]: pair for pair in alike if pair[0]["defense"] == "none"}
+        of_defenses = [pair for pair in alike if pair[0]["defense"] != "none"]
+        defended = {kind: {e["defense"]: (e, rows) for e, rows in of_defenses if e["adapt"] is kind} for kind in KINDS}
         for kind, of_kind in defended.items():
             label = f"{name}, {KINDS[kind]}" if len(kinds) > 1 and of_kind else name
             if of_kind or (kind and not any(defended.values())):
-                lines[label] = _scores(plain | of_kind, metric)
-                controls |= {label} if alike[0].control != "none" else set()
+                lines[label] = _scores({name: entry for name, (entry, _) in (plain | of_kind).items()}, metric)
+                controls |= {label} if alike[0][0].control != "none" else set()
         for defense in defended[True].keys() & defended[False].keys():
-            if score := paired(rows, defended[True][defense], defended[False][defense], metric):
+            if score := difference(defended[True][defense], defended[False][defense], metric):
                 gains.setdefault(name, {})[defense] = score
     for entry in means:
         lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it is the same under every defense
@@ -138,10 +157,11 @@ def _matrix(
 
     lines = {label: lines[label] for label in sorted(lines, key=rank) if lines[label]}
     attacker = f", {KINDS[kinds.pop()]} attackers" if len(kinds) == 1 else ""
+    alone = [entry for entry, _ in attacks]
     if metric != "lpips":
-        attacks = [replace(entry, fields={**entry.fields, "lpips_backbone": None}) for entry in attacks]
-    stale = f", {attacks[0].age} protocol" if attacks[0].stale else ""
-    setting = common(attacks) + attacker + stale
+        alone = [replace(entry, fields={**entry.fields, "lpips_backbone": None}) for entry in alone]
+    stale = f", {alone[0].age} protocol" if alone[0].stale else ""
+    setting = common(alone) + attacker + stale
     return Matrix(setting, metric, higher_is_better, defenses, lines, frozenset(controls), gains)
 
 

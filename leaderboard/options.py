@@ -24,7 +24,7 @@ class About(NamedTuple):
         role: see `Role`.
         help: a sentence or two; Markdown.
         rows: keys of a row that hold it, its own value first; none where a row does not say it.
-        alias: a shorter name on the command line, by which `make` knows it.
+        alias: another name on the command line, by which `make` knows it.
         of_images: it decides which images are attacked, and at what size.
         changes_rows: rows can depend on it; a run with another value is another run.
         repeated: the command that repeats a run says it, where it is not the default.

@@ -109,7 +109,7 @@ def not_judged(found: list[Claim], answers: list[Judgment]) -> str:
     """Which claims are not on any track, in one sentence."""
     there = {answer.claim for answer in answers}
     others = dict.fromkeys(over(claim) for claim in found if claim not in there)
-    return f"Not judged, as both methods have a place on no track: {', '.join(others)}." if others else ""
+    return f"Not judged, because no track has both methods: {', '.join(others)}." if others else ""
 
 
 def table(answers: list[Judgment], numbers: list[Reported]) -> Table:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -203,14 +202,19 @@ def _strip(rows: Iterable[FlatRow]) -> str | None:
 def _matrix(matrix: Matrix) -> dict[str, Any]:
     lines = [
         {
-            "attack": _readable(name),
+            "attack": name,
             "control": name in matrix.controls,
             "cells": [_cell(line.get(d)) for d in matrix.defenses],
         }
         for name, line in matrix.lines.items()
     ]
+    words = matrix.gain_verdicts()
     gains = [
-        {"attack": name, "cells": [_cell(line.get(d)) for d in matrix.defenses]} for name, line in matrix.gains.items()
+        {
+            "attack": name,
+            "cells": [_score(line[d]) | {"verdict": words[d][name]} if d in line else None for d in matrix.defenses],
+        }
+        for name, line in matrix.gains.items()
     ]
     return {
         "setting": matrix.setting,
@@ -218,6 +222,7 @@ def _matrix(matrix: Matrix) -> dict[str, Any]:
         "defenses": matrix.defenses,
         "lines": lines,
         "gains": gains,
+        "what_gains_are": matrix.what_gains_are(),
     }
 
 
@@ -231,13 +236,8 @@ def _variants(board: Iterable[Entry]) -> dict[int, str]:
     for alike in settings.values():
         attackers = [tuple(entry[key] for key in ATTACKER) for entry in alike]
         for entry, name in zip(alike, names(attackers), strict=True):
-            found[id(entry)] = _readable(name.removeprefix(entry.attack).removeprefix(", ")).replace("options ", "")
+            found[id(entry)] = name.removeprefix(entry.attack).removeprefix(", ").replace("options ", "")
     return found
-
-
-def _readable(options: str) -> str:
-    """`plan=z:8,w:8` for `plan={'z': 8, 'w': 8}`."""
-    return re.sub(r"plan=\{([^}]*)\}", lambda plan: "plan=" + re.sub(r"[' ]", "", plan[1]), options)
 
 
 def _sweep(sweep: Sweep) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def _id(entry: Entry) -> str:
 
 def _field(entry: Entry, key: str) -> Any:
     value = entry[key]
-    return _readable(" ".join(value)) if isinstance(value, tuple) else value
+    return " ".join(value) if isinstance(value, tuple) else value
 
 
 def _scores(scores: Mapping[str, Score | None]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def strongest_sentence(track: str, board: Board, ranked: Board) -> str:
         away = signed(over_control(board)[0].difference)
         return f"{track}: none of {among} is shown above the mean image; the first by PSNR, {said}, is {away} from it."
     maybe = [f"{other.other.attack} ({signed(other.difference)})" for other in behind(board) if other.verdict == MAYBE]
-    instead = f"; {MAYBE}: {', '.join(maybe)}" if maybe else ""
+    instead = f"; these may be the best too: {', '.join(maybe)}" if maybe else ""
     return f"{track}: {said}, {among}{instead}."
 
 
@@ -182,7 +182,7 @@ def setting_sentence(what: str, base: str, other: str, change: Comparison | None
     if change is None:
         return f"{what}, from {base} to {other}: {UNPAIRED}."
     d = change.difference
-    paired = f"{count(d.n, 'image')} in {count(d.clusters, 'group')} of batches that share images"
+    paired = f"{count(d.n, 'image')} in {count(d.clusters, 'independent group')} of batches"
     return (
         f"{what}, from {of(base, change.base)} to {of(other, change.other)}: {signed(d)}, {paired}, {change.verdict}"
         f"{f'; on {other} no attack is shown above the mean image' if floor else ''}."
@@ -201,10 +201,11 @@ def minus(found: Comparison) -> str:
 
 
 def recognized(share: Share) -> str:
-    """`at most 25 % [14, 40] of images are recognized (ig; 9 attacks)`."""
+    """`25 % [14, 40] of images are recognized with ig, the best of 9 attacks by this share`."""
     score = share.recognized
     found = f"{100 * score.mean:.0f} % [{100 * score.low:.0f}, {100 * score.high:.0f}]"
-    return f"at most {found} of images are recognized ({share.attack}; {count(share.among, 'attack')})"
+    best = f", the best of {share.among} attacks by this share" if share.among > 1 else ""
+    return f"{found} of images are recognized with {share.attack}{best}"
 
 
 def count(number: int, noun: str) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from benchmark.names import ROOT, comment, known
 from benchmark.tracks import label_track
-from benchmark.tracks.track import DEFAULT, METRIC, Track, read
+from benchmark.tracks.track import DEFAULT, METRIC, Track, read, text
 from benchmark.tracks.tuned import read_tuned
 from leaderboard import labels_board, record
 from leaderboard.answers import Board, behind, over_control
@@ -39,8 +39,8 @@ SHOWN = (
 COLUMNS = (
     "Minus the best: paired over images, which tells more than whether intervals overlap; verdicts as above for the "
     "strongest. Minus the mean image: paired too; verdicts after Holm's correction for the attacks of the track. Best "
-    f"and worst: of every batch. recognized: {NOTES['recognized']}. gradients: of the victim for a batch. tuned: PSNR "
-    "on the images for tuning, from the default options to the best."
+    f"and worst in batch: the PSNR of these images of every batch. recognized: {NOTES['recognized']}. gradients: of "
+    "the victim for a batch. tuned: PSNR on the images for tuning, from the default options to the best."
 )
 REFUSED = "Methods that cannot be used on a track"
 SHORT = ("attack", "PSNR ↑", BEHIND, "prior")  # in the README
@@ -194,15 +194,20 @@ def section(found: Recorded) -> list[Block]:
     track, tune, shown = found.track, found.track.tune, pictures(found, UP)
     code = ", ".join(sorted({row["code"] for _, rows in found.board for row in rows.values()}))
     about = [
-        f"Setting: {', '.join(f'{name} {value}' for name, value in track.options.items())}.",
+        f"Setting: {', '.join(f'{name} {text(value)}' for name, value in track.options.items())}.",
         f"Budget: {track.evaluations} victim gradients for each of {track.tasks} batches.",
         f"Tuning: {tune.trials} trials of every method, each the mean {METRIC.upper()} of {tune.tasks} batches of the "
         f"split tune, seed {tune.seed}.",
         f"Priors: {', '.join(f'{kind} {name}' for kind, name in track.priors.items())}.",
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]
-    there = {*found.attacks()}
-    if left := [name for name in known("attack") if name not in there | record.refused(track.path.stem).keys()]:
+    if there := found.attacks():
+        line = f"TRACK={track.name} METHOD={there[0]}"
+        about.append(
+            f"To run a line again: make bench {line}; to check it against the record: make verify {line}; which data "
+            f"and weights that takes: make track TRACK={track.name}."
+        )
+    if left := [name for name in known("attack") if name not in {*there, *record.refused(track.path.stem)}]:
         about.append(f"Not recorded yet: {', '.join(left)}.")
     if own := [entry.attack for entry, _ in found.board if entry["labels"] not in (None, Options.labels)]:
         about.append(f"Labels found by the method itself: {', '.join(own)}.")
@@ -306,9 +311,9 @@ def main() -> int:
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    for path, text in found.items():
+    for path, written in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(written)
         print(f"written  {path.relative_to(ROOT)}")
     return 0
 

@@ -269,11 +269,14 @@ function drawMatrices() {
       make("div", { class: "scroll", role: "region", "aria-label": "Attacks by defenses", tabindex: 0 }, make("table", { class: "heat" },
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Attack"), matrix.defenses.map(d => make("th", { scope: "col" }, d)))),
         make("tbody", {}, matrix.lines.map(line => make("tr", {}, make("th", { scope: "row" }, line.attack), cells(line)))))));
+    if (matrix.gains.length) $("matrices").append(make("p", { class: "note" }, matrix.what_gains_are),
+      table(["Attack", ...matrix.defenses], matrix.gains.map(line => [line.attack, ...line.cells.map(cell => cell ? difference(cell, matrix.metric) : "-")])));
   }
 }
 
 // One entry
 
+const difference = (score, metric) => `${score.mean > 0 ? "+" : ""}${fixed(score.mean, places(metric))} (${interval(score, metric)}), ${score.verdict}`;
 const words = key => key.replaceAll("_", " ");
 const table = (heads, rows) => make("div", { class: "scroll", role: "region", "aria-label": heads[0], tabindex: 0 }, make("table", {}, make("thead", {}, make("tr", {}, heads.map(h => make("th", { scope: "col" }, h)))),
   make("tbody", {}, rows.map(cells => make("tr", {}, cells.map(cell => make("td", {}, cell)))))));
@@ -295,9 +298,9 @@ function open(entry) {
   const curve = chart({ title: "Cost by step", caption: entry.curve ? `The attacker's cost, median and quartiles over ${entry.curve.tasks} tasks. Stages: ${entry.curve.stages.map(([step, stage]) => `${stage} from ${step}`).join(", ")}.` : "",
     x: { label: "step" }, y: { label: "attacker's cost", log: true }, series: costs([entry], false), joined: true });
   const scores = METRICS.filter(metric => entry.scores[metric] && tells(metric, [entry])).map(metric => {
-    const score = entry.scores[metric], difference = entry.differences[metric];
+    const score = entry.scores[metric], minus = entry.differences[metric];
     return [heading(metric), fixed(score.mean, places(metric)), interval(score, metric), score.n,
-      ...(base ? [difference ? `${difference.mean > 0 ? "+" : ""}${fixed(difference.mean, places(metric))} (${interval(difference, metric)}), ${difference.verdict}` : "-"] : [])];
+      ...(base ? [minus ? difference(minus, metric) : "-"] : [])];
   });
   dialog.replaceChildren(...[
     make("header", {}, make("h2", { id: "entry-heading" }, name(entry)), make("button", { type: "button", onclick: () => dialog.close() }, "Close")),

@@ -4,8 +4,8 @@ from math import isnan, nan
 
 import pytest
 
-from leaderboard.board import comparable, entries, telling
-from leaderboard.differences import paired
+from leaderboard.board import comparable, entries, entries_with_rows, telling
+from leaderboard.differences import difference
 
 
 def test_two_runs_of_the_same_command_count_once(row):
@@ -145,37 +145,41 @@ def test_controls_stand_among_the_attacks_of_their_setting_by_psnr(row):
     ]
 
 
+def by_attack(rows):
+    return sorted(entries_with_rows(rows), key=lambda pair: pair[0].attack)
+
+
 def test_paired_difference_by_hand(row):
     ours = [row(attack="a", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 12), ("t0", "y", 16), ("t1", "z", 9)]]
     theirs = [
         row(attack="b", task=t, image=i, psnr=p) for t, i, p in [("t0", "x", 10), ("t1", "z", 5), ("t2", "w", 99)]
     ]
     rows = [*ours, *theirs, row(attack="a", task="t2", image="w", seed=1, psnr=0)]
-    a, b = sorted(entries(rows), key=lambda entry: entry.attack)
+    a, b = by_attack(rows)
     # Shared: (0, t0, x) with 12 - 10 and (0, t1, z) with 9 - 5; the standard error is 1, and t of one degree 12.706.
-    assert paired(rows, a, b, "psnr")[:5] == pytest.approx((3, 3 - 12.706, 3 + 12.706, 2, 2), rel=1e-4)
-    assert paired(rows, b, a, "psnr")[:5] == pytest.approx((-3, -3 - 12.706, -3 + 12.706, 2, 2), rel=1e-4)
+    assert difference(a, b, "psnr")[:5] == pytest.approx((3, 3 - 12.706, 3 + 12.706, 2, 2), rel=1e-4)
+    assert difference(b, a, "psnr")[:5] == pytest.approx((-3, -3 - 12.706, -3 + 12.706, 2, 2), rel=1e-4)
 
 
 def test_paired_difference_without_shared_values_is_none(row):
     rows = [row(attack="a", task="t0"), row(attack="b", task="t1"), row(attack="c", task="t0", lpips=None)]
-    a, b, c = sorted(entries(rows), key=lambda entry: entry.attack)
-    assert paired(rows, a, b, "psnr") is None
-    assert paired(rows, a, c, "lpips") is None
-    assert paired(rows, a, c, "psnr").n == 1
+    a, b, c = by_attack(rows)
+    assert difference(a, b, "psnr") is None
+    assert difference(a, c, "lpips") is None
+    assert difference(a, c, "psnr").n == 1
 
 
 def test_lpips_of_two_backbones_is_never_subtracted(row):
     rows = [row(attack="a"), row(attack="b", lpips_backbone="alex")]
-    assert paired(rows, *entries(rows), "lpips") is None
+    assert difference(*entries_with_rows(rows), "lpips") is None
 
 
 def test_pairs_of_a_mean_image_written_by_two_attacks(row):
     control = {"control": "mean_image", "psnr": 10.0}
     rows = [row(psnr=12), row(**control), row(**control, attack="gias", defense="clip")]
-    mean_image, attack = sorted(entries(rows), key=lambda entry: entry.control)
-    difference = paired(rows, attack, mean_image, "psnr")
-    assert (difference.mean, difference.n) == (2, 1)
+    mean_image, attack = sorted(entries_with_rows(rows), key=lambda pair: pair[0].control)
+    found = difference(attack, mean_image, "psnr")
+    assert (found.mean, found.n) == (2, 1)
 
 
 def test_comparable_asks_for_setting_and_protocol(row):
@@ -208,8 +212,8 @@ def test_batches_that_share_an_image_are_no_independent_batches(row):
     (two,) = entries([*one, *again, other])
     assert (two.psnr.n, two.psnr.clusters) == (7, 2)
     gias = [{**each, "attack": "gias", "psnr": each["psnr"] + 1} for each in [*one, *again, other]]
-    board = entries([*one, *again, other, *gias])
-    assert paired([*one, *again, other, *gias], *board, "psnr").clusters == 2
+    board = entries_with_rows([*one, *again, other, *gias])
+    assert difference(*board, "psnr").clusters == 2
 
 
 def test_scores_keep_to_the_range_that_their_rows_name(row):
@@ -219,12 +223,12 @@ def test_scores_keep_to_the_range_that_their_rows_name(row):
     named = {"higher_is_better": {"iip": True, "own": True}, "ranges": {"iip": [0, 1], "own": [0, None]}}
     theirs = [row(attack="gias", task=t, image=t, iip=0.0, own=0.0) for t in iip]
     rows = [each | named for each in [*ours, *theirs]]
-    ig, _ = board = sorted(entries(rows), key=lambda entry: -entry.scores["iip"].mean)
+    (ig, _), _ = board = sorted(entries_with_rows(rows), key=lambda pair: -pair[0].scores["iip"].mean)
     assert ig.scores["iip"][:3] == (0.5, 0, 1)
     assert ig.scores["own"].low == 0
     assert ig.scores["own"].high == pytest.approx(0.5 + 12.706 / 2, rel=1e-4)
-    assert paired(rows, *board, "iip")[:3] == (0.5, -1, 1)
-    assert paired(rows, *board, "own").low == pytest.approx(0.5 - 12.706 / 2, rel=1e-4)
+    assert difference(*board, "iip")[:3] == (0.5, -1, 1)
+    assert difference(*board, "own").low == pytest.approx(0.5 - 12.706 / 2, rel=1e-4)
 
 
 def test_other_contents_of_the_same_name_are_a_line_of_their_own_that_nothing_is_compared_with(row):

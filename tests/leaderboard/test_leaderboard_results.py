@@ -248,6 +248,15 @@ def test_what_tells_attacks_of_one_setting_apart(row):
     assert "plan=z:8,w:8 tv=1" in [entry["fields"]["options"] for entry in found["entries"]]
 
 
+def test_what_adapting_gains_has_its_verdict_on_the_page(row):
+    psnr = {True: [12, 14, 12, 14, 13], False: [8, 8, 9, 9, 10]}
+    rows = [line for adapt in psnr for line in batches(row, psnr[adapt], defense="clip", adapt=adapt)]
+    (matrix,) = of([*rows, *batches(row, [20] * 5)])["matrices"]
+    ((cell,),) = [line["cells"][1:] for line in matrix["gains"]]
+    assert (cell["mean"], cell["n"], cell["verdict"]) == (4.2, 5, "better")
+    assert matrix["what_gains_are"].endswith("paired over the images that both have. Verdicts at p < .05.")
+
+
 def test_matrices_are_those_of_the_board(row):
     (matrix,) = of([row(psnr=20), row(psnr=10, defense="clip", adapt=True)])["matrices"]
     assert matrix["defenses"] == ["none", "clip"]

@@ -61,7 +61,7 @@ def test_a_claim_holds_shows_no_difference_or_is_reversed_on_each_track(board):
     assert summary([answers[0], answers[0]]) == "Of 2 comparisons, 2 hold."
     assert summary(answers[:1]) == "Of 1 comparison, 1 holds."
     assert summary([]) == ""
-    assert not_judged(found, answers) == "Not judged, as both methods have a place on no track: gias over gi."
+    assert not_judged(found, answers) == "Not judged, because no track has both methods: gias over gi."
     assert not_judged(found[:1], answers) == ""
 
 

@@ -80,28 +80,30 @@ def line(record: Record) -> str:
     return f"{record['named']}: {', '.join(told)}; {record['seconds']:.0f} s"
 
 
+READY = "compiled ms: the same of a compiled step; ready s: from nothing to the end of the first of these. "
+
+
 def cells_table(about: Record, records: Sequence[Record]) -> Table:
     """All cells, and below them the meaning of every column."""
     lines = [columns(record) for record in records]
     headings = list(dict.fromkeys(heading for cells in lines for heading in cells))
+    compiled = "compiled ms" in headings
     gflops = about["peak"]["flops_per_second"] / 1e9
     above = "A step, and how many times as long it takes in the form of others"
     below = (
         "ms: of a step of all restarts, the median of repeats in alternation with the others, of processor time on a "
-        "CPU; eager unless a column says compiled. "
+        f"CPU{'' if compiled else ', not compiled'}. "
         + " ".join(f"{form}: {source}, by ours." for form, source in SOURCES.items())
         + " These have our starting points and compute our costs; curves: their largest relative difference from ours "
         f"in single precision, where a cost below {FEW_DIGITS:g} counts as that. Up to 0.1 it is rounding: Adam on the "
-        "signs of gradients makes whole steps of it where a gradient is near zero. In float64 ten steps of ig agree "
-        "with the textbook's to 4e-15 (convnet, B = 16), 1e-14 (lenet, B = 16) and 4e-15 (resnet18, B = 2). ready s: "
-        "from nothing to the end of a first compiled step. MiB: the most memory of tensors in a step, ours / textbook, "
+        "signs of gradients makes whole steps of it where a gradient is near zero. "
+        f"{READY if compiled else ''}MiB: the most memory of tensors in a step, ours / textbook, "
         "which does one restart after another. GFLOP/s: the textbook's operations in our time; an fp32 matrix product "
         f"of torch reaches {gflops:.3g}, and ours can have more by operations that it spares, or where the library of "
         "the convolutions is faster than that of the products. Lightning's Trainer adds "
         f"{1e3 * about['lightning']:.2g} ms to a step of ours. "
-        "Small victims at one start stay near 1: a step takes as long as its operations are many, at 8 to 12 µs each "
-        "with autograd, whatever they compute. Counted of ours, the textbook and breaching: 306, 328 and 345 for "
-        "lenet, 419, 433 and 450 for convnet. Compiled steps are 1.8 and 1.6 times as fast."
+        "Small victims at one start stay near 1: there a step costs by the number of its operations, whatever they "
+        "compute."
     )
     return Table(above, {h: [cells.get(h, NOTHING) for cells in lines] for h in headings}, below)
 
@@ -135,8 +137,9 @@ def page(about: Record, tables: Sequence[Table]) -> str:
     versions = ", ".join(f"{library} {version}" for library, version in about["versions"].items())
     head = (
         "# Speed\n\nWhat a step of a search costs beside the same search in the form of others, in one process. Ratios "
-        "carry over to other machines better than milliseconds do. `make speed` measures this where you are, and "
-        f"writes this page.\n\n{about['device']}, {about['threads']} thread; {versions}; gibench {about['commit']}.\n"
+        "carry over to other machines better than milliseconds do. `make speed` measures this on your machine and "
+        "writes `results/speed/speed.md`; this page was measured with the version below.\n\n"
+        f"{about['device']}, {about['threads']} thread; {versions}; gibench {about['commit']}.\n"
     )
     parts = [f"## {table.above}\n\n{Table('', table.columns, table.below).markdown()}" for table in tables]
     return "\n".join([head, *parts])
