@@ -1,6 +1,7 @@
 """Which code computes: the version and commit that rows and records say."""
 
 import importlib.metadata
+import shutil
 import subprocess
 
 from benchmark.names import ROOT
@@ -28,8 +29,11 @@ def changed_code() -> list[str]:
 def require_committed() -> None:
     """
     Raises:
-        InputError: the code has changes, so that no commit names it.
+        InputError: no commit names the code: it has changes, or there is no checkout that git can read.
     """
+    if not git("rev-parse", "HEAD"):
+        fix = f"install git, or let it read the folder: git config --global --add safe.directory {ROOT}"
+        raise InputError(f"git names no commit of {ROOT}, and a record names that of its code; {fix}.")
     if changed := changed_code():
         more = f" and {len(changed) - 1} more" if changed[1:] else ""
         raise InputError(f"the checkout has changes ({changed[0]}{more}); commit them, for a record names its code.")
@@ -37,7 +41,7 @@ def require_committed() -> None:
 
 def git(*arguments: str) -> str:
     """What git says of the checkout; nothing where this is none, as installed: it would speak of any one around it."""
-    if not (ROOT / ".git").exists():
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
         return ""
     command = ["git", "-C", str(ROOT), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -15,7 +15,7 @@ from benchmark.names import require
 from benchmark.tracks.track import Track, read
 from leaderboard.options import Options, abouts, defaults
 from victims.errors import InputError
-from victims.names import nearest
+from victims.names import nearest, separated
 
 ALIASES = {about.alias: name for name, about in abouts().items() if about.alias}
 LISTS = [name for name, value in defaults().items() if isinstance(value, list)]
@@ -158,7 +158,7 @@ def expanded(arguments: Sequence[str]) -> list[list[str]]:
         elif option == "--adapt":
             choices.append([f"{option}={one}" for one in (("true", "false") if value == "both" else (value,))])
         else:
-            choices.append([f"{option}={one.strip()}" for one in value.split(",")])
+            choices.append([f"{option}={one}" for one in separated(value)])
     return [list(run) for run in itertools.product(*choices)]
 
 

@@ -26,12 +26,13 @@ from benchmark.tracks.track import DEFAULT
 from benchmark.tracks.tuned import command as tuning
 from benchmark.tracks.tuned import is_tuned, tuned_options
 from leaderboard.options import abouts
-from leaderboard.rows import PROTOCOL
+from leaderboard.rows import PROTOCOL, FlatRow
+from leaderboard.run_folder import RunFolder
 from priors import by_name as priors_by_name
 from priors.base import Prior
 from priors.inverters import Inverter
 from victims.errors import InputError, Notice
-from victims.names import nearest
+from victims.names import nearest, separated
 
 SHARED = {
     name: Parameter(name, Parameter.KEYWORD_ONLY, annotation=get_type_hints(Common)[name])
@@ -71,7 +72,10 @@ class Config(Setting):
         options = {name: value for name, value in asdict(self).items() if abouts()[name].changes_rows}
         if self.preset == "tuned":
             options["tuned"] = self.tuned_options()
-        backbones = ",".join(sorted({*self.lpips.split(",")}))
+        name = self.track or (DEFAULT if self.preset == "tuned" else "")
+        if name and (version := tracks.read(name).version) > 1:  # of the first, folders have always been named so
+            options["track_version"] = version
+        backbones = ",".join(sorted({*separated(self.lpips)}))
         return {**options, "lpips": backbones, "victim_weights": self.weights_label(), "protocol": PROTOCOL}
 
     def folder(self, networks: Sequence[str]) -> Path:
@@ -82,6 +86,10 @@ class Config(Setting):
         parts = [self.attack, self.preset, *of_victim, self.control]
         name = "-".join(parts).replace("/", "_").replace(":", "_").encode(errors="replace")[:LONGEST_NAME]
         return self.out / f"{name.decode(errors='ignore')}-s{self.seed}-{digest}"
+
+    def own_rows(self, folder: RunFolder) -> list[FlatRow]:
+        """The rows of the run's tasks, without those that a longer run left behind them."""
+        return folder.read_rows()[0][: self.tasks * self.batch]
 
     def make_prior(self) -> Prior:
         """The prior; a Notice says where an inverter has learned another defense than this one."""
@@ -94,7 +102,7 @@ class Config(Setting):
         return prior
 
     def make_denoiser(self) -> Prior:
-        """Of the refinement."""
+        """The denoiser of the last stage, `refine`."""
         return priors_by_name.find(self.refine, self.weights_dir, size=self.size, seed=self.seed)
 
     def make_attack(self) -> Attack:

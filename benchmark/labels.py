@@ -21,6 +21,7 @@ from leaderboard.statistics import joined
 from leaderboard.table import NOTHING
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.names import separated
 
 NAMED = ("data", "split", "size", "victim", "victim_weights", "victim_mode", "defense", "seed")
 
@@ -50,7 +51,7 @@ def labels(
     if trials < 1:
         raise InputError(f"trials is {trials}; give 1 or more.")
     reproducible()
-    chosen = {name: find(name) for name in methods.split(",")}
+    chosen = {name: find(name) for name in separated(methods)}
     setting = Setting(split=split, defense=defense, seed=seed, labels="none", **options)
     images, sizes = setting.make_data(), whole_numbers("batch", batch)
     rows, refused = recovered(setting, images, [*chosen], sizes, trials)
@@ -78,10 +79,12 @@ def recovered(
     """
     chosen = {name: find(name) for name in methods}
     model = setting.make_victim(images).to(best_device())
-    capture = capturing(model, images, setting.make_client())
     drawn = {B: replace(setting, batch=B).make_batches(images, trials) for B in sizes}
+    captures = {}
     for B, tasks in drawn.items():
-        replace(setting, batch=B).check_defense(model, images, tasks[0])
+        of_size = replace(setting, batch=B)
+        of_size.check_defense(model, images, tasks[0])
+        captures[B] = capturing(model, images, of_size.make_client())
     clusters = {B: clusters_of(tasks) for B, tasks in drawn.items()}
     alike = {about.rows[0]: getattr(setting, name) for name, about in abouts().items() if about.role == "setting"}
     alike |= {"victim_weights": setting.weights_label(), "seed": setting.seed}
@@ -89,7 +92,7 @@ def recovered(
     refused: dict[str, str] = {}
     bar = tqdm([(B, task) for B, tasks in drawn.items() for task in tasks], desc="labels", leave=False)
     for B, task in bar:
-        captured = capture(task)
+        captured = captures[B](task)
         of_task = {**alike, "batch_size": B, "task": task.task, "cluster": clusters[B][task.task]}
         for name, method in chosen.items():
             try:
@@ -118,6 +121,7 @@ def whole_numbers(option: str, text: str) -> list[int]:
     Raises:
         InputError: a part is no whole number, or is below 1.
     """
-    if not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
+    parts = separated(text)
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise InputError(f"{option} takes whole numbers from 1 with commas between them, not '{text}'.")
-    return [int(part) for part in text.split(",")]
+    return [*map(int, parts)]

@@ -52,6 +52,9 @@ class Named:
     summary: str
 
 
+OF_DATA: tuple[Kind, ...] = ("recipe", "track")  # the user's own is a file
+
+
 Pairs = Iterator[tuple[str, Named]]
 """Names, and what they mean."""
 
@@ -68,7 +71,7 @@ def require(kind: Kind, name: str) -> None:
         InputError: the name is neither known nor a dotted path; lists the known names and the nearest one.
     """
     if "." not in name and name not in known(kind):
-        raise InputError(unknown(kind, name, known(kind)))
+        raise InputError(unknown(kind, name, known(kind), **({"own": "a .yaml file"} if kind in OF_DATA else {})))
 
 
 def summary(node: ast.AST) -> str:

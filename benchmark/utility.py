@@ -24,6 +24,7 @@ from leaderboard.options import Options
 from leaderboard.table import NOTHING, Table
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.names import separated
 from victims.seeds import seed_of
 from victims.victim import Gradient, Victim
 
@@ -66,7 +67,7 @@ def utility(
         raise InputError(f"lr is {lr}; give a learning rate above 0.")
     reproducible()
     config = partial(Setting, data=data, **options)
-    chosen = {text: config(defense=text).make_defense() for text in defense.split(",")}
+    chosen = {text: config(defense=text).make_defense() for text in separated(defense)}
     train, test = config().make_data("train"), config().make_data("test")
     tested = test.readable(range(len(test)))
     lines = []

@@ -6,6 +6,7 @@ What each of them shows is in docs/wandb.md.
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,8 +105,12 @@ def cost_by_step(folder: RunFolder, rows: list[FlatRow]) -> dict[str, Any]:
 
 
 def curves(folder: RunFolder, tasks: list[str]) -> list[dict[str, float]]:
-    """For every step, the cost of each task as `cost/<task>`; a mean image has no curve."""
-    costs = {f"cost/{task}": curve.costs for task in tasks if (curve := folder.read_curve(task))}
+    """For every step, the cost of each task as `cost/<task>`; a mean image has no curve. A damaged one is left out."""
+    costs = {}
+    for task in tasks:
+        with suppress(OSError, ValueError):
+            if curve := folder.read_curve(task):
+                costs[f"cost/{task}"] = curve.costs
     steps = range(max(map(len, costs.values()), default=0))
     return [{name: curve[step] for name, curve in costs.items() if step < len(curve)} for step in steps]
 

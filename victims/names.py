@@ -15,10 +15,19 @@ from victims.errors import InputError
 T = TypeVar("T")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line that lists the known names, and the nearest one."""
+def unknown(kind: str, name: str, known: Iterable[str], own: str = "a dotted path to your own") -> str:
+    """One line that lists the known names, and the nearest one.
+
+    Args:
+        own: how the user's own is named.
+    """
     known = sorted(known)
-    return f"unknown {kind} '{name}'; {nearest(name, known)}known: {', '.join(known)}, or a dotted path to your own."
+    return f"unknown {kind} '{name}'; {nearest(name, known)}known: {', '.join(known)}, or {own}."
+
+
+def separated(text: str) -> list[str]:
+    """The names between commas, without the blanks around them."""
+    return [name.strip() for name in text.split(",")]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from benchmark.audit.estimate import EVERY, LABELS, Attempt, Cost, Probe, measur
 from benchmark.names import known
 from benchmark.registry import find
 from victims.errors import InputError, without_options
+from victims.names import separated
 
 FIRST = ("cocktail_party", "ci_net", "ig", "gifd", "gias", "gi")
 """After the closed forms: a separation; then the search that is strongest on most tracks of the record, also behind
@@ -42,7 +43,7 @@ class Plan:
 def different(named: str) -> list[str]:
     """Names with commas between them, each once, however its numbers are written."""
     found: dict[tuple[str, ...], str] = {}
-    for name in map(str.strip, named.split(",")):
+    for name in separated(named):
         found.setdefault(tuple(map(plain, re.split("([:+])", name))), name)
     return [*found.values()]
 

@@ -160,7 +160,7 @@ def do(job: Job) -> Done:
             else:
                 folder = run(job.config)
                 made["folder"] = folder.path
-                made["rows"] = folder.read_rows()[0][: job.config.tasks * job.config.batch]
+                made["rows"] = job.config.own_rows(folder)
         except Exception as error:
             made["why"] = refusal(error)
     notices = [str(warning.message) for warning in caught if issubclass(warning.category, Notice)]

@@ -99,9 +99,9 @@ def folder_of(config: Config) -> RunFolder | None:
 
 
 def rows_of(config: Config) -> list[dict[str, Any]]:
-    """Of such a run; without those that a longer one left, which stand behind."""
+    """The rows of its own tasks."""
     folder = folder_of(config)
-    return folder.read_rows()[0][: config.tasks * config.batch] if folder else []
+    return config.own_rows(folder) if folder else []
 
 
 def report(finished: Sequence[Config]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from attacks.engine.ranges import at_least
 from benchmark.device import best_device
 from benchmark.launch.lock import alone, writable
-from benchmark.priors.folders import folders
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
+from benchmark.priors.recorded import command, folders
 from benchmark.registry import open_data
 from benchmark.scoring.lpips import Lpips
 from leaderboard.options import Options
@@ -111,9 +111,10 @@ def train(
     """
     weights.check_name(out, "prior train")
     images = open_data(data, "train", size, data_dir)
-    command = f"python -m benchmark prior train {out.name} --data {data} --size {size} --steps {steps} --seed {seed}"
-    command += " --conditional true" if conditional else ""
-    about = {"trained_on": f"{data} train, {size} px", "command": command + folders(data_dir)}
+    words = {"data": data, "size": size, "steps": steps, "seed": seed} | (
+        {"conditional": "true"} if conditional else {}
+    )
+    about = {"trained_on": f"{data} train, {size} px", "command": command("train", out, words) + folders(data_dir)}
     with alone(writable(out.parent), out.name):
         print(train_dcgan(images, out, conditional=conditional, steps=steps, seed=seed, **about))
 
@@ -137,8 +138,8 @@ def train_denoiser(
     weights.check_name(out, "prior train-denoiser")
     at_least(1, steps=steps)
     images = open_data(data, "train", size, data_dir)
-    options = f"--data {data} --size {size} --steps {steps} --seed {seed}"
-    command = f"python -m benchmark prior train-denoiser {out.name} {options}"
-    about = {"trained_on": f"{data} train, {size} px", "command": command + folders(data_dir)}
+    words = {"data": data, "size": size, "steps": steps, "seed": seed}
+    written = command("train-denoiser", out, words) + folders(data_dir)
+    about = {"trained_on": f"{data} train, {size} px", "command": written}
     with alone(writable(out.parent), out.name):
         print(train_ffdnet(images, out, steps=steps, seed=seed, **about))

@@ -18,7 +18,7 @@ from attacks.engine.ranges import at_least
 from benchmark.contents import of_training
 from benchmark.device import best_device
 from benchmark.launch.lock import alone, writable
-from benchmark.priors.folders import folders
+from benchmark.priors.recorded import command, folders
 from benchmark.run import reproducible
 from benchmark.setting import Setting
 from benchmark.tasks.capture import client_update
@@ -104,14 +104,12 @@ def train_inverter(
     options = {"setting": shown, "signature": signature(target, shape), "batch": batch, "image_shape": shape, **own}
     words = {"attack": attack, **shown, "width": options["width"], "hashed": hashed, "lr": lr, "updates": updates}
     words |= {"steps": steps} if minutes is None else {"minutes": minutes}
-    command = " ".join(
-        [f"python -m benchmark prior train-inverter {out.name}", *(f"--{k} {v}" for k, v in words.items())]
-    )
-    command += " --half true" if half else ""
+    words |= {"half": "true"} if half else {}
+    written = command("train-inverter", out, words)
     training = Training(build(kind, seed=seed, **options).to(device), target, client, images, seed, lr)
     training.held_out()  # what fails, fails before the first step
-    identity = f"{command}, contents {of_training(config, target, kind)}"
-    command += folders(data_dir, weights_dir)
+    identity = f"{written}, contents {of_training(config, target, kind)}"
+    written += folders(data_dir, weights_dir)
     state, total = out.with_suffix(".state"), None if minutes else steps
     share = partial(training.share, steps, minutes)
     with alone(writable(out.parent), out.name):
@@ -128,7 +126,7 @@ def train_inverter(
         network.training_seconds = round(training.seconds, 3)
         if half:
             network.body.half()
-        weights.save(network, out, architecture=attack, options=options, command=command)
+        weights.save(network, out, architecture=attack, options=options, command=written)
         save_image(torch.stack([truth, rebuilt], 1).flatten(0, 2), out.with_suffix(".png"), nrow=batch)
         state.unlink(missing_ok=True)
         print(f"{out}: {psnr:.2f} dB on {truth.shape[0] * batch} held-out images, after {training.seconds:.0f} s")
@@ -195,10 +193,12 @@ class Training:
         Raises:
             InputError: half of the images make no batch.
         """
-        count, images = HELD_OUT, len(self.data)
-        while count <= max(HELD_OUT, images // 2):
-            every = max(1, images // count)
-            kept_out = range(0, min(every * count, images), every)
+        images = len(self.data)
+        most = images // 2
+        count = min(HELD_OUT, most)
+        while 0 < count <= most:
+            every = images // count
+            kept_out = range(0, every * count, every)
             if batches := self.batches(self.data.readable(list(kept_out)), self.data.labels):
                 return frozenset(kept_out), batches
             count *= 2

@@ -1,6 +1,7 @@
 """`python -m benchmark prior learn`: a generator learned only from the updates that clients share."""
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from benchmark.contents import of_training
 from benchmark.device import best_device
 from benchmark.launch.lock import alone, writable
 from benchmark.priors.federation import simulate
-from benchmark.priors.folders import folders
+from benchmark.priors.recorded import command, folders
 from benchmark.run import reproducible
 from leaderboard.options import Options
 from priors import checkpoint, weights
@@ -102,13 +103,12 @@ def learn(
     G.trained_on += "" if defense == "none" else f", under {defense}"
     words = {**chosen, "between-lr": between_lr, "clients": clients, "steps": steps}
     words |= {"architecture": architecture}
-    command = " ".join([f"python -m benchmark prior learn {out.name}", *(f"--{n} {v}" for n, v in words.items())])
-    command += "".join(f" --set+={text}" for text in config.set)
+    written = command("learn", out, words) + "".join(f" --set+={shlex.quote(text)}" for text in config.set)
 
     z = G.draw(SHOWN, torch.Generator().manual_seed(1))["z"].to(device)
     snapshots = dict.fromkeys((round(k * steps / (COLUMNS - 1)) for k in range(COLUMNS)), look(G, z))
     first = replace(config, rounds=1, between=0).make_victim(config.make_data("train"))
-    state, identity = out.with_suffix(".state"), f"{command}, contents {of_training(config, first, GIML)}"
+    state, identity = out.with_suffix(".state"), f"{written}, contents {of_training(config, first, GIML)}"
 
     def restore(saved: Mapping[str, Any]) -> None:
         giml.load_state_dict(saved["giml"])
@@ -126,7 +126,7 @@ def learn(
                 if giml.t in snapshots:
                     snapshots[giml.t] = look(G, z)
                 checkpoint.save(state, identity, {"giml": giml.state_dict(), "snapshots": snapshots})
-        weights.save(G, out, architecture=architecture, options=options, command=command + folders(data_dir))
+        weights.save(G, out, architecture=architecture, options=options, command=written + folders(data_dir))
         draw(snapshots, out.with_suffix(".png"))
         state.unlink(missing_ok=True)
         print(out)

@@ -33,7 +33,7 @@ from benchmark.setting import Setting
 from victims.choices import Resize
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.names import unknown
+from victims.names import separated, unknown
 
 RECIPES = Path(__file__).parent
 EMBEDDED = {"data": "photos", "size": 32, "prior": "dcgan-photos32"}  # for data that a small recipe does not find
@@ -67,7 +67,7 @@ def read(recipe: str) -> dict[str, Any]:
     known = {path.stem: path for path in RECIPES.glob("*.yaml")}
     path = Path(recipe) if recipe.endswith(".yaml") else known.get(recipe)
     if path is None:
-        raise InputError(unknown("recipe", recipe, known).replace("a dotted path to your own", "a .yaml file"))
+        raise InputError(unknown("recipe", recipe, known, own="a .yaml file"))
     try:
         plan = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -75,6 +75,8 @@ def read(recipe: str) -> dict[str, Any]:
     if not isinstance(plan, dict) or not NEEDED <= plan.keys() <= KNOWN:
         raise InputError(f"{path} is no recipe; it has {', '.join(sorted(NEEDED))}, and at most {', '.join(KNOWN)}.")
     plan = {"tables": [], "command": "run", "defaults": {}} | plan
+    if not isinstance(plan["cells"], list):
+        raise InputError(f"{path} is no recipe: its cells are a list; fix it.")
     blocks = [plan["defaults"], *(plan[size] for size in SIZES), *plan["cells"]]
     if plan["command"] not in ("run", "labels") or not all(isinstance(block, dict) for block in blocks):
         raise InputError(f"{path} is no recipe: its command is run or labels, its parts are mappings; fix it.")
@@ -104,7 +106,8 @@ def expand(plan: Mapping[str, Any], size: str, everywhere: Mapping[str, Any], ou
         if size == "small" and isinstance(loaded(cell.config), str):
             stand_in = {key: value for key, value in EMBEDDED.items() if key in options}
             cell = make(method, plan["by"], plan["command"], merged(options, stand_in))
-        cells.setdefault(cell.name, cell)
+        if cells.setdefault(cell.name, cell).arguments != cell.arguments:
+            raise InputError(f"two different cells are called '{cell.name}'; add the option that differs to `by`.")
     return list(cells.values())
 
 
@@ -147,7 +150,7 @@ def make(method: str, by: Sequence[str], command: str, options: Mapping[str, Any
         raise InputError(f"{name}: {' '.join(str(error).split()).rstrip('.')}; fix the recipe.") from None
     if command == "labels":
         alike = chosen.keys() & Config.__dataclass_fields__.keys() - {"batch"}
-        largest = max(map(int, chosen["batch"].split(",")))
+        largest = max(map(int, separated(chosen["batch"])))
         chosen = {key: chosen[key] for key in alike} | {"batch": largest, "tasks": chosen["trials"]}
     return Cell(method=method, name=name, arguments=[command, *arguments], config=Config(**chosen))
 

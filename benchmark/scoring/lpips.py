@@ -19,6 +19,7 @@ from torch.nn.functional import conv2d
 from torchvision.models import AlexNet_Weights, SqueezeNet1_1_Weights, VGG16_Weights, get_model
 
 from victims.errors import InputError
+from victims.names import separated
 
 ANSWER_SECONDS = 10.0  # until a server begins to send
 
@@ -189,7 +190,7 @@ def find_all(names: str, weights_dir: Path, *, download: bool = True) -> dict[st
     Raises:
         InputError: there is no such backbone, or a file does not hold its weights.
     """
-    asked = names.split(",")
+    asked = separated(names)
     if unknown := set(asked) - BACKBONES.keys():
         raise InputError(
             f"lpips has no backbone '{min(unknown)}'; give {', '.join(BACKBONES)}, or several with commas between them."

@@ -61,7 +61,7 @@ def draw_files(
     """
     what = Draw(found(track), sample, new_secret(), new_weights)
     draw(what, where, writable(folder, "folder") / OBSERVATIONS)
-    write_atomically(folder / SECRET, json.dumps({**vars(what), "track": track}))
+    write_atomically(folder / SECRET, json.dumps({**vars(what), "track": what.track.name}))
     print(f"for the attacker  {folder / OBSERVATIONS}\nfor the judge     {folder / SECRET}")
 
 
@@ -91,6 +91,8 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
     try:
         kept = json.loads((folder / SECRET).read_text())
         what = Draw(**{**kept, "track": found(kept["track"])})
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"{folder / SECRET} is not what sealed draw writes; draw and attack again.") from None
     content = load(folder / RECONSTRUCTIONS)

@@ -18,6 +18,7 @@ from leaderboard.options import abouts
 from leaderboard.rows import FlatRow
 from victims.contract import refusal
 from victims.errors import InputError, Notice
+from victims.names import separated
 from victims.observation import Observation
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ def setting_of(track: Track, options: Mapping[str, Any]) -> Setting:
 
 def methods(named: str, kind: Kind = "attack") -> list[str]:
     """Those that `METHOD=` names: attacks, or label methods."""
-    return [*known(kind)] if named == ALL else named.split(",")
+    return [*known(kind)] if named == ALL else separated(named)
 
 
 def kinds(named: str) -> set[str]:

@@ -106,9 +106,10 @@ def keep_control(track: Track, options: Mapping[str, Any]) -> None:
     """Write the rows of the mean training image into the record, unless it has them."""
     there = kept.read_control(track.path.stem)
     if not there or there.stale(track.version):
+        config = entry(track, IDLE, {}, **{**options, "control": kept.CONTROL, "wandb": "off", "devices": 1})
         with contextlib.redirect_stdout(io.StringIO()):
-            folder = run(entry(track, IDLE, {}, **{**options, "control": kept.CONTROL, "wandb": "off", "devices": 1}))
-        print(f"record   {kept.write_rows(kept.RECORD / track.path.stem, kept.CONTROL, folder.read_rows()[0])}")
+            rows = config.own_rows(run(config))
+        print(f"record   {kept.write_rows(kept.RECORD / track.path.stem, kept.CONTROL, rows)}")
 
 
 def scored(

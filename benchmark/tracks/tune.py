@@ -79,8 +79,9 @@ def tuned(track: Track, method: str, out: Path, options: Mapping[str, Any]) -> T
         return within_budget(entry(track, method, chosen, **options, **others), track, observation)
 
     def score(chosen: Chosen) -> float:
+        config = chosen_run(chosen)
         with contextlib.redirect_stdout(io.StringIO()):
-            rows, _ = run(chosen_run(chosen)).read_rows()
+            rows = config.own_rows(run(config))
         return fmean(row[METRIC] for row in rows)
 
     plain = entry(track, method, {}, **options, **others)

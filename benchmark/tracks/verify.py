@@ -6,7 +6,7 @@ import random
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
@@ -168,7 +168,8 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool
     if agrees:
         return agrees, words
     print("The same tasks together, which is other rounding, to see how far it moves this method.", flush=True)
-    more = [repeat.capture(batch) for name, batch in repeat.batches.items() if name not in names][: len(names) == 1]
+    others = (batch for name, batch in repeat.batches.items() if name not in names)
+    more = [repeat.capture(batch) for batch in islice(others, 1 if len(names) == 1 else 0)]
     return verdict(pairs, *(max(SPREAD, 2 * by) for by in moved(repeat.attack, [*tasks, *more], pairs)))
 
 

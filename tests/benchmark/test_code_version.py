@@ -55,3 +55,11 @@ def test_a_change_of_the_code_is_said_and_not_recorded(checkout, name, capsys):
 def test_where_there_is_no_checkout_the_version_alone_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     assert "+" not in code_version()
+
+
+def test_a_checkout_that_git_cannot_read_is_not_recorded(checkout, monkeypatch, capsys):
+    """As in a container without git; rows then say the version alone."""
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    assert "+" not in code_version()
+    assert main(["record", "--track=photos-default", "--method=ig"]) == 2
+    assert "install git, or let it read the folder" in capsys.readouterr().err

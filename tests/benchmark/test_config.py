@@ -1,5 +1,6 @@
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from attacks.ig import IG
 from benchmark.command_line import normalized
 from benchmark.config import Config, options_of
-from benchmark.names import known
+from benchmark.names import known, require
 from benchmark.registry import find, open_defense, parse, registered
+from benchmark.tracks.entry import methods
 from priors.dcgan import DCGAN
 from victims.errors import InputError
 
@@ -107,3 +109,18 @@ def test_a_prior_by_dotted_path():
     prior = Config(prior="priors.dcgan.DCGAN").make_prior()
     assert isinstance(prior, DCGAN)
     assert not prior.training
+
+
+def test_rows_that_a_longer_run_left_are_not_those_of_the_run():
+    left = SimpleNamespace(read_rows=lambda: ([*range(9)], []))
+    assert Config(tasks=2, batch=3).own_rows(left) == [*range(6)]
+
+
+def test_methods_and_networks_are_named_with_or_without_blanks_between_them():
+    assert Config(lpips="vgg, squeeze").folder([]).name == Config(lpips="squeeze,vgg").folder([]).name
+    assert methods("ig, gias") == ["ig", "gias"]
+
+
+def test_of_a_track_a_file_is_offered_and_no_dotted_path():
+    with pytest.raises(InputError, match=r"did you mean 'photos-default'.*, or a \.yaml file\.$"):
+        require("track", "photos-defaults")

@@ -77,6 +77,11 @@ def test_the_table_has_a_line_per_method_and_a_column_per_batch_size(capsys, mon
         assert fact in printed
 
 
+def test_clients_share_the_images_of_a_batch_of_every_size(capsys):
+    labels(**SMALL, batch="8, 16", methods="zlr, alr", clients=8, lr=0.01)
+    assert "B = 16" in capsys.readouterr().out
+
+
 def test_batches_that_share_images_count_as_one_for_the_interval(capsys, monkeypatch):
     """96 images are 3 batches of 32: the fourth shares images with all of them."""
     monkeypatch.setenv("COLUMNS", "120")

@@ -12,9 +12,11 @@ from PIL import Image
 from wandb.errors import CommError
 
 from benchmark.__main__ import main
+from benchmark.wandb_log import curves
 from leaderboard.__main__ import main as leaderboard
 from leaderboard.board import entries
 from leaderboard.rows import PROTOCOL, read_rows
+from leaderboard.run_folder import RunFolder
 from leaderboard.statistics import clustered_interval
 from tests.wandb_server import read_table, serving, sync
 from victims.data.photos import Photos
@@ -185,3 +187,11 @@ def test_online_without_a_key_is_refused_before_anything_is_done(tmp_path, monke
     assert main(["run", *SMALL, "--wandb=online", f"--out={tmp_path / 'out'}"]) == 2
     assert "wandb login" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_curve_is_left_out_and_the_others_are_sent(tmp_path):
+    folder = RunFolder(tmp_path)
+    for task, text in (("t0", "step,stage,cost\n0,x,1.5\n1,x,0.5\n"), ("t1", "torn")):
+        folder.curve_file(task).parent.mkdir(exist_ok=True)
+        folder.curve_file(task).write_text(text)
+    assert curves(folder, ["t0", "t1"]) == [{"cost/t0": 1.5}, {"cost/t0": 0.5}]

@@ -182,6 +182,18 @@ def test_as_many_images_are_held_out_as_make_a_batch(kind, batch):
         assert all(len(one.unique()) == batch for one in labels)
 
 
+@pytest.mark.parametrize("count", [8, 16, 20])
+def test_of_few_images_no_more_than_half_are_held_out(count):
+    data = Photos(split="train")
+    data.ids, data.labels = data.ids[:count], data.labels[:count]
+    victim = Config(victim="lenet").make_victim(data)
+    own = LTI.options(victim, data.image_shape, 2, width=1, hashed=8)
+    network = build(LTI, seed=0, setting={}, signature=[], batch=2, image_shape=data.image_shape, **own)
+    training = Training(network, victim, None, data, 0, 1e-3)
+    assert 2 <= len(training.kept_out) <= count // 2
+    assert training.draw(3)[0].shape == (3, 2, 3, 32, 32)
+
+
 def test_what_fails_on_held_out_images_fails_before_the_first_step(tmp_path, monkeypatch):
     def failing(training):
         raise InputError("no update")

@@ -10,6 +10,7 @@ import torch
 from benchmark.__main__ import main
 from benchmark.launch.lock import alone
 from benchmark.priors import inverter
+from benchmark.priors.recorded import command
 from priors import train as dcgan
 from priors import train_denoiser as ffdnet
 
@@ -71,3 +72,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_files(train, tmp_path, cap
 def test_the_recorded_command_says_folders_that_are_not_the_default(train, tmp_path):
     assert train(f"--data-dir={tmp_path / 'my data'}") == 0
     assert f"--data-dir '{tmp_path}/my data'" in json.loads((tmp_path / "mine.json").read_text())["command"]
+
+
+def test_the_recorded_command_can_be_typed():
+    written = command("train", Path("out/my prior.safetensors"), {"data": "folder:/my photos", "steps": 3})
+    assert written == "python -m benchmark prior train 'my prior.safetensors' --data 'folder:/my photos' --steps 3"

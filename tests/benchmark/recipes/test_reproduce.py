@@ -241,6 +241,8 @@ def test_images_on_which_a_method_diverged_are_counted():
         (("method: IG, ", ""), "has a cell without a method"),
         (("cells:", "cells: {"), "is no YAML that can be read"),
         (("prior: dcgan-cifar10", "prior: 'learned:x'"), "learns no generator 'x'"),
+        (("by: [batch]", "by: [defense]"), "two different cells are called 'IG, defense none'"),
+        ((TINY[TINY.index("cells:") : TINY.index("paper:")], "cells:\n"), "its cells are a list"),
     ],
 )
 def test_a_bad_recipe_is_told_in_one_line(change, expected, run, tiny):

@@ -183,6 +183,13 @@ def test_a_folder_that_cannot_be_written_is_refused_in_a_line(command, track, tm
     assert "cannot write to file" in capsys.readouterr().err
 
 
+def test_a_track_that_is_gone_is_said_and_not_called_a_damaged_secret(tmp_path, capsys):
+    kept = {"track": str(tmp_path / "gone.yaml"), "sample": 5, "secret": "0", "new_weights": True}
+    (tmp_path / "secret.json").write_text(json.dumps(kept))
+    assert main(["sealed", "judge", str(tmp_path), "--method=ig"]) == 2
+    assert "there is no file" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_three_pieces_are_the_same_as_one(track, tmp_path, capsys):
     tuned(track, "ig", restarts=2, steps=5)

@@ -176,6 +176,15 @@ def test_a_run_that_names_no_preset_takes_what_was_tuned_on_its_track_or_the_def
     assert ig.identity() == Config(attack="ig", track=track, preset="tuned").identity() != named.identity()
 
 
+def test_another_version_of_a_track_is_another_run(track):
+    """Whose rows say that version: those of the first would be stale, and nothing would be attacked again."""
+    plan = yaml.safe_load(Path(track).read_text())
+    first = Config(attack="ig", track=track).folder([])
+    Path(track).write_text(yaml.safe_dump(plan | {"version": 2}))
+    read.cache_clear()
+    assert Config(attack="ig", track=track).folder([]) != first
+
+
 def test_without_a_track_it_takes_what_was_tuned_on_the_default_one(track, monkeypatch):
     tuned_for(track, eta=0.2)
     monkeypatch.setattr(configs, "DEFAULT", track)
