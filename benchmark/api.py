@@ -268,7 +268,7 @@ def score(
     reconstruction: Reconstruction | Tensor,
     images: Tensor,
     *,
-    lpips: str = Options().lpips,
+    lpips: str = Options.lpips,
     weights_dir: Path = WEIGHTS_DIR,
 ) -> dict[str, list[float | None]]:
     """Every metric for every image, after the images were assigned one to one; the i-th score belongs to image i.

@@ -157,9 +157,10 @@ class Config(Setting):
             again = f"run {tuning(self.track or DEFAULT, self.attack)}"
             for name, value in tuned.items():
                 if name not in own:
-                    raise InputError(f"{self.attack} was tuned with '{name}', which it has not; {again}")
-                if parse(own[name], tracks.text(value), f"{self.attack} was tuned with") != value:
-                    raise InputError(f"{self.attack} was tuned with {name} {value!r}; {again}")
+                    raise InputError(f"{self.attack} was tuned with '{name}', which is no option of it now; {again}")
+                if parse(own[name], tracks.text(value), f"{self.attack} was tuned, and its option") != value:
+                    wrong = f"{self.attack} was tuned with {name} {value!r}, which is no value of this option now"
+                    raise InputError(f"{wrong}; {again}")
             return tuned
         presets = {"default": {}, **method.presets}
         if self.preset not in presets:

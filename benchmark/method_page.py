@@ -96,8 +96,8 @@ def needs(method: type[Attack]) -> dict[str, str]:
 
 def refused(method: type[Attack]) -> str:
     """What the method's own check refuses, by its first sentence: `Refuse ...`."""
-    said = first_sentence(inspect.getdoc(method.check) or "")
-    return (said := said.removeprefix("Refuse "))[:1].upper() + said[1:]
+    said = first_sentence(inspect.getdoc(method.check) or "").removeprefix("Refuse ")
+    return said[:1].upper() + said[1:]
 
 
 def options(method: type[Attack]) -> str:
@@ -160,7 +160,7 @@ def record(name: str, tracks: Sequence[Recorded]) -> list[str]:
         columns = table(found).columns
         for place, (entry, _) in enumerate(found.board):
             if entry.attack == name:
-                values = (columns.get(heading, [NOTHING] * (place + 1))[place] for heading in RECORD)
+                values = (columns[heading][place] if heading in columns else NOTHING for heading in RECORD)
                 lines.append((f"[{found.name}](../board/README.md#{found.name})", *values))
         strips += [
             f"{found.name}\n\n![{name} on {found.name}]({path})"

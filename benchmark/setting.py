@@ -52,7 +52,7 @@ class Setting(Options):
                 raise InputError(f"{name} is {value}; give a number below 2^63 (9.2e18).")
 
     def weights_file(self) -> Path | None:
-        """Of the victim's trained weights."""
+        """The file of the victim's trained weights, or None."""
         named = self.victim_weights not in ("random", "calibrated")
         return checkpoints.find(self.victim_weights, self.weights_dir) if named else None
 

@@ -28,7 +28,7 @@ of its method. *Made for* says outside of which setting a method is not defined.
 
 
 def tracks_recorded() -> list[Recorded]:
-    """The tracks on which something is recorded, the newcomer's first."""
+    """The tracks on which something is recorded, the default track first."""
     return [found for found in map(recorded, map(read, names())) if found.board]
 
 

@@ -21,7 +21,7 @@ WEIGHTS = {"_parameters", "_buffers", "_modules"}
 
 
 def of_state(held: object, without: Collection[str] = ()) -> str:
-    """Of the numbers, texts, arrays and tensors in the attributes of an object, and in those of what it holds.
+    """A digest of the numbers, texts, arrays and tensors in the attributes of an object, and in those of what it holds.
 
     Texts with a slash do not count: they are places of files, which differ between machines. Of functions, and of most
     of Python's own objects, only the name or type counts.
@@ -77,7 +77,7 @@ def parts_of(value: Any) -> Mapping[str, object]:
 
 
 def of_tensors(state: Mapping[str, object]) -> str:
-    """Of the tensors of a state, at most in single precision."""
+    """A digest of the tensors of a state, at most in single precision."""
     found = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         if isinstance(tensor, Tensor) and not is_lazy(tensor):

@@ -49,7 +49,9 @@ def steps_of(written: str, images: int) -> int:
         raise InputError(f"epochs_trained is '{written}'; give epochs such as 3 or 0.5, or steps such as 1000steps.")
     steps = int(found[1]) if found[1] else round(float(found[2]) * images / BATCH)
     if not steps:
-        raise InputError(f"epochs_trained {written} is no step of training; give 0 for none, or more.")
+        raise InputError(
+            f"epochs_trained {written} is less than a step of training; give 0 for no training, or a larger number."
+        )
     return steps
 
 
@@ -112,7 +114,7 @@ def kept(file: Path) -> dict[str, Tensor] | None:
 
 
 def seal(file: Path, tensors: dict[str, Tensor]) -> str:
-    """Of the tensors and the training that names their folder: weights of another training do not pass for these."""
+    """A digest of the tensors and of the training that names their folder, so that weights of another do not pass."""
     return of_text((file.parent.name, of_tensors(tensors)))
 
 

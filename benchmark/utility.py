@@ -57,7 +57,7 @@ def utility(
         trials: batches for which the update is compared with the undefended one, at the initial weights.
         lr: learning rate of the training by plain SGD, in which every step is one client's update.
         steps: steps of the training.
-        seeds: trainings, each from other initial weights.
+        seeds: training runs, each from other initial weights.
         options: of a run, see `Options`.
     """
     for name, count in {"trials": trials, "steps": steps, "seeds": seeds}.items():

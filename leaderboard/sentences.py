@@ -209,8 +209,9 @@ def recognized(share: Share) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 attack`, `2 attacks`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """`1 attack`, `2 attacks`, `2 processes`."""
+    several = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{'' if number == 1 else several}"
 
 
 def decibels(score: Score, sign: str = "") -> str:

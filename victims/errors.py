@@ -18,6 +18,6 @@ class Unfinished(Exception):
 
 
 def without_options(why: str) -> str:
-    """A reason without its cure, where that names options, which may be those of another command."""
-    reason, _, cure = why.rpartition("; ")
-    return reason if reason and "--" in cure else why
+    """A reason without its fix, where that names options, which may be those of another command."""
+    reason, _, fix = why.rpartition("; ")
+    return reason if reason and "--" in fix else why

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from leaderboard.options import Options, abouts
+from leaderboard.sentences import count
 from victims.choices import Amp, Level, Match, Mode, Resize
 from victims.preprocessing import Preprocessing, text
 
@@ -47,8 +48,8 @@ def local_training(options: Options) -> str:
     known = "knows" if options.know_lr else "does not know"
     how = MATCHES[options.match]
     return (
-        f"{options.epochs} epochs in {batches} by {options.local_optimizer} at learning rate {options.lr:g}{clients} "
-        f"(FedAvg); the attacker {known} the learning rate and {how}"
+        f"{count(options.epochs, 'epoch')} in {batches} by {options.local_optimizer} at learning rate "
+        f"{options.lr:g}{clients} (FedAvg); the attacker {known} the learning rate and {how}"
     )
 
 

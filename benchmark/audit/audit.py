@@ -42,6 +42,7 @@ from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.picture import png
 from leaderboard.options import Options
 from leaderboard.run_folder import write_atomically
+from leaderboard.sentences import count
 from victims.by_name import LIBRARIES
 from victims.choices import Compile
 from victims.errors import InputError, Notice
@@ -274,18 +275,20 @@ def exit_code(gate: Mapping[str, Any]) -> int:
 def show(plan: Plan, batch: int, defenses: int) -> None:
     """Print what will be done, and how long it takes."""
     print(
-        f"plan     {plan.tasks} x {batch} images under {defenses} defenses, {plan.processes} processes, about "
-        f"{duration(plan.seconds)} by timed steps"
+        f"plan     {plan.tasks} x {batch} images under {count(defenses, 'defense')} in "
+        f"{count(plan.processes, 'process')}, about {duration(plan.seconds)} by timed steps"
     )
     for attempt in plan.attempts:
-        how = f"{attempt.steps} steps x {attempt.restarts} starts" if attempt.steps else "solved or read at once"
+        how = (
+            f"{attempt.steps} steps x {count(attempt.restarts, 'start')}" if attempt.steps else "solved or read at once"
+        )
         how += f", as tuned on {attempt.tuned_on}" if attempt.tuned_on else ""
         print(f"  {attempt.attack:18} {how}; about {duration(attempt.seconds / plan.processes)}")
     print(f"  not tried: {', '.join(dict.fromkeys(attack for attack, _, _ in plan.not_tried)) or 'none'}", flush=True)
 
 
 def pictures(results: Sequence[Shown], attack: str) -> Pictures:
-    """Of an attack on an image, and of its control."""
+    """The pictures of an attack on an image, and of its control."""
     by_control = {result.is_control: result.picture for result in results if result.attack == attack}
     return Pictures(by_control[False], by_control[True])
 

@@ -77,7 +77,7 @@ class Attempt:
 
     @property
     def seconds_under(self) -> dict[str, float]:
-        """By defense."""
+        """Estimated seconds by defense."""
         return {defense: share * self.seconds for defense, share in self.defenses.items()}
 
 
@@ -173,7 +173,6 @@ def configured(config: Config, method: str) -> tuple[Config, str]:
     config = replace(
         config,
         attack=method,
-        prior=config.prior,
         labels=config.labels if config.labels == "given" or "labels" in attack.needs else "none",
         bn=config.bn if "bn" in attack.uses else "none",
         precision="float64" if attack.analytic else config.precision,
@@ -226,7 +225,7 @@ def _measured(probe: Probe, method: str) -> tuple[Attempt, Cost] | None:
 
 
 def seconds_of(attack: Attack) -> float:
-    """Of the session that was begun: all of a closed form; of a search some steps of every stage, as if all were so."""
+    """Seconds of the session that was begun: all of a closed form; a search is extrapolated from a few steps."""
     session, device, seconds = attack.session, attack.victim.mean.device, 0.0
     while not session.ended:
         stage, times = session.stage, list[float]()

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from benchmark.audit.report import count, duration
+from benchmark.audit.report import duration
+from leaderboard.sentences import count
 
 
 class Pictures(NamedTuple):

@@ -23,6 +23,7 @@ from benchmark.audit.verdicts import (
     worst,
 )
 from leaderboard.rows import FlatRow
+from leaderboard.sentences import count
 from leaderboard.statistics import clustered_interval
 from victims.data.base import some
 from victims.errors import without_options
@@ -127,10 +128,6 @@ def effort(attacks: Sequence[Mapping[str, Any]]) -> str:
     return f"{count(total, 'victim gradient')} and {duration(seconds)}: {', '.join(each)}"
 
 
-def count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
@@ -209,7 +206,7 @@ def not_tried(
 ) -> list[dict[str, str]]:
     """Every attack that was left out, under which defenses, and the reason; also those that were not asked for.
 
-    Without the cure where it names options, which may be those of another command.
+    Without the fix where it names options, which may be those of another command.
 
     Args:
         named: attacks that were asked for.

@@ -34,21 +34,21 @@ def a_class_is_a_target_of_probability_one(loss: Loss) -> None:
         alike(found, expected, "the loss of a class and of probabilities", loss.forward, rtol=1e-10, atol=1e-12)
 
 
-def what_it_says_of_its_slopes_is_true(loss: Loss) -> None:
+def what_it_says_of_its_gradient_is_true(loss: Loss) -> None:
     """`signs` and `smoothing`, which say which label methods hold."""
     loss, logits = loss.double(), case()[0][0]
     for label in range(K):
-        slopes = jacrev(lambda z, label=label: loss(z[None], torch.tensor([label])))(logits)
+        gradient = jacrev(lambda z, label=label: loss(z[None], torch.tensor([label])))(logits)
         if loss.signs:
             wrong = "signs is true, but not the label's derivative alone is negative"
-            require((slopes < 0).tolist() == [k == label for k in range(K)], wrong, type(loss))
+            require((gradient < 0).tolist() == [k == label for k in range(K)], wrong, type(loss))
         if loss.smoothing is not None:
             t = (1 - loss.smoothing) * one_hot(torch.tensor(label), K) + loss.smoothing / K
-            alike(slopes, logits.softmax(0) - t, "the derivative and softmax - t of its smoothing", type(loss))
+            alike(gradient, logits.softmax(0) - t, "the derivative and softmax - t of its smoothing", type(loss))
 
 
 CONTRACTS: list[Callable[[Loss], None]] = [
     it_is_a_mean_that_is_differentiable_twice,
     a_class_is_a_target_of_probability_one,
-    what_it_says_of_its_slopes_is_true,
+    what_it_says_of_its_gradient_is_true,
 ]

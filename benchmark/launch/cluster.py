@@ -15,8 +15,8 @@ class Cluster:
     """Where jobs run, and with what.
 
     Args:
-        cluster: `slurm`: as one array, nobody waits for it here; `local`: processes on this machine; `debug`: one
-            after the other in this process, with all they print.
+        cluster: `slurm`: one job array, and the command returns at once; `local`: processes on this machine; `debug`:
+            one job after another in this process, with all that they print.
         partition: of SLURM.
         gpus: of every job.
         cpus: cores of every job; a job without a GPU starts one process for each.

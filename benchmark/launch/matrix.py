@@ -94,7 +94,7 @@ def exit_code(failed: Mapping[str, str], cells: int) -> int:
 
 
 def folder_of(config: Config) -> RunFolder | None:
-    """Of a run that was just started and has ended."""
+    """The folder of a run that was just started and has ended."""
     return latest(config.folder(available_to(config.lpips, config.data, config.weights_dir)))
 
 

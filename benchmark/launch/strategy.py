@@ -218,7 +218,10 @@ class Heartbeat:
                     self.seen[rank] = text
                     if text or not self.file(rank).exists():  # otherwise it is just being written
                         self.changed[rank] = time.monotonic()
-                        (self.ended.discard if text else self.ended.add)(rank)
+                        if text:
+                            self.ended.discard(rank)
+                        else:
+                            self.ended.add(rank)
                     if said := text.split()[1:]:
                         self.steps_of_others[rank] = int(said[0])
             if self.over.wait(self.every):

@@ -65,7 +65,7 @@ def quality(
         raise InputError(f"count is {count}; draw {LEAST} or more.")
     lpips = Lpips.find(weights_dir)
     if not lpips.available:
-        raise InputError(f"prior quality needs the LPIPS backbone: {lpips.reason}; to get them: {lpips.fix}")
+        raise InputError(f"prior quality needs the LPIPS backbone: {lpips.reason}; to get its weights: {lpips.fix}")
     device = best_device()
     generator, net = find(prior, weights_dir, size=32, seed=seed).to(device), Features(lpips.features).to(device)
     if not isinstance(generator, Generator):

@@ -67,15 +67,15 @@ def train_inverter(
             held out, each above what is rebuilt from its update (.png).
         attack: the one that takes it, `lti` or `fgla`; the file of its name in `priors/` says how it is built.
         data: the data set; updates are those of images of its train split.
-        victim: the only one that it will fit.
+        victim: the model; the inverter fits no other.
         defense: what the clients of the training do; it is learned with the rest.
         width: of the network; 3000 in the paper of LTI. Default: 1000 for lti, 128 for fgla.
         hashed: numbers to which LTI hashes an update; 0 feeds all of its entries.
         lr: learning rate of Adam; a tenth of it in the last quarter.
-        updates: in a step.
-        steps: in all.
+        updates: in a training step.
+        steps: of training.
         minutes: of training, in place of steps. What is learned then depends on the machine.
-        half: store the weights in half precision, which takes half the room.
+        half: store the weights in half precision, which halves the file.
         seed: of the victim's weights, as in `run`, and of the network and the batches.
     """
     weights.check_name(out, "prior train-inverter")

@@ -47,7 +47,7 @@ def write_layers(folder: RunFolder, task: str, reports: Sequence[LayerReport], e
 
 def left_out(path: Path) -> None:
     """Warn that a file of a finished task cannot be drawn; its rows are safe."""
-    warnings.warn(f"{path} was lost or is not whole; left out of the drawing.", Notice, stacklevel=2)
+    warnings.warn(f"{path} is missing or damaged; it is left out of the drawing.", Notice, stacklevel=2)
 
 
 def read_errors(folder: RunFolder, tasks: Sequence[str]) -> list[Errors]:

@@ -28,7 +28,7 @@ class Rule(ctypes.Structure):
 
 
 def version() -> int:
-    """Of what the system can do; 0 for nothing."""
+    """The version of Landlock that the kernel has; 0 where it has none."""
     if sys.platform != "linux":
         return 0
     return max(0, ctypes.CDLL(None).syscall(CREATE, None, ctypes.c_size_t(0), VERSION))

@@ -209,7 +209,7 @@ def recorded(track: Track, method: str) -> list[FlatRow]:
 
 
 def digests(method: str) -> dict[str, str]:
-    """Of the files of a method, without importing it."""
+    """Digests of a method's files, found without importing it."""
     there = known("attack")
     written = f"{there[method].module}.{there[method].attribute}" if method in there else method
     return {file_name(name, path): of_bytes(path.read_bytes()) for name, path in unimported(written).items()}

@@ -61,12 +61,12 @@ def check_effect(
         if type(part).model is not Defense.model and not same_logits(own, without(number), images):
             continue
         step = len(labels[client.local.schedule(len(labels))[0][0]] if client.local else labels)
-        cure = "choose stronger parameters"
+        fix = "choose stronger parameters"
         if step < part.least_images:
-            cure = f"it needs {part.least_images} images or more in a step, not {step}: give larger (mini-)batches"
+            fix = f"it needs {part.least_images} images or more in a step, not {step}: give larger (mini-)batches"
         raise InputError(
             f"the defense {names[number]} changes nothing: the update of the first {len(images)} images, of norm "
-            f"{norm(before):.3g}, is the same without it; {cure}, or leave it out."
+            f"{norm(before):.3g}, is the same without it; {fix}, or leave it out."
         )
 
 

@@ -100,7 +100,7 @@ def best_first(pair: EntryWithRows) -> tuple[bool, float]:
 
 
 def names() -> list[str]:
-    """Of the tracks, the newcomer's first."""
+    """The names of the tracks, the default track first."""
     return sorted(known("track"), key=lambda name: (name != DEFAULT, name))
 
 

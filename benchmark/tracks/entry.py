@@ -62,7 +62,7 @@ def methods(named: str, kind: Kind = "attack") -> list[str]:
 
 
 def kinds(named: str) -> set[str]:
-    """Of the priors that these methods take."""
+    """The kinds of prior that these methods take."""
     attacks: dict[str, type[Attack]] = of_each(named, lambda method: find("attack", method))[0]
     return {attack.takes.kind for attack in attacks.values() if "prior" in attack.needs}
 
@@ -121,7 +121,7 @@ def warn_of_budget(config: Config, rows: Iterable[FlatRow]) -> None:
 
 
 def first_observation(config: Setting) -> Observation:
-    """Of the run's first task.
+    """The observation of the run's first task.
 
     Raises:
         InputError: the setting cannot be run.

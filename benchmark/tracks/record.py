@@ -50,8 +50,8 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
 
     Args:
         track: a name from `make list`; there are tracks of label methods too, where nothing is tuned.
-        attack: the method; several with commas between them are run one after another, and so are `all` that the
-            track takes and that have been tuned on it or have nothing to tune.
+        attack: the method, or several with commas between them; `all` is every method that the track takes and that was
+            tuned on it or has no options to tune.
         out: folder of results, where the runs are.
         options: of a run, see `Options`.
 

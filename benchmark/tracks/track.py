@@ -31,10 +31,10 @@ Tier = Literal["cpu", "gpu"]
 """What a method needs to be tuned and recorded on a track within hours."""
 
 KINDS = ("generator", "denoiser", "inverter")
-"""Of priors, by which a track names them."""
+"""The kinds of prior; a track names one of each."""
 
 MOST = 10**9
-"""Of what a track counts, such as victim gradients: what takes years."""
+"""The largest count that a track may have, such as of victim gradients: more take years."""
 
 METRIC = "psnr"
 """What is tuned: the mean over images, by the truth of the split `tune`, which is never scored."""
@@ -90,7 +90,9 @@ class Track:
 
 
 def text(value: Any) -> str:
-    return ("no", "yes")[value] if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 @cache

@@ -43,8 +43,8 @@ def tune(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **option
 
     Args:
         track: a name from `make list`, or a YAML file.
-        attack: the method; several with commas between them are tuned one after another, and so are `all` that the
-            track takes and that have something to tune.
+        attack: the method, or several with commas between them; `all` is every method that the track takes and that has
+            options to tune.
         out: folder of results, where the trials are.
         options: of a run, see `Options`.
 

@@ -81,7 +81,7 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
         track: a name from `make list`; by default any that has a record.
         attack: the method; by default any whose record has tasks of less than a minute.
         sample: how many tasks.
-        seed: of the draw, which can be repeated with it; by default another every time.
+        seed: of the random draw, which it repeats; by default a new one every time.
         options: of a run, see `Options`.
 
     Returns:

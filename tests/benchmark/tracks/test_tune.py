@@ -295,7 +295,7 @@ def test_tuned_options_that_are_none_are_refused(track, options):
 
 def test_a_tuned_option_that_the_method_no_longer_has_is_refused(track):
     Tuned(track=track, rule=read(track).rule, method="ig", options={"old": 1}, score=0, default=0).write()
-    with pytest.raises(InputError, match="was tuned with 'old', which it has not"):
+    with pytest.raises(InputError, match="was tuned with 'old', which is no option of it now"):
         Config(attack="ig", track=track, preset="tuned").make_attack()
 
 
