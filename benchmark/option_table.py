@@ -19,14 +19,15 @@ def table(options: type[Options] = Options) -> str:
     blocks = [
         "# Options of a run",
         "`make bench NAME=value ...` and `python -m benchmark run --name=value ...` take the same options. Attacks are "
-        "compared on the board where all options of the setting are the same.",
+        "compared on the board where all options of the setting are the same. A row says what was used.",
     ]
     values = defaults(options)
     for role in get_args(Role):
-        lines = [f"## {HEADINGS[role]}", "", "| option | default | meaning |", "|---|---|---|"]
+        lines = [f"## {HEADINGS[role]}", "", "| option | default | meaning | keys of a row |", "|---|---|---|---|"]
         for name, about in abouts(options).items():
             if about.role == role:
-                lines.append(f"| `{variable(name, options)}=` | {shown(values[name])} | {about.help} |")
+                keys = ", ".join(f"`{key}`" for key in about.rows)
+                lines.append(f"| `{variable(name, options)}=` | {shown(values[name])} | {about.help} | {keys} |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

@@ -28,7 +28,7 @@ def test_the_table_in_the_docs_is_current():
 
 def test_a_new_option_is_in_the_table_and_on_the_command_line(monkeypatch):
     """In rows, columns and the repeat command too: tests/leaderboard/test_new_option.py, test_leaderboard_repeat.py."""
-    assert "| `MOON=` | `3` | Phase of the moon. |" in table(More)
+    assert "| `MOON=` | `3` | Phase of the moon. | `moon` |" in table(More)
     monkeypatch.setattr(command_line, "Options", More)
     monkeypatch.setattr(command_line, "abouts", lambda: abouts(More))
     monkeypatch.setattr(command_line, "defaults", lambda: defaults(More))
