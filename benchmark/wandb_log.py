@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from benchmark.scoring.picture import difference
 from leaderboard.board import Entry, entries
-from leaderboard.curves import joined
+from leaderboard.curves import over_tasks
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import RunFolder
 from leaderboard.settings import plainly
@@ -96,7 +96,7 @@ def cost_by_step(folder: RunFolder, rows: list[FlatRow]) -> dict[str, Any]:
     """One chart of the attacker's cost by step, as quartiles over all tasks; none where nothing was attacked."""
     import wandb
 
-    curve, _ = joined((folder, task) for task in dict.fromkeys(row["task"] for row in rows))
+    curve, _ = over_tasks((folder, task) for task in dict.fromkeys(row["task"] for row in rows))
     if curve is None:
         return {}
     lines = {"median": curve["median"], "lower quartile": curve["low"], "upper quartile": curve["high"]}

@@ -13,7 +13,7 @@ from leaderboard.run_folder import RunFolder
 MOST = 200  # points of a curve on the page
 
 
-def joined(tasks: Iterable[tuple[RunFolder, str]]) -> tuple[dict[str, Any] | None, list[str]]:
+def over_tasks(tasks: Iterable[tuple[RunFolder, str]]) -> tuple[dict[str, Any] | None, list[str]]:
     """The attacker's cost by step over tasks of any number of runs, and warnings.
 
     Returns:

@@ -60,7 +60,7 @@ class Judgment(NamedTuple):
     found: Comparison
 
 
-def judged(found: list[Claim], boards: Mapping[str, Board]) -> list[Judgment]:
+def judgments(found: list[Claim], boards: Mapping[str, Board]) -> list[Judgment]:
     """Claims in their order, each on all tracks that have both methods.
 
     Verdicts are after Holm's correction for the claims of one paper on one track.

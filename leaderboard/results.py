@@ -23,7 +23,7 @@ from leaderboard.board import (
     places,
 )
 from leaderboard.command import command, config_of
-from leaderboard.curves import joined
+from leaderboard.curves import over_tasks
 from leaderboard.differences import difference
 from leaderboard.harm import NOTES
 from leaderboard.matrix import Matrix, matrices, names
@@ -78,7 +78,7 @@ def results(
     ]
     compared = _differences(board, bases, [len(found) > 1 for found in candidates])
     for (entry, samples), place, base, differences in zip(board, places(alone), bases, compared, strict=True):
-        curve, torn = joined(_tasks(samples.values()))
+        curve, torn = over_tasks(_tasks(samples.values()))
         warnings += torn
         first = next(iter(samples.values()))
         shown.append(

@@ -20,7 +20,7 @@ from leaderboard.board import EntryWithRows, entries_with_rows
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
 from leaderboard.harm import NOTES
 from leaderboard.options import Options
-from leaderboard.orderings import claims, judged, not_judged, reasons, summary
+from leaderboard.orderings import claims, judgments, not_judged, reasons, summary
 from leaderboard.orderings import table as orderings_table
 from leaderboard.reported import reported
 from leaderboard.sentences import BEST, PAPERS, REASONS, WORDS, defenses, priors, settings, signed, strongest
@@ -149,7 +149,7 @@ def answers(found: Sequence[Recorded]) -> list[Block]:
     """What the record says, and what papers say, in words."""
     boards = {each.name: each.current() for each in found}
     papers, numbers = claims(), reported()
-    judgments = judged(papers, boards)
+    of_papers = judgments(papers, boards)
     return [
         Heading(2, "What the record says"),
         Text(WORDS),
@@ -159,9 +159,9 @@ def answers(found: Sequence[Recorded]) -> list[Block]:
         *settings(boards, COMPARED),
         Heading(2, "What papers say"),
         Text(PAPERS),
-        *(Text(said) for said in (summary(judgments), not_judged(papers, judgments)) if said),
-        orderings_table(judgments, numbers),
-        *((Text(REASONS), Items(why)) if (why := reasons(papers, judgments)) else ()),
+        *(Text(said) for said in (summary(of_papers), not_judged(papers, of_papers)) if said),
+        orderings_table(of_papers, numbers),
+        *((Text(REASONS), Items(why)) if (why := reasons(papers, of_papers)) else ()),
     ]
 
 

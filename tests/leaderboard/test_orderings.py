@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from leaderboard.board import entries_with_rows
-from leaderboard.orderings import Claim, claims, judged, not_judged, published, reasons, summary, table
+from leaderboard.orderings import Claim, claims, judgments, not_judged, published, reasons, summary, table
 from leaderboard.reported import reported
 from leaderboard.statistics import UNSHOWN
 
@@ -41,7 +41,7 @@ def test_a_claim_holds_shows_no_difference_or_is_reversed_on_each_track(board):
         "few": board(ig=BASE[:4], gias=BASE[:4] + 2),
     }
     found = [claim(reason="a weak prior"), claim("gias", "gi")]
-    answers = judged(found, boards)
+    answers = judgments(found, boards)
     columns = table(answers, []).columns
     assert columns["claim"] == ["gias over ig"] * 3
     assert dict(zip(columns["track"], columns["verdict"], strict=True)) == {
@@ -55,7 +55,7 @@ def test_a_claim_holds_shows_no_difference_or_is_reversed_on_each_track(board):
     assert columns["as published"] == ["one, somewhere", "", ""]
     assert reasons(found, answers) == ["gias over ig: a weak prior"]
     assert reasons(found, answers[:1]) == []  # it holds
-    assert reasons([claim()], judged([claim()], boards)) == []  # nothing was found
+    assert reasons([claim()], judgments([claim()], boards)) == []  # nothing was found
     assert reasons([claim(weaker="gi", reason="as strong")], answers) == ["gias over gi: as strong"]  # on no track
     assert summary(answers) == "Of 3 comparisons, 1 holds, 1 shows no difference and 1 is reversed."
     assert summary([answers[0], answers[0]]) == "Of 2 comparisons, 2 hold."
@@ -70,7 +70,7 @@ def test_a_claim_is_not_judged_where_neither_method_is_above_the_mean_image(boar
         "easy": board(ig=BASE, gias=BASE + 2 + NOISE, mean_image=BASE - 5),
         "hard": board(ig=BASE, gias=BASE + 2 + NOISE, mean_image=BASE + 5),
     }
-    answers = judged([claim(reason="a weak prior")], boards)
+    answers = judgments([claim(reason="a weak prior")], boards)
     assert table(answers, []).columns["verdict"] == ["holds", "neither above the mean image"]
     assert summary(answers) == "Of 1 comparison, 1 holds. In 1 more neither is shown above the mean image."
     assert reasons([claim(reason="a weak prior")], answers) == [], "it holds wherever it is judged"
@@ -81,9 +81,9 @@ def test_verdicts_are_corrected_for_the_claims_of_one_paper_alone(board):
     unit = NOISE - NOISE.mean()
     better = BASE + 1 + unit / stats.sem(unit) / stats.t.isf(0.03 / 2, 7)  # p = .03
     boards = {"track": board(ig=BASE, gias=better, gi=BASE + NOISE[::-1] - NOISE.mean())}
-    alone, _ = judged([claim(), claim("gi", "ig", paper="another")], boards)
+    alone, _ = judgments([claim(), claim("gi", "ig", paper="another")], boards)
     assert alone.found.verdict == "better"
-    together, _ = judged([claim(), claim("gi", "ig")], boards)
+    together, _ = judgments([claim(), claim("gi", "ig")], boards)
     assert together.found.verdict == UNSHOWN
 
 
