@@ -125,7 +125,8 @@ def cosine(dummy: Gradient, received: Gradient, weights: Weights | None = None) 
     Geiping et al., 2020, eq. 4. NaN if the received gradient is zero: there is nothing to match.
     """
     if weights is None and dummy.keys() == received.keys() and not isinstance(dummy, FactoredGradient):
-        dummy, received = join(dummy), target_of(received).joined
+        dummy = join({name: dummy[name] for name in received})  # a surrogate may give another order
+        received = target_of(received).joined
     target = target_of(received)
     if is_extreme(received):  # then the dummy may be as large or small, and has a unit of its own
         dummy = divided(dummy, Target({name: g.detach() for name, g in dummy.items()}).scale)

@@ -111,6 +111,13 @@ def test_joining_tensors_changes_no_cosine(small, alike, gradients, monkeypatch)
     torch.testing.assert_close(cosine(part, target), cosine(part, {name: received[name] for name in part}))
 
 
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_tensors_are_matched_by_name_in_whatever_order_they_come(distance, gradients):
+    dummy, received = gradients
+    turned = dict(reversed(dummy.items()))
+    torch.testing.assert_close(distance(turned, received), distance(dummy, received))
+
+
 def test_cosine_is_independent_of_scale(gradients):
     dummy, received = gradients
     scaled = {name: 7 * g for name, g in dummy.items()}
