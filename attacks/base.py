@@ -87,7 +87,7 @@ class Attack(LightningModule):
 
     prior: Generator  # None in attacks that need none, and never read there
     session: Session
-    paths: GradientPaths | None = None  # kept from one session to the next on the same victim
+    paths: GradientPaths | None = None  # kept from one session to the next, see `GradientPaths.are_for`
     tasks: int = 1  # of the whole run, whose sessions share what is compiled
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -285,7 +285,7 @@ class Attack(LightningModule):
     def admit(self, observation: Observation) -> Observation:
         """The observation as the attack uses it: checked, with the labels that its label method reads.
 
-        The first one of a victim finds its gradient paths, and takes them once.
+        The first one of a victim and its training finds the gradient paths, and takes them once.
 
         Raises:
             InputError: as `check`, the label method and `find_paths`.
@@ -293,11 +293,11 @@ class Attack(LightningModule):
         if self.label_method is not None:
             observation = infer(observation, self.label_method)
         self.check(observation)
-        if self.paths is None or self.paths.victim is not observation.victim:
-            local = observation.knowledge.local
+        local = observation.knowledge.local
+        repeated, own_weights = local if self.match == "fa" else None, self.match == "sme" and local is not None
+        if self.paths is None or not self.paths.are_for(observation.victim, repeated, own_weights):
             if self.match != "fa":
                 warn_of_average(local, self.match)
-            repeated, own_weights = local if self.match == "fa" else None, self.match == "sme" and local is not None
             self.paths = find_paths(observation, repeated, Compiler(self.compiling, self.compile_s), own_weights)
             if not self.analytic:
                 warn_of_rounding(self.distance, observation)

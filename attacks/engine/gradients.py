@@ -114,6 +114,10 @@ class GradientPaths:
     compiler: Compiler | None = None
     own_weights: bool = False
 
+    def are_for(self, victim: Victim, local: LocalTraining | None, own_weights: bool) -> bool:
+        """Whether they compute the gradients of this victim, with this training repeated, and these weights."""
+        return self.victim is victim and (self.local, self.own_weights) == (local, own_weights)
+
     def choose(self, n: int, evaluations: int) -> GradientPath:
         """The fastest path for n dummy batches at once, as measured.
 

@@ -117,6 +117,15 @@ def test_fa_costs_nothing_at_the_truth_in_the_clients_order(defense, local, trai
     assert cost(observation, distance=distances.squared_l2, vectorized=vectorized)[0] < 1e-20
 
 
+@pytest.mark.parametrize("match", ["fa", "sme"])
+def test_one_attack_matches_a_gradient_and_then_an_update_of_training_as_new_attacks_do(match):
+    victim = make_victim()
+    gradient, trained = observe(victim, None), observe(victim, SCHEDULES[0])
+    attack, new = (IG(steps=2, restarts=1, match=match) for _ in range(2))
+    attack.run([gradient])
+    assert torch.equal(attack.run([trained]).cost, new.run([trained]).cost)
+
+
 def test_in_another_order_the_truth_has_a_cost_because_mini_batches_differ():
     victim, order = make_victim(), LABELS.argsort()
     split, whole = (observe(victim, LocalTraining(epochs=2, mini_batch=b, lr=0.3)) for b in (2, None))
