@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attacks.base import Attack, Common
-from attacks.engine.distances import chosen_tensors, compress, cosine, squared_l2, tensor_choice
+from attacks.engine.distances import chosen_tensors, cosine, squared_l2, target_of, tensor_choice
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
@@ -125,8 +125,8 @@ class IG(Attack):
     def distance(self, dummy: Gradient, received: Gradient) -> Tensor:
         weights = chosen_tensors(dummy, received, self.tensors)
         if self.compress:
-            mask = compress(received, self.compress)
-            dummy, received = mask(dummy), mask(received)
+            mask, received = target_of(received).compressed(self.compress)
+            dummy = mask(dummy)
         return self.measure(dummy, received, weights)
 
     def project(self, v: Variables, step: int) -> None:

@@ -43,7 +43,10 @@ def divided(gradient: Gradient, units: Tensor) -> Gradient:
 
 
 class Target(dict[str, Tensor]):
-    """What dummy gradients are matched against, (R, *shape) each; its norms are computed once."""
+    """What dummy gradients are matched against, (R, *shape) each; all that a distance asks of it is computed once.
+
+    A compiled step cannot look at numbers: what does is asked of a `Target`, which knows it after the first step.
+    """
 
     @cached_property
     def scale(self) -> Tensor:
@@ -62,6 +65,23 @@ class Target(dict[str, Tensor]):
     def extreme(self) -> bool:
         """Whether squares of numbers such as these may under- or overflow."""
         return not bool(((self.scale > ORDINARY[0]) & (self.scale < ORDINARY[1])).all())
+
+    @cached_property
+    def norms(self) -> Gradient:
+        """See `norms_of`; in units of `scale` where squares may under- or overflow."""
+        return norms_of(divided(self, self.scale) if self.extreme else self)
+
+    @cached_property
+    def _compressed(self) -> dict[float, tuple[Transform, "Target"]]:
+        """By rate."""
+        return {}
+
+    def compressed(self, rate: float) -> tuple[Transform, "Target"]:
+        """See `compress`: what keeps those entries of a gradient, and what it keeps of this one."""
+        if rate not in self._compressed:
+            mask = compress(self, rate)
+            self._compressed[rate] = mask, Target(mask(self))
+        return self._compressed[rate]
 
     @cached_property
     def joined(self) -> "Target":
@@ -91,8 +111,13 @@ def target_of(received: Gradient) -> Target:
     return received if isinstance(received, Target) else Target(received)
 
 
+def norms_of(gradient: Gradient) -> Gradient:
+    """|g|, (R,) each."""
+    return {name: g.reshape(len(g), -1).norm(dim=1) for name, g in gradient.items()}
+
+
 def is_extreme(received: Gradient) -> bool:
-    """Asked of a `Target` alone, which knows it after the first step: a compiled step cannot look at numbers."""
+    """Whether a `Target` is `extreme`; of other gradients it is not asked."""
     return isinstance(received, Target) and received.extreme
 
 
@@ -198,11 +223,10 @@ def chosen_tensors(dummy: Gradient, received: Gradient, tensors: str) -> dict[st
     where, K = tensor_choice(tensors)
     if where == "all":
         return None
-    if is_extreme(received):
-        received = divided(received, target_of(received).scale)
     matched = set(dummy)  # `in dummy` would form a factored gradient
     names = [name for name in received if name in matched]
-    norms = torch.stack([received[name].reshape(len(received[name]), -1).norm(dim=1) for name in names], 1)  # (R, L)
+    of_tensors = received.norms if isinstance(received, Target) else norms_of(received)
+    norms = torch.stack([of_tensors[name] for name in names], 1)  # (R, L)
     L = norms.shape[1]
     i = torch.arange(L, device=norms.device, dtype=norms.dtype).expand_as(norms)
     if where == "top":

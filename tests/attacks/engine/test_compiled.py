@@ -43,6 +43,7 @@ def curve(attack, observations):
     [
         pytest.param(IG, 0.5, {}, marks=slow),
         pytest.param(IG, None, {}, marks=slow),
+        pytest.param(IG, None, {"compress": 0.5, "tensors": "top3"}, marks=slow),
         pytest.param(GIAS, 0.5, {}, marks=slow),
         pytest.param(CINet, None, {}, marks=slow),
         pytest.param(GGL, None, {"population": 3}, marks=slow),

@@ -3,8 +3,9 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from attacks.engine import inner_products
+from attacks.engine import distances, inner_products
 from attacks.engine.distances import (
     Target,
     chosen_tensors,
@@ -15,6 +16,7 @@ from attacks.engine.distances import (
     squared_l2,
     tensor_choice,
 )
+from attacks.ig import IG
 from victims.errors import InputError
 
 SHAPES = {"conv": (4, 3, 2, 2), "bias": (4,), "one": (1,)}
@@ -170,6 +172,19 @@ def test_ties_are_cut_at_the_count(rate, kept):
     masked = compress(steps, rate)(steps)["w"]
     expected = np.sort(np.abs(steps["w"][0].numpy()))[::-1][:kept].sum()
     assert masked.abs().sum(1).tolist() == [expected, expected]
+
+
+@pytest.mark.parametrize("cost", ["cosine", "squared_l2"])
+@pytest.mark.parametrize("scale", [1, 1e25])
+def test_ig_chooses_entries_and_tensors_once_of_gradients_of_every_size(cost, scale, gradients, monkeypatch):
+    dummy, received = ({name: scale * g for name, g in gradient.items()} for gradient in gradients)
+    attack, target = IG(cost=cost, compress=0.5, tensors="top2"), Target(received)
+    first = attack.distance(dummy, target)
+    assert first.isfinite().all()
+    monkeypatch.setattr(distances, "compress", None)
+    monkeypatch.setattr(distances, "norms_of", None)
+    step = make_fx(lambda g: attack.distance({**dummy, "conv": g}, target))(dummy["conv"])  # as it is compiled
+    assert torch.equal(step(dummy["conv"]), first)
 
 
 def test_tensors_are_chosen_for_every_instance():
