@@ -242,5 +242,5 @@ class Session:
 
 
 def least(costs: Tensor) -> Tensor:
-    """Over restarts; infinite if all are NaN: (..., T, restarts) -> (..., T)."""
-    return costs.nan_to_num(torch.inf).amin(-1)
+    """Over restarts; infinite if all are NaN or infinite: (..., T, restarts) -> (..., T)."""
+    return costs.nan_to_num(torch.inf, torch.inf).amin(-1)

@@ -32,8 +32,9 @@ def test_winners_are_chosen_within_each_task():
     assert (best.cost.tolist(), best.tensors["x"].tolist()) == ([1, 4], [1, 5])
 
 
-def test_least_is_over_restarts_and_infinite_if_all_are_nan():
-    assert least(torch.tensor([[3.0, NAN, 2], [NAN, NAN, NAN]])).tolist() == [2, INF]
+def test_least_is_over_restarts_and_infinite_if_none_is_a_number():
+    costs = torch.tensor([[3.0, NAN, 2], [NAN, NAN, NAN], [INF, INF, INF], [NAN, INF, 2]])
+    assert least(costs).tolist() == [2, INF, INF, 2]
 
 
 def test_the_curve_is_computed_for_all_steps_of_a_stage_at_once(capture):
