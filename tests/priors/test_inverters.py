@@ -11,6 +11,7 @@ from priors.by_name import find
 from priors.fgla import FGLA
 from priors.inverters import signature
 from priors.lti import LTI
+from tests.attacks.normed import Normed
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.losses.label_smoothing import LabelSmoothing
@@ -128,6 +129,17 @@ def test_an_inverter_takes_the_updates_of_its_victim_in_any_precision(capture):
     network = fitting(capture().observation)
     network.check(capture((8, 30, 77)).observation)
     network.double().check(capture(dtype=torch.float64).observation)
+
+
+def test_a_gradient_that_is_zero_but_for_rounding_tells_no_victim(capture):
+    """That of a bias before batch norm in train mode."""
+    observation, exact = (
+        capture(model=Normed, training=True, dtype=dtype).observation for dtype in (torch.float32, torch.float64)
+    )
+    network = fitting(observation)
+    norms = list(zip(network.signature, signature(exact.victim, (3, 32, 32)), strict=True))
+    assert any(abs(rounded - right) > 0.5 * right for rounded, right in norms)
+    network.double().check(exact)
 
 
 def test_a_victim_is_told_by_its_weights_loss_mode_and_preprocessing(capture):
