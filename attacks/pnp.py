@@ -5,9 +5,10 @@ Romano, Elad, Milanfar, *The Little Engine That Could: Regularization by Denoisi
 on gradients: what is here is this suite's own.
 """
 
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
+
+from torch import Tensor
 
 from attacks.base import Attack
 from attacks.engine.plug_and_play import annealed, plug_and_play
@@ -48,7 +49,7 @@ class PlugAndPlay(Attack):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.needs = super().needs | {"prior"}
+        cls.needs = cls.needs | super().needs | {"prior"}  # its own, and those of the attack
 
     def __init__(self, *, eta_d: float = 0.1, sigma: float = 0.2, sigma_end: float = 0.02, **options: Any) -> None:
         """
@@ -67,10 +68,13 @@ class PlugAndPlay(Attack):
 
     def search(self) -> Search:
         search = super().search()
-        stage = next(search)
-        with suppress(StopIteration):
-            while True:
-                stage = search.send((yield self.denoised(stage)))
+        found: dict[str, Tensor] | None = None
+        while True:
+            try:
+                stage = search.send(found)  # type: ignore[arg-type]  # None at the start
+            except StopIteration:
+                return
+            found = yield self.denoised(stage)
 
     def denoised(self, stage: Stage) -> Stage:
         """The stage with a step of the denoiser after each of its own, if it searches x."""

@@ -129,9 +129,18 @@ class OneLabel(PlugAndPlay, IDLG):
     pass
 
 
+class NeedsMore(PlugAndPlay, IDLG):
+    needs = frozenset({"labels"})
+
+
+class NeedsTheSame(NeedsMore):
+    pass
+
+
 def test_it_needs_what_the_attack_needs_and_a_denoiser(capture):
     assert PnP.needs == {"labels", "prior"}
     assert OneLabel.needs == {"prior"}
+    assert NeedsMore.needs == NeedsTheSame.needs == {"labels", "prior"}
     observation = capture((3,), give_labels=False).observation
     assert OneLabel(prior=Gray(), steps=3, restarts=1).run([observation]).cost.isfinite()
 
