@@ -30,7 +30,12 @@ class FGLA(Learned):
         super().check(observation)
         labels = observation.knowledge.labels
         assert labels is not None, "the base refuses it"
-        if labels.is_floating_point() or len(labels.unique()) < len(labels):
+        if labels.is_floating_point():
+            raise InputError(
+                "fgla reads one class per image, and these labels are probabilities; give classes, or choose another "
+                "--attack."
+            )
+        if len(labels.unique()) < len(labels):
             raise InputError(
                 "fgla tells images apart by their labels, and some are alike; run with --batches distinct."
             )

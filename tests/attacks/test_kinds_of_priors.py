@@ -1,13 +1,19 @@
 """An attack takes one kind of prior, and says in one line what it does with another."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+
+from attacks.fgla import FGLA
 from attacks.gias import GIAS
 from attacks.gifd import GIFD
+from benchmark.check.small import any_update
 from benchmark.config import Config
 from benchmark.registry import registered
 from priors import names
 from priors.base import Denoiser
+from priors.fgla import FGLA as Decoder
 from victims.errors import InputError
 
 
@@ -31,6 +37,16 @@ def test_a_denoiser_refuses_images_with_other_channels(capture):
     gray.channels = 1
     with pytest.raises(InputError, match=r"takes images with 1 channels, the task's have 3; run with --channels 1"):
         gray.check(observation)
+
+
+def test_fgla_says_whether_labels_are_probabilities_or_alike(capture):
+    observation = capture((3, 3, 50)).observation
+    attack, classes = FGLA(prior=any_update(Decoder)), observation.knowledge.labels
+    with pytest.raises(InputError, match="some are alike; run with --batches distinct"):
+        attack.check(observation)
+    mixed = replace(observation.knowledge, labels=torch.eye(10)[classes])
+    with pytest.raises(InputError, match="one class per image, and these labels are probabilities; give classes"):
+        attack.check(replace(observation, knowledge=mixed))
 
 
 TAKE_ONE = {name: each for name, each in registered("attack").items() if "prior" in each.needs}
