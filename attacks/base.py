@@ -6,13 +6,13 @@ leading dimension R, its *instances*: tasks times restarts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypedDict, cast, get_args
+from typing import Any, ClassVar, Literal, TypedDict, cast
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from attacks.engine.author import SEARCH, check_declared, check_known, checked_plan, opened
+from attacks.engine.author import SEARCH, Checked, check_declared, check_known, checked_plan, opened
 from attacks.engine.compiled import Compiler
 from attacks.engine.distances import cosine
 from attacks.engine.gradients import GradientPaths
@@ -58,7 +58,7 @@ class Common(TypedDict, total=False):
     compile_s: float
 
 
-class Attack(LightningModule):
+class Attack(Checked, LightningModule):
     """Gradient matching, to be subclassed by methods.
 
     Class attributes:
@@ -126,8 +126,8 @@ class Attack(LightningModule):
             compile_s: seconds after which compiling is given up.
 
         Raises:
-            InputError: no plan, a count below 1, an unknown match or compile, fewer steps than stages, steps for a
-                closed form, no prior of its kind for an attack that needs one, an unknown label method, a label method
+            InputError: no plan, a count below 1, an option of another type, fewer steps than stages, steps for a closed
+                form, no prior of its kind for an attack that needs one, an unknown label method, a label method
                 for an attack that finds labels by itself, or a refinement by no denoiser or of a closed form.
         """
         super().__init__()
@@ -142,9 +142,6 @@ class Attack(LightningModule):
         if prior is not None and not isinstance(prior, self.takes):
             fix = f"leave --prior out, or choose another than this {prior.kind}"
             raise InputError(f"{self.name} takes a prior of the kind {self.takes.kind}; {fix}.")
-        for name, value, values in (("match", match, get_args(Match)), ("compile", compile, get_args(Compile))):
-            if value not in values:
-                raise InputError(f"{name} is '{value}'; give one of {', '.join(values)}.")
         if label_method is not None:
             find(label_method)  # refuses an unknown one
             if "labels" not in self.needs:

@@ -5,9 +5,11 @@ The contracts are those of `Attack` and `Stage`. Nothing here costs more than a 
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence, Set
+from contextlib import suppress
 from inspect import signature
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -45,7 +47,7 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
     """The attack with these options, of which the common ones must reach it.
 
     Raises:
-        InputError: an option is none of its choices, or no number where it takes one.
+        InputError: see `check_options`.
         Broken: the common ones do not, or its `__init__` does not call that of `Attack`.
     """
     name, place = method.__name__, line_of(method.__init__, method)
@@ -54,7 +56,6 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
     except TypeError as error:
         fix = "give every option a default, write **common: Unpack[Common], and give it to super().__init__"
         raise Broken(COMMON, f"{name}.__init__ {error}; {fix}", place) from None
-    check_options(method, options)
     attack = method(**options)
     if "plan" not in vars(attack):
         raise Broken(PLAN, f"{name}.__init__ does not call super().__init__; give it the stages and **common", place)
@@ -65,24 +66,48 @@ def built(method: "type[Attack]", options: Mapping[str, Any], common: Sequence[s
     return attack
 
 
-def check_options(method: "type[Attack]", options: Mapping[str, Any]) -> None:
-    """Of the method's own, as annotated; what is read from a command line is right already.
+class Checked:
+    """A class whose options are checked before the `__init__` of a subclass reads them, however it is built."""
+
+    def __new__(cls, *given: Any, **options: Any) -> Self:
+        check_options(cls, options)
+        return super().__new__(cls)
+
+
+def check_options(method: Any, options: Mapping[str, Any]) -> None:
+    """Each as it is annotated; what is read from a command line is right already.
 
     Raises:
-        InputError: see `built`.
+        InputError: an option is none of its choices, or no number where it takes one.
     """
-    try:
-        hints = get_type_hints(method.__init__)
-    except (NameError, AttributeError, TypeError):  # an author's, which says nothing here
-        return
+    hints = hints_of(method)
     for option in options.keys() & hints.keys():
         hint, value = hints[option], options[option]
+        kinds = set(get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,))
+        if value is None and NoneType in kinds:
+            continue
         if get_origin(hint) is Literal and value not in get_args(hint):
-            raise InputError(
-                f"{method.name} option {option} is one of {', '.join(map(str, get_args(hint)))}, not {value!r}."
-            )
-        if hint in (int, float) and (not isinstance(value, Real) or isinstance(value, bool)):
-            raise InputError(f"{method.name} option {option} is a number, not {value!r}.")
+            expected = f"one of {', '.join(map(str, get_args(hint)))}"
+        elif kinds <= {int, NoneType} and (not isinstance(value, Integral) or isinstance(value, bool)):
+            expected = "a whole number"
+        elif kinds <= {float, NoneType} and (not isinstance(value, Real) or isinstance(value, bool)):
+            expected = "a number"
+        else:
+            continue
+        raise InputError(f"{method.name} option {option} is {expected}, not {value!r}.")
+
+
+def hints_of(method: type) -> dict[str, Any]:
+    """The annotation of every option, from the `__init__` that names it and is nearest to the method."""
+    hints: dict[str, Any] = {}
+    for each in reversed(method.__mro__):
+        if "__init__" not in vars(each):
+            continue
+        own = signature(vars(each)["__init__"]).parameters
+        hints = {name: hint for name, hint in hints.items() if name not in own}
+        with suppress(NameError, AttributeError, TypeError):  # an author's annotation, which says nothing here
+            hints |= get_type_hints(vars(each)["__init__"])
+    return hints
 
 
 def reached(attack: "Attack", option: str) -> Any:

@@ -242,8 +242,8 @@ def test_mistyped_words_of_capture_are_refused(model, batch, options, expected):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"match": "xx"}, "match is 'xx'"),
-        ({"compile": "maybe"}, "compile is 'maybe'"),
+        ({"match": "xx"}, "match is one of aga, fa, sme, not 'xx'"),
+        ({"compile": "maybe"}, "compile is one of auto, on, off, not 'maybe'"),
         ({"compile_s": 0}, "compile_s is 0"),
         ({"stepz": 3}, "did you mean 'steps_x'|did you mean 'steps'"),
         ({"prior": "dcgan"}, "ig takes no prior"),

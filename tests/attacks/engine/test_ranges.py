@@ -67,6 +67,34 @@ def test_a_population_can_adapt_its_step_size(attack, option, value, priors):
     refused(attack, option, value, priors)
 
 
+@pytest.mark.parametrize(
+    ("attack", "options", "expected"),
+    [
+        ("ig", {"steps_x": 300.5}, "steps_x is a whole number, not 300.5"),
+        ("gi", {"refresh": 1.5}, "refresh is a whole number, not 1.5"),
+        ("ig", {"steps": 9.0}, "steps is a whole number, not 9.0"),
+        ("ig", {"seed": True}, "seed is a whole number, not True"),
+        ("pnp", {"eta": "high"}, "eta is a number, not 'high'"),
+        ("ig", {"cost": "l2"}, "cost is one of cosine, squared_l2, not 'l2'"),
+        ("gifd", {"variant": "zz"}, "variant is one of full, e, f, z, not 'zz'"),
+        ("ggl", {"optimizer": "sgd"}, "optimizer is one of cma, nevergrad, adam, not 'sgd'"),
+        ("pnp", {"match": "xx"}, "match is one of aga, fa, sme, not 'xx'"),
+        ("dlg", {"compile": "maybe"}, "compile is one of auto, on, off, not 'maybe'"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_where_an_attack_is_made(attack, options, expected):
+    with pytest.raises(InputError, match=f"^{attack} option {expected}.$"):
+        ATTACKS[attack](**options)
+
+
+def test_what_an_option_takes_is_said_by_the_class_nearest_to_the_attack():
+    class Unannotated(ATTACKS["ig"]):
+        def __init__(self, *, eta="low", **common):
+            super().__init__(**common)
+
+    assert Unannotated(eta="high", steps=None).plan == {"x": 600}
+
+
 @pytest.mark.parametrize("text", ["abc", "0", "-5,3", "nan", "2000,inf", "1,,2"])
 def test_radii_are_numbers_with_commas(text):
     radii = parameters_of(ATTACKS["gifd"])["radii"]
