@@ -151,7 +151,7 @@ class BigGAN(Generator):
         self.blocks.append(LastBlock(channels))
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Standard normal, as in GGL and GIFD: not truncated, for any truncation of the statistics."""
+        """Standard normal, as in GGL and GIFD: not truncated."""
         return {"z": torch.randn(count, NZ, generator=generator)}
 
     def enter(self, state: State) -> dict[str, Tensor]:
@@ -164,7 +164,7 @@ class BigGAN(Generator):
         return {**state, "h": block(h, state["cond"]) if isinstance(block, GenBlock) else block(h)}
 
     @classmethod
-    def load_public(cls, path: Path, *, size: int | None = None, truncation: float = 1.0) -> "BigGAN":
+    def load_public(cls, path: Path, *, size: int | None = None) -> "BigGAN":
         """`from_public` of a file `pytorch_model.bin`.
 
         Args:
@@ -175,40 +175,35 @@ class BigGAN(Generator):
         """
         public = tensors(path)
         with expected("a pytorch_model.bin of the public BigGAN-deep", path):
-            prior = from_public(public, truncation=truncation)
+            prior = from_public(public)
         if size not in (None, prior.image_shape[-1]):
             raise InputError(f"{path} is the BigGAN-deep of {prior.image_shape[-1]} px; give that of {size} px.")
         return prior
 
 
-def from_public(public: Mapping[str, Tensor], *, truncation: float = 1.0) -> BigGAN:
+def from_public(public: Mapping[str, Tensor]) -> BigGAN:
     """The prior with the public weights, given in the layout of the package pytorch-pretrained-biggan.
 
     Its parameters, which GIAS and IGIMS search, are the weights after spectral normalization. Its batch statistics are
-    those of one truncation.
-
-    Args:
-        truncation: in (0, 1]; the papers use 1.
+    those of truncation 1, which the papers use.
 
     Returns:
         the prior in eval mode, its parameters frozen.
 
     Raises:
-        InputError: a truncation out of range. Other tensors than the public ones may raise any exception.
+        Exception: of any kind, of other tensors than the public ones.
     """
-    if not 0 < truncation <= 1:
-        raise InputError(f"BigGAN's truncation is {truncation}; give a number above 0 and up to 1.")
     classes, channels = public["embeddings.weight"].shape[1], len(public["generator.bn.bias"])
     layers = {name.split(".")[2] for name in public if name.startswith("generator.layers.")}
     size = 4 * 2 ** (len(layers) // 2)  # two GenBlocks for every doubling, and self-attention
     with torch.device("meta"):
         prior = BigGAN(size=size, channels=channels, classes=classes)
-    prior.load_state_dict(converted(public, truncation, last=len(prior.blocks) - 1), assign=True)
-    prior.trained_on = f"ImageNet ({size} px BigGAN-deep, truncation {truncation:g})"
+    prior.load_state_dict(converted(public, last=len(prior.blocks) - 1), assign=True)
+    prior.trained_on = f"ImageNet ({size} px BigGAN-deep, truncation 1)"
     return prior.eval().requires_grad_(False)
 
 
-def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dict[str, Tensor]:
+def converted(public: Mapping[str, Tensor], last: int) -> dict[str, Tensor]:
     """The public state dict -> that of `BigGAN`, whose last block has the index `last`."""
     new_names = {
         "embeddings": "embed",
@@ -230,7 +225,7 @@ def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dic
             sigma = public[f"{stem}.weight_u"] @ tensor.flatten(1) @ public[f"{stem}.weight_v"]
             kind, tensor = "weight", tensor / sigma
         elif kind in ("running_means", "running_vars"):
-            kind, tensor = kind[:-1], statistics_at(tensor, truncation)
+            kind, tensor = kind[:-1], tensor[-1].clone()  # of those for truncation 0, 0.02, ..., 1
         if name.startswith("embeddings"):  # stored as a linear map of one-hot classes
             tensor = tensor.T.contiguous()
         elif name.startswith("generator.conv_to_rgb"):  # only three of the stored outputs are colors
@@ -239,13 +234,3 @@ def converted(public: Mapping[str, Tensor], truncation: float, last: int) -> dic
             stem = stem.replace(old, new)
         tensors[f"{stem}.{kind}"] = tensor
     return tensors
-
-
-def statistics_at(stored: Tensor, truncation: float) -> Tensor:
-    """Linear interpolation of the statistics (51, C) stored for truncation 0, 0.02, ..., 1: (C,).
-
-    The package itself swaps the two weights of the interpolation. At 1 there is nothing to interpolate.
-    """
-    position = truncation * (len(stored) - 1)
-    low = int(position)
-    return stored[low].lerp(stored[min(low + 1, len(stored) - 1)], position - low)

@@ -128,11 +128,11 @@ class Discriminator(nn.Module):
     (Mirza and Osindero, *Conditional Generative Adversarial Nets*, 2014).
     """
 
-    def __init__(self, ndf: int = 64, *, size: int = 32, classes: int | None = None) -> None:
+    def __init__(self, *, size: int = 32, classes: int | None = None) -> None:
         super().__init__()
         self.classes = classes or 0
-        layers: list[nn.Module] = [nn.Conv2d(3 + self.classes, ndf, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
-        width = ndf
+        width = 64
+        layers: list[nn.Module] = [nn.Conv2d(3 + self.classes, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
         while size > 8:
             layers += [nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False), nn.BatchNorm2d(2 * width), nn.LeakyReLU(0.2)]
             width, size = 2 * width, size // 2

@@ -18,7 +18,6 @@ from victims.preprocessing import Preprocessing
 from victims.wrappers import attributes_kept, copied, unwrapped
 
 T = TypeVar("T")
-M = TypeVar("M", bound=nn.Module)
 
 Gradient = dict[str, Tensor]
 """One tensor per parameter name, of the parameters that the client trains."""
