@@ -3,6 +3,7 @@ iDLG: Zhao, Mopuri, Bilen, *iDLG: Improved Deep Leakage from Gradients*, 2020, a
 """
 
 from dataclasses import replace
+from operator import itemgetter
 from typing import ClassVar, Unpack
 
 from torch import Tensor
@@ -61,7 +62,6 @@ class DLG(Attack):
         yield Stage(
             name="x",
             variables={"x": self.noise(), "y": self.normal(shape, "labels")},
-            decode=lambda v: v["x"],
             labels=lambda v: v["y"].softmax(-1),
             lr=self.eta,
             optimizer=LBFGS,
@@ -84,4 +84,4 @@ class IDLG(DLG):
     def search(self) -> Search:
         (dlg,) = super().search()
         y = self.per_instance([idlg(o) for o in self.observations])  # (R, 1)
-        yield replace(dlg, variables={"x": dlg.variables["x"]}, fixed={"y": y}, labels=lambda v: v["y"])
+        yield replace(dlg, variables={"x": dlg.variables["x"]}, fixed={"y": y}, labels=itemgetter("y"))

@@ -147,7 +147,6 @@ class GI(Attack):
             name="x",
             variables={"x": x},
             fixed=group,
-            decode=lambda v: v["x"],
             lr=self.eta,
             schedule=self.schedule,
             penalty=self.penalty,

@@ -152,7 +152,6 @@ class GIzx(Attack):
         yield Stage(
             name="x",
             variables={"x": self.images(decode(self.prior, state))},
-            decode=lambda v: v["x"],
             lr=self.eta_x,
             schedule=multistep,
             penalty=self.penalty,

@@ -139,7 +139,6 @@ class IG(Attack):
         yield Stage(
             name="x",
             variables={"x": self.noise()},
-            decode=lambda v: v["x"],
             lr=self.eta,
             schedule=multistep,
             penalty=lambda v, x: self.tv * total_variation(x),

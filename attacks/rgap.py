@@ -4,6 +4,7 @@ import math
 import warnings
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from typing import ClassVar, Unpack
 
 import torch
@@ -99,8 +100,7 @@ class RGAP(Attack):
             name="x",
             variables={"x": self.victim.leave(entering)},
             fixed={"y": torch.tensor([[candidate.label] for candidate in candidates], device=self.victim.mean.device)},
-            labels=lambda v: v["y"],
-            decode=lambda v: v["x"],
+            labels=itemgetter("y"),
             lr=0.0,
         )
 

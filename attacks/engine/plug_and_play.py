@@ -1,5 +1,6 @@
 """Plug and play: steps towards the images that a denoiser finds more natural."""
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -49,7 +50,7 @@ def refinement(session: "Session", denoiser: Denoiser) -> Stage:
         name="refine",
         variables={"x": session.best["images"]},
         fixed={"y": session.best["labels"]},
-        labels=lambda v: v["y"],
+        labels=itemgetter("y"),
         lr=ETA,
         schedule=multistep,
         project=project,
