@@ -45,7 +45,10 @@ def by_round(victim: Victim, update: Gradient) -> list[Gradient]:
 
 def each_round(victim: Victim, update: Gradient, act: Callable[[Gradient], Gradient]) -> Gradient:
     """What `act` makes of the update of every round, which a client sends one after another; under the same names."""
-    tensors = [made[name] for part in by_round(victim, update) for made in [act(part)] for name in part]
+    tensors: list[Tensor] = []
+    for part in by_round(victim, update):
+        made = act(part)
+        tensors += [made[name] for name in part]
     return dict(zip(update, tensors, strict=True))  # round after round, which is the order of the parameters
 
 
