@@ -143,7 +143,7 @@ class GIML:
     def cost(self, tasks: Sequence[Observation]) -> Callable[[Tensor], Tensor]:
         """Images (N, B, C, H, W) in [0, 1] -> sum_i c(x_i1, ..., x_iB; theta_i, g_i), with the variation; a scalar."""
         for task in tasks:
-            task.require(frozenset({"labels"}), "giml")
+            task.require_labels("giml")
         labels = [task.knowledge.labels[None] for task in tasks if task.knowledge.labels is not None]
         objectives = [Objective([task], cosine, GradientPaths(task.victim)) for task in tasks]
 

@@ -74,15 +74,15 @@ class Observation:
         mean = {name: difference / moved for name, difference in self.update.items()}
         return local.as_gradient(mean, None if self.knowledge.decayed else self.victim.parameters, self.batch_size)
 
-    def require(self, needs: frozenset[str], who: str) -> None:
-        """Refuse an attack that needs to know more than is declared.
+    def require_labels(self, who: str) -> None:
+        """
+        Args:
+            who: the attack that needs to know the labels of the batch.
 
         Raises:
-            InputError: names the attack and what is missing.
+            InputError: they are not given.
         """
-        declared = {name for name in ("labels",) if getattr(self.knowledge, name) is not None}
-        for missing in sorted(needs - declared):
+        if self.knowledge.labels is None:
             raise InputError(
-                f"{who} needs to know the batch's {missing}, and this observation declares none; "
-                f"run with --{missing} given."
+                f"{who} needs to know the batch's labels, and this observation declares none; run with --labels given."
             )

@@ -36,7 +36,8 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
             attack is not made for (batch size, loss, defense, local training), or its prior is of no use for it.
     """
     knowledge = observation.knowledge
-    observation.require(attack.needs - {"prior"}, attack.name)
+    if "labels" in attack.needs:
+        observation.require_labels(attack.name)
     if knowledge.statistics and "bn" not in attack.uses:
         raise InputError(f"{attack.name} makes no use of batch-norm statistics; leave --bn none.")
     only = attack.made_for.get("batch", observation.batch_size)

@@ -24,20 +24,15 @@ def observe():
 
 def test_missing_labels_are_named_with_the_attack_in_one_line(observe):
     with pytest.raises(InputError) as error:
-        observe().require(frozenset({"labels"}), "gias")
+        observe().require_labels("gias")
     message = str(error.value)
     assert "gias" in message
     assert "labels" in message
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("needs", [frozenset(), frozenset({"labels"})])
-def test_declared_labels_are_enough(observe, needs):
-    observe(labels=torch.tensor([0, 1])).require(needs, "gias")
-
-
-def test_an_attack_without_needs_is_never_refused(observe):
-    observe().require(frozenset(), "joint")
+def test_declared_labels_are_enough(observe):
+    observe(labels=torch.tensor([0, 1])).require_labels("gias")
 
 
 def test_observation_and_knowledge_are_frozen(observe):
