@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from victims.client import GradientFn
 from victims.contract import Broken, line_of
 from victims.observation import Estimate, Transform
-from victims.trial import described
+from victims.trial import type_and_shape
 from victims.victim import Gradient, Victim
 
 UPDATE = "a defense keeps the names and shapes of the update"
@@ -71,7 +71,7 @@ class Defense(ABC):
         It is static, so that it cannot see the client's parameters.
 
         Args:
-            received: (R, *shape) per parameter: one received update for each run, in units of a gradient.
+            received: (R, *shape) per parameter: one received update for each instance, in units of a gradient.
             victim: as the attacker has it.
         """
 
@@ -112,13 +112,13 @@ def check_update(sent: Any, update: Gradient, *places: Any) -> None:
     """
     fix = "give a dictionary with a tensor of the same shape for every name of the update"
     if not isinstance(sent, Mapping):
-        raise Broken(UPDATE, f"it gives {described(sent)}; {fix}", line_of(*places))
+        raise Broken(UPDATE, f"it gives {type_and_shape(sent)}; {fix}", line_of(*places))
     if wrong := sorted(sent.keys() ^ update.keys()):
         what = "leaves out" if wrong[0] in update else "adds"
         raise Broken(UPDATE, f"it {what} '{wrong[0]}'; {fix}", line_of(*places))
     for name, tensor in update.items():
         if not isinstance(sent[name], Tensor) or sent[name].shape != tensor.shape:
-            wrong_shape = f"it gives {described(sent[name])} for '{name}', which is {tuple(tensor.shape)}"
+            wrong_shape = f"it gives {type_and_shape(sent[name])} for '{name}', which is {tuple(tensor.shape)}"
             raise Broken(UPDATE, f"{wrong_shape}; {fix}", line_of(*places))
 
 

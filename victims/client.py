@@ -201,6 +201,9 @@ def calibrate(
 ) -> None:
     """Give a model's batch norm the running statistics of evenly spaced images, as if it had trained on them.
 
+    Args:
+        batches: of `size` images; where the data set has more, up to twice as many.
+
     Raises:
         InputError: the model keeps none.
     """

@@ -97,8 +97,8 @@ def logits_of(victim: Victim, images: Tensor, name: str, other: str, fix: str) -
         drew = not torch.equal(before, torch.get_rng_state())
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             raise InputError(
-                f"{name} returns {described(logits)}, no logits ({len(images)}, K); {fix}, or write a module whose "
-                "forward returns them alone."
+                f"{name} returns {type_and_shape(logits)}, no logits ({len(images)}, K); {fix}, or write a module "
+                "whose forward returns them alone."
             )
         again = victim.logits(victim.parameters, images)
     if drew:
@@ -231,8 +231,8 @@ def said(error: Exception) -> str:
     return shorten(f"{type(error).__name__}: {text}", 160)
 
 
-def described(output: Any) -> str:
-    """What a model returned instead of logits."""
+def type_and_shape(output: Any) -> str:
+    """What somebody's function returned, in words, where it is not what was expected."""
     if isinstance(output, Tensor):
         return f"a tensor {tuple(output.shape)}"
     if isinstance(output, Mapping):

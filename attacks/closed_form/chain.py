@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from victims.errors import InputError
-from victims.losses.base import described
+from victims.losses.base import loss_name
 from victims.losses.bce import BCE
 from victims.losses.cross_entropy import CrossEntropy
 from victims.victim import Victim, tensor_name
@@ -48,7 +48,7 @@ def chain(victim: Victim, image_shape: tuple[int, int, int]) -> list[Layer]:
     """
     if not isinstance(victim.criterion, CrossEntropy | BCE):  # the same for one logit
         raise InputError(
-            f"R-GAP solves the logistic loss of one logit, not {described(victim.criterion)}; run with --loss "
+            f"R-GAP solves the logistic loss of one logit, not {loss_name(victim.criterion)}; run with --loss "
             "cross_entropy."
         )
     names = {module: name for name, module in victim.model.named_modules() if not list(module.children())}

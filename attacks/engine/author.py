@@ -1,4 +1,4 @@
-"""What an attack's author must keep to, looked at where the engine reads it: one line in place of an error deep inside.
+"""Checks of what an attack's author must keep to: a mistake gives one line that names it, not an error deep inside.
 
 The contracts are those of `Attack` and `Stage`. Nothing here costs more than a comparison of shapes.
 """
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from attacks.engine.stage import Search, Stage, Variables
 from victims.contract import Broken, line_of
 from victims.errors import InputError
-from victims.trial import described
+from victims.trial import type_and_shape
 
 if TYPE_CHECKING:
     from attacks.base import Attack
@@ -149,7 +149,7 @@ def opened(attack: "Attack") -> Search:
     """
     found: Any = attack.search()
     if not isinstance(found, Generator):
-        wrong = f"{type(attack).__name__}.search returns {described(found)}; yield each Stage instead"
+        wrong = f"{type(attack).__name__}.search returns {type_and_shape(found)}; yield each Stage instead"
         raise Broken(SEARCH, wrong, line_of(type(attack).search))
     return found
 
@@ -166,7 +166,7 @@ def check_stage(attack: "Attack", stage: Any, search: Search, ahead: Sequence[st
     """
     name, place = type(attack).__name__, line_of(search, type(attack).search, type(attack))
     if not isinstance(stage, Stage):
-        raise Broken(SEARCH, f"{name}.search yields {described(stage)}; yield Stage(...)", place)
+        raise Broken(SEARCH, f"{name}.search yields {type_and_shape(stage)}; yield Stage(...)", place)
     if list(ahead[:1]) != [stage.name]:
         wanted = f"'{ahead[0]}' is next in the plan" if ahead else "no stage is left in the plan"
         fix = f"yield the stages of the plan, {', '.join(attack.plan)}, in its order, or name it there"
@@ -177,7 +177,7 @@ def check_stage(attack: "Attack", stage: Any, search: Search, ahead: Sequence[st
         for key, tensor in tensors.items():
             if not isinstance(tensor, Tensor) or tensor.shape[:1] != (instances,):
                 fix = f"give ({instances}, ...), the instances (tasks times restarts) first, as self.noise() has them"
-                raise Broken(VARIABLES, f"the {kind} '{key}' is {described(tensor)}; {fix}", place)
+                raise Broken(VARIABLES, f"the {kind} '{key}' is {type_and_shape(tensor)}; {fix}", place)
     for key, tensor in stage.variables.items():
         if stage.population == 1 and not tensor.is_floating_point():
             raise Broken(VARIABLES, f"the variable '{key}' is {tensor.dtype}; gradients exist for floats alone", place)
@@ -228,7 +228,7 @@ def check_labels(stage: Stage, labels: Any, shape: Sequence[int]) -> None:
         shape: (n, B).
     """
     if not isinstance(labels, Tensor) or labels.ndim not in (2, 3) or tuple(labels.shape[:2]) != tuple(shape):
-        wrong = f"labels of the stage '{stage.name}' gives {described(labels)}"
+        wrong = f"labels of the stage '{stage.name}' gives {type_and_shape(labels)}"
         raise Broken(LABELS_SHAPE, f"{wrong}; expected {tuple(shape)}, or probabilities", line_of(stage.labels))
 
 
@@ -245,7 +245,7 @@ def check_shape(
         Broken: it is no tensor of this shape.
     """
     if not isinstance(value, Tensor) or value.shape != tuple(shape):
-        raise Broken(contract, f"{what} gives {described(value)}; expected {tuple(shape)}", line_of(function))
+        raise Broken(contract, f"{what} gives {type_and_shape(value)}; expected {tuple(shape)}", line_of(function))
 
 
 def check_reached(stage: Stage, cost: Tensor, images: Tensor, distance: Callable[..., Any]) -> None:

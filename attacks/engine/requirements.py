@@ -17,7 +17,7 @@ from victims.losses.base import check_loss
 from victims.observation import Estimate, Observation
 from victims.rounds import by_round
 from victims.small_images import smallest
-from victims.trial import described
+from victims.trial import type_and_shape
 from victims.victim import Gradient, Victim, converted
 
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ def check_surrogate(estimate: Estimate, received: Gradient, victim: Victim) -> M
     fix = "give a function of a dictionary that gives one with tensors of the same shapes, (R, *shape)"
     transform: Any = estimate(received, victim)
     if not callable(transform):
-        raise Broken(SURROGATE, f"it gives {described(transform)}; {fix}", line_of(estimate))
+        raise Broken(SURROGATE, f"it gives {type_and_shape(transform)}; {fix}", line_of(estimate))
     found: Any = transform(received)
     if not isinstance(found, Mapping):
-        raise Broken(SURROGATE, f"its function gives {described(found)}; {fix}", line_of(transform, estimate))
+        raise Broken(SURROGATE, f"its function gives {type_and_shape(found)}; {fix}", line_of(transform, estimate))
     for name, tensor in found.items():
         if name not in received or not isinstance(tensor, Tensor) or tensor.shape != received[name].shape:
-            wrong = f"its function gives {described(tensor)} for '{name}'; {fix}"
+            wrong = f"its function gives {type_and_shape(tensor)} for '{name}'; {fix}"
             raise Broken(SURROGATE, wrong, line_of(transform, estimate))
     return found
 
@@ -148,11 +148,11 @@ def warn_of_rounding(distance: Distance, observation: Observation) -> None:
     shape = smallest(victim, (min(observation.batch_size, FEW), *observation.image_shape))
     x = torch.stack([torch.rand(shape, generator=torch.Generator().manual_seed(0)), torch.full(shape, 0.5)])
     try:
-        one, other = gradients(victim, x)
+        one, other = updates_of(victim, x)
         rounded = cost_between(distance, one, other)
         if rounded > SURE * cost_between(distance, one, [{name: -g for name, g in each.items()} for each in one]):
             return
-        right = cost_between(distance, *gradients(converted(victim, victim.mean.device, torch.float64), x))
+        right = cost_between(distance, *updates_of(converted(victim, victim.mean.device, torch.float64), x))
     except Exception:  # a model that only runs in float32
         return
     if abs(rounded - right) > right / 2:
@@ -165,7 +165,7 @@ def warn_of_rounding(distance: Distance, observation: Observation) -> None:
         )
 
 
-def gradients(victim: Victim, batches: Tensor) -> list[list[Gradient]]:
+def updates_of(victim: Victim, batches: Tensor) -> list[list[Gradient]]:
     """Of batches with the same labels, (N, B, C, H, W) in [0, 1]: of every round."""
     labels = torch.zeros(batches.shape[1], dtype=torch.long, device=victim.mean.device)
     sent = (fed_sgd(victim, x, labels) for x in batches.to(victim.mean))

@@ -11,7 +11,7 @@ from torch import Tensor
 from attacks.labels import methods
 from victims.classifier import classifiers
 from victims.errors import InputError
-from victims.losses.base import described
+from victims.losses.base import loss_name
 from victims.observation import Observation
 from victims.victim import tensor_name
 
@@ -106,7 +106,7 @@ def fault(observation: Observation, needs: frozenset[Need]) -> tuple[str, str] |
     loss = observation.victim.criterion
     if ("signs" in needs and not loss.signs) or ("softmax" in needs and loss.smoothing is None):
         return (
-            f"does not hold under the client's loss, {described(loss)}",
+            f"does not hold under the client's loss, {loss_name(loss)}",
             "run with --labels given, or with --loss cross_entropy",
         )
     if "one image" in needs and observation.batch_size > 1:

@@ -19,7 +19,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from benchmark.scoring.face import SAME, Face
 from benchmark.scoring.lpips import Lpips
 from victims.contract import Broken, line_of, line_of_error
-from victims.trial import described
+from victims.trial import type_and_shape
 
 SCORES = "a metric gives a number for each image"
 
@@ -292,7 +292,9 @@ def computed(metric: Metric, reconstruction: Tensor, truth: Tensor, given: Mappi
     if values is None:
         return None
     if not isinstance(values, Tensor) or values.shape != (len(truth),):
-        raise Broken(SCORES, f"{name} gives {described(values)}; give ({len(truth)},), a number for each image", place)
+        raise Broken(
+            SCORES, f"{name} gives {type_and_shape(values)}; give ({len(truth)},), a number for each image", place
+        )
     if values.isnan().any():
         fix = "give a number, or None in place of the tensor where it cannot score such images"
         raise Broken(SCORES, f"{name} gives NaN; {fix}", place)

@@ -78,11 +78,11 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
             warnings.warn(f"left out: {errors[first]}{also}", Notice, stacklevel=2)
 
     def sample(self, count: int) -> list[int]:
-        """About `count` evenly spaced images that can be read, or all where they are fewer."""
+        """Those that can be read of evenly spaced images, `count` to almost twice as many, or all if they are fewer."""
         return self.readable(range(0, len(self), max(1, len(self) // count)))
 
     def digest(self) -> str:
-        """The beginning of the SHA-256 of its classes, of all ids and labels, and of about 1024 of its images."""
+        """The beginning of the SHA-256 of its classes, of all ids and labels, and of the images of `sample(1024)`."""
         images = [image_digest(*self[index]) for index in self.sample(1024)]
         return digest(repr((list(self.classes), self.ids, self.labels.tolist(), images)))[:16]
 
@@ -130,7 +130,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
         return torch.stack(images), torch.tensor(labels)
 
     def augmented(self, count: int, generator: torch.Generator, without: Collection[int] = ()) -> tuple[Tensor, Tensor]:
-        """For training a prior: images (count, C, H, W) in [0, 1] drawn at random, half of them mirrored; labels.
+        """For training: images (count, C, H, W) in [0, 1] drawn at random, half of them mirrored, and their labels.
 
         Args:
             without: images that are held out.

@@ -99,12 +99,12 @@ def check_loss(loss: Loss, logits: Tensor, targets: Tensor) -> None:
     if fault:
         kind = "probabilities" if targets.is_floating_point() else "classes"
         raise InputError(
-            f"the loss {described(loss)} cannot be used on {logits.shape[-1]} logits with {kind} as labels ({fault}); "
+            f"the loss {loss_name(loss)} cannot be used on {logits.shape[-1]} logits with {kind} as labels ({fault}); "
             "choose another, such as cross_entropy."
         )
 
 
-def described(loss: Loss) -> str:
+def loss_name(loss: Loss) -> str:
     """The name by which LOSS= knows it, or that of the user's function or module."""
     if isinstance(loss, Own):
         return getattr(loss.function, "__name__", type(loss.function).__name__)
