@@ -40,7 +40,7 @@ LabelSource = Literal["given", "inferred", "joint"]
 Start = Literal["drawn", "gaussian"]
 """How a search of latents starts, see `Attack.latents`."""
 
-INNER = 5  # steps in one of Lightning's, whose own work is up to an eighth of a step on small nets
+INNER = 5  # steps of a session in a training step of Lightning, which adds up to 1/8 of a step's time on small nets
 
 
 class Common(TypedDict, total=False):
@@ -279,10 +279,10 @@ class Attack(Checked, LightningModule):
 
     # A run.
 
-    def admit(self, observation: Observation) -> Observation:
+    def prepare(self, observation: Observation) -> Observation:
         """The observation as the attack uses it: checked, with the labels that its label method reads.
 
-        The first one of a victim and its training finds the gradient paths, and takes them once.
+        Finds and tries the gradient paths, unless those of the observation before are for this one too.
 
         Raises:
             InputError: as `check`, the label method and `find_paths`.
@@ -304,10 +304,10 @@ class Attack(Checked, LightningModule):
         """Set up a session on tasks of equal shape on one victim, ready for the first step.
 
         Raises:
-            InputError: as `admit`.
+            InputError: as `prepare`.
         """
-        observations = [self.admit(observation) for observation in observations]
-        assert self.paths is not None, "admitted observations have paths"
+        observations = [self.prepare(observation) for observation in observations]
+        assert self.paths is not None, "prepare sets them"
         self.session = Session(self, observations, self.paths)
         self.session.start()
 
@@ -320,7 +320,7 @@ class Attack(Checked, LightningModule):
         return self.session.result()
 
     def cost(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The matching cost on the session's tasks, (R,); differentiable. A surrogate model is the session's.
+        """The matching cost on the session's tasks, (R,); differentiable. With `match="sme"`, at the current weights.
 
         Args:
             images: (R, B, C, H, W), normalized.

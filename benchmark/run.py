@@ -84,7 +84,7 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     victim.to(trainer.strategy.root_device)
     capture = capturing(victim, data, client, config.control)
     attack.tasks = len(batches)
-    attack.admit(capture(batches[0]).observation)  # refused before anything is written or another process is started
+    attack.prepare(capture(batches[0]).observation)  # refused before anything is written or another process is started
     config.check_defense(victim, data, batches[0])
     try_own((config.batch, *data.image_shape))
     found = contents(config, data, victim, attack, batches)

@@ -12,10 +12,10 @@ from victims.observation import Observation
 
 
 class Learned(Attack):
-    """An attack whose images are those of a trained inverter. Its cost is only for the board.
+    """An attack whose images are the output of a trained inverter; their matching cost is computed only to be reported.
 
     Args:
-        restarts: all are alike.
+        restarts: all give the same images.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "prior"})
@@ -36,5 +36,5 @@ class Learned(Attack):
     def invert(self, observation: Observation) -> Tensor:
         """(B, C, H, W) in [0, 1]."""
         labels = observation.knowledge.labels
-        assert labels is not None, "an observation that is admitted has labels"
+        assert labels is not None, "`check` refuses an observation without"
         return self.prior({name: g[None] for name, g in observation.update.items()}, labels[None])[0]

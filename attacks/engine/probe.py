@@ -39,14 +39,14 @@ def find_paths(
     """The paths for the victim of an observation.
 
     Raises:
-        InputError: see `admit`.
+        InputError: see `try_paths`.
     """
     probe = Probe(observation.victim, observation.image_shape, observation.batch_size, local, own_weights)
     layers = None if local or own_weights else find_layers(probe)
     needed = layers is None or bool(observation.knowledge.statistics)
     vectorized = needed and vectorizes(probe)
     paths = GradientPaths(observation.victim, local, layers, vectorized, compiler, own_weights)
-    admit(paths, probe)
+    try_paths(paths, probe)
     return paths
 
 
@@ -187,7 +187,7 @@ def work(probe: Probe) -> tuple[int, int]:
     return Layers.of(victim).gradient(images, labels).work(probe.batch_size)
 
 
-def admit(paths: GradientPaths, probe: Probe) -> None:
+def try_paths(paths: GradientPaths, probe: Probe) -> None:
     """Take every path that a run may choose with its batch size, where the probe has not.
 
     Raises:

@@ -52,7 +52,7 @@ def the_budget_counts_every_victim_gradient(case: Case) -> None:
     one = case.capture().observation
     observations = [one, case.capture(OTHER, task="u", victim=one.victim).observation]
     attack = case.make(restarts=2, chunk=3)
-    attack.admit(one)  # its trial of every gradient path is not part of the attack
+    attack.prepare(one)  # its trial of every gradient path is not part of the attack
     counted: list[int] = []
 
     def counting(real: Callable[..., Any]) -> Callable[..., Any]:

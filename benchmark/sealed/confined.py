@@ -98,8 +98,8 @@ def cost(attack: Attack, observation: Observation, found: Found) -> Found:
     """
     if "error" in found or attack.match == "sme":
         return {}
-    observation = attack.admit(observation)
-    assert attack.paths is not None, "admitted observations have paths"
+    observation = attack.prepare(observation)
+    assert attack.paths is not None, "prepare sets them"
     objective = Objective([observation], attack.distance, attack.paths)
     both = (found["images"][None], torch.zeros_like(found["images"])[None])
     computed, of_color = (float(objective.cost(images, found["labels"][None])) for images in both)

@@ -107,12 +107,12 @@ def test_says_that_the_client_of_the_code_does_not_normalize(capture, recwarn):
     normalized = {"mean": (0.5,) * 3, "std": (0.2,) * 3}
     as_it_is = Preprocessing((0.0,) * 3, (1.0,) * 3)
     for victim in (Victim(net, mean=(0,) * 3, std=(1,) * 3), Victim(net, **normalized, preprocessing=as_it_is)):
-        CINet(restarts=1, output="tanh").admit(capture(size=16, victim=victim).observation)
+        CINet(restarts=1, output="tanh").prepare(capture(size=16, victim=victim).observation)
     normalizing = capture(size=16, victim=Victim(net, **normalized)).observation
-    CINet(restarts=1).admit(normalizing)
+    CINet(restarts=1).prepare(normalizing)
     assert not [w for w in recwarn if "--mean" in str(w.message)]
     with pytest.warns(Notice, match="--mean 0 --std 1") as said:
-        CINet(restarts=1, output="tanh").admit(normalizing)
+        CINet(restarts=1, output="tanh").prepare(normalizing)
     assert "\n" not in str(said[0].message)
 
 

@@ -105,7 +105,7 @@ def check(attack, capture, device):  # noqa: F811
     one = capture().observation
     observations = [one, capture((8, 30, 77), task="u", victim=one.victim).observation]
     for observation in observations:
-        attack.admit(observation)  # looks at numbers, once for a victim
+        attack.prepare(observation)  # looks at numbers, once for a victim
     attack.to(device)
     session_of = [moved(observation, device) for observation in observations]
     layers = Layers.of(one.victim) if attack.paths.layers else None  # those that were found stay on the CPU

@@ -10,7 +10,7 @@ from attacks.base import Attack
 from attacks.engine import probe
 from attacks.engine.gradients import GradientPaths, victim_gradients
 from attacks.engine.objective import Objective
-from attacks.engine.probe import Probe, admit, vectorizes
+from attacks.engine.probe import Probe, try_paths, vectorizes
 from attacks.engine.stage import Stage
 from attacks.ig import IG
 from benchmark.registry import registered
@@ -159,7 +159,7 @@ def test_the_trial_of_a_path_leaves_a_lack_of_memory_to_the_run(error, capture, 
 
     monkeypatch.setattr(probe, "cost_gradient", short)
     victim = capture().observation.victim
-    admit(GradientPaths(victim), Probe(victim, (3, 32, 32), 3))
+    try_paths(GradientPaths(victim), Probe(victim, (3, 32, 32), 3))
 
 
 def test_too_little_memory_for_one_batch_is_one_clear_line(capture, monkeypatch):

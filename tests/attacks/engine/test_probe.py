@@ -10,7 +10,7 @@ from torch import nn
 from attacks.engine import probe as probing
 from attacks.engine.compiled import Compiler
 from attacks.engine.layer_gradients import LinearGradient
-from attacks.engine.probe import Probe, admit, find_layers, find_paths, vectorizes
+from attacks.engine.probe import Probe, find_layers, find_paths, try_paths, vectorizes
 from attacks.ig import IG
 from tests.computed import Computed
 from victims.errors import InputError, Notice
@@ -203,7 +203,7 @@ def test_no_path_is_taken_twice(batch, again, monkeypatch):
     sizes = []
     real = probing.cost_gradient
     monkeypatch.setattr(probing, "cost_gradient", lambda *case: sizes.append(case[2].shape[1]) or real(*case))
-    admit(probing.GradientPaths(victim, layers=layers), probe)
+    try_paths(probing.GradientPaths(victim, layers=layers), probe)
     assert set(sizes) == ({batch} if again else set())
 
 

@@ -24,7 +24,7 @@ def said(attack, *observations):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Notice)
         for observation in observations:
-            attack.admit(observation)
+            attack.prepare(observation)
     found = [str(each.message) for each in caught if "costs are rounding alone" in str(each.message)]
     assert not any("\n" in each for each in found)
     return found

@@ -276,7 +276,7 @@ def test_the_shipped_inverter_fits_the_default_run_and_beats_the_mean_image():
     victim, mean = config.make_victim(data), mean_image(config.make_data("train"))
     for batch in config.make_batches(data, 6):
         task = capture_task(victim, data, batch, config.make_client())
-        images = attack.invert(attack.admit(task.observation))
+        images = attack.invert(attack.prepare(task.observation))
         pair = torch.stack([images, mean.expand_as(images)])
         errors.append(attack.prior.errors(pair, task.images.expand_as(pair)).mean(1))
     trained, control = torch.stack(errors).mean(0)
