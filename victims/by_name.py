@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from victims.choices import TRAINING
 from victims.contract import line_of, line_of_error
 from victims.errors import InputError
-from victims.names import is_own
+from victims.names import is_dotted_path
 from victims.trial import said, trial
 from victims.victim import Victim, modes_kept, set_mode
 from victims.wrappers import unwrapped
@@ -82,7 +82,7 @@ def tried(
         InputError: it cannot take the images, trains no parameter, has no second derivative, gives no logits, or draws
             random numbers, as dropout does, so that nobody can repeat its gradient.
     """
-    own = is_own(spec)
+    own = is_dotted_path(spec)
     change, other = "choose another --victim", "choose another --size, --channels or --victim"
     if own:
         change, other = "change it", "choose another --size or --channels, or change it"

@@ -36,7 +36,7 @@ def line_of(*things: Any) -> str:
     Where none is, of the first that has a line.
     """
     found = [place for place in map(place_of, things) if place]
-    own = [place for place in found if is_own(place[0])]
+    own = [place for place in found if is_users_file(place[0])]
     return shown(*(own or found)[0]) if found else ""
 
 
@@ -69,7 +69,7 @@ def place_of_class(of: type) -> tuple[str, int] | None:
 
 def line_of_error(error: BaseException, *things: Any) -> str:
     """FILE:LINE of the author's last line on the way to an error; else that of the things."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_own(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users_file(frame.filename)]
     return shown(frames[-1].filename, frames[-1].lineno or 0) if frames else line_of(*things)
 
 
@@ -88,7 +88,7 @@ def refusal(error: Exception) -> str:
     return f"broken: {type(error).__name__}: {' '.join(str(error).split())}" + (f" ({place})" if place else "")
 
 
-def is_own(file: str) -> bool:
+def is_users_file(file: str) -> bool:
     """Whether a file is neither of this suite nor installed."""
     return not file.startswith(NOT_OWN) and "site-packages" not in file and "dist-packages" not in file
 

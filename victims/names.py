@@ -54,7 +54,7 @@ def parsed_once(path: Path, changed: int) -> ast.Module:
         raise InputError(f"{path} is not valid Python ({error}); fix the file or move it elsewhere.") from None
 
 
-def is_own(victim: str) -> bool:
+def is_dotted_path(victim: str) -> bool:
     """Whether the name of a victim is a dotted path to the user's own, and not that of a library's, `timm:NAME`."""
     return "." in victim.partition(":")[0]
 

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from victims.errors import InputError
-from victims.names import is_own
+from victims.names import is_dotted_path
 from victims.preprocessing import Preprocessing
 
 DECLARED = ("input_mean", "input_std")
@@ -82,8 +82,8 @@ def of_model(model: nn.Module, spec: str, *, trained: bool) -> Preprocessing | N
     library, _, name = spec.partition(":")
     if found := declared(model):
         return found
-    if is_own(spec):
+    if is_dotted_path(spec):
         refuse_unclear(model)
     if library == "torchvision" and trained:
         return of_torchvision(name)
-    return of_timm(model) if trained or is_own(spec) else None
+    return of_timm(model) if trained or is_dotted_path(spec) else None

@@ -70,7 +70,7 @@ class Operation:
     Attributes:
         kind: the operation.
         weights: names of the parameters among its inputs.
-        numbers: those with a point among its arguments, as the bounds of a clamp; shapes and places are whole ones.
+        numbers: the floats among its arguments, such as the bounds of a clamp; integers are sizes and positions.
         shapes: of its outputs.
     """
 

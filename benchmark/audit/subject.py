@@ -20,7 +20,7 @@ from benchmark.state import of_tensors
 from benchmark.tasks.capture import strangers
 from victims.data.base import ImageData, digest
 from victims.errors import InputError, Notice
-from victims.names import is_own
+from victims.names import is_dotted_path
 from victims.victim import Victim
 
 
@@ -71,7 +71,7 @@ class Subject:
         strangers(data, plain.make_batches(data, 1)[0])  # refuses a folder of copies before any attack
         check_finite(plain, data)
         client = replace(plain, victim_mode="eval").make_victim(data)
-        right, warning = check(client, data, is_own(config.victim) or config.weights_file() is not None)
+        right, warning = check(client, data, is_dotted_path(config.victim) or config.weights_file() is not None)
         if warning:
             warnings.warn(warning, Notice, stacklevel=1)
         for defense in defenses:
@@ -90,7 +90,7 @@ class Subject:
         parts: list[object] = [plain.identity(), self.defenses, attacks, more]
         parts += [contents(replace(plain, defense=d), self.data, self.client, method, []) for d in self.defenses]
         parts += [of_tensors(self.client.model.state_dict()), code_version()]
-        parts += [sources(loaded(), name, find("attack", name)) for name in attacks if is_own(name)]
+        parts += [sources(loaded(), name, find("attack", name)) for name in attacks if is_dotted_path(name)]
         return digest(json.dumps(parts, sort_keys=True, default=str))
 
     def described(

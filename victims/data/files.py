@@ -114,7 +114,7 @@ def stored(picture: Path | np.ndarray) -> str:
 
 
 def written(file: Path) -> tuple[int, ...]:
-    """The size of a file, and when it was written; the last number tells it also where the time before was set back."""
+    """The size of a file, when it was written, and when its status changed, which nobody can set back; times in ns."""
     try:
         status = file.stat()
     except OSError:
