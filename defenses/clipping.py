@@ -63,7 +63,7 @@ class Clipping(Defense):
 
 
 def clip(gradient: Gradient, bounds: Sequence[Tensor], victim: Victim) -> Gradient:
-    """Every run's gradient (R, *shape) shortened to its bound in l2 norm, each round by itself.
+    """Every instance's gradient (R, *shape) shortened to its bound in l2 norm, each round by itself.
 
     Args:
         bounds: (R,) or () for each round, 0 or more.

@@ -23,12 +23,12 @@ def by_rate(received: Gradient, victim: Victim) -> Transform:
     """
     zeros = torch.stack([(g == 0).reshape(len(g), -1).sum(1) for g in received.values()]).sum(0)
     entries = sum(g[0].numel() for g in received.values())
-    rates = [Fraction(count, entries) for count in zeros.tolist()]  # by run
+    rates = [Fraction(count, entries) for count in zeros.tolist()]  # by instance
     dropped = {name: [math.ceil(rate * (g[0].numel() - 1)) for rate in rates] for name, g in received.items()}
 
     def largest(g: Tensor, dropped: list[int]) -> Tensor:
         sizes = g.detach().abs().reshape(len(g), -1)
-        least = torch.stack([run.kthvalue(count + 1).values for run, count in zip(sizes, dropped, strict=True)])
+        least = torch.stack([each.kthvalue(count + 1).values for each, count in zip(sizes, dropped, strict=True)])
         return torch.where((sizes < least[:, None]).view_as(g), 0, g)
 
     return lambda gradient: {name: largest(g, dropped[name]) for name, g in gradient.items()}

@@ -19,7 +19,7 @@ ATTRIBUTES = "a generator has image_shape and blocks"
 IMAGES = "a prior makes images of its image_shape"
 
 State = Mapping[str, Tensor]
-"""The tensors at some point of a generator's chain, by name, (N, ...) each; (R, B, ...) for runs."""
+"""The tensors at some point of a generator's chain, by name, (N, ...) each; (R, B, ...) for instances."""
 
 
 class Prior(nn.Module, ABC):
@@ -203,10 +203,10 @@ def check_decoded(prior: Prior, images: Any) -> None:
 
 
 def advance(prior: Generator, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
-    """`Generator.advance` for runs: (R, B, ...) -> (R, B, ...), one generator for all."""
-    runs = next(iter(state.values())).shape[:2]
+    """`Generator.advance` for instances: (R, B, ...) -> (R, B, ...), one generator for all."""
+    leading = next(iter(state.values())).shape[:2]
     ahead = prior.advance({name: s.flatten(0, 1) for name, s in state.items()}, start, stop)
-    return {name: s.unflatten(0, runs) for name, s in ahead.items()}
+    return {name: s.unflatten(0, leading) for name, s in ahead.items()}
 
 
 def decode(prior: Generator, state: State, start: int = 0) -> Tensor:
@@ -225,13 +225,13 @@ def decode_each(prior: Generator, w: Mapping[str, Tensor], state: State) -> Tens
         images (R, B, C, H, W) in [0, 1]: image (r, b) is G_{w[r, b]} of state[r, b].
     """
     buffers = dict(prior.named_buffers())
-    runs = next(iter(state.values())).shape[:2]
+    leading = next(iter(state.values())).shape[:2]
 
     def one(w_rb: dict[str, Tensor], s_rb: dict[str, Tensor]) -> Tensor:
         return functional_call(prior, (w_rb, buffers), ({n: s.unsqueeze(0) for n, s in s_rb.items()},)).squeeze(0)
 
     flat = [{name: tensor.flatten(0, 1) for name, tensor in tensors.items()} for tensors in (w, state)]
-    return vmap(one)(*flat).unflatten(0, runs)
+    return vmap(one)(*flat).unflatten(0, leading)
 
 
 def shrink(images: Tensor, side: int) -> Tensor:

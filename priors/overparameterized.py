@@ -80,7 +80,7 @@ def power_start(net: OverParameterized, w: dict[str, Tensor]) -> Power:
 
 
 def power_step(net: OverParameterized, w: dict[str, Tensor], power: Power) -> None:
-    """One power iteration of every run, in place: v = W^T u, u = W v, each brought to length 1.
+    """One power iteration of every instance, in place: v = W^T u, u = W v, each brought to length 1.
 
     Args:
         w: parameters (R, ...).
@@ -93,7 +93,7 @@ def power_step(net: OverParameterized, w: dict[str, Tensor], power: Power) -> No
 
 
 def generate(net: OverParameterized, w: dict[str, Tensor], power: Power, z: Tensor) -> Tensor:
-    """Every run with its own network: images (R, B, 3, H, W) in [-1, 1] from latents (R, B, 128).
+    """Every instance with its own network: images (R, B, 3, H, W) in [-1, 1] from latents (R, B, 128).
 
     sigma = u^T W v, differentiable in W alone, as in Miyato et al., 2018.
     """

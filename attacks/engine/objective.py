@@ -212,7 +212,7 @@ class Objective:
         self.chunks: list[Chunk] = []
         self._functions: list[Function] = []  # of the chunks, since their first evaluation
         known: dict[tuple[int, ...], Chunk] = {}
-        evaluations = self.steps * -(-self._of_task // size)  # as many whichever tasks go together
+        evaluations = self.steps * -(-self._of_task // size)  # the same however tasks are batched
         for start in range(0, n, size):
             tasks = tuple(self._task_of[start : start + size])
             rows = slice(start, start + len(tasks))
