@@ -101,7 +101,7 @@ class CocktailParty(Attack):
         yield Stage(
             name="x",
             variables={"x": images},
-            fixed={"y": self.infer(layer, images, dz)},
+            fixed={"y": self.labels_by_dz(layer, images, dz)},
             labels=itemgetter("y"),
             lr=0.0,
         )
@@ -118,22 +118,22 @@ class CocktailParty(Attack):
         )
         start = self.draw(lambda generator: torch.linalg.qr(torch.randn(B, B, generator=generator)).Q, "U")
         fixed = {"M": M.to(self.victim.mean)}
-        v = yield Stage(name="u", variables={"U": start}, fixed=fixed, objective=self.mixing, lr=self.eta)
+        v = yield Stage(name="u", variables={"U": start}, fixed=fixed, objective=self.objective, lr=self.eta)
         U = unit_rows(v["U"].cpu().double())
         d = U @ b[:, :, None]  # 1 / s
         return (U @ M / d).nan_to_num(0, 0, 0), d * (P @ torch.linalg.pinv(U)).mT
 
-    def mixing(self, v: Variables) -> Tensor:
+    def objective(self, v: Variables) -> Tensor:
         """What U minimizes, (R,)."""
         U = unit_rows(v["U"])
         s = U @ v["M"]
-        return self.decor * decorrelation(U, self.T) - self.ne * negentropy(s).mean(1) + self.unlikely(s)
+        return self.decor * decorrelation(U, self.T) - self.ne * negentropy(s).mean(1) + self.regularizer(s)
 
-    def unlikely(self, s: Tensor) -> Tensor:
-        """What inputs of the layer, at variance 1, are assumed not to be: (R, B, n) -> (R,)."""
+    def regularizer(self, s: Tensor) -> Tensor:
+        """Small for inputs of the layer, at variance 1, such as are expected: (R, B, n) -> (R,)."""
         return self.tv * total_variation(s.unflatten(2, self.observations[0].image_shape))
 
-    def infer(self, layer: FirstLinear, images: Tensor, dz: Tensor) -> Tensor:
+    def labels_by_dz(self, layer: FirstLinear, images: Tensor, dz: Tensor) -> Tensor:
         """Labels (R, B) of images (R, B, C, H, W) by their dL/dz (R, B, m)."""
         return torch.stack([labels_of(layer, *each) for each in zip(self.of_instances, images, dz, strict=True)])
 

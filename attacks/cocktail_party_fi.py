@@ -108,7 +108,7 @@ class CocktailPartyFI(CocktailParty):
     def layer(self, observation: Observation) -> FirstLinear:
         return first_linear_of_features(observation.victim, observation.image_shape, self.name)
 
-    def unlikely(self, s: Tensor) -> Tensor:
+    def regularizer(self, s: Tensor) -> Tensor:
         one_sided = torch.minimum(s.relu().norm(dim=2), (-s).relu().norm(dim=2)).mean(1)
         return self.l1 * s.abs().mean((1, 2)) + self.nv * one_sided
 
@@ -133,7 +133,7 @@ class CocktailPartyFI(CocktailParty):
         yield stage(
             name="x",
             variables={"x": found["x"]},
-            fixed={"z": z, "y": self.infer(layer, found["x"], dz)},
+            fixed={"z": z, "y": self.labels_by_dz(layer, found["x"], dz)},
             labels=itemgetter("y"),
             penalty=partial(self.features_apart, layer.name),
         )

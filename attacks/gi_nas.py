@@ -18,7 +18,7 @@ from victims.errors import InputError
 from victims.observation import Observation
 from victims.seeds import seed_of
 
-HALVINGS = 32  # a U-Net's narrowest map is that much smaller than the image
+DOWNSAMPLING = 32  # the sides of an image are this many times those of a U-Net's smallest map
 
 
 class GINAS(Attack):
@@ -80,15 +80,15 @@ class GINAS(Attack):
         """Refuse sides that are no multiples of 32 px, and single images of 32 px."""
         super().check(observation)
         _, *sides = observation.image_shape
-        if any(side % HALVINGS for side in sides):
+        if any(side % DOWNSAMPLING for side in sides):
             raise InputError(
-                f"{self.name} makes images whose sides are multiples of {HALVINGS}, the task has "
+                f"{self.name} makes images whose sides are multiples of {DOWNSAMPLING}, the task has "
                 f"{observation.image_shape}; choose another --size."
             )
-        if sides == [HALVINGS, HALVINGS] and observation.batch_size == 1:
+        if sides == [DOWNSAMPLING, DOWNSAMPLING] and observation.batch_size == 1:
             raise InputError(
-                f"{self.name} has batch norm on maps of one pixel for images of {HALVINGS} px, which needs two images; "
-                "run with --batch 2 or more, or --size 64."
+                f"{self.name} has batch norm on maps of one pixel for images of {DOWNSAMPLING} px, which needs two "
+                "images; run with --batch 2 or more, or --size 64."
             )
 
     def network(self, seed: int, n: int) -> SkipUNet:

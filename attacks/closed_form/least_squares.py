@@ -22,7 +22,7 @@ class Solution:
     residual: float
 
 
-def reduce(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, float]:
+def triangularized(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, float]:
     """Q^T a and Q^T b of a = Q R without the rows that are zero in R, and the norm of b in these rows.
 
     Args:
@@ -40,7 +40,7 @@ def least_squares(a: Tensor, b: Tensor) -> Solution:
     """min |a x - b| over a (m, n) and b (m,); of all minimizers the one of least norm."""
     tolerance = max(a.shape) * EPS  # singular values below it, relative to the largest, count as zero
     tall = len(a) > a.shape[1]
-    a, b, lost = reduce(a, b[:, None])
+    a, b, lost = triangularized(a, b[:, None])
     if tall and dtrcon(a.numpy())[0] > tolerance:
         return Solution(torch.linalg.solve_triangular(a, b, upper=True)[:, 0], len(a), lost)
     solved = torch.linalg.lstsq(a, b, rcond=tolerance, driver="gelsd")  # not gelsy: wrong rank in torch 2.11

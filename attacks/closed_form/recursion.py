@@ -15,7 +15,7 @@ from torch.nn.functional import conv2d, unfold
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from attacks.closed_form.chain import INVERSES, Layer, back
-from attacks.closed_form.least_squares import EPS, Solution, iterated_least_squares, least_squares, reduce
+from attacks.closed_form.least_squares import EPS, Solution, iterated_least_squares, least_squares, triangularized
 from attacks.engine.stage import LayerReport
 from victims.victim import Gradient
 
@@ -166,7 +166,7 @@ def solve_dense(layer: Layer, z: Tensor, k: Tensor, g: Tensor) -> Solution:
     orthogonal steps, which change neither solution nor rank nor residual.
     """
     rows = g.flatten(2).transpose(1, 2).flatten(0, 1)  # one column for each input channel
-    small, targets, lost = reduce(gradient_matrix(layer.module, k, layer.input_shape), rows)
+    small, targets, lost = triangularized(gradient_matrix(layer.module, k, layer.input_shape), rows)
     a = torch.cat([torch.block_diag(*[small] * layer.input_shape[0]), weight_matrix(layer.module, layer.input_shape)])
     solution = least_squares(a, torch.cat([targets.T.flatten(), z.flatten()]))
     return Solution(solution.x, solution.rank, math.hypot(solution.residual, lost))

@@ -66,7 +66,7 @@ def test_scale_sign_and_labels_are_those_of_the_batch_once_its_images_are_separa
     cycled = [int(mixing[i].abs().argmax()) for i in range(3)]
     torch.testing.assert_close(x[0], true[cycled], rtol=1e-3, atol=1e-3)
     images = task.observation.victim.normalize(task.images)[cycled]
-    assert torch.equal(attack.infer(layer, images[None], dz)[0], task.labels[cycled])
+    assert torch.equal(attack.labels_by_dz(layer, images[None], dz)[0], task.labels[cycled])
     net = task.observation.victim.model
     z = (images.flatten(1) @ net.fc1.weight.T + net.fc1.bias).requires_grad_()
     (dL,) = torch.autograd.grad(cross_entropy(net.fc2(z.relu()), task.labels[cycled]), z)
@@ -106,11 +106,11 @@ def test_the_objective_is_the_sum_of_its_terms():
     tv = images.diff(dim=3).abs().mean() + images.diff(dim=2).abs().mean()
     ne = ((s - s.mean(1, keepdim=True)).cosh().log().mean(1) - 0.3745672074).square().mean()
     decor = 2 * ((4 * (U[0] @ U[1]).abs()).exp() - 1) / 4
-    torch.testing.assert_close(attack.mixing(v), (3 * decor - 2 * ne + 5 * tv)[None])
+    torch.testing.assert_close(attack.objective(v), (3 * decor - 2 * ne + 5 * tv)[None])
     attack = CocktailPartyFI(l1=2.0, nv=3.0, steps_x=1)
     s = torch.tensor([[[1.0, -2], [3, 4]], [[-1, -1], [5, -2]]])
     expected = [2 * 10 / 4 + 3 * (1 + 0) / 2, 2 * 9 / 4 + 3 * (0 + 2) / 2]
-    torch.testing.assert_close(attack.unlikely(s), torch.tensor(expected))
+    torch.testing.assert_close(attack.regularizer(s), torch.tensor(expected))
 
 
 def test_an_image_that_would_span_more_than_pixels_can_is_scaled():
