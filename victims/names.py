@@ -79,7 +79,7 @@ def at(kind: str, path: str) -> Any:
     """What lies at a dotted path, such as `my.module.Name`.
 
     Raises:
-        InputError: the path is none, or nothing can be imported from there.
+        InputError: it is no dotted path, or nothing can be imported from there.
     """
     if not all(part.isidentifier() for part in path.split(".")):
         raise InputError(f"cannot import the {kind} '{path}': write a dotted path such as my.module.Name.")

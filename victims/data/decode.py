@@ -61,4 +61,4 @@ def gray(values: np.ndarray) -> Image.Image:
 
 
 def refuse(path: Path, what: str) -> NoReturn:
-    raise InputError(f"{path} has {what}, of which none is said to be white; save it in 8 bits, scaled as you see fit.")
+    raise InputError(f"{path} has {what}, and nothing says which is white; save it in 8 bits, scaled as you see fit.")
