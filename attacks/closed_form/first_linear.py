@@ -63,13 +63,13 @@ def first_linear(victim: Victim, image_shape: tuple[int, int, int], who: str) ->
 
     def refusal(why: str) -> InputError:
         return InputError(
-            f"{who} reads images from a linear layer that they reach as they are, and {name or 'model'} "
-            f"({type(layer).__name__}), the first layer of this victim, {why}; choose another, such as --victim "
-            "fcn:400, or cocktail_party_fi, which reads features."
+            f"{who} needs a victim whose first layer is linear and sees the images as they are, and here layer "
+            f"{name or 'model'} {why}; choose another, such as --victim fcn:400, or cocktail_party_fi, which reads "
+            "features."
         )
 
     if not isinstance(layer, nn.Linear):
-        raise refusal("is of another kind")
+        raise refusal(f"is a {type(layer).__name__}")
     if layer.bias is None:
         raise refusal("has no bias, whose gradient tells the scale of images")
     if not {tensor_name(name, "weight"), tensor_name(name, "bias")} <= victim.trained:

@@ -52,7 +52,7 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
         check_local_training(attack, observation, knowledge.local)
     if attack.made_for.get("defense") == "none" and knowledge.estimate:
         raise InputError(
-            f"{attack.name} has no answer to a defense; run with --defense none, or --adapt no." + whole_setting(attack)
+            f"{attack.name} does not support defenses; run with --defense none, or --adapt no." + whole_setting(attack)
         )
     if knowledge.estimate:
         received = {name: g[None] for name, g in observation.gradient().items()}
@@ -115,9 +115,15 @@ def check_soft_labels(observation: Observation) -> None:
 def check_local_training(attack: "Attack", observation: Observation, local: LocalTraining) -> None:
     """Refuse more than one local step for a closed form, and an unknown learning rate where the attack needs it."""
     if attack.analytic and local.steps(observation.batch_size) * local.clients > 1:
-        raise InputError(f"{attack.name} takes one gradient; run with one local step, or without --lr.")
+        raise InputError(
+            f"{attack.name} needs a single gradient (FedSGD), not several local steps; run with one local step, or "
+            "without --lr."
+        )
     if attack.analytic and not local.optimizer.averages:
-        raise InputError(f"{attack.name} takes one gradient, and this optimizer's steps are none; run with sgd.")
+        raise InputError(
+            f"{attack.name} needs a single gradient, which the steps of this local optimizer do not give; run with "
+            "--local-optimizer sgd."
+        )
     if attack.analytic and attack.match == "sme":
         raise InputError(f"{attack.name} solves for the gradient at the weights before training; run with --match aga.")
     if local.lr is None:

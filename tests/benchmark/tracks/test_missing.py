@@ -93,7 +93,7 @@ def test_a_track_is_shown_with_the_methods_that_take_part(track, capsys):
         assert line in out
     left_out = dict(re.findall(r"^left out (\w+): (.*)$", out, re.MULTILINE))
     assert left_out["igims"] == "igims needs 102 victim gradients at least, and the budget is 10."
-    assert left_out["rgap"].startswith("rgap has no answer to a defense")
+    assert left_out["rgap"].startswith("rgap does not support defenses")
     shown = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line and "left out" not in line}
     assert shown["gias"] == ["dcgan-photos32", "-", "-"]
     assert shown["ig"] == ["-", "-", "-"]

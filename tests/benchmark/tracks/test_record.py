@@ -72,7 +72,7 @@ def test_a_closed_form_is_kept_as_it_is(track):
 
 
 def test_a_closed_form_that_is_not_made_for_the_track_is_refused_before_anything_runs(track):
-    with pytest.raises(InputError, match="rgap has no answer to a defense"):
+    with pytest.raises(InputError, match="rgap does not support defenses"):
         scored(read(track), "rgap", {})
 
 
@@ -85,16 +85,16 @@ def test_of_all_methods_those_that_the_track_does_not_take_are_left_out_with_the
     assert left_out.keys() == known("attack").keys() - {"ig"}
     assert left_out["gias"] == f"gias has not been tuned on the track {track}; run make tune TRACK={track} METHOD=gias."
     assert left_out["pnp"].endswith("has no denoiser, which pnp needs; name another with --track.")
-    assert left_out["rgap"].startswith("rgap has no answer to a defense")
+    assert left_out["rgap"].startswith("rgap does not support defenses")
     why = record.refused("mine")
-    assert why["rgap"].startswith("rgap has no answer to a defense")
+    assert why["rgap"].startswith("rgap does not support defenses")
     assert why["pnp"] == "the track has no denoiser, which pnp needs"
     assert not why.keys() & {"ig", "gias"}, "of what can be used nothing is kept"
 
 
 def test_why_a_method_cannot_be_used_is_kept_until_it_can(tmp_path, track, capsys):
     assert main(["record", f"--track={track}", "--method=rgap", f"--out={tmp_path / 'out'}"]) == 2
-    assert "rgap has no answer to a defense" in capsys.readouterr().err
+    assert "rgap does not support defenses" in capsys.readouterr().err
     assert [*record.refused("mine")] == ["rgap"]
     record.write_refused("mine", refused(with_options(track, victim="fcn3", defense="none"), "rgap", {}))
     assert record.refused("mine") == {}

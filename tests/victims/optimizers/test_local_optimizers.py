@@ -246,7 +246,7 @@ def test_closed_forms_take_one_step_of_sgd_with_momentum_and_decay_but_none_of_a
     plain = gibench.attack("rgap", gibench.capture(model, **capture))
     decayed = gibench.attack("rgap", gibench.capture(model, **capture, optimizer="sgd:0.9:0.01"))
     torch.testing.assert_close(decayed.images, plain.images, rtol=1e-6, atol=1e-6)
-    with pytest.raises(InputError, match="rgap takes one gradient, and this optimizer's steps are none"):
+    with pytest.raises(InputError, match="a single gradient, which the steps of this local optimizer do not give"):
         gibench.attack("rgap", gibench.capture(model, **capture, optimizer="adam"))
 
 
