@@ -158,7 +158,11 @@ class Config(Setting):
             for name, value in tuned.items():
                 if name not in own:
                     raise InputError(f"{self.attack} was tuned with '{name}', which is no option of it now; {again}")
-                if parse(own[name], tracks.text(value), f"{self.attack} was tuned, and its option") != value:
+                try:
+                    same = parse(own[name], tracks.text(value), self.attack) == value
+                except InputError:
+                    same = False
+                if not same:
                     wrong = f"{self.attack} was tuned with {name} {value!r}, which is no value of this option now"
                     raise InputError(f"{wrong}; {again}")
             return tuned

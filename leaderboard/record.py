@@ -225,11 +225,27 @@ def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:
     have.
     """
     keys = (*(key for key in row_keys("setting") if key not in CODE), "protocol")
+
+    def setting(row: FlatRow) -> tuple[str, ...]:
+        return tuple(str(row.get(key)) for key in keys)
+
     digests = defaultdict(set)
     for row in rows:
-        digests[tuple(str(row[key]) for key in keys)].add(tuple(row[key] for key in CODE))
-    controls = (read_file(path, "control") for path in sorted(RECORD.glob(f"*/{CONTROL}{ROWS}")))
-    for recorded in (*read(), *controls):
+        digests[setting(row)].add(tuple(row[key] for key in CODE))
+    for path in sorted(RECORD.glob(f"*/*{ROWS}")):
+        if setting(first_row(path)) not in digests:  # all rows of a file have one
+            continue
+        recorded = read_file(path, "control" if path.name == CONTROL + ROWS else "attack")
         for row in recorded.rows:
-            for now in sorted(digests.get(tuple(str(row[key]) for key in keys), ())):
+            for now in sorted(digests.get(setting(row), ())):
                 yield row | dict(zip(CODE, now, strict=True)), RECORD / recorded.track / recorded.method
+
+
+def first_row(path: Path) -> FlatRow:
+    """
+    Raises:
+        InputError: the file is damaged.
+    """
+    with intact(path), gzip.open(path, "rt") as file:
+        row = json.loads(file.readline() or "{}")
+        return row if isinstance(row, dict) else {}

@@ -177,7 +177,7 @@ class NoLinear(nn.Sequential):
 @pytest.mark.parametrize(
     ("attack", "model", "said"),
     [
-        (CocktailParty, ConvNet(image_shape=(3, 32, 32), num_classes=10), "body.0 .Conv2d.*--victim fcn"),
+        (CocktailParty, ConvNet(image_shape=(3, 32, 32), num_classes=10), "layer body.0 is a Conv2d.*--victim fcn"),
         (CocktailParty, FCN("3", image_shape=(3, 32, 32), num_classes=10), "no more than 3 images.*--batch 3"),
         (CocktailPartyFI, NoLinear(), "NoLinear has none"),
         (CocktailPartyFI, nn.Sequential(nn.Flatten(), nn.Linear(3072, 10, bias=False)), "has none"),

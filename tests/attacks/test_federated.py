@@ -252,7 +252,7 @@ def test_training_cannot_be_repeated_without_the_learning_rate():
 def test_a_closed_form_takes_one_local_step_and_no_more():
     attack, observation = RGAP(), observe(make_victim(), SCHEDULES[0])
     check_local_training(attack, observation, LocalTraining(lr=0.1))
-    with pytest.raises(InputError, match="one gradient") as refusal:
+    with pytest.raises(InputError, match="a single gradient") as refusal:
         check_local_training(attack, observation, SCHEDULES[0])
     assert "\n" not in str(refusal.value)
 

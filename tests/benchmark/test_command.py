@@ -362,7 +362,7 @@ def test_prior_quality(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "expected"),
     {
-        "dcgan-photos32": "LPIPS backbone: .*; to get them: curl ",
+        "dcgan-photos32": "LPIPS backbone: .*; to get its weights: curl ",
         "dcgan-photos32 --count=3": "count is 3",
         "dcgan-foto32 --count=many": "count",
     }.items(),

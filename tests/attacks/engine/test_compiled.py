@@ -114,11 +114,16 @@ def test_a_graph_is_compiled_once_and_reads_other_tensors_in_every_call(monkeypa
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda x: [x.sum(), x, x, x * 2 if x.sum().item() > 0 else x], "cannot be compiled"),
-        (lambda x: [x.sum(), x, x, x + torch.full_like(x, next(NUMBERS))], "changes when"),
+        pytest.param(
+            lambda x: [x.sum(), x, x, x * 2 if x.sum().item() > 0 else x], "cannot be compiled",
+            id="value",
+        ),
+        pytest.param(
+            lambda x: [x.sum(), x, x, x + torch.full_like(x, next(NUMBERS))], "changes when",
+            id="memory", marks=slow,
+        ),
     ],
-    ids=["looks at a value", "has a memory"],
-)
+)  # fmt: skip
 def test_a_function_that_cannot_be_compiled_still_runs(function, reason):
     with pytest.warns(Notice, match=reason):
         assert Compiler("on", LONG)(function, [torch.ones(3)]) is function
