@@ -67,12 +67,17 @@ class Config(Setting):
             tuned = is_tuned(tracks.read(self.track or DEFAULT), self.attack)
             object.__setattr__(self, "preset", "tuned" if tuned else "default")
 
+    @property
+    def track_taken(self) -> str:
+        """The track whose setting or whose tuned options it takes; empty for none."""
+        return self.track or (DEFAULT if self.preset == "tuned" else "")
+
     def identity(self) -> dict[str, Any]:
         """The options that a row depends on."""
         options = {name: value for name, value in asdict(self).items() if abouts()[name].changes_rows}
         if self.preset == "tuned":
             options["tuned"] = self.tuned_options()
-        name = self.track or (DEFAULT if self.preset == "tuned" else "")
+        name = self.track_taken
         if name and (version := tracks.read(name).version) > 1:  # of the first, folders have always been named so
             options["track_version"] = version
         backbones = ",".join(sorted({*separated(self.lpips)}))

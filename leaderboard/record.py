@@ -127,27 +127,24 @@ def read(track: str = "*", method: str = "*") -> Iterator[Kept]:
     """
     for path in sorted(RECORD.glob(f"{track}/{method}{ROWS}")):
         if path.name != CONTROL + ROWS:
-            yield read_file(path, "attack")
+            yield read_file(path)
 
 
 def read_control(track: str) -> Kept | None:
     """The same of the mean training image, scored as if an attack had made it; None where it is not kept."""
     path = RECORD / track / f"{CONTROL}{ROWS}"
-    return read_file(path, "control") if path.exists() else None
+    return read_file(path) if path.exists() else None
 
 
-def read_file(path: Path, key: str) -> Kept:
-    """
-    Args:
-        key: under which a row has the name of the file.
-    """
+def read_file(path: Path) -> Kept:
+    """What a file keeps of a method, or of the control."""
     with intact(path):
         rows, wrong = read_rows(path)
     if wrong:
         raise damaged(path, wrong[0].partition(";")[0].removeprefix(str(path)))
     if not all(map(has_numbers, rows)):
         raise damaged(path, " has a score that is no number")
-    return kept(path, rows, key)
+    return kept(path, rows, "control" if path.name == CONTROL + ROWS else "attack")
 
 
 def read_labels(track: str = "*", method: str = "*") -> Iterator[Kept]:
@@ -233,11 +230,12 @@ def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:
     for row in rows:
         digests[setting(row)].add(tuple(row[key] for key in CODE))
     for path in sorted(RECORD.glob(f"*/*{ROWS}")):
-        if setting(first_row(path)) not in digests:  # all rows of a file have one
+        there = sorted(digests.get(setting(first_row(path)), ()))  # all rows of a file have one setting
+        if not there:
             continue
-        recorded = read_file(path, "control" if path.name == CONTROL + ROWS else "attack")
+        recorded = read_file(path)
         for row in recorded.rows:
-            for now in sorted(digests.get(setting(row), ())):
+            for now in there:
                 yield row | dict(zip(CODE, now, strict=True)), RECORD / recorded.track / recorded.method
 
 

@@ -13,7 +13,7 @@ from benchmark.registry import find
 from benchmark.setting import Setting
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.budget import most_steps
-from benchmark.tracks.track import DEFAULT, Track, read, text
+from benchmark.tracks.track import Track, read, text
 from leaderboard.options import abouts
 from leaderboard.rows import FlatRow
 from victims.contract import refusal
@@ -100,7 +100,7 @@ def track_of(config: Config, evaluations: int) -> str:
     Args:
         evaluations: victim gradients that were computed for the batch.
     """
-    name = config.track or (DEFAULT if config.preset == "tuned" else "")
+    name = config.track_taken
     if not name or evaluations > read(name).evaluations:
         return ""
     try:
