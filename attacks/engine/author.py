@@ -6,6 +6,7 @@ The contracts are those of `Attack` and `Stage`. Nothing here costs more than a 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence, Set
 from contextlib import suppress
+from functools import cache
 from inspect import signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
@@ -97,8 +98,12 @@ def check_options(method: Any, options: Mapping[str, Any]) -> None:
         raise InputError(f"{method.name} option {option} is {expected}, not {value!r}.")
 
 
-def hints_of(method: type) -> dict[str, Any]:
-    """The annotation of every option, from the `__init__` that names it and is nearest to the method."""
+@cache
+def hints_of(method: type) -> Mapping[str, Any]:
+    """The annotation of every option, from the `__init__` that names it and is nearest to the method.
+
+    Kept by class: a search builds an attack for every number of steps that it weighs.
+    """
     hints: dict[str, Any] = {}
     for each in reversed(method.__mro__):
         if "__init__" not in vars(each):
