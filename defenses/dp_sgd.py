@@ -49,7 +49,9 @@ class DPSGD(Defense):
         Raises:
             InputError: batch norm mixes the images, or the loss of a batch is not the mean of its images' losses.
         """
-        if not all(getattr(layer, "track_running_stats", False) for layer in batch_norms(victim.model).values()):
+        # With a hook or a forward of its own a layer in train mode is torch's.
+        layers = batch_norms(victim.model).values()
+        if any(layer.training or not getattr(layer, "track_running_stats", False) for layer in layers):
             raise InputError(
                 "dp_sgd clips the gradient of every single image, and batch norm mixes those of a batch here; use "
                 "--victim-mode eval, or a --victim without."

@@ -74,7 +74,7 @@ class Soteria(Defense):
             for layer in self.layers(victim, images):
                 weight = weight_of(victim, layer)
                 ratios, live = sensitivities(victim, theta, layer, images, self.eps)
-                kept = ~pruned(ratios, live | (self.eps > 0), self.rate)
+                kept = ~(below_percentile(ratios, self.rate) if self.eps else pruned(ratios, live, self.rate))
                 gradient = {**gradient, weight: gradient[weight].where(kept, 0)}
             return gradient
 
@@ -126,6 +126,11 @@ def pruned(ratios: Tensor, counted: Tensor, rate: float) -> Tensor:
     count = int(Fraction(str(rate)) * int(counted.sum()))
     smallest = ratios.where(counted, torch.inf).argsort(stable=True)[:count]
     return torch.zeros_like(counted).index_fill(0, smallest, True)
+
+
+def below_percentile(ratios: Tensor, rate: float) -> Tensor:
+    """(F,) bool, of ratios (F,): as in the codes that add an eps to every feature, dead ones too."""
+    return ratios < torch.quantile(ratios.double(), rate)
 
 
 def sensitivities(

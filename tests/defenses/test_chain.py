@@ -29,6 +29,14 @@ class Affine(Defense):
         return lambda gradient: {name: 2 * g + received[name] for name, g in gradient.items()}
 
 
+class Thrice(Affine):
+    """With an estimate that does not commute with that of the other."""
+
+    @staticmethod
+    def estimate(received, victim):
+        return lambda gradient: {name: 3 * g - received[name] for name, g in gradient.items()}
+
+
 FIRST, SECOND = Affine(2, 1), Affine(-3, 5)
 G = {"w": torch.tensor([[1.0, -2.0]])}
 
@@ -59,8 +67,8 @@ def test_models_are_wrapped_by_the_first_defense_first():
 
 def test_the_surrogates_of_the_parts_are_applied_in_order():
     received = {"w": torch.tensor([[10.0, 20.0]])}
-    seen = Chain([FIRST, SECOND]).surrogate()(received, None)(G)
-    assert torch.equal(seen["w"], 2 * (2 * G["w"] + received["w"]) + received["w"])
+    seen = Chain([FIRST, Thrice(1, 0)]).surrogate()(received, None)(G)
+    assert torch.equal(seen["w"], 3 * (2 * G["w"] + received["w"]) - received["w"])
 
 
 def test_a_part_without_a_surrogate_of_the_name_keeps_its_own():

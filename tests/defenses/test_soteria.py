@@ -154,15 +154,16 @@ def percentile_mask(victim, x, rate, eps):
 
 
 @pytest.mark.parametrize("eps", [0.1, 1e-10])
-@pytest.mark.parametrize("rate", [0.1, 0.55])
+@pytest.mark.parametrize("rate", [0.1, 0.55, 0.58])  # 0.58 of 20 is 11.6, and the percentile prunes 12
 def test_with_an_eps_dead_features_are_pruned_first(batch, rate, eps):
     victim, x = victim_of(), victim_of().normalize(batch[0])
     dead = (representation(victim, "fc2", x) == 0).all(0)
-    assert 2 <= dead.sum() <= 10  # of 20: a rate of 0.1 is among them, 0.55 is not
+    assert 2 <= dead.sum() <= 10  # of 20: a rate of 0.1 is among them, the others are not
     sent, plain = defended(victim, batch, rate, "fc2", eps), fed_sgd(victim, *batch)
     kept = percentile_mask(victim, x, rate, eps)
     assert torch.equal(sent["fc2.weight"], torch.where(kept, plain["fc2.weight"], 0))
     by_default = defended(victim, batch, rate)["fc2.weight"]
+    assert kept.sum() == {0.1: 20, 0.55: 9, 0.58: 8}[rate]
     assert torch.equal(sent["fc2.weight"], plain["fc2.weight"]) == (rate == 0.1)
     assert not torch.equal(sent["fc2.weight"], by_default)
 
