@@ -149,7 +149,7 @@ def fed_avg(
     idle = idle_parameters(victim, x, labels, local)
     mean = mean_direction(gradient_fn or partial(gradient_at, victim), theta, x, labels, local, idle)
     moved = local.known_lr() * local.steps(len(images))
-    return {name: p - (p - moved * mean[name]) for name, p in theta.items()}
+    return {name: (p - (p - moved * mean[name])).detach() for name, p in theta.items()}
 
 
 def idle_parameters(victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining) -> frozenset[str]:
@@ -244,7 +244,10 @@ def known_statistics(
     if level == "exact":
         return {name: s.detach() for name, s in batch_statistics(victim, victim.normalize(images)).items()}
     if not victim.moving:
-        raise InputError("in eval mode no running statistics move, so none can be recovered; add --victim-mode train.")
+        raise InputError(
+            "no plain batch norm of this victim is in train mode, so no running statistics are known to move, and none "
+            "can be recovered; add --victim-mode train, or choose another --bn."
+        )
     if local and local.schedule(len(images)) != [[slice(0, len(images))]]:
         raise InputError(
             "running statistics of several local steps or clients mix those of several batches and weights, which "

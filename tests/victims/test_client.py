@@ -160,6 +160,20 @@ def test_a_weight_difference_has_no_graph_to_the_images(pixels):
     assert not any(p.requires_grad for p in victim.model.parameters())
 
 
+@pytest.mark.parametrize("local", [None, LocalTraining(epochs=2, lr=0.1)], ids=["FedSGD", "FedAvg"])
+def test_a_defense_that_keeps_its_graph_gives_none_to_the_server(pixels, local):
+    """The graph of an update leads to the images."""
+    victim = Victim(build(LeNet, image_shape=(3, 16, 16), num_classes=5, seed=0).double(), mean=MEAN, std=STD)
+
+    def with_graph(theta, images, labels):
+        theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
+        loss = victim.loss(theta, images.requires_grad_(), labels)
+        return dict(zip(theta, torch.autograd.grad(loss, list(theta.values()), create_graph=True), strict=True))
+
+    sent = fed_avg(victim, pixels, LABELS, local, with_graph) if local else fed_sgd(victim, pixels, LABELS, with_graph)
+    assert all(d.grad_fn is None and not d.requires_grad for d in sent.values())
+
+
 def test_every_client_steps_through_its_share_in_order_and_again_in_every_epoch():
     local = LocalTraining(epochs=2, mini_batch=2, clients=2, lr=1.0)
     first, second = [slice(0, 2), slice(2, 3)], [slice(3, 5), slice(5, 6)]
