@@ -61,6 +61,7 @@ def draw_files(
     """
     what = Draw(found(track), sample, new_secret(), new_weights)
     draw(what, where, writable(folder, "folder") / OBSERVATIONS)
+    (folder / RECONSTRUCTIONS).unlink(missing_ok=True)  # of an earlier draw
     write_atomically(folder / SECRET, json.dumps({**vars(what), "track": what.track.name}))
     print(f"for the attacker  {folder / OBSERVATIONS}\nfor the judge     {folder / SECRET}")
 
@@ -72,11 +73,13 @@ def attack_files(folder: Path, *, attack: str, weights_dir: Path = Options.weigh
         folder: has the file, and gets the other.
         attack: the method.
     """
+    require_attack(attack)
     seen = load(folder / OBSERVATIONS)
     if not isinstance(seen, dict) or not {"track", "tasks"} <= seen.keys():
         raise InputError(f"{folder / OBSERVATIONS} is not what sealed draw writes; draw again.")
     limit = time_limit(read(seen["track"]), attack, len(seen["tasks"]))
-    torch.save(confined(folder / OBSERVATIONS, attack, weights_dir, limit=limit), folder / RECONSTRUCTIONS)
+    left = confined(folder / OBSERVATIONS, attack, weights_dir, limit=limit)
+    torch.save(left | {"of": origin(folder, attack)}, folder / RECONSTRUCTIONS)
     print(f"for the judge     {folder / RECONSTRUCTIONS}")
 
 
@@ -87,7 +90,11 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
     Args:
         folder: has all three files.
         attack: the method that made the reconstructions.
+
+    Raises:
+        InputError: a file is missing or damaged, or the reconstructions are of another method or draw.
     """
+    require_attack(attack)
     try:
         kept = json.loads((folder / SECRET).read_text())
         what = Draw(**{**kept, "track": found(kept["track"])})
@@ -97,8 +104,18 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
         raise InputError(f"{folder / SECRET} is not what sealed draw writes; draw and attack again.") from None
     content = load(folder / RECONSTRUCTIONS)
     load(folder / OBSERVATIONS)  # is refused here where it is missing
+    if not isinstance(content, dict) or content.get("of") != origin(folder, attack):
+        raise InputError(
+            f"{folder / RECONSTRUCTIONS} is not of {attack} on {folder / OBSERVATIONS}; "
+            f"run sealed attack {folder} --attack={attack} again."
+        )
     writable(where["out"] / FOLDER)
     return judge(what, draw(what, where), folder / OBSERVATIONS, attack, content, where)
+
+
+def origin(folder: Path, attack: str) -> dict[str, str]:
+    """What reconstructions are of: a mistake between folders must not accuse a method."""
+    return {"attack": attack, "observations": of_bytes((folder / OBSERVATIONS).read_bytes())}
 
 
 @with_options(also=WHERE)
@@ -180,7 +197,8 @@ def judge(
     kept = recorded(what.track, method)
     spent = max((row["claimed_evaluations"] or 0 for row in rows), default=0)
     contradicted, verdict = against_record(rows, kept, what.track.version)
-    weights = "new weights of the victim" if what.new_weights else "the track's own weights of the victim"
+    drawn_weights = what.new_weights and drawn.config.weights_file() is None
+    weights = "new weights of the victim" if drawn_weights else "the track's own weights of the victim"
     lines = {
         "sealed": f"{method} on {what.track.name}: {len(tasks)} new tasks, {weights}",
         METRIC: f"{decibels(of_rows(rows, METRIC))}, {against_control(rows)}",

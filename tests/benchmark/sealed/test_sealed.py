@@ -165,6 +165,10 @@ def test_an_unknown_method_is_refused_before_anything_is_drawn(method, track, mo
     assert method.partition(".")[0] in capsys.readouterr().err
     assert main(["sealed", "run", "--track", track, "--method=ig", "--sample=0"]) == 2
     assert "sample is 0" in capsys.readouterr().err
+    for piece in ("attack", "judge"):
+        monkeypatch.setattr(sealed, "load", None)
+        assert main(["sealed", piece, ".", f"--method={method}"]) == 2
+        assert method.partition(".")[0] in capsys.readouterr().err
 
 
 def test_an_attack_may_take_20_times_the_seconds_of_its_record(monkeypatch):
@@ -188,6 +192,26 @@ def test_a_track_that_is_gone_is_said_and_not_called_a_damaged_secret(tmp_path, 
     (tmp_path / "secret.json").write_text(json.dumps(kept))
     assert main(["sealed", "judge", str(tmp_path), "--method=ig"]) == 2
     assert "there is no file" in capsys.readouterr().err
+
+
+def test_reconstructions_of_another_draw_or_method_are_refused(track, tmp_path, capsys, monkeypatch):
+    """They would be scored against tasks that they are not of, and accuse the method."""
+    folder, given, calls = tmp_path / "pieces", [f"--out={tmp_path / 'out'}"], []
+    monkeypatch.setattr(sealed, "confined", lambda *_, **__: {"tasks": []})
+    monkeypatch.setattr(sealed, "judge", lambda *_: calls.append(1) or 0)
+    for _ in range(2):
+        assert main(["sealed", "draw", str(folder), "--track", track, "--sample=1", *given]) == 0
+        assert not (folder / "reconstructions.pt").exists()
+        assert main(["sealed", "attack", str(folder), "--method=ig"]) == 0
+    assert main(["sealed", "judge", str(folder), "--method=ig", *given]) == 0
+    assert main(["sealed", "judge", str(folder), "--method=gias", *given]) == 2
+    assert "is not of gias" in capsys.readouterr().err
+    kept = (folder / "reconstructions.pt").read_bytes()
+    assert main(["sealed", "draw", str(folder), "--track", track, "--sample=1", *given]) == 0
+    (folder / "reconstructions.pt").write_bytes(kept)
+    assert main(["sealed", "judge", str(folder), "--method=ig", *given]) == 2
+    assert f"run sealed attack {folder} --attack=ig again" in capsys.readouterr().err
+    assert len(calls) == 1
 
 
 @pytest.mark.slow
