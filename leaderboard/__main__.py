@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from leaderboard.board import EntryWithRows, comparable, entries_with_rows, metrics
+from leaderboard.board import EntryWithRows, comparable, entries_with_rows, identity, metrics
 from leaderboard.differences import difference
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
@@ -71,12 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def report(out: Path, against: str | None, metric: str) -> None:
     """Print the board, and write it into `out` as a page, Markdown and CSV, with a matrix where defenses differ.
 
-    Beside the runs in `out` stands what the record has of their settings.
+    Beside the runs in `out` stands what the record has of their settings: not of attacks that were run here.
     """
     rows, folders, warnings = gather(out)
+    own = {tuple(identity(row).values()) for row in rows if row["control"] != "mean_image"}
     for row, place in list(beside(rows)):
-        rows.append(row)
-        folders.append(place)
+        if tuple(identity(row).values()) not in own:
+            rows.append(row)
+            folders.append(place)
     for warning in warnings:
         print(f"leaderboard: {warning}", file=sys.stderr)
     with_rows = entries_with_rows(rows)

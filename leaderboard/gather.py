@@ -60,11 +60,11 @@ def _unfinished(runs: Iterable[RunFolder], found: Gathered) -> list[str]:
 
 def _told_apart(rows: Sequence[FlatRow], folders: Sequence[Path]) -> list[FlatRow]:
     """The rows, where runs that disagree about an image of the same name have different data: another `data_digest`."""
-    runs: dict[Path, dict[tuple[str, str], str]] = defaultdict(dict)
+    runs: dict[Path, dict[tuple[str, str, str], str]] = defaultdict(dict)
     for row, folder in zip(rows, folders, strict=True):
         if row["image_digest"]:
-            runs[folder][row["task"], row["image"]] = row["image_digest"]
-    contents: list[dict[tuple[str, str], str]] = []
+            runs[folder][str(row["channels"]), row["task"], row["image"]] = row["image_digest"]
+    contents: list[dict[tuple[str, str, str], str]] = []
     place = dict.fromkeys(folders, 0)
     for folder in sorted(runs, key=lambda folder: sorted(runs[folder].items())):
         images = runs[folder]

@@ -144,29 +144,41 @@ def _differences(
         bases: the reference of every entry.
         chosen: whether it is the best of several.
     """
-    found: list[dict[str, Any]] = [{"differences": {}, "corrected": ""} for _ in board]
-    alike = defaultdict(list)
+    higher = metrics(entry for entry, _ in board)
+    families = defaultdict(list)
+    scores: dict[int, dict[str, Score | None]] = {}
     for i, base in enumerate(bases):
         if base:
-            alike[id(base[0])].append((i, base))
-    for pairs in alike.values():
-        best = any(chosen[i] for i, _ in pairs)
-        higher = metrics(board[i][0] for i, _ in pairs)
-        scores = {name: {i: difference(board[i], base, name) for i, base in pairs} for name in higher}
-        attacks = [i for i, _ in pairs if board[i][0].control == "none"]
-        everything = [i for i, _ in pairs]
-        for family, control in ((everything, True), (attacks, False)):  # of attacks the second counts
-            of_family = {name: [by_entry[i] for i in family] for name, by_entry in scores.items()}
-            note = corrected(of_family.values(), chosen=best)
-            ranked = best and not control
-            for name, differences in of_family.items():
-                by_place = ranked and name == "psnr"
-                words = could_be_best(differences) if by_place else verdicts(differences, higher[name], chosen=best)
-                for i, score, word in zip(family, differences, words, strict=True):
-                    if score:
-                        found[i]["differences"][name] = _score(score) | {"verdict": word}
-            for i in family:
-                found[i]["corrected"] = f"By PSNR: {BEST} By other metrics: {note}" if ranked and note else note
+            families[id(base[0])].append(i)
+            scores[i] = {name: difference(board[i], base, name) for name in higher}
+    found: dict[int, dict[str, Any]] = {}
+    for family in families.values():
+        best = any(chosen[i] for i in family)
+        attacks = [i for i in family if board[i][0].control == "none"]
+        found |= _judgments({i: scores[i] for i in family}, higher, chosen=best)
+        found |= _judgments({i: scores[i] for i in attacks}, higher, chosen=best, ranked=best)
+    return [found.get(i, {"differences": {}, "corrected": ""}) for i in range(len(board))]
+
+
+def _judgments(
+    family: Mapping[int, Mapping[str, Score | None]],
+    higher: Mapping[str, bool],
+    *,
+    chosen: bool,
+    ranked: bool = False,
+) -> dict[int, dict[str, Any]]:
+    """As `_differences`, of one family of comparisons; where it is `ranked`, PSNR asks which could be the best."""
+    by_metric = {name: [scores[name] for scores in family.values()] for name in higher}
+    note = corrected(by_metric.values(), chosen=chosen)
+    if ranked and note:
+        note = f"By PSNR: {BEST} By other metrics: {note}"
+    found: dict[int, dict[str, Any]] = {i: {"differences": {}, "corrected": note} for i in family}
+    for name, scores in by_metric.items():
+        by_place = ranked and name == "psnr"
+        words = could_be_best(scores) if by_place else verdicts(scores, higher[name], chosen=chosen)
+        for judged, score, word in zip(found.values(), scores, words, strict=True):
+            if score:
+                judged["differences"][name] = _score(score) | {"verdict": word}
     return found
 
 

@@ -25,7 +25,8 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,16 +103,12 @@ class RunFolder:
 
     def read_rows(self) -> tuple[list[FlatRow], list[str]]:
         """Every row, also of incomplete tasks, and one warning for each line or file that cannot be read."""
-        files = list(self._row_files())
-        return [row for rows, _ in files for row in rows], [warning for _, warnings in files for warning in warnings]
+        tasks, warnings = self._tasks()
+        return [row for rows in tasks.values() for row in rows], warnings
 
     def read_tasks(self) -> tuple[dict[str, list[FlatRow]], list[str]]:
         """The rows of complete tasks by task, and the same warnings as `read_rows`."""
-        tasks: dict[str, list[FlatRow]] = {}
-        warnings: list[str] = []
-        for rows, torn in self._row_files():
-            warnings += torn
-            tasks.update({task: [r for r in rows if r["task"] == task] for task in {r["task"] for r in rows}})
+        tasks, warnings = self._tasks()
         return {task: rows for task, rows in tasks.items() if len(rows) == rows[0]["batch_size"]}, warnings
 
     def merge_rows(self, order: Sequence[str]) -> list[FlatRow]:
@@ -130,15 +127,27 @@ class RunFolder:
             (self.path / PARTS).rmdir()
         return [row for task in order for row in tasks.get(task, [])]
 
-    def _row_files(self) -> Iterator[tuple[list[FlatRow], list[str]]]:
-        """Rows and warnings of every file. Parts come last: they are newer than `rows.jsonl`."""
-        for path in [self.rows_file, *self._parts()]:
+    def _tasks(self) -> tuple[dict[str, list[FlatRow]], list[str]]:
+        """The rows by task, from a part, which is newer, where there is one; and one warning for each fault.
+
+        `rows.jsonl` is read last, as it holds what another process may have merged and removed meanwhile.
+        """
+        tasks: dict[str, list[FlatRow]] = {}
+        warnings: list[str] = []
+        parts = self._parts()
+        for path in [*parts, self.rows_file]:
             try:
-                yield read_rows(path)
+                rows, torn = read_rows(path)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                yield [], [f"{path} cannot be read ({error.strerror}); left out."]
+                rows, torn = [], [f"{path} cannot be read ({error.strerror}); left out."]
+            warnings += torn
+            by_task = defaultdict(list)
+            for row in rows:
+                by_task[row["task"]].append(row)
+            tasks = by_task | tasks
+        return tasks, warnings
 
     def _parts(self) -> list[Path]:
         return sorted((self.path / PARTS).glob("*.jsonl"))

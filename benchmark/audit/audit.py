@@ -151,10 +151,9 @@ def audit(
         write_atomically(kept, json.dumps({"of": identity, **asdict(plan)}, indent=1))
         show(plan, batch, len(subject.defenses))
         done = work(jobs_of(plan, probe.config, probe.readers), plan.processes, began + 60 * minutes)
-
-    times = {"minutes": minutes, "seconds": round(time.monotonic() - began, 1), "resumed": before is not None}
-    report, truths, made = concluded(subject, probe, plan, done, named, fail_on, model, times)
-    write(out, report, truths, made)
+        times = {"minutes": minutes, "seconds": round(time.monotonic() - began, 1), "resumed": before is not None}
+        report, truths, made = concluded(subject, probe, plan, done, named, fail_on, model, times)
+        write(out, report, truths, made)
     return exit_code(report["gate"])
 
 

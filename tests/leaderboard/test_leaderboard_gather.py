@@ -85,6 +85,15 @@ def test_runs_on_other_pictures_of_the_same_names_are_on_other_data(tmp_path, ro
     assert data["new"] == data["new-longer"] == {"-2"}
 
 
+def test_a_run_in_gray_and_one_in_color_are_on_the_same_data(tmp_path, row):
+    """Tasks and images have the same names, and other pixels."""
+    for digest in ("0", "1"):  # which comes first is decided by these
+        folder = tmp_path / digest
+        write(folder / "color", [row(image_digest="5")])
+        write(folder / "gray", [row(image_digest=digest, channels=1)])
+        assert len({found["data_digest"] for found in gather(folder).rows}) == 1
+
+
 def test_runs_on_the_same_pictures_are_on_the_same_data(tmp_path, row):
     for seed in range(2):
         write(tmp_path / str(seed), [row(seed=seed, image_digest="1"), row(seed=seed, image="b", image_digest="2")])

@@ -1,5 +1,6 @@
 """The record: what ships is what was written, in few bytes, and stands beside runs of its setting."""
 
+import csv
 import gzip
 import json
 
@@ -155,6 +156,19 @@ def test_the_board_shows_what_is_recorded_of_the_settings_of_its_runs_alone(scor
     shown = capsys.readouterr().out
     assert "gi " in shown
     assert "gias" not in shown
+
+
+def test_what_was_run_here_is_not_replaced_by_the_record(scored, tmp_path, capsys):
+    """The record has more scores and took longer, of which the board would otherwise choose a row."""
+    record.write("easy", "ig", [row | {"seconds": 99.0, "lpips": 0.1} for row in rows(scored)], b"")
+    record.write("easy", "gi", rows(scored, "gi"), b"")
+    (tmp_path / "out").mkdir()
+    own = [row | {"psnr": row["psnr"] + 10} for row in rows(scored)[:5]]
+    (tmp_path / "out" / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    assert main([str(tmp_path / "out")]) == 0
+    with (tmp_path / "out" / "leaderboard.csv").open() as file:
+        shown = {row["attack"]: (float(row["psnr"]), int(row["n"])) for row in csv.DictReader(file)}
+    assert shown == {"ig": (32, 5), "gi": (22.5, 6)}
 
 
 def test_the_control_and_records_of_older_code_of_a_defense_stand_beside_runs(scored):

@@ -71,7 +71,34 @@ def test_a_part_is_newer_than_the_rows_of_its_task(run, scored):
     run.merge_rows(["t0"])
     run.add_rows("t0", [scored(psnr=2.0), scored(image="b")])
     assert run.read_tasks()[0]["t0"][0]["psnr"] == 2.0
-    assert [row["psnr"] for row in run.read_rows()[0]] == [1.0, 20.0, 2.0, 20.0]
+    assert [row["psnr"] for row in run.read_rows()[0]] == [2.0, 20.0]
+
+
+def test_a_board_sees_every_row_while_another_process_merges_them(run, scored, monkeypatch):
+    """Which then writes rows.jsonl and removes the parts."""
+    for task in ("t0", "t1"):
+        run.add_rows(task, [scored(task, "a"), scored(task, "b")])
+    parts = run._parts()
+    monkeypatch.setattr(run, "_parts", lambda: parts)
+    RunFolder(run.path).merge_rows(["t0", "t1"])
+    assert not any(part.exists() for part in parts)
+    rows, warnings = run.read_rows()
+    assert [row["task"] for row in rows] == ["t0", "t0", "t1", "t1"]
+    assert not warnings
+    of_parts = read_rows(run.rows_file)[0]
+
+    def merged_meanwhile(path):
+        """The first part is read before."""
+        if path == parts[1]:
+            monkeypatch.undo()
+            RunFolder(run.path).merge_rows(["t0", "t1"])
+        return read_rows(path)
+
+    for task in ("t0", "t1"):
+        run.add_rows(task, [scored(task, "a"), scored(task, "b")])
+    run.rows_file.unlink()
+    monkeypatch.setattr("leaderboard.run_folder.read_rows", merged_meanwhile)
+    assert run.read_rows() == (of_parts, [])
 
 
 def test_options_come_back(run):
