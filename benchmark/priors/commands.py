@@ -110,6 +110,7 @@ def train(
         seed: of weights, latents and images.
     """
     weights.check_name(out, "prior train")
+    at_least(1, steps=steps)
     images = open_data(data, "train", size, data_dir)
     words = {"data": data, "size": size, "steps": steps, "seed": seed} | (
         {"conditional": "true"} if conditional else {}

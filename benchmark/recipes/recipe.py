@@ -28,16 +28,17 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from benchmark.config import Config
-from benchmark.labels import labels
+from benchmark.labels import labels, whole_numbers
 from benchmark.setting import Setting
 from victims.choices import Resize
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.names import separated, unknown
+from victims.names import nearest, unknown
 
 RECIPES = Path(__file__).parent
 EMBEDDED = {"data": "photos", "size": 32, "prior": "dcgan-photos32"}  # for data that a small recipe does not find
 SIZES = ("paper", "small")
+MAPPINGS = ("set", "with", "learn", *SIZES)  # where a block has them
 NEEDED, KNOWN = {"by", "cells", *SIZES}, {"tables", "command", "defaults", "by", "cells", *SIZES}
 
 
@@ -75,14 +76,26 @@ def read(recipe: str) -> dict[str, Any]:
     if not isinstance(plan, dict) or not NEEDED <= plan.keys() <= KNOWN:
         raise InputError(f"{path} is no recipe; it has {', '.join(sorted(NEEDED))}, and at most {', '.join(KNOWN)}.")
     plan = {"tables": [], "command": "run", "defaults": {}} | plan
-    if not isinstance(plan["cells"], list):
-        raise InputError(f"{path} is no recipe: its cells are a list; fix it.")
+    if not all(isinstance(plan[key], list) for key in ("tables", "by", "cells")):
+        raise InputError(f"{path} is no recipe: tables, by and cells are lists; fix it.")
     blocks = [plan["defaults"], *(plan[size] for size in SIZES), *plan["cells"]]
-    if plan["command"] not in ("run", "labels") or not all(isinstance(block, dict) for block in blocks):
-        raise InputError(f"{path} is no recipe: its command is run or labels, its parts are mappings; fix it.")
+    if plan["command"] not in ("run", "labels") or not all(map(of_mappings, blocks)):
+        raise InputError(
+            f"{path} is no recipe: its command is run or labels; its parts, and {', '.join(MAPPINGS)} in them, are "
+            "mappings; fix it."
+        )
+    options = Config.__dataclass_fields__.keys()
+    if wrong := [option for option in map(str, plan["by"]) if option not in options]:
+        near = nearest(wrong[0], options)
+        raise InputError(f"{path}: by has '{wrong[0]}', which is no option of a run; {near}fix it.")
     if not all("method" in cell for cell in plan["cells"]):
         raise InputError(f"{path} has a cell without a method; fix it.")
     return plan
+
+
+def of_mappings(block: Any) -> bool:
+    """Whether it is a mapping, in which those are too that have to be."""
+    return isinstance(block, dict) and all(isinstance(block.get(key, {}), dict) for key in MAPPINGS)
 
 
 def expand(plan: Mapping[str, Any], size: str, everywhere: Mapping[str, Any], out: Path) -> list[Cell]:
@@ -150,7 +163,7 @@ def make(method: str, by: Sequence[str], command: str, options: Mapping[str, Any
         raise InputError(f"{name}: {' '.join(str(error).split()).rstrip('.')}; fix the recipe.") from None
     if command == "labels":
         alike = chosen.keys() & Config.__dataclass_fields__.keys() - {"batch"}
-        largest = max(map(int, separated(chosen["batch"])))
+        largest = max(whole_numbers("batch", chosen["batch"]))
         chosen = {key: chosen[key] for key in alike} | {"batch": largest, "tasks": chosen["trials"]}
     return Cell(method=method, name=name, arguments=[command, *arguments], config=Config(**chosen))
 

@@ -77,8 +77,8 @@ class Face:
         return self._weights is not None
 
     def takes(self, pictures: Tensor) -> bool:
-        """Whether the weights are available, and pictures (B, C, H, W) are large enough to tell faces."""
-        return self.available and min(pictures.shape[-2:]) >= LEAST
+        """Whether the weights are available, and pictures (B, C, H, W) are gray or in three colors and large enough."""
+        return self.available and pictures.shape[1] in (1, 3) and min(pictures.shape[-2:]) >= LEAST
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:

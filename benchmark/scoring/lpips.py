@@ -167,8 +167,12 @@ class Lpips:
         return self._net.features
 
     def takes(self, images: Tensor) -> bool:
-        """Whether the backbone is available, and images (B, C, H, W) are large enough for it."""
-        return self._net is not None and min(images.shape[-2:]) >= self._net.backbone.min_side
+        """Whether the backbone is available, and images (B, C, H, W) are gray or in three colors and large enough."""
+        return (
+            self._net is not None
+            and images.shape[1] in (1, 3)
+            and min(images.shape[-2:]) >= self._net.backbone.min_side
+        )
 
     @torch.no_grad()
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:

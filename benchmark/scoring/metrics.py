@@ -104,14 +104,17 @@ def psnr(reconstruction: Tensor, truth: Tensor) -> Tensor:
 
 
 @metric(higher_is_better=True, range=(-1, 1), failure=0)
-def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor:
+def ssim(reconstruction: Tensor, truth: Tensor) -> Tensor | None:
     """Structural similarity (SSIM), of the luminance, contrast and structure of windows.
 
-    (B, C, H, W) twice -> (B,), H and W at least 6. A failure has 0: no structure in common.
+    (B, C, H, W) twice -> (B,); None below 6 pixels, where the border cannot be mirrored. A failure has 0: no structure
+    in common.
 
     Wang et al. 2004: Gaussian 11x11 window, sigma 1.5, K1 = .01, K2 = .03, data range 1; the mean over the
     whole image, its border mirrored.
     """
+    if min(truth.shape[-2:]) <= SSIM_WINDOW // 2:
+        return None
     # float64: the variances are differences of near-equal numbers, which TF32 convolutions would spoil
     similarity = structural_similarity_index_measure(
         reconstruction.double(),
@@ -143,15 +146,18 @@ def ssim_cropped(reconstruction: Tensor, truth: Tensor) -> Tensor | None:
 
 
 @metric(higher_is_better=True, range=(0, 1), failure=0)
-def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor:
+def fsim(reconstruction: Tensor, truth: Tensor) -> Tensor | None:
     """Feature similarity in color (FSIMc), of phase congruency and gradients.
 
-    (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2. A failure has 0, the least value.
+    (B, C, H, W) in [0, 1] twice -> (B,), H and W at least 2; None where images are neither gray nor in three colors. A
+    failure has 0, the least value.
 
     Zhang et al. 2011: phase congruency (log-Gabor filters of 4 scales and 4 orientations, shortest wavelength 6
     pixels) and Scharr gradients of the luminance, I and Q of YIQ to the power .03; constants for [0, 255], to
     which the images are scaled; average-pooled by max(1, round(min(H, W) / 256)). One channel is luminance alone.
     """
+    if truth.shape[1] not in (1, 3):
+        return None
     # float64: an image's score must not depend on the batch around it, and in float32 its last digit does
     return piq.fsim(
         reconstruction.double(), truth.double(), data_range=1.0, chromatic=truth.shape[1] != 1, reduction="none"

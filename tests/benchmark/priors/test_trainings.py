@@ -47,6 +47,14 @@ def test_a_second_training_of_one_file_is_refused_in_one_line(train, tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("steps", [0, -5])
+def test_a_training_of_no_steps_is_refused_and_the_older_file_stays(train, tmp_path, capsys, steps):
+    (tmp_path / "mine.safetensors").write_bytes(b"older")
+    assert train(f"--steps={steps}") == 2
+    assert f"steps is {steps}; give 1 or more" in capsys.readouterr().err
+    assert (tmp_path / "mine.safetensors").read_bytes() == b"older"
+
+
 @pytest.mark.parametrize("full", ["mine.state", "mine.safetensors", "mine.json"])
 def test_a_full_disk_is_one_line_and_leaves_the_older_files(train, tmp_path, capsys, monkeypatch, full):
     older, write = {f"mine.{kind}": kind.encode() for kind in ("safetensors", "json")}, Path.write_bytes

@@ -242,14 +242,20 @@ def test_images_on_which_a_method_diverged_are_counted():
         (("cells:", "cells: {"), "is no YAML that can be read"),
         (("prior: dcgan-cifar10", "prior: 'learned:x'"), "learns no generator 'x'"),
         (("by: [batch]", "by: [defense]"), "two different cells are called 'IG, defense none'"),
-        ((TINY[TINY.index("cells:") : TINY.index("paper:")], "cells:\n"), "its cells are a list"),
+        ((TINY[TINY.index("cells:") : TINY.index("paper:")], "cells:\n"), "by and cells are lists"),
+        (("by: [batch]", "by: [batch]\ntables:"), "tables, by and cells are lists"),
+        (("by: [batch]", "by:"), "tables, by and cells are lists"),
+        (("by: [batch]", "by: [batch_size]"), "by has 'batch_size', which is no option of a run; did you mean"),
+        (("by: [batch]", "by: [[batch]]"), "which is no option of a run"),
+        (("set: {tv: 1e-3}", "set: [tv=1e-3]"), "set, with, learn, paper, small in them, are mappings"),
+        (("attack: ig", "attack: ig, small: "), "set, with, learn, paper, small in them, are mappings"),
     ],
 )
 def test_a_bad_recipe_is_told_in_one_line(change, expected, run, tiny):
     text = TINY.replace(*change)
     assert text != TINY
     tiny.write_text(text)
-    printed = run(tiny, code=2) if "attack" not in expected and "option" not in expected else None
+    printed = run(tiny, code=2) if "attack" not in expected and "has no option" not in expected else None
     if printed is None:
         lines, left_out = reproduce.check(cells_of(str(tiny), "small", tiny.parent), "run")
         assert any(expected in line for line in lines)

@@ -1,6 +1,7 @@
 """Metrics against scikit-image, NumPy and by hand; assignment and identification against brute force."""
 
 from itertools import permutations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,6 +49,22 @@ class Backbone(Lpips):
 
 
 CYCLE = torch.tensor([1, 2, 0])  # not its own inverse, so the wrong direction cannot pass
+
+
+@pytest.mark.parametrize("side", [4, 5, 6, 12])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_images_of_any_channels_and_size_are_scored_or_left_out(channels, side):
+    images, truth = torch.rand(2, 2, channels, side, side, generator=torch.Generator().manual_seed(0))
+    found = {n: m.function(images, truth) for n, m in METRICS.items() if not m.needs and n != "own"}
+    missing = {name for name, values in found.items() if values is None}
+    assert missing == {
+        *(["fsim"] if channels in (2, 4) else []),
+        *(["ssim"] if side < 6 else []),
+        *(["ssim_cropped"] if side < 11 else []),
+    }
+    assert all(values.shape == (2,) and values.isfinite().all() for values in found.values() if values is not None)
+    backbone = Lpips(SimpleNamespace(backbone=SimpleNamespace(min_side=5)), "stand-in")
+    assert backbone.takes(truth) == (channels in (1, 3) and side >= 5)
 
 
 def random_images(count: int, side: int = 32, seed: int = 0) -> Tensor:
