@@ -152,6 +152,7 @@ CONTRACTS: list[Contract] = [
     options.every_common_option_reaches_it,
     options.presets_and_defaults_fit_the_constructor,
     options.its_search_space_has_options_of_its_own_around_their_defaults,
+    options.every_option_of_its_search_space_changes_the_search,
     options.an_observation_that_does_not_fit_is_refused,
     what_it_costs_is_known_before_the_first_step,
     the_budget_counts_every_victim_gradient,

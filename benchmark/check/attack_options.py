@@ -39,6 +39,29 @@ def its_search_space_has_options_of_its_own_around_their_defaults(case: Case) ->
             case.make(**option)
 
 
+def every_option_of_its_search_space_changes_the_search(case: Case) -> None:
+    method, observation = case.method, case.capture().observation
+    if method.analytic or not method.space:  # a closed form searches only what it cannot solve
+        return
+    # What the first step of a stage changes, the second judges.
+    short = {"steps": None} | {name: 2 for name in options_of(method) if name.startswith("steps_")}
+
+    def search(**option: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """The images, the costs by step, and how many victim gradients there were."""
+        result = case.make(restarts=2, **short | option).run([observation])
+        return result.images, torch.stack([cost for _, cost in result.curve]), result.gradient_evaluations
+
+    images, costs, count = search()
+
+    def changed(option: dict[str, Any]) -> bool:
+        own_images, own_costs, own_count = search(**option)
+        return count != own_count or not torch.equal(costs, own_costs) or not torch.equal(images, own_images)
+
+    for name, values in method.space.items():
+        has_effect = any(changed({name: value}) for value in values)
+        require(has_effect, f"no value of {name} in its search space changes an image or a cost", *case.where)
+
+
 def presets_and_defaults_fit_the_constructor(case: Case) -> None:
     method = case.method
     for name, preset in {"": {}, **method.presets}.items():

@@ -1,5 +1,7 @@
 """The Cocktail Party Attack: separation of images and features, scale, sign and labels without the truth."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -167,6 +169,36 @@ def test_without_steps_on_features_alone_images_are_matched_from_noise():
     assert sum(attack.plan.values()) == 9
     with pytest.raises(InputError, match="3 stages"):
         CocktailPartyFI(steps=2)
+
+
+@pytest.mark.parametrize("steps_z", [0, 1])
+def test_images_are_matched_by_features_and_gradients_together(steps_z):
+    """The last stage against a plain loop from the features and labels that were found before."""
+    task, eta, fi, tv, steps = observe((3, 50), model=Hidden), 0.5, 2.0, 0.3, 5
+    attack = CocktailPartyFI(steps_u=20, steps_z=steps_z, steps_x=steps, eta_x=eta, fi=fi, tv=tv, restarts=1)
+    attack.begin([task.observation])
+    while attack.session.stage.name != "x":
+        attack.advance()
+    stage, victim = attack.session.stage, task.observation.victim
+    z, labels = stage.fixed["z"][0], stage.fixed["y"][0]
+    x = stage.variables["x"][0].clone().requires_grad_()
+    net = victim.model.requires_grad_(True)
+    theta, received = list(net.parameters()), torch.cat([g.flatten() for g in task.observation.update.values()])
+    adam = torch.optim.Adam([x])
+    for step in range(steps - 1):
+        gradient = torch.autograd.grad(cross_entropy(net(x), labels), theta, create_graph=True)
+        dummy = torch.cat([g.flatten() for g in gradient])
+        cost = 1 - (dummy * received).sum() / dummy.norm() / received.norm()
+        f = nn.Sequential(*list(net)[:5])(x)
+        cost = cost + fi * (1 - (f * z).sum(1) / f.norm(dim=1) / z.norm(dim=1)).mean()
+        cost = cost + tv * (x.diff(dim=3).abs().mean() + x.diff(dim=2).abs().mean())
+        adam.param_groups[0]["lr"] = eta * (1 + math.cos(math.pi * step / steps)) / 2
+        adam.zero_grad()
+        cost.backward(inputs=[x])
+        adam.step()
+        x.data = torch.max(torch.min(x.data, (1 - victim.mean) / victim.std), -victim.mean / victim.std)
+        attack.advance()
+        torch.testing.assert_close(attack.session.variables["x"][0], x.detach(), rtol=1e-3, atol=1e-3)
 
 
 class NoLinear(nn.Sequential):

@@ -22,9 +22,39 @@ def observation(capture):
 
 def test_gi_z(observation, small_prior):
     plain, G = Plain(observation), small_prior.double()
-    z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double().requires_grad_()
-    minimize([z], lambda: plain.objective((G({"z": z}) - plain.mean) / plain.std), 3e-2, STEPS)
+    latents_by_hand(plain, G, 3e-2, STEPS)
     agree(GIz(steps=STEPS, tv=TV, eta_z=3e-2, prior=G, restarts=1), plain, observation)
+
+
+def latents_by_hand(plain, G, eta, steps):
+    """A search of the latents of restart 0; returns those of the least cost."""
+    z = small_start(G).requires_grad_()
+    trail = {}
+
+    def objective():
+        before = plain.best
+        value = plain.objective((G({"z": z}) - plain.mean) / plain.std)
+        if plain.best < before:
+            trail["z"] = z.detach().clone()
+        return value
+
+    minimize([z], objective, eta, steps)
+    return trail["z"]
+
+
+def parameters_by_hand(plain, G, z, eta, steps):
+    """A search of a copy of the parameters for every image."""
+    copies = [{n: p.clone().requires_grad_() for n, p in G.named_parameters()} for _ in range(3)]
+
+    def objective():
+        images = [functional_call(G, w, ({"z": z[b : b + 1]},)) for b, w in enumerate(copies)]
+        return plain.objective((torch.cat(images) - plain.mean) / plain.std)
+
+    minimize([p for w in copies for p in w.values()], objective, eta, steps)
+
+
+def small_start(G):
+    return G.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double()
 
 
 @pytest.mark.parametrize("tensors", ["all", "top3"])
@@ -32,26 +62,33 @@ def test_gias(tensors, observation, small_prior):
     order = np.argsort([-g.norm().item() for g in observation.update.values()])
     measure = of_tensors(*order[:3]) if tensors == "top3" else one_cosine
     plain, G = Plain(observation, measure), small_prior.double()
-    z = small_prior.draw(3, torch.Generator().manual_seed(seed_of(0, "t", 0)))["z"].double().requires_grad_()
-    trail = {}
-
-    def latent():
-        before = plain.best
-        value = plain.objective((G({"z": z}) - plain.mean) / plain.std)
-        if plain.best < before:
-            trail["z"] = z.detach().clone()
-        return value
-
-    minimize([z], latent, 3e-2, STEPS // 2)
-    copies = [{n: p.clone().requires_grad_() for n, p in G.named_parameters()} for _ in range(3)]
-
-    def parameters():
-        images = [functional_call(G, w, ({"z": trail["z"][b : b + 1]},)) for b, w in enumerate(copies)]
-        return plain.objective((torch.cat(images) - plain.mean) / plain.std)
-
-    minimize([p for w in copies for p in w.values()], parameters, 1e-3, STEPS // 2)
+    z = latents_by_hand(plain, G, 3e-2, STEPS // 2)
+    parameters_by_hand(plain, G, z, 1e-3, STEPS // 2)
     options = {"steps_z": STEPS // 2, "steps_w": STEPS // 2, "eta_z": 3e-2, "tv": TV, "tensors": tensors}
     agree(GIAS(prior=G, restarts=1, **options), plain, observation)
+
+
+def test_gi_w(observation, small_prior):
+    plain, G = Plain(observation), small_prior.double()
+    parameters_by_hand(plain, G, small_start(G), 3e-3, STEPS)
+    agree(GIw(steps=STEPS, tv=TV, eta_w=3e-3, prior=G, restarts=1), plain, observation)
+
+
+def test_gi_zx(observation, small_prior):
+    plain, G, half = Plain(observation), small_prior.double(), STEPS // 2
+    z = latents_by_hand(plain, G, 3e-2, half)
+    x = ((G({"z": z}) - plain.mean) / plain.std).requires_grad_()
+    beyond = []
+
+    def box(step):
+        before = x.detach().clone()
+        plain.box(x)
+        beyond.append(not torch.equal(x, before))
+
+    minimize([x], lambda: plain.objective(x), 0.3, half, after=box)
+    assert any(beyond), "the box matters"
+    options = {"steps_z": half, "steps_x": half, "eta_z": 3e-2, "eta_x": 0.3, "tv": TV}
+    agree(GIzx(prior=G, restarts=1, **options), plain, observation)
 
 
 @pytest.fixture

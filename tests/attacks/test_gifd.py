@@ -135,6 +135,54 @@ def test_balls_and_spheres_hold_after_every_step(observation, make, radii):
     assert touched > 0, "some ball was reached"
 
 
+@pytest.fixture
+def stylegan2():
+    torch.manual_seed(0)
+    prior = StyleGAN2(size=32, width=6, style_dim=5, layers_mapping=2).double().eval().requires_grad_(False)
+    for name, parameter in prior.named_parameters():
+        if name.endswith("strength"):
+            parameter.fill_(0.3)  # 0 in a new one, which has no noise
+    return prior
+
+
+def steps_of(attack, observation):
+    """(phase, name, its start, its value) after every step within a phase."""
+    attack.begin([observation])
+    for _ in range(sum(attack.plan.values())):
+        stage = attack.session.stage
+        attack.advance()
+        if attack.session.stage is stage:
+            for name, v in attack.session.variables.items():
+                yield stage.name, name, stage.variables[name], v
+
+
+def test_latents_and_noise_maps_of_stylegan2_stay_in_balls_of_their_own(observation, stylegan2):
+    """The radius of a phase is the l1 norm, of all layers' latents of an image together and of each of its maps."""
+    radii, latent_radii = {"f1": 5, "f2": 1, "f3": 3}, {"z": 0.5, "f1": 0.2, "f2": 0.4, "f3": 0.1}
+    attack = GIFD(prior=stylegan2, steps_each=EACH, eta=1.0, radii=Radii("5,1,3"),
+                  latent_radii=Radii("0.5,0.2,0.4,0.1"), restarts=2)  # fmt: skip
+    touched = set()
+    for phase, name, center, v in steps_of(attack, observation):
+        used = (v - center).flatten(2).abs().sum(2)
+        allowed = radii[phase] if name == "h" else latent_radii[phase]
+        assert (used <= allowed * (1 + 1e-9)).all(), (phase, name)
+        if (used > 0.999 * allowed).any():
+            touched.add((phase, name.rstrip("0123456789")))
+    assert touched >= {(phase, name) for phase in PHASES for name in ("w", "noise")} | {(phase, "h") for phase in radii}
+
+
+def test_without_balls_latents_of_every_layer_and_noise_maps_stay_on_their_spheres(observation, stylegan2):
+    seen = set()
+    for phase, name, center, v in steps_of(GIFD(prior=stylegan2, steps_each=EACH, variant="e", eta=1.0), observation):
+        if name == "w":
+            torch.testing.assert_close(v.norm(dim=-1), center.norm(dim=-1))
+        elif name != "h":
+            torch.testing.assert_close(v.square().sum((3, 4)), center.square().sum((3, 4)))
+        assert not torch.equal(v, center)
+        seen.add((phase, name.rstrip("0123456789")))
+    assert seen >= {(phase, name) for phase in PHASES for name in ("w", "noise")}
+
+
 def test_radii_are_read_and_the_last_one_holds_for_later_phases():
     assert Radii("2000,2500") == Radii([2000, 2500.0])
     assert [Radii("2000,2500").of(k) for k in range(3)] == [2000, 2500, 2500]
@@ -158,12 +206,10 @@ def test_the_phases_and_radii_of_the_codes_presets():
 
 
 @pytest.mark.parametrize("preset", ["paper-stylegan2", "code-stylegan2"])
-def test_stylegan2_is_searched_as_published_from_the_gaussian_start(capture, preset):
+def test_stylegan2_is_searched_as_published_from_the_gaussian_start(observation, stylegan2, preset):
     """In phase k: features, W+, and the noise maps from 2k - 1 that are below 5 + 2k. In the code, the image of phase k
     is the sum of the colors of block k and later."""
-    observation = capture(dtype=torch.float64).observation
-    torch.manual_seed(0)
-    prior = StyleGAN2(size=32, width=6, style_dim=5, layers_mapping=2).double().eval().requires_grad_(False)
+    prior = stylegan2
     attack = GIFD(prior=prior, **{**GIFD.presets[preset], "steps_each": 2, "restarts": 1})
     attack.begin([observation])
     generator = torch.Generator().manual_seed(seed_of(0, "t", 0))

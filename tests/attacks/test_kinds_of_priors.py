@@ -49,6 +49,14 @@ def test_fgla_says_whether_labels_are_probabilities_or_alike(capture):
         attack.check(replace(observation, knowledge=mixed))
 
 
+def test_fgla_refuses_a_batch_of_all_classes(capture):
+    """The offsets are means over the classes that are absent: of none."""
+    observation = replace(capture((3, 50, 90)).observation, num_classes=3)
+    assert len(observation.knowledge.labels.unique()) == 3
+    with pytest.raises(InputError, match="a class that is not in the batch; run with a smaller --batch"):
+        FGLA(prior=any_update(Decoder)).check(observation)
+
+
 TAKE_ONE = {name: each for name, each in registered("attack").items() if "prior" in each.needs}
 
 

@@ -183,6 +183,14 @@ def test_what_is_minimized_is_equation_11(prior, observe, monkeypatch):
     assert report.residual == pytest.approx(float(cost(v) / b.norm()), rel=1e-6)
 
 
+def test_each_search_has_its_own_steps_and_rate(prior, observe, monkeypatch):
+    searched = []
+    monkeypatch.setattr(rgap_g, "descend", lambda cost, v, names, steps, eta: searched.append((steps, eta)) or {})
+    attack = RGAPg(prior=prior, restarts=1, steps_z=3, steps_w=4, eta_z=0.5, eta_w=0.6)
+    attack.begin([observe(generated(prior, torch.ones(1, 8)))])
+    assert searched == [(3, 0.5), (4, 0.6)]
+
+
 def test_equation_11_passes_gradcheck(prior, observe, monkeypatch):
     searched = []
     monkeypatch.setattr(rgap_g, "descend", lambda cost, v, names, *_: searched.append((cost, dict(v))) or {})

@@ -282,11 +282,14 @@ def test_few_neurons_certify_nothing():
 
 @pytest.mark.parametrize("width", [20, 30, 40])
 def test_what_is_certified_is_exact_in_narrow_layers(width):
+    count = 0
     for first in range(0, 40, 4):
         _, psnr, certified = attacked(
             take(victim_of(partial(FCN, str(width))), tuple(range(first, first + 4))), draws=4096
         )
         assert (psnr[certified] > EXACT).all()
+        count += int(certified.sum())
+    assert count > 0 or width == 20
 
 
 def test_a_search_without_success_ends_and_certifies_nothing():

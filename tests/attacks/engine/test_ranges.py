@@ -14,7 +14,11 @@ NUMBERS = [(a, n) for a, m in ATTACKS.items() for n, p in parameters_of(m).items
 ZERO = {"seed", "layers", "group_from", "median_every", "eta_d"}  # counts that may be 0, and a part of the way
 # 0 leaves the stage out
 LEFT_OUT = {("rgap_g", "steps_z"), ("rgap_g", "steps_w"), ("gi_nas", "steps_g"), ("cocktail_party_fi", "steps_z")}
-ABOVE = {"sigma", "decay", "alpha_grad", "alpha", "beta", "ball"}  # and learning rates
+ABOVE = {"sigma", "decay", "alpha_grad", "alpha", "beta", "ball", "T", "sigma_end"}  # and learning rates and counts
+WEIGHTS = {  # which leave their part out at 0
+    "tv", "alpha_tv", "alpha_l2", "alpha_bn", "alpha_kl", "lambda_w", "l2", "l1", "fi", "ne", "decor", "nv",
+    "noise", "compress", "first_bn", "alpha_group", "lam",
+}  # fmt: skip
 COVARIANCE = [(name, "population") for name in ("ggl", "igims", "igims_adam")]
 
 
@@ -24,13 +28,17 @@ def priors(small_prior, small_denoiser):
     return {Generator: small_prior, Denoiser: small_denoiser}
 
 
+def make(attack, options, priors):
+    method = ATTACKS[attack]
+    given = (priors[Generator],) if method is GIML else ()
+    needed = {"prior": priors[method.takes]} if "prior" in getattr(method, "needs", ()) else {}
+    return method(*given, **options, **needed)
+
+
 def refused(attack, option, value, priors):
-    make = ATTACKS[attack]
-    given = (priors[Generator],) if make is GIML else ()
-    options = {option: value} | ({"prior": priors[make.takes]} if "prior" in getattr(make, "needs", ()) else {})
     named = r"\w+" if option.startswith("steps_") else option  # a stage's name
     with pytest.raises(InputError, match=rf"^{named} is {value:g}; give ") as refusal:
-        make(*given, **options)
+        make(attack, {option: value}, priors)
     assert "\n" not in str(refusal.value)
 
 
@@ -47,10 +55,16 @@ def test_no_number_is_negative(attack, option, priors):
     refused(attack, option, -3, priors)
 
 
+def may_be_zero(attack, option):
+    return option in ZERO | WEIGHTS or (attack, option) in LEFT_OUT
+
+
 @pytest.mark.parametrize(("attack", "option"), NUMBERS)
-def test_some_are_not_zero(attack, option, priors):
-    counted = is_count(attack, option) and option not in ZERO and (attack, option) not in LEFT_OUT
-    if (option.startswith("eta") and option not in ZERO) or option in ABOVE or counted:
+def test_every_number_may_be_zero_or_is_refused(attack, option, priors):
+    if may_be_zero(attack, option):
+        make(attack, {option: 0}, priors)
+    else:
+        assert is_count(attack, option) or option.startswith("eta") or option in ABOVE, "neither list has it"
         refused(attack, option, 0, priors)
 
 
