@@ -67,14 +67,14 @@ def options_of_track(track: Track) -> dict[str, Any]:
         InputError: they have other values.
     """
     try:
-        found = parsed_once(tuple(track.arguments()))
+        found = options_of_run(tuple(track.arguments()))
     except InputError as error:
         raise InputError(f"{track.path}: {error}") from None
     return {name: found[name] for name in ("tasks", *track.options)}
 
 
 @cache
-def parsed_once(arguments: tuple[str, ...]) -> dict[str, Any]:
+def options_of_run(arguments: tuple[str, ...]) -> dict[str, Any]:
     """As `parsed`, of a run: the options of a track are asked for by every trial of a search."""
     return parsed(run_parser("run", ""), arguments)
 

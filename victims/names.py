@@ -42,11 +42,11 @@ def parsed(path: Path) -> ast.Module:
     Raises:
         InputError: the file is not Python.
     """
-    return parsed_once(path, path.stat().st_mtime_ns)
+    return syntax_tree(path, path.stat().st_mtime_ns)
 
 
 @cache
-def parsed_once(path: Path, changed: int) -> ast.Module:
+def syntax_tree(path: Path, changed: int) -> ast.Module:
     """As `parsed`, of a file that was changed at that time (ns): names are looked up for every run of a search."""
     try:
         return ast.parse(path.read_bytes())

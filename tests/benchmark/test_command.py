@@ -153,6 +153,21 @@ def test_groups_of_tasks_and_chunks_of_runs(run, tmp_path):
         assert one["cost"] == pytest.approx(other["cost"], rel=1e-3)
 
 
+def test_a_group_of_which_one_task_is_done_ends_with_the_rows_of_a_whole_run(tmp_path, run):
+    """To the last bit: how tasks stand together changes rounding, so that the group is attacked as a whole again."""
+    whole = [f"--out={tmp_path / 'whole'}", "--group=2"]
+    run(*whole, "--steps=30")
+    parted = [f"--out={tmp_path / 'parted'}", "--group=2", "--steps=30"]
+    run(*parted, "--tasks=1")
+    run(*parted)
+    found = []
+    for name in ("whole", "parted"):
+        (file,) = (tmp_path / name).glob("*/rows.jsonl")
+        found.append([json.loads(line) | {"seconds": 0, "memory": 0} for line in file.read_text().splitlines()])
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
 def test_automatic_groups_are_those_of_their_size(run, tmp_path):
     run("--batch=4", "--tasks=5", "--group=auto")
     run("--batch=4", "--tasks=5", "--group=4")

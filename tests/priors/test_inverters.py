@@ -103,6 +103,18 @@ def test_features_are_read_from_the_rows_of_their_labels(undefended):
     assert (read - f).norm() < 0.7 * (raw - f).norm()  # what the absent classes are for
 
 
+def test_features_enter_the_decoder_with_mean_0_and_deviation_1(undefended):
+    observation, _, labels, network = undefended
+    entered = []
+    network.body.register_forward_pre_hook(lambda _, given: entered.append(given[0].flatten(1)))
+    network.prepare(stacked(observation), labels[None])
+    network.decode(network.read(stacked(observation), labels[None]))
+    live = network.std > 1e-6  # features that are alike in all images stay so
+    assert live.sum() > 100
+    torch.testing.assert_close(entered[0].mean(0), torch.zeros(4096).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(entered[0].std(0)[live], torch.ones(int(live.sum())).double())
+
+
 def test_with_one_image_its_feature_is_exact(capture):
     task = capture((3,), rate=None, dtype=torch.float64)
     network = decoder(task.observation, 768).double()

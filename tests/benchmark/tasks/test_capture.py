@@ -61,7 +61,7 @@ def test_no_stranger_is_a_copy_of_an_image_of_the_batch(tmp_path):
     data = Folder(tmp_path, size=8)
     for place in range(12):
         assert strangers(data, Batch(f"t{place}", (0,))) == (2,)
-        assert strangers(data, Batch(f"t{place}", (3,)))[0] in (4, 0, 1, 2)
+        assert strangers(data, Batch(f"t{place}", (3,))) == (4,)
         assert strangers(data, Batch(f"t{place}", (2,)))[0] in (0, 1)
     assert strangers(data, Batch("t", (4,))) == (3,)
     with pytest.raises(InputError, match="is no copy of those of the batch"):

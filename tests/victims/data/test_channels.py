@@ -42,6 +42,23 @@ def test_gray_is_that_of_pillow():
     assert (gray.mean, gray.std) == (pytest.approx((0.25,)), pytest.approx((0.5,)))
 
 
+def test_the_mean_of_gray_is_that_of_its_images():
+    """Gray is a weighted sum of colors, so its mean is that of their means; its deviation is at most that of theirs."""
+    color = Plain(3)
+    color.mean, color.std = (0.1, 0.5, 0.9), (0.2, 0.1, 0.4)
+    gray = in_channels(color, 1)
+    assert gray.mean == pytest.approx((0.299 * 0.1 + 0.587 * 0.5 + 0.114 * 0.9,))
+    assert gray.std == pytest.approx((0.299 * 0.2 + 0.587 * 0.1 + 0.114 * 0.4,))
+
+
+def test_what_is_held_out_is_held_out_in_gray_too():
+    data = in_channels(Plain(3), 1)
+    drawn, _ = data.augmented(200, torch.Generator().manual_seed(0), without={0, 3})
+    kinds = [{data[index][0].numpy().tobytes(), data[index][0].flip(-1).numpy().tobytes()} for index in range(5)]
+    seen = [any(image.numpy().tobytes() in kind for image in drawn) for kind in kinds]
+    assert seen == [False, True, True, False, True]
+
+
 def test_a_gray_picture_in_color_has_its_own_shades():
     gray = Plain(1)
     color = in_channels(gray, 3)

@@ -250,6 +250,22 @@ def test_any_data_set_is_augmented_by_mirroring_half_its_images():
     assert labels.tolist() == [int(not any(torch.equal(image, kind) for kind in kinds[:2])) for image in drawn]
 
 
+def test_what_is_held_out_is_never_drawn():
+    data = TwoImages()
+    _, labels = data.augmented(200, torch.Generator().manual_seed(0), without={1})
+    assert not labels.any()
+
+
+def test_half_of_the_crops_are_mirrored(monkeypatch):
+    """One window alone, so that a crop or its mirror image is drawn."""
+    ramp = torch.arange(24.0).reshape(1, 4, 6).expand(3, 4, 6) / 24
+    monkeypatch.setattr(photos, "crop", lambda *_: ramp)
+    drawn, _ = Photos(split="train").augmented(200, torch.Generator().manual_seed(0))
+    mirrored = sum(torch.equal(image, ramp.flip(-1)) for image in drawn)
+    assert sum(torch.equal(image, ramp) for image in drawn) == 200 - mirrored
+    assert 70 < mirrored < 130  # 100 expected, standard deviation 7
+
+
 # What the user can fix.
 
 
