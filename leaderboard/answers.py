@@ -22,6 +22,7 @@ FLOOR = "neither above the mean image"
 """In place of a verdict: two attacks are not compared that may have rebuilt nothing."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "is not decided"
+LEAKS = "leaves no image recognized, and still leaks"
 IDLE = "has nothing to hold back"
 UNJUDGED = "is not judged, as recognized images need the LPIPS of squeeze"
 UNTRIED = "is not judged, as no attack was tried on enough batches both with and without it"
@@ -54,6 +55,7 @@ class Defended(NamedTuple):
 
     Attributes:
         verdict: whether it holds, see `holds`.
+        above: the attacks that are shown above the mean image behind it, the best first.
         behind, without: the most that is recognized with and without the defense; None where that is not known.
         change: of the strongest attack; None where one of the tracks has none, or they share no image.
     """
@@ -61,6 +63,7 @@ class Defended(NamedTuple):
     defense: str
     track: str
     verdict: str
+    above: Sequence[Comparison]
     behind: Share | None
     without: Share | None
     change: Comparison | None
@@ -102,6 +105,11 @@ def over_control(board: Board) -> list[Comparison]:
     """All attacks minus the mean image, which needs no update; verdicts are after Holm's correction for the attacks."""
     control = next((pair for pair in board if pair[0].control == "mean_image"), None)
     return [each for each in compared([(control, pair) for pair in attacks(board)]) if each] if control else []
+
+
+def shown_above(board: Board) -> list[Comparison]:
+    """The attacks that are shown above the mean image, the best first."""
+    return [each for each in over_control(board) if each.verdict == BETTER]
 
 
 def not_above(board: Board) -> set[str]:
@@ -162,9 +170,33 @@ def defended(pairs: Sequence[tuple[str, str, str]], boards: Mapping[str, Board])
     """
     found = changes([(boards[base], boards[track]) for _, track, base in pairs])
     return [
-        Defended(defense, track, holds(boards[track], boards[base]), most(boards[track]), most(boards[base]), change)
+        Defended(
+            defense,
+            track,
+            holds(boards[track], boards[base]),
+            shown_above(boards[track]),
+            most(boards[track]),
+            most(boards[base]),
+            change,
+        )
         for (defense, track, base), change in zip(pairs, found, strict=True)
     ]
+
+
+def better_behind(pairs: Sequence[tuple[str, str, str]], boards: Mapping[str, Board]) -> list[tuple[str, Comparison]]:
+    """The attacks that are better behind a defense than without it, and its track.
+
+    Verdicts are after Holm's correction for all attacks and defenses.
+
+    Args:
+        pairs: as `defended`.
+    """
+    found: list[tuple[str, Pair]] = []
+    for _, track, base in pairs:
+        without = {entry.attack: (entry, rows) for entry, rows in attacks(boards[base])}
+        found += [(track, (without[e.attack], (e, rows))) for e, rows in attacks(boards[track]) if e.attack in without]
+    judged = compared([pair for _, pair in found], difference_by_image)
+    return [(track, each) for (track, _), each in zip(found, judged, strict=True) if each and each.verdict == BETTER]
 
 
 def tried(board: Board) -> list[Entry]:
@@ -184,7 +216,10 @@ def most(board: Board) -> Share | None:
 
 
 def holds(board: Board, base: Board) -> str:
-    """Whether a defense leaves images unrecognized, by all attacks on its track and on that without it."""
+    """Whether a defense leaves images unrecognized, by all attacks on its track and on that without it.
+
+    It does not hold where an attack is shown above the mean image: then something of the image leaks.
+    """
     if not tried(board) or not tried(base):
         return UNTRIED
     shares, without = ([share for _, share in recognized_by(of)] for of in (board, base))
@@ -193,5 +228,5 @@ def holds(board: Board, base: Board) -> str:
     if all(share.high <= HELD for share in without):
         return IDLE
     if all(share.high <= HELD for share in shares):
-        return HOLDS
+        return LEAKS if shown_above(board) else HOLDS
     return FAILS if any(share.low > HELD for share in shares) else OPEN

@@ -11,6 +11,7 @@ from leaderboard.answers import (
     Share,
     attacks,
     behind,
+    better_behind,
     changes,
     defended,
     gains,
@@ -26,17 +27,24 @@ Boards = Mapping[str, Board]
 """By track."""
 
 
-SINGLE = "Intervals are those of single comparisons, so one may leave out 0 where it says '{}'."
+SINGLE = "An interval is not corrected for other comparisons: it can exclude 0 although the verdict is '{}'."
 WORDS = (
     "Better and worse are verdicts at p < .05 after Holm's correction for the comparisons that each section states, "
     f"and mean a higher and a lower PSNR. '{UNSHOWN.capitalize()}' does not say that two attacks are equal. "
     f"{SINGLE.format(UNSHOWN)} The mean image is that of the training images and needs no update: an attack that is "
     "not above it may have rebuilt nothing. PSNR favors gray pictures; see SSIM, LPIPS and the pictures too."
 )
+SCOPE = (
+    "{victims}. `convnet` has no global pooling, so that its gradient keeps where things are in an image: attacks find "
+    "more than with most networks in use. Every track has one draw of weights, and tracks of one data set and batch "
+    "size have the same images: an answer on several of them is not several independent answers. Intervals are over "
+    "images alone; other weights, starts and tuned options would move the numbers further."
+)
 BEST = (
     f"'{EXCLUDED.capitalize()}' is a verdict at p < .025, one-sided, after Bonferroni's correction for the other "
-    "attacks: with a probability of at least 97.5 %, where means over batches are about normal, the attack that is "
-    f"truly the best, by PSNR, is the first or one of those that '{MAYBE}'. They need not equal the first. "
+    "attacks: on each track by itself, with a probability of at least 97.5 % where means over batches are about "
+    f"normal, the attack that is truly the best, by PSNR, is the first or one of those that '{MAYBE}'. They need not "
+    "equal the first. "
     f"{SINGLE.format(MAYBE)}"
 )
 
@@ -48,8 +56,8 @@ PAPERS = (
 
 REASONS = (
     "Why a claim does not hold everywhere, where that is known, and what was measured for claims that no track can "
-    "judge: runs with the tuned options and other budgets, batches or images. Differences are as above, without "
-    "correction."
+    "judge: runs with the tuned options and other budgets, batches or images. These runs are not in the record; their "
+    "commands are in leaderboard/orderings.yaml. Differences are as above, without correction."
 )
 
 UNPAIRED = "is not compared, as one of the tracks has no attack with a place, or they share no image"
@@ -104,9 +112,16 @@ def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block
         "What a prior is worth",
         [prior_sentence(kind, gain) for kind, gain in by_kind.items()],
         "The best attack with such a prior minus the best attack with none, corrected for all pairs of an attack with "
-        "a prior and one without on a track.",
+        "a prior and one without on a track. Every method has as many trials, however many options it has. "
+        + " ".join(trained_on(boards)),
         prior_table(by_kind),
     )
+
+
+def trained_on(boards: Boards) -> list[str]:
+    """What every prior of the record was trained on."""
+    found = {(entry["prior"], entry["prior_trained_on"]) for board in boards.values() for entry, _ in attacks(board)}
+    return [f"{prior}: trained on {what}." for prior, what in sorted(found, key=str) if prior not in (None, "none")]
 
 
 def prior_sentence(kind: str, by_track: Mapping[str, Comparison]) -> str:
@@ -137,13 +152,20 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
     return section(
         "Which defenses hold",
         [defense_sentence(found) for found in defended(pairs, boards)],
-        f"A defense holds where for every attack the interval of the share of recognized images ends at {share} or "
-        "below, and does not where that of one lies above, without correction for the number of attacks. The number "
-        f"of images sets these {share}, not harm: where none of 24 single images is recognized, the interval ends "
-        f"at 14 %; 8 batches are too few to show that a defense holds. Recognized: {NOTES['recognized']}. The attacker "
-        "knows the defense and adapts to it. Differences are between the strongest attacks with and without the "
-        "defense, over the images that both tracks have, corrected for these defenses but not for the choice of the "
-        "strongest attacks.",
+        "Only the attacks that are recorded on a track were tried: another one may do more. A defense does not hold "
+        f"where of one attack the interval of the share of recognized images lies above {share}, without correction "
+        f"for the number of attacks. Where it ends at {share} or below for every attack, the defense holds if none of "
+        f"them is shown above the mean image. {share} was chosen because 24 images cannot show less: where none of "
+        "them is recognized, the interval ends at 14 %. It does not mean that such a share is acceptable. 8 batches "
+        f"are too few to show that a defense holds. Recognized: {NOTES['recognized']}. The attacker knows the defense "
+        "and adapts to it: to noise and to quantization by tuned options alone, as the mean of what they send is the "
+        "gradient itself. Differences are between the strongest attacks with and without the defense, over the images "
+        "that both tracks have, corrected for these defenses but not for the choice of the strongest attacks.",
+    ) + section(
+        "Attacks that are better behind a defense",
+        [f"{track}, {minus(each)}." for track, each in better_behind(pairs, boards)],
+        "The same attack with the defense minus without it, corrected for all attacks and defenses. Who has the whole "
+        "update can apply the defense to it: without a defense these attacks are below what they could reach.",
     )
 
 
@@ -151,6 +173,10 @@ def defense_sentence(found: Defended) -> str:
     shares = {"": found.behind, "without it ": found.without}
     known = "; ".join(f"{where}{recognized(share)}" for where, share in shares.items() if share)
     said = f"{found.defense} ({found.track}) {found.verdict}{': ' if known else ''}{known}"
+    if found.above:
+        first = found.above[0]
+        said += f". Shown above the mean image: {count(len(found.above), 'attack')}, "
+        said += f"{first.other.attack} by {signed(first.difference)}"
     change = f"with it minus that without it, {minus(found.change)}" if found.change else UNPAIRED
     return f"{said}. The strongest attack {change}."
 

@@ -9,10 +9,12 @@ from leaderboard.answers import (
     FLOOR,
     HOLDS,
     IDLE,
+    LEAKS,
     OPEN,
     UNJUDGED,
     UNTRIED,
     behind,
+    better_behind,
     changes,
     defended,
     gains,
@@ -166,12 +168,26 @@ def test_a_defense_holds_where_no_attack_shows_more_than_the_stated_share(board)
     some = np.where(np.arange(24) < 4, 25.0, 12.0)
     without = board({"a": seen})
     assert holds(board({"a": unseen, "b": unseen - 1}), without) == HOLDS
+    assert holds(board({"a": unseen, "mean_image": unseen - 1 - some / 100}), without) == LEAKS
+    assert holds(board({"a": unseen, "mean_image": unseen + 1}), without) == HOLDS
     assert holds(board({"a": unseen, "b": seen}), without) == FAILS
     assert holds(board({"a": unseen, "b": some}), without) == OPEN
     assert holds(board({"a": unseen[:8]}), without) == OPEN
     assert holds(board({"a": unseen}), board({"a": unseen})) == IDLE
     assert holds(board({"a": unseen}, lpips=None), without) == UNJUDGED
     assert holds(board({"a": unseen}), board({"a": seen[:4]})) == UNTRIED
+
+
+def test_attacks_that_are_better_behind_a_defense(board):
+    """Of three attacks on both tracks one is; a fourth was not tried without the defense."""
+    base = np.linspace(15, 25, IMAGES)
+    boards = {
+        "plain": board({"a": base, "b": base, "c": base}),
+        "noisy": board({"a": base + 1 + NOISE[0], "b": base - 1 + NOISE[1], "c": base + NOISE[2], "d": base + 9}),
+    }
+    ((track, found),) = better_behind([("noise:9", "noisy", "plain")], boards)
+    assert (track, found.base.attack, found.other.attack, found.verdict) == ("noisy", "a", "a", BETTER)
+    assert found.difference.mean == pytest.approx(1 + NOISE[0].mean())
 
 
 def test_a_defense_behind_which_every_image_diverged_holds_and_is_not_left_out(board):

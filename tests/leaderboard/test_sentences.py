@@ -4,7 +4,9 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
+from benchmark.registry import open_defense
 from leaderboard.board import entries_with_rows
 from leaderboard.document import Heading, Items, Table, markdown
 from leaderboard.sentences import defenses, priors, settings, strongest
@@ -70,6 +72,44 @@ def test_defenses_in_words(board):
         "ig - ig: -15.00 dB ["
     )
     assert said.endswith("], 24 images, worse.")
+
+
+def test_a_defense_that_leaves_no_image_recognized_does_not_hold_where_something_leaks(board):
+    boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE - 15 + NOISE, mean_image=BASE - 17)}
+    (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
+    assert said.startswith("noise:0.01 (noisy) leaves no image recognized, and still leaks: 0 % [0, 14] of images")
+    assert (
+        "without it 100 % [86, 100] of images are recognized with ig. Shown above the mean image: 1 attack, ig by +2"
+        in said
+    )
+
+
+def test_attacks_that_are_better_behind_a_defense_are_named(board):
+    boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE + 2 + NOISE)}
+    _, said = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
+    assert said.startswith("noisy, ig - ig: +2.00 dB [")
+    assert said.endswith("], 24 images, better.")
+
+
+def test_to_noise_and_quantization_an_attacker_adapts_by_options_alone(capture):
+    """As the section on defenses says, of the defenses on the board."""
+    observation = capture(rate=None).observation
+    received = {name: g[None] for name, g in observation.update.items()}
+    dummy = {name: torch.randn(g.shape, generator=torch.Generator().manual_seed(0)) for name, g in received.items()}
+    alone = set()
+    for use in (
+        "noise:0.01",
+        "quantization:16",
+        "clipping:0.2",
+        "dp_sgd:1:0.001",
+        "soteria:0.8",
+        "sparsification:0.98",
+    ):
+        seen = open_defense(use).surrogate()({n: g / 9 for n, g in received.items()}, observation.victim)(dummy)
+        if all(torch.equal(seen[name], g) for name, g in dummy.items()):
+            alone.add(use)
+    assert {"noise:0.01", "quantization:16"} <= alone
+    assert not {"clipping:0.2", "dp_sgd:1:0.001"} & alone
 
 
 def test_every_defense_has_a_sentence(board):
