@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, Common
 from attacks.engine.author import built
 from attacks.engine.stage import Reconstruction
-from benchmark.config import options_of
+from benchmark.config import Config, options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
 from benchmark.scoring.lpips import find_all
 from benchmark.scoring.metrics import of_failure
@@ -232,17 +232,19 @@ def attack(
         method: a name, as `run --attack` takes it, or a class.
         prior: of methods that take one: as `run --prior` takes it, by default what `run` takes; or an object.
         refine: as `run --refine` takes it; or a denoiser. By default the result stays as it is.
-        preset: the method's options: `default`, `paper`, `code`, ...
+        preset: the method's options: `default`, `paper`, `code`, ...; `tuned` are those that were tuned on the default
+            track of the record, which a command takes, and `tuned:cifar10-b1` those of that track.
         weights_dir: folder with weights that are not shipped: generators in `priors/`.
         seed: of the starting points.
         options: on top of the preset: `steps`, `restarts`, and the method's own.
 
     Raises:
-        InputError: a name is unknown, or the attack cannot work on this observation.
+        InputError: a name is unknown, nothing was tuned, or the attack cannot work on this observation.
     """
     chosen: type[Attack] = find("attack", method) if isinstance(method, str) else method
-    presets = {"default": {}, **chosen.presets}
-    check_names(f"preset of {chosen.name}", [preset], presets)
+    own_options = of_preset(chosen, preset)
+    if any(name.startswith("steps") for name in options):
+        own_options.pop("steps", None)  # of all stages, as they were tuned
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
         raise InputError(f"{chosen.name} takes no prior; leave prior= out.")
@@ -260,8 +262,22 @@ def attack(
         options["prior"] = own(chosen.default_prior if prior is None or prior == "default" else prior)
     if refine is not None:
         options["refine"] = own(refine)
-    given = {**presets[preset], "seed": seed, **options}
+    given = {**own_options, "seed": seed, **options}
     return built(chosen, given, [name for name in Common.__annotations__ if name in given]).run([observation])
+
+
+def of_preset(method: type[Attack], preset: str) -> dict[str, Any]:
+    """The options of a method that a preset has.
+
+    Raises:
+        InputError: there is no such preset, or nothing was tuned.
+    """
+    kind, _, track = preset.partition(":")
+    if kind == "tuned":
+        return Config(attack=method.name, prior="none", preset=kind, track=track).preset_options(method)
+    presets = {"default": {}, **method.presets}
+    check_names(f"preset of {method.name}", [preset], [*presets, "tuned"])
+    return dict(presets[preset])
 
 
 def score(

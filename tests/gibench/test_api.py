@@ -17,6 +17,7 @@ import gibench
 from attacks.ig import IG
 from benchmark.scoring.lpips import BACKBONES, Lpips
 from benchmark.scoring.metrics import METRICS, PSNR_CAP
+from benchmark.tracks.tuned import tuned_options
 from defenses.noise import Noise
 from defenses.sparsification import Sparsification
 from victims.data.photos import Photos
@@ -159,6 +160,19 @@ def test_a_prior_by_name_or_as_an_object(model, small_prior):
     assert not torch.equal(shipped.images, own.images)
 
 
+def test_options_that_were_tuned(model, batch):
+    """Those of the default track, or of one that is named; single options on top, and the caller's steps for theirs."""
+    observation = gibench.capture(model, *batch)
+    ours = {"": "photos-default", ":cifar10-b1": "cifar10-b1"}
+    for preset, track in ours.items():
+        tuned = tuned_options(track, "ig") | {"steps": 4}
+        expected = gibench.attack("ig", observation, **tuned)
+        found = gibench.attack("ig", observation, preset=f"tuned{preset}", steps=4)
+        assert torch.equal(found.images, expected.images)
+    few = gibench.attack("ig", observation, preset="tuned", steps_x=3, restarts=1)
+    assert few.gradient_evaluations == 3
+
+
 def test_a_class_a_preset_and_a_seed(model, batch):
     observation = gibench.capture(model, *batch)
     by_class = gibench.attack(IG, observation, steps=3, seed=1)
@@ -197,6 +211,8 @@ def test_what_does_not_fit_is_one_line(model, batch, change, message):
     ("options", "message"),
     [
         ({"method": "igg"}, "did you mean 'ig'"),
+        ({"method": "ig", "preset": "tuned:nowhere"}, "nowhere"),
+        ({"method": "rgap", "preset": "tuned"}, "rgap has not been tuned on the track photos-default; run make tune"),
         ({"method": "ig", "preset": "papr"}, "unknown preset of ig 'papr'; did you mean 'paper'"),
         ({"method": "ggl", "optimizer": "Adam"}, "ggl option optimizer is one of cma, nevergrad, adam, not 'Adam'"),
         ({"method": "ig", "eta": "0.1"}, "ig option eta is a number, not '0.1'"),

@@ -37,7 +37,7 @@ def test_closed_forms_come_first_then_the_fast_searches_then_all_others():
     names = in_order("auto")
     closed = [find("attack", name).analytic for name in names]
     assert closed == sorted(closed, reverse=True)
-    order = ("spear", "cocktail_party", "ci_net", "ig", "gifd", "gias")
+    order = ("spear", "cocktail_party", "ci_net", "igims", "ig", "gifd", "gias")
     assert sorted(order, key=names.index) == [*order]
     assert {"dlg", "pnp", "gi_nas"} <= set(names[names.index("gias") :])
     assert in_order("gias, rgap,gias") == ["gias", "rgap"]
