@@ -36,9 +36,13 @@ from victims.victim import Victim, build
 from victims.wrappers import copied, inside, unwrapped
 
 WEIGHTS_DIR = Path("weights")
+
+# On a GPU convolutions are in full precision and in one order, as in every command; the caller's settings stay.
+exact = torch.backends.cudnn.flags(torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False)
 SPACE_MEAN, SPACE_STD = 0.5, 0.25  # of pixels, where no data set says it: attacks search in what these normalize
 
 
+@exact
 def capture(
     model: nn.Module,
     images: Tensor,
@@ -215,6 +219,7 @@ def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None
             raise InputError(f"unknown {what} '{name}'; {nearest(name, known)}known: {', '.join(known)}.")
 
 
+@exact
 def attack(
     method: str | type[Attack],
     observation: Observation,
@@ -251,11 +256,11 @@ def attack(
     size, mean = observation.image_shape[-1], observation.victim.mean
 
     def own(given: str | Prior) -> Prior:
-        """The caller's stays where it is."""
+        """The caller's stays as it is, where it is, and in its mode."""
         if isinstance(given, str):
             given = priors_by_name.find(given, weights_dir, size=size, seed=seed)
         else:
-            given = deepcopy(given)
+            given = deepcopy(given).eval().requires_grad_(False)
         return given.to(mean.device, mean.dtype)
 
     if "prior" in chosen.needs:

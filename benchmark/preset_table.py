@@ -15,11 +15,12 @@ INTRODUCTION = """\
 `make bench METHOD=gias PRESET=paper` runs a method as its paper says, `PRESET=code` as its authors' released code does,
 and `PRESET=gifd` as the authors of GIFD ran it for their tables. *The paper* and *the authors* are those named below a
 heading. Where a source leaves something open, *assumed* says what was chosen here; an option that is only named there
-has a value of this suite's own. Every method returns the images of the least cost of all its steps and restarts, also
-where a source's code returns the last ones. The preset `default` of every method is this suite's own too: few steps,
-for two CPU cores. Without `PRESET`, a method has the options that `make tune` found for it on the track, if it was
-tuned there, and else those of `default`. `SET="tv=1e-3 eta_z=0.05"` sets single options on top of a preset; they are
-explained in the docstring of the method's class."""
+has a value of this suite's own. A method returns the images of the least cost of all its steps and restarts, also
+where a source's code returns the last ones. There are exceptions, which return the last images, of the restart whose
+last images cost least: `pnp` and `pnp_gi`, `gifd` with `variant=f`, and any method with `REFINE=`. The preset `default`
+of every method is this suite's own too: few steps, for two CPU cores. Without `PRESET`, a method has the options that
+`make tune` found for it on the track, if it was tuned there, and else those of `default`. `SET="tv=1e-3 eta_z=0.05"`
+sets single options on top of a preset; they are explained in the docstring of the method's class."""
 
 
 def table() -> str:

@@ -30,11 +30,13 @@ class Defense(ABC):
             contract tests run every attack under the first, and one attack under all.
         surrogates: other ways than `estimate` to build the surrogate, by their names in SURROGATE=.
         least_images: in a step of the client, for it to change anything.
+        changes_images: whether the client computes on other images than those of its batch.
         innermost: whether it gives noise to the model itself, which others must not take for weights.
     """
 
     examples: ClassVar[tuple[str, ...]] = ()
     least_images: ClassVar[int] = 1
+    changes_images: ClassVar[bool] = False
     innermost: ClassVar[bool] = False
     surrogates: ClassVar[Mapping[str, Estimate]] = {}
 

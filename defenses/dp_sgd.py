@@ -13,6 +13,7 @@ from victims.errors import InputError
 from victims.losses.base import Loss, classification_loss
 from victims.observation import Transform
 from victims.rounds import by_round
+from victims.trial import said
 from victims.victim import Gradient, Victim
 
 TINY = 1e-30  # a received update of zeros has no length
@@ -121,7 +122,13 @@ def check_mean(loss: Loss, logits: Tensor, labels: Tensor) -> None:
         InputError: the loss of a batch is not the mean of those of its images, which is what DP-SGD clips.
     """
     drawn = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
-    each = [classification_loss(loss, *pair) for pair in zip(drawn.split(1), labels.split(1), strict=True)]
+    try:
+        each = [classification_loss(loss, *pair) for pair in zip(drawn.split(1), labels.split(1), strict=True)]
+    except Exception as error:  # of the user's own function
+        raise InputError(
+            f"dp_sgd clips the gradient of every single image, and this loss takes no single one ({said(error)}); give "
+            "another --loss, or another --defense."
+        ) from None
     if not torch.allclose(classification_loss(loss, drawn, labels), torch.stack(each).mean(), rtol=1e-3):
         raise InputError(
             "dp_sgd clips the gradient of every single image, and this loss of a batch is not the mean of those of its "

@@ -9,6 +9,7 @@ from torch import Tensor
 from defenses.base import Defense
 from victims.client import GradientFn
 from victims.errors import InputError
+from victims.losses.base import check_loss
 from victims.observation import Transform
 from victims.victim import Gradient, Victim
 
@@ -22,6 +23,7 @@ class Mixup(Defense):
 
     examples = ("mixup:0.2", "mixup:1")
     least_images = 2
+    changes_images = True
 
     def __init__(self, alpha: float) -> None:
         """
@@ -36,14 +38,20 @@ class Mixup(Defense):
         self.alpha = alpha
 
     def gradient_fn(self, gradient_fn: GradientFn, victim: Victim, generator: torch.Generator) -> GradientFn:
+        """
+        Raises:
+            InputError: the victim's loss takes no probabilities.
+        """
+
         def mixed(theta: Gradient, images: Tensor, labels: Tensor) -> Gradient:
             draws = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
             share = float(draws.beta(self.alpha, self.alpha))
             others = torch.randperm(len(images), generator=generator).to(images.device)
             with torch.no_grad():
-                classes = victim.logits(theta, images).shape[-1]
-            t = one_hot(labels, classes).to(images)
+                logits = victim.logits(theta, images)
+            t = one_hot(labels, logits.shape[-1]).to(images)
             x, t = (share * each + (1 - share) * each[others] for each in (images, t))
+            check_loss(victim.criterion, logits, t)
             return gradient_fn(theta, x, t)
 
         return mixed

@@ -51,10 +51,13 @@ def batch_norms(model: nn.Module) -> dict[str, _BatchNorm | BatchNorm]:
 
 def use_batch_statistics(model: nn.Module) -> None:
     """Replace batch-norm layers that are in train mode, in place; parameters keep their names."""
+    made: dict[nn.Module, BatchNorm] = {}  # a layer may have several names
     for module in list(model.modules()):
-        for name, child in list(module.named_children()):
+        for name, child in list(module._modules.items()):
             if isinstance(child, _BatchNorm) and child.training and is_plain(child):
-                setattr(module, name, BatchNorm(child))
+                if child not in made:
+                    made[child] = BatchNorm(child)
+                setattr(module, name, made[child])
 
 
 @torch.no_grad()

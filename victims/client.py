@@ -240,7 +240,8 @@ def known_statistics(
     if not victim.running:
         raise InputError(f"{type(victim.model).__name__} keeps no running batch-norm statistics; choose --bn none.")
     if level == "running":
-        return victim.running
+        called = victim.batch_norm_inputs(victim.normalize(images))
+        return {name: s for name, s in victim.running.items() if name in called}
     if level == "exact":
         return {name: s.detach() for name, s in batch_statistics(victim, victim.normalize(images)).items()}
     if not victim.moving:
@@ -259,7 +260,7 @@ def known_statistics(
 def running_after(victim: Victim, images: Tensor) -> Statistics:
     """The client's running statistics after one forward of its batch in train mode: (1 - m) old + m batch."""
     batch = batch_statistics(victim, victim.normalize(images), correction=1)  # as torch keeps them
-    return {name: old.lerp(batch[name].detach(), MOMENTUM) for name, old in victim.moving.items()}
+    return {name: old.lerp(batch[name].detach(), MOMENTUM) for name, old in victim.moving.items() if name in batch}
 
 
 def recover_statistics(victim: Victim, after: Statistics, shape: tuple[int, ...]) -> Statistics:
@@ -270,7 +271,7 @@ def recover_statistics(victim: Victim, after: Statistics, shape: tuple[int, ...]
     """
     sizes = {n: x.numel() // x.shape[1] for n, x in victim.batch_norm_inputs(victim.mean.new_zeros(shape)).items()}
     found = {}
-    for name, before in victim.moving.items():
-        mean, variance = (after[name] - (1 - MOMENTUM) * before) / MOMENTUM
+    for name, moved in after.items():
+        mean, variance = (moved - (1 - MOMENTUM) * victim.moving[name]) / MOMENTUM
         found[name] = torch.stack([mean, variance * (sizes[name] - 1) / sizes[name]])
     return found

@@ -65,7 +65,7 @@ class Observation:
         This is the average gradient approximation (IGIMS, eq. 12). Local momentum and weight decay are known, and taken
         out (see `LocalTraining.as_gradient`); Adam's steps are no gradients, and stay what they are. Weight decay stays
         in where a defense changed it too, for nobody knows how much of it is left: clipping makes it shorter. If the
-        attacker does not know lr, it is the update itself, correct up to a factor.
+        attacker does not know lr, it is the update itself, correct up to a factor, with weight decay in it.
         """
         local = self.knowledge.local
         if local is None or local.lr is None:

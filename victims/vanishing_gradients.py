@@ -11,7 +11,7 @@ HALF = 0.5  # a thousand roundings of float16 and bfloat16 are more
 
 
 def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
-    """A message about images whose share of the gradient is near zero; None if there are none.
+    """A message about images whose share of the gradient is near zero; None if there are none, or that is not known.
 
     That share is linear in the loss's gradient in the logits, p - y under cross-entropy, and a probability p near 1 is
     known up to one rounding of its number type. If that gradient is below a thousand roundings (1.2e-4 in float32) of
@@ -29,7 +29,10 @@ def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
         logits = victim.logits(victim.parameters, victim.normalize(images))
     pairs = zip(logits.split(1), labels.split(1), strict=True)
     loss = victim.criterion
-    largest = [(in_logits(loss, z, y), in_logits(loss, torch.zeros_like(z), y)) for z, y in pairs]
+    try:
+        largest = [(in_logits(loss, z, y), in_logits(loss, torch.zeros_like(z), y)) for z, y in pairs]
+    except Exception:  # of a loss that takes no single image: there is no share of one
+        return None
     certain = sum(own < least * uncertain for own, uncertain in largest)
     if not certain:
         return None

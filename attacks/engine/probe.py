@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.nn.functional import one_hot
 
 from attacks.engine.compiled import Compiler
 from attacks.engine.distances import Target, cosine, squared_l2
@@ -41,7 +42,9 @@ def find_paths(
     Raises:
         InputError: see `try_paths`.
     """
-    probe = Probe(observation.victim, observation.image_shape, observation.batch_size, local, own_weights)
+    known = observation.knowledge.labels
+    classes = observation.num_classes if known is not None and known.is_floating_point() else None
+    probe = Probe(observation.victim, observation.image_shape, observation.batch_size, local, own_weights, classes)
     layers = None if local or own_weights else find_layers(probe)
     needed = layers is None or bool(observation.knowledge.statistics)
     vectorized = needed and vectorizes(probe)
@@ -55,7 +58,7 @@ class Probe:
 
     Attributes:
         images: (2, B, C, h, w), normalized, as small as possible. B is at most `ENOUGH`, except for local training.
-        labels: (2, B).
+        labels: (2, B), or probabilities (2, B, K): a loss may take only these.
     """
 
     def __init__(
@@ -65,24 +68,27 @@ class Probe:
         batch_size: int,
         local: LocalTraining | None = None,
         own_weights: bool = False,
+        classes: int | None = None,
     ) -> None:
         """
         Args:
             image_shape, batch_size: of the task.
             local: training that is to be repeated, in which every instance gets its own weights.
             own_weights: whether it has its own from the start.
+            classes: K, where the labels of the task are probabilities.
         """
         self.victim, self.image_shape, self.batch_size = victim, image_shape, batch_size
-        self.local, self.own_weights = local, own_weights
+        self.local, self.own_weights, self.classes = local, own_weights, classes
         B = batch_size if local else min(batch_size, ENOUGH)
         self.small = smallest(victim, (B, *image_shape))[1:]
         self.images, self.labels = self.batches(2, B)
 
     def batches(self, n: int, B: int) -> tuple[Tensor, Tensor]:
-        """Random images (n, B, C, h, w), normalized, and labels (n, B), 0 and 1 in turn."""
+        """Random images (n, B, C, h, w), normalized, and labels (n, B) or (n, B, K), of class 0 and 1 in turn."""
         x = torch.rand(n, B, *self.small, generator=torch.Generator().manual_seed(0))
         images = self.victim.normalize(x.to(self.victim.mean)).requires_grad_()
-        return images, torch.arange(n * B, device=images.device).view(n, B) % 2
+        labels = torch.arange(n * B, device=images.device).view(n, B) % 2
+        return images, one_hot(labels, self.classes).to(images) if self.classes else labels
 
     @cached_property
     def exact(self) -> Tensor:
@@ -103,7 +109,7 @@ class Probe:
     def double(self) -> "Probe":
         """The same in float64."""
         victim = converted(self.victim, self.images.device, torch.float64)
-        return Probe(victim, self.image_shape, self.batch_size, self.local, self.own_weights)
+        return Probe(victim, self.image_shape, self.batch_size, self.local, self.own_weights, self.classes)
 
     def agrees(self, path_of: Callable[[Victim], PathFn]) -> bool:
         """Whether a path's costs have the gradients of plain autograd, in the victim's precision or else in float64.

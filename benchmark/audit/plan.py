@@ -13,8 +13,8 @@ from victims.errors import InputError, without_options
 from victims.names import separated
 
 FIRST = ("cocktail_party", "ci_net", "igims", "ig", "gifd", "gias", "gi")
-"""After the closed forms: a separation; then the search with the highest PSNR on most tracks of the record, and the one
-that is first behind noise and quantization, where that one is not; then others over pixels and over a generator."""
+"""After the closed forms: a separation; then the search that is first or may be the best on most tracks of the record,
+and the one that is first behind noise and quantization, where it is not; then others over pixels and a generator."""
 
 LEAST, MOST = 100, 4800  # steps of a search: fewer say little, and IG's authors take no more
 FOR_WORK = 0.8  # share of the time that is planned; estimates can be too low

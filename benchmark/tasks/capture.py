@@ -146,6 +146,11 @@ def capture(
         InputError: the victim has no statistics of level `client.bn`, its loss does not work on the batch, or the
             clients cannot have equal shares.
     """
+    if client.bn in ("exact", "recovered") and any(part.changes_images for part in parts(client.defense)):
+        raise InputError(
+            f"the defense changes the images, and --bn {client.bn} would tell the statistics of those before; choose "
+            "--bn running or none."
+        )
     own = own or deepcopy(victim)
     generator = torch.Generator().manual_seed(private_seed(images, labels, client.seed, task))
     images, labels = on_device(victim, images, labels)
@@ -178,6 +183,9 @@ def declared(client: Client, batch_size: int, labels: Tensor | None, statistics:
     if estimate and local and local.lr:
         estimate = beyond_decay(estimate, local, batch_size)
     decay = client.local.optimizer.decay if client.local and any(map(of_updates, parts(client.defense))) else 0
+    if local and local.lr is None and not client.defense:  # what is not known to be added cannot be taken out
+        decay = local.optimizer.decay
+        estimate = unchanged if decay else None
     return Knowledge(
         labels=labels,
         estimate=with_decay(estimate, decay) if estimate and decay else estimate,
@@ -200,6 +208,11 @@ def beyond_decay(estimate: Estimate, local: LocalTraining, batch_size: int) -> E
         return estimate({n: g.where(g.abs() > least[n], 0) if least else g for n, g in received.items()}, victim)
 
     return estimated
+
+
+def unchanged(received: Gradient, victim: Victim) -> Transform:
+    """The surrogate of no defense."""
+    return lambda gradient: gradient
 
 
 def with_decay(estimate: Estimate, decay: float) -> Estimate:

@@ -160,7 +160,7 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool
         pairs.append(pair)
         both += found
     if all(row[key] == again[key] for row, again in both for key in scored_in_both(row, again)):
-        return True, f"identical, as on the machine of the record, in {of_which(both)}."
+        return True, f"identical, as on the same processor and versions, in {of_which(both)}."
     if repeat.same:
         print("Not identical, though device and code are those of the record. Either the processor or a library is")
         print("another, or the record does not have the scores of its run.", flush=True)

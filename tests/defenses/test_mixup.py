@@ -7,11 +7,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from benchmark.tasks.capture import Client, capture
 from defenses.base import Chain
 from defenses.dp_sgd import DPSGD
 from defenses.mixup import Mixup
 from victims.client import LocalTraining, fed_avg
 from victims.errors import InputError
+from victims.losses.base import Own
 from victims.victim import Victim, build, gradient_at
 
 LABELS = torch.tensor([2, 0, 1, 2])
@@ -110,3 +112,20 @@ def test_images_are_mixed_before_a_defense_that_takes_them_one_by_one(victim):
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=0, atol=0)
     assert any(not torch.allclose(one[name], alone[name], rtol=1e-3) for name in one)
+
+
+def test_a_loss_of_classes_alone_is_refused_in_one_line(victim):
+    victim.criterion = Own(lambda z, y: nn.functional.multi_margin_loss(z, y))
+    with pytest.raises(InputError, match="cannot be used on 3 logits with probabilities as labels") as refused:
+        mixing(victim)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("bn", ["exact", "recovered"])
+def test_statistics_of_the_images_before_they_were_mixed_are_refused(bn):
+    """The client's batch norm never sees these."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(24, 3)).double()
+    victim = Victim(net, mean=(0.4,), std=(0.3,), training=True)
+    for defense in (Mixup(1.0), Chain([Mixup(1.0), DPSGD(1.0, 0.0)])):
+        with pytest.raises(InputError, match=f"the defense changes the images, and --bn {bn} .* choose --bn running"):
+            capture(victim, IMAGES, LABELS, Client(defense=defense, bn=bn), task="t", num_classes=3)

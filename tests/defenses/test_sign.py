@@ -8,7 +8,10 @@ import torch
 
 from attacks.engine.distances import cosine
 from benchmark.registry import open_defense
+from benchmark.tasks.capture import Client
+from benchmark.tasks.capture import capture as capture_images
 from defenses.sign import Sign
+from victims.client import LocalTraining
 from victims.errors import InputError
 
 G = {"w": torch.tensor([[0.3, -1.2], [0.0, 2e-30]]), "b": torch.tensor(-7.0)}
@@ -76,10 +79,26 @@ def test_its_gradients_are_those_of_finite_differences():
     dummy = [torch.randn(2, *shape, generator=generator).double().requires_grad_() for shape in ((3,), (2, 2), (4,))]
 
     def seen(*tensors):
-        return tuple(Sign.estimate({}, None)(dict(enumerate(tensors))).values())
+        return tuple(Sign.estimate(dict(enumerate(dummy)), None)(dict(enumerate(tensors))).values())
 
     assert torch.autograd.gradcheck(seen, dummy)
     assert torch.autograd.gradgradcheck(seen, dummy)
+
+
+def test_after_local_training_it_has_the_size_of_what_is_received(capture):
+    """Signs come in units of a gradient, 1 / (lr T) each: a distance in l2 is as near at the truth as without."""
+    from_truth = []
+    for local in (None, LocalTraining(epochs=1, lr=0.01)):
+        client = Client(defense=Sign(), local=local)
+        task = capture(rate=None, dtype=torch.float64)
+        victim = task.observation.victim
+        sent = capture_images(victim, task.images.double(), task.labels, client, task="t", num_classes=10)
+        received, dummy = one(sent.gradient()), one(task.observation.update)
+        seen = sent.knowledge.estimate(received, victim)(dummy)
+        apart = sum(float((seen[name] - g).square().sum()) for name, g in received.items())
+        from_truth.append(apart / sum(float(g.square().sum()) for g in received.values()))
+    assert from_truth[1] == pytest.approx(from_truth[0], rel=1e-6)
+    assert from_truth[0] < 0.6
 
 
 def test_zeros_stay_zeros_and_their_gradients_small():

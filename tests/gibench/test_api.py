@@ -20,6 +20,7 @@ from benchmark.scoring.metrics import METRICS, PSNR_CAP
 from benchmark.tracks.tuned import tuned_options
 from defenses.noise import Noise
 from defenses.sparsification import Sparsification
+from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.lenet import LeNet
@@ -158,6 +159,37 @@ def test_a_prior_by_name_or_as_an_object(model, small_prior):
     own = gibench.attack("gias", observation, prior=small_prior, steps=4, restarts=1)
     assert torch.equal(shipped.images, by_name.images)
     assert not torch.equal(shipped.images, own.images)
+
+
+def test_convolutions_on_a_gpu_are_exact_while_it_captures_and_attacks(batch):
+    """And as the caller has them afterwards."""
+    cudnn, seen = torch.backends.cudnn, set()
+
+    class Watched(LeNet):
+        def forward(self, x):
+            seen.add((cudnn.allow_tf32, cudnn.deterministic))
+            return super().forward(x)
+
+    before = cudnn.allow_tf32, cudnn.deterministic
+    with cudnn.flags(cudnn.enabled, deterministic=False, allow_tf32=True):
+        observation = gibench.capture(build(Watched, image_shape=(3, 16, 16), num_classes=10, seed=0), *batch)
+        gibench.attack("ig", observation, steps=2, restarts=1)
+        assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
+    assert seen == {(False, True)}
+    assert (cudnn.allow_tf32, cudnn.deterministic) == before
+
+
+@pytest.mark.parametrize("method", ["gi_z", "gias"])
+def test_a_prior_of_ones_own_is_used_in_eval_mode(method, batch, model):
+    """Batch norm in train mode would mix the images of all starts."""
+    images, labels = Photos(split="tune", size=32).batch((3, 50))
+    observation = gibench.capture(build(LeNet, image_shape=(3, 32, 32), num_classes=10, seed=0), images, labels)
+    prior = build(DCGAN, size=32, ngf=4, seed=0)
+    found = []
+    for training in (False, True):
+        found.append(gibench.attack(method, observation, prior=prior.train(training), steps=4, restarts=2).images)
+        assert prior.training == training
+    assert torch.equal(*found)
 
 
 def test_options_that_were_tuned(model, batch):

@@ -1,5 +1,7 @@
 """The client's own loss and soft labels, in Python."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 import gibench
 from victims.data.photos import Photos
+from victims.errors import Notice
 from victims.models.lenet import LeNet
 from victims.victim import build
 
@@ -89,6 +92,10 @@ def test_a_loss_of_probabilities_alone_is_tried_on_probabilities(loss, images, m
     loss(model(images), LABELS["mixed"]).backward()
     for name, p in model.named_parameters():
         torch.testing.assert_close(observation.update[name], p.grad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Notice)  # none says that the victim cannot be run
+        curve = gibench.attack("ig", observation, steps=4, restarts=2).curve
+    assert curve[-1][1] < curve[0][1]
 
 
 def failing(logits, labels):

@@ -7,6 +7,7 @@ import timm
 import torch
 from torch import nn
 
+from attacks.engine.regularizers import statistics_distance
 from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
 from victims.client import calibrate, known_statistics
 from victims.data.photos import Photos
@@ -145,3 +146,34 @@ def test_sigmoid_resnet18_has_no_relu_and_the_weights_of_resnet18():
     )
     for ours, theirs in zip(sigmoid.parameters(), plain.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+class Auxiliary(nn.Module):
+    """A head that is not called, and one layer under two names of which only one is."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), self.norm)
+        self.aux = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(4 * 14 * 14, 10))
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+@pytest.mark.parametrize(("training", "level"), [(False, "running"), (True, "running"), (True, "recovered")])
+def test_a_layer_that_is_not_called_has_no_statistics(training, level, pixels):
+    net = build(Auxiliary, seed=0).double()
+    victim = Victim(net, **STATS, training=training)
+    (name,) = known = known_statistics(victim, pixels, level)
+    assert name in ("norm", "body.1")
+    if level == "running":
+        expected = torch.stack([net.norm.running_mean, net.norm.running_var])
+    else:
+        inputs = net.body[0](victim.normalize(pixels)).transpose(0, 1).flatten(1)
+        expected = torch.stack([inputs.mean(1), inputs.var(1, correction=0)])
+    torch.testing.assert_close(known[name], expected)
+    statistics = {name: known[name][None]}
+    assert statistics_distance({n: s[None] for n, s in batch_statistics(victim, victim.normalize(pixels)).items()},
+                               statistics).isfinite().all()  # fmt: skip

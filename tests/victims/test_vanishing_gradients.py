@@ -1,15 +1,20 @@
 """Vanishing gradients: the threshold against float32's own error, and what the user is told."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from benchmark.registry import open_loss
+from defenses.dp_sgd import DPSGD
 from victims.client import fed_sgd
+from victims.errors import InputError
+from victims.losses.base import Own
 from victims.models.lenet import LeNet
 from victims.rounds import Rounds
 from victims.vanishing_gradients import vanishing
-from victims.victim import Victim, build
+from victims.victim import Victim, build, gradient_at
 
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 
@@ -111,3 +116,18 @@ def test_in_half_precision_nothing_is_said(dtype):
     images, labels = one_image()
     for margin in (0.0, 20.0):
         assert vanishing(Victim(Margin(margin).to(dtype), **PLAIN), images.to(dtype), labels) is None
+
+
+def test_nothing_is_said_of_a_loss_that_takes_no_single_image():
+    """As with `squeeze()`, which leaves no axis of one image. The update of the batch is as good as any."""
+    loss = Own(lambda z, y: nn.functional.binary_cross_entropy_with_logits(z.squeeze(), y.float()))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 1))
+    victim, images, labels = Victim(net, **PLAIN, loss=loss), torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 1, 0])
+    assert vanishing(victim, images, labels) is None
+    update = fed_sgd(victim, images, labels)
+    nn.functional.binary_cross_entropy_with_logits(net(images)[:, 0], labels.float()).backward()
+    torch.testing.assert_close(update["1.weight"], net[1].weight.grad)
+    with pytest.raises(InputError, match=r"dp_sgd clips .* takes no single one"):
+        fed_sgd(
+            victim, images, labels, DPSGD(1.0, 0.0).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
+        )

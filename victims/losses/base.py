@@ -16,6 +16,8 @@ from victims.wrappers import attributes_kept
 Function = Callable[[Tensor, Tensor], Tensor]
 """Logits (B, K) and targets, classes (B,) or probabilities (B, K) -> the mean loss, ()."""
 
+FLAT = "its gradient is zero"
+
 
 class Loss(nn.Module):
     """The mean loss of a batch; a subclass defines `forward`, a `Function`.
@@ -72,36 +74,44 @@ def classification_loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def check_loss(loss: Loss, logits: Tensor, targets: Tensor) -> None:
-    """Try a loss on the targets of a batch and drawn logits.
+    """Try a loss on the targets of a batch.
 
     Args:
-        logits: (B, K), or (B, T, K) of several rounds; those that are drawn have this shape.
+        logits: (B, K), or (B, T, K) of several rounds. A loss may have no gradient there, as where a margin is kept:
+            then it is tried on drawn ones too. Only there, for it may take no others, such as none outside [0, 1].
         targets: (B,) classes, or (B, K) probabilities.
 
     Raises:
         InputError: it does not work on them, its value is no number, or nothing can be learned from it.
     """
-    try:
-        trial = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits).requires_grad_()
-        value: Any = classification_loss(loss, trial, targets)
-        if isinstance(value, Tensor) and value.shape == () and value.requires_grad:
-            (gradient,) = torch.autograd.grad(value, trial, create_graph=True)
-            if gradient.requires_grad:  # raises where it cannot be differentiated twice
-                torch.autograd.grad(gradient.square().sum(), trial, allow_unused=True)
-            fault = "" if gradient.any() else "its gradient is zero"
-        else:
-            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            fault = f"it gives {shape}, no differentiable mean ()"
-    except InputError:
-        raise
-    except Exception as error:  # a loss may refuse by any exception
-        fault = shorten(f"{type(error).__name__}: {error}", 160)
+    fault = fault_of(loss, logits, targets)
+    if fault == FLAT:
+        drawn = torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)
+        fault = fault_of(loss, drawn, targets)
     if fault:
         kind = "probabilities" if targets.is_floating_point() else "classes"
         raise InputError(
             f"the loss {loss_name(loss)} cannot be used on {logits.shape[-1]} logits with {kind} as labels ({fault}); "
             "choose another, such as cross_entropy."
         )
+
+
+def fault_of(loss: Loss, logits: Tensor, targets: Tensor) -> str:
+    """What is wrong with a loss at these logits; empty where nothing is."""
+    at = logits.detach().clone().requires_grad_()
+    try:
+        value: Any = classification_loss(loss, at, targets)
+        if isinstance(value, Tensor) and value.shape == () and value.requires_grad:
+            (gradient,) = torch.autograd.grad(value, at, create_graph=True)
+            if gradient.requires_grad:  # raises where it cannot be differentiated twice
+                torch.autograd.grad(gradient.square().sum(), at, allow_unused=True)
+            return "" if gradient.any() else FLAT
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        return f"it gives {shape}, no differentiable mean ()"
+    except InputError:
+        raise
+    except Exception as error:  # a loss may refuse by any exception
+        return shorten(f"{type(error).__name__}: {error}", 160)
 
 
 def loss_name(loss: Loss) -> str:

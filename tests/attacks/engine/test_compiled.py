@@ -38,6 +38,18 @@ def curve(attack, observations):
     return torch.stack([cost for _, cost in attack.run(observations).curve])
 
 
+def test_what_a_model_computes_outside_of_torch_is_not_compiled_as_a_constant():
+    """At the inputs with which it was traced such a function is right."""
+
+    def function(x):
+        scale = float(x.detach().numpy().max())
+        return (x * scale).sum(), x, x, x * scale
+
+    x = torch.rand(3, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(Notice, match="changes when it is compiled"):
+        assert Compiler("on", LONG)(function, [x]) is function
+
+
 @pytest.mark.parametrize(
     ("method", "rate", "options"),
     [

@@ -178,7 +178,7 @@ def test_the_readme_has_the_board_of_the_default_track(keep):
         3,
         0,
     ]  # the scores differ in their means alone
-    assert "may leave out 0 where it says 'may be the best'" in said
+    assert "it can exclude 0 although the verdict is 'may be the best'" in said
     assert [f"{method}.webp" in said for method in ("ig", "gi", "gias", "dlg")] == [True, False, False, False]
     keep(DEFAULT, "ig", 30.0, track_version=0)
     assert "| ig" not in (current := short(recorded(read(DEFAULT))))

@@ -204,3 +204,20 @@ def test_a_loss_by_dotted_path_is_a_function_or_a_class_that_makes_one():
     logits, labels = case()
     for path in ("torch.nn.functional.cross_entropy", "torch.nn.CrossEntropyLoss"):
         assert torch.equal(open_loss(path)(logits, labels), cross_entropy(logits, labels))
+
+
+def test_a_loss_is_tried_on_the_models_own_logits_which_may_be_all_that_it_takes():
+    """Of a model that ends in a sigmoid."""
+    loss = Own(lambda z, y: nn.functional.binary_cross_entropy(z[:, 0], y.float()))
+    logits, labels = torch.rand(6, 1, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
+    check_loss(loss, logits, labels)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        check_loss(loss, logits + 1, labels)
+
+
+def test_where_a_margin_is_kept_a_loss_is_tried_on_drawn_logits():
+    _, labels = case()
+    kept = 99 * one_hot(labels, K).double()
+    check_loss(Own(lambda z, y: (1 + z - z.gather(1, y[:, None])).relu().square().mean()), kept, labels)
+    with pytest.raises(InputError, match="its gradient is zero"):
+        check_loss(Own(lambda z, y: (0 * z).sum()), kept, labels)
