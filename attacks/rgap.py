@@ -16,7 +16,7 @@ from attacks.closed_form.first_linear import in_double
 from attacks.closed_form.recursion import margins, reconstruct_input, recursion
 from attacks.engine.preset import Preset
 from attacks.engine.stage import LayerReport, Reconstruction, Search, Stage
-from victims.errors import Notice
+from victims.errors import InputError, Notice
 from victims.observation import Observation
 
 LEEWAY = 0.05  # root mean square by which the pixels of an inexact image may leave [0, 1]
@@ -83,12 +83,15 @@ class RGAP(Attack):
         self.balanced = balanced
 
     def check(self, observation: Observation) -> None:
-        """Refuse a victim that is no chain of invertible layers.
+        """Refuse a victim that is no chain of invertible layers, and an update of unknown length.
 
         Raises:
             InputError: names the first layer that cannot be inverted, and why.
         """
         super().check(observation)
+        local = observation.knowledge.local
+        if local and local.lr is None:  # of another length it would be the gradient of a scaled image
+            raise InputError(f"{self.name} solves for the length of the gradient too; run with --know-lr true.")
         chain(observation.victim, observation.image_shape)
 
     def search(self) -> Search:

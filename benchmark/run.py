@@ -104,8 +104,9 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     for warning in [*torn, *(f"no {metric}: {why}" for metric, why in absent.items())]:
         warnings.warn(warning, Notice, stacklevel=1)
     if config.control == "mean_image":
-        if first:
-            score_mean_image(map(capture, batches), judge, mean_image(config.make_data("train")))
+        left = [batch for batch in batches if batch.task not in done]
+        if first and left:
+            score_mean_image(map(capture, left), judge, mean_image(config.make_data("train")))
     elif not done.keys() >= set(order):
         mine = share_of(groups, trainer.global_rank, trainer.world_size, done)
         attack_groups(attack, mine, trainer, capture, judge, order, left=len(share_of(groups, 0, 1, done)))

@@ -10,7 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark.contents import digests
 from benchmark.scoring.picture import difference
+from benchmark.sources import of_text
 from leaderboard.board import Entry, entries
 from leaderboard.curves import over_tasks
 from leaderboard.rows import FlatRow
@@ -73,6 +75,7 @@ def send(
     entry, track = whole(rows)
     named = {"project": os.environ.get("WANDB_PROJECT", "gibench"), "name": folder.path.name, "kind": "attack"}
     named |= {"board": folder.path.resolve().parent.name, "group": Path(track).stem or plainly(entry)}
+    named |= {"contents": of_text(digests(folder.read_contents() or {}))}  # without its tasks, which may be added to
     with start(folder.path, **named, tags=[entry["defense"][:LONGEST]], config=config, mode=mode) as run:
         run.define_metric("step", hidden=True)
         run.define_metric("cost/*", step_metric="step", summary="none")

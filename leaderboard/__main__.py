@@ -1,6 +1,8 @@
 """`python -m leaderboard OUT`: the board of all runs in the folder OUT."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("leaderboard: stopped; the same command begins anew.", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # nobody reads on, as behind `| head`; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         where, why = error.filename2 or error.filename or "the board", error.strerror or error
         print(f"leaderboard: cannot write {where} ({why}); move it away, or give another OUT.", file=sys.stderr)
@@ -88,7 +93,6 @@ def report(out: Path, against: str | None, metric: str) -> None:
     tables = difference_tables(with_rows, against) if against is not None else []
     found = matrices(rows, metric)
     crossed = [table for matrix in found for table in matrix.tables()]
-    print(as_text(board), *(table.text() for table in (*crossed, *tables)), sep="\n")
     markdown, sheet = out / "leaderboard.md", out / "leaderboard.csv"
     write_atomically(markdown, "\n".join([as_markdown(board), *(table.markdown() for table in tables)]))
     write_atomically(sheet, as_csv(board))
@@ -96,7 +100,9 @@ def report(out: Path, against: str | None, metric: str) -> None:
     for warning in shown["warnings"]:  # of curves
         print(f"leaderboard: {warning}", file=sys.stderr)
     shown["warnings"] = [warning.replace(f"{out}/", "") for warning in (*warnings, *shown["warnings"])]
-    print(*write(found, out), markdown, sheet, write_page(shown, out), sep="\n")
+    files = [*write(found, out), markdown, sheet, write_page(shown, out)]
+    # Last, for a reader such as `head` may leave.
+    print(as_text(board), *(table.text() for table in (*crossed, *tables)), *files, sep="\n", flush=True)
 
 
 def difference_tables(board: Sequence[EntryWithRows], against: str) -> list[Table]:

@@ -21,7 +21,7 @@ from leaderboard.board import (
 )
 from leaderboard.differences import difference
 from leaderboard.rows import FlatRow
-from leaderboard.run_folder import write_atomically, write_figure
+from leaderboard.run_folder import literal, write_atomically, write_figure
 from leaderboard.statistics import Score, corrected, verdicts
 from leaderboard.table import NOTHING, Table, bounds, common, interval
 
@@ -236,11 +236,11 @@ def _draw_panel(axis: Any, matrix: Matrix, characters: int) -> None:
                       weight="bold" if best else "normal")  # fmt: skip
             if best:
                 axis.add_patch(_frame(j, i, ink))
-    axis.set_xticks(range(len(matrix.defenses)), [defense.replace("+", "+\n") for defense in matrix.defenses])
-    axis.set_yticks(range(len(matrix.lines)), list(matrix.lines))
+    axis.set_xticks(range(len(matrix.defenses)), [literal(name.replace("+", "+\n")) for name in matrix.defenses])
+    axis.set_yticks(range(len(matrix.lines)), list(map(literal, matrix.lines)))
     axis.tick_params(labelsize=8, length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
     said = f"Mean and its 95 % interval, n = {matrix.most}, best mean framed: {matrix.setting}"
-    axis.set_title(textwrap.fill(said, characters), fontsize=7, loc="left")
+    axis.set_title(literal(textwrap.fill(said, characters)), fontsize=7, loc="left")
     axis.spines[:].set_visible(False)
     unit = " (dB)" if matrix.metric == "psnr" else ""
     bar = axis.figure.colorbar(image, ax=axis)

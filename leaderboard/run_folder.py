@@ -27,6 +27,7 @@ import secrets
 import socket
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,11 +204,11 @@ class RunFolder:
 
     def reconstruction(self, task: str, image: str) -> Path:
         """The picture of one rebuilt image."""
-        return self.path / "reconstructions" / _inside(f"{task}--{image}", ".png")
+        return self.path / "reconstructions" / _inside(f"{task}--{_flat(image)}", ".png")
 
     def truth(self, image: str) -> Path:
         """The picture of one private image."""
-        return self.path / "truth" / _inside(image, ".png")
+        return self.path / "truth" / _inside(_flat(image), ".png")
 
     def holds(self, path: Path) -> bool:
         """Whether there is such a file in this folder. A link that leads out of it does not count."""
@@ -271,10 +272,15 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def find_runs(out: Path) -> list[RunFolder]:
-    """Every run in `out` or in a folder below it."""
+    """Every run in `out` or in a folder below it, without what W&B keeps in the folder of a run."""
     files = [*out.rglob(ROWS), *out.rglob(CONFIG)]
     folders = {path.parent for path in files} | {path.parent.parent for path in out.rglob(f"{PARTS}/*.jsonl")}
-    return [RunFolder(folder) for folder in sorted(folders)]
+    return [RunFolder(folder) for folder in sorted(folders) if not _of_wandb(folder.relative_to(out))]
+
+
+def _of_wandb(folder: Path) -> bool:
+    """Whether a folder is, as `wandb/run-20261130_0800-abc/files`, one of W&B's own."""
+    return any(above == "wandb" and "run-" in name for above, name in pairwise(folder.parts))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -283,7 +289,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     No two writers share a partial file: its name has the host, the process and a random part.
     """
     data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".partial-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    partial = path.with_name(f".partial-{of_this_process()}")
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -295,6 +301,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
+def of_this_process() -> str:
+    """Part of a file's name that no other process, machine or call has."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def literal(text: str) -> str:
+    """For matplotlib, which takes what stands between two dollar signs for a formula."""
+    return text.replace("$", r"\$")
+
+
 def write_figure(path: Path, figure: Any) -> None:
     """Write a figure of matplotlib as `write_atomically` does."""
     file = io.BytesIO()
@@ -304,6 +320,12 @@ def write_figure(path: Path, figure: Any) -> None:
 
 def _lines(rows: Iterable[FlatRow]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _flat(image: str) -> str:
+    """The name of an image without folders, so that `a/1` and `b/1` have files of their own."""
+    last = Path(image).name
+    return image if image == last else f"{last}-{hashlib.sha256(image.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 def _inside(name: str, suffix: str) -> str:

@@ -169,15 +169,17 @@ def start(
     board: str,
     name: str,
     kind: str,
+    contents: str = "",
     group: str | None = None,
     config: Mapping[str, Any] | None = None,
     **how: Any,
 ) -> "wandb.Run":
-    """A W&B run: the same `board` and `name` give the same run.
+    """A W&B run: the same `board`, `name` and `contents` give the same run.
 
     Args:
         folder: gets W&B's files.
         board: the name of the folder that the run belongs to.
+        contents: a digest of what the rows are of.
         group: by default the board.
         how: further arguments of `wandb.init`.
     """
@@ -190,7 +192,7 @@ def start(
         group=(group or board)[:MOST],
         name=name,
         job_type=kind,
-        id=hashlib.sha256(f"{board}/{name}".encode()).hexdigest()[:16],
+        id=hashlib.sha256(f"{board}/{name}{contents}".encode()).hexdigest()[:16],
         resume="allow",
         dir=folder,
         config=dict(config or {}),

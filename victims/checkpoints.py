@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import secrets
 import sys
 import warnings
 from argparse import Namespace
@@ -32,7 +33,8 @@ WRAPPERS = r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
 
 def write(files: Mapping[Path, bytes]) -> None:
     """Write all of them or, on a full disk, none: every file is the older one or the new one, never a part."""
-    partial = {path: path.with_name(f"{path.name}.partial") for path in files}
+    # Named for this call, for on a disk without locks several processes may write at the same time.
+    partial = {path: path.with_name(f"{path.name}.partial-{secrets.token_hex(8)}") for path in files}
     try:
         for path, content in files.items():
             partial[path].write_bytes(content)

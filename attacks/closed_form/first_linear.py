@@ -83,7 +83,8 @@ def first_linear(victim: Victim, image_shape: tuple[int, int, int], who: str) ->
     if not torch.equal(x, entering):
         scale = (x[1] - x[0]) / (entering[1] - entering[0])
         offset = x[0] - scale * entering[0]
-    (_, alone), *_ = called(victim, probe[2:])  # what a layer before does may depend on the rest of the batch
+    # Twice the same image, for what a layer before does may depend on the rest of the batch, and be nothing without it.
+    (_, alone), *_ = called(victim, probe[2:].repeat(2, 1, 1, 1))
     if not torch.allclose(scale * entering[2] + offset, alone[0], rtol=1e-4, atol=1e-4) or (scale == 0).any():
         raise refusal("sees more than a shift and a scale of every pixel")
     return FirstLinear(name, *map(in_double, (layer.weight, layer.bias, scale, offset)))

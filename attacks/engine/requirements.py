@@ -124,6 +124,11 @@ def check_local_training(attack: "Attack", observation: Observation, local: Loca
             f"{attack.name} needs a single gradient, which the steps of this local optimizer do not give; run with "
             "--local-optimizer sgd."
         )
+    if attack.analytic and local.lr is None and local.optimizer.decay:
+        raise InputError(
+            f"{attack.name} solves for the gradient, and without the learning rate weight decay cannot be taken out of "
+            "the update; run with --know-lr true."
+        )
     if attack.analytic and attack.match == "sme":
         raise InputError(f"{attack.name} solves for the gradient at the weights before training; run with --match aga.")
     if local.lr is None:

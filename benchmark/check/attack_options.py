@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from attacks.base import Attack
 from attacks.engine.space import check_space
 from benchmark.check.attack_case import STEPS, Case
 from benchmark.check.fails import Fails, require
@@ -46,16 +47,21 @@ def every_option_of_its_search_space_changes_the_search(case: Case) -> None:
     # What the first step of a stage changes, the second judges.
     short = {"steps": None} | {name: 2 for name in options_of(method) if name.startswith("steps_")}
 
-    def search(**option: Any) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """The images, the costs by step, and how many victim gradients there were."""
-        result = case.make(restarts=2, **short | option).run([observation])
-        return result.images, torch.stack([cost for _, cost in result.curve]), result.gradient_evaluations
+    def make(**option: Any) -> Attack:
+        return case.make(restarts=2, **short | option)
 
-    images, costs, count = search()
+    usual = make()
+    found = usual.run([observation])
 
     def changed(option: dict[str, Any]) -> bool:
-        own_images, own_costs, own_count = search(**option)
-        return count != own_count or not torch.equal(costs, own_costs) or not torch.equal(images, own_images)
+        """Whether it changes the steps, an image, a cost or the number of victim gradients."""
+        attack = make(**option)
+        if attack.plan != usual.plan:
+            return True
+        other = attack.run([observation])
+        costs = [torch.stack([cost for _, cost in each.curve]) for each in (found, other)]
+        alike = torch.equal(*costs) and torch.equal(found.images, other.images)
+        return not alike or found.gradient_evaluations != other.gradient_evaluations
 
     for name, values in method.space.items():
         has_effect = any(changed({name: value}) for value in values)

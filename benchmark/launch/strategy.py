@@ -69,9 +69,15 @@ def processes(devices: int | None, nodes: int, *, most: int, groups: int) -> tup
     if nodes > 1:
         if devices is None:
             raise InputError("with --nodes every machine starts the same number of processes; give --devices.")
-        if not 0 <= int(os.environ.get("NODE_RANK", "-1")) < nodes:
+        rank = os.environ.get("NODE_RANK", "")
+        if not (rank.isdecimal() and int(rank) < nodes):
             raise InputError(f"start the command on every machine, with NODE_RANK=0 to {nodes - 1} in front of it.")
         return LightningEnvironment(), devices, nodes
+    if STARTER not in os.environ and (rank := os.environ.get("NODE_RANK", "0")) not in ("", "0"):
+        # This process would wait for a first one.
+        raise InputError(
+            f"NODE_RANK is {rank} in the environment, where one machine computes; unset it, or give --nodes."
+        )
     return LightningEnvironment(), min(devices or most, groups), 1
 
 

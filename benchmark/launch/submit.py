@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import submitit
 
 from benchmark.launch.cluster import Cluster
+from benchmark.launch.lock import writable
 from benchmark.launch.matrix import Cell, distinct, report
 from victims.errors import InputError
 
@@ -34,19 +35,27 @@ def submit(cells: Sequence[Cell], where: Cluster) -> int:
     if any(config.nodes != 1 for _, config in cells):
         raise InputError("a job is a run on one machine; leave --nodes out.")
     out = cells[0][1].out
-    logs = out / "jobs"
+    logs = writable(out / "jobs")
     executor = where.executor(logs)
     print(f"jobs     {len(cells)}, logs in {logs}", flush=True)
     if where.cluster == "slurm":
-        jobs = executor.map_array(Job(), [arguments for arguments, _ in cells])
+        try:
+            jobs = executor.map_array(Job(), [arguments for arguments, _ in cells])
+        except submitit.core.utils.FailedJobError as error:
+            raise InputError(f"SLURM takes no such jobs: {str(error).strip().splitlines()[-1]}") from None
         print(f"array    {jobs[0].job_id.split('_')[0]}; when it is done: make leaderboard OUT={out}")
         return 0
     jobs = []
-    for arguments, _ in cells:
-        while sum(not job.done() for job in jobs) >= (where.at_once or 1):
-            time.sleep(0.2)
-        jobs.append(executor.submit(Job(), arguments))
-    failed = {place: why for place, job in enumerate(jobs) if (why := failure(job))}
+    try:
+        for arguments, _ in cells:
+            while sum(not job.done() for job in jobs) >= (where.at_once or 1):
+                time.sleep(0.2)
+            jobs.append(executor.submit(Job(), arguments))
+        failed = {place: why for place, job in enumerate(jobs) if (why := failure(job))}
+    except BaseException:  # Ctrl-C, or a signal: jobs would outlive this process
+        for job in jobs:
+            job.cancel()
+        raise
     report([config for place, (_, config) in enumerate(cells) if place not in failed])
     for place, why in failed.items():
         print(f"benchmark: no result from {' '.join(cells[place][0])}: {why}.", file=sys.stderr)

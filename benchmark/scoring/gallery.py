@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmark.launch.lock import Busy, alone
-from leaderboard.run_folder import write_atomically
+from leaderboard.run_folder import of_this_process, write_atomically
 from victims.data.base import ImageData, digest, image_digest, some
 from victims.errors import InputError, Notice
 
@@ -117,10 +117,14 @@ def shared(data: ImageData, folder: Path) -> tuple[dict[str, Any], IO[bytes]]:
         try:
             with alone(folder):
                 if opened(folder) is None:
-                    partial = folder / f"{PIXELS}.partial"  # that of a killed process is written over
-                    with partial.open("wb") as file:
-                        content = write(data, file)
-                    partial.replace(folder / PIXELS)
+                    # Its own, for on a disk without locks several processes may write at the same time.
+                    partial = folder / f"{PIXELS}.partial-{of_this_process()}"
+                    try:
+                        with partial.open("wb") as file:
+                            content = write(data, file)
+                        partial.replace(folder / PIXELS)
+                    finally:
+                        partial.unlink(missing_ok=True)
                     write_atomically(folder / CONTENT, json.dumps(content))  # last: it says that all is there
                     return content, (folder / PIXELS).open("rb")
         except Busy:

@@ -177,7 +177,7 @@ def wait(pending: Sequence[Future[None]]) -> None:
 def label_scores(task: Task, labels: Tensor) -> dict[str, float]:
     """Scores of the labels that an attack used, by their names in a row."""
     victim = task.victim
-    one_logit = victim.logits(victim.parameters, task.images[:1].to(victim.mean)).shape[-1] == 1
+    one_logit = victim.logits(victim.parameters, task.images.to(victim.mean)).shape[-1] == 1
     accuracies = label_accuracies(labels, task.labels, parity=one_logit)
     return {f"label_{name}": value for name, value in accuracies.items()}
 

@@ -15,7 +15,7 @@ from torchvision.utils import save_image
 
 from benchmark.scoring.layers import draw_layers, left_out, read_errors
 from leaderboard.board import Entry, entries
-from leaderboard.run_folder import RunFolder, write_figure
+from leaderboard.run_folder import RunFolder, literal, write_figure
 from leaderboard.settings import label
 from leaderboard.table import interval
 from victims.data.base import ImageData
@@ -88,7 +88,7 @@ def draw_curves(path: Path, curves: Sequence[Sequence[float]], title: str) -> Pa
     axis.set_yscale("log")
     axis.set_xlabel("step", fontsize=8)
     axis.set_ylabel(f"cost (n = {len(curves)} tasks)", fontsize=8)
-    axis.set_title(title, fontsize=8)
+    axis.set_title(literal(title), fontsize=8)
     axis.tick_params(labelsize=7)
     axis.grid(alpha=0.3)
     write_figure(path, figure)
@@ -103,14 +103,14 @@ def draw_images(folder: RunFolder, rows: list[dict[str, Any]], classes: Sequence
     wide = max(columns, 2)  # for the words above
     figure = Figure(figsize=(1.35 * wide, 3.1 * lines + 0.4), layout="constrained")
     words = [*map(title, entries(rows)), "above: private image; below: its reconstruction"]
-    figure.suptitle("\n".join(fill(text, 17 * wide) for text in words), fontsize=9)
+    figure.suptitle(literal("\n".join(fill(text, 17 * wide) for text in words)), fontsize=9)
     axes = figure.subplots(2 * lines, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[], frame_on=False)
     for k, row in enumerate(shown):
         line, column = 2 * (k // columns), k % columns
         show(axes[line, column], folder.truth(row["image"]))
-        axes[line, column].set_title(classes[row["label"]], fontsize=6, pad=2)
+        axes[line, column].set_title(literal(classes[row["label"]]), fontsize=6, pad=2)
         show(axes[line + 1, column], folder.reconstruction(row["task"], row["image"]))
         axes[line + 1, column].set_xlabel(caption(row), fontsize=6, labelpad=2)
     path = folder.drawing("picture")

@@ -183,9 +183,8 @@ def declared(client: Client, batch_size: int, labels: Tensor | None, statistics:
     if estimate and local and local.lr:
         estimate = beyond_decay(estimate, local, batch_size)
     decay = client.local.optimizer.decay if client.local and any(map(of_updates, parts(client.defense))) else 0
-    if local and local.lr is None and not client.defense:  # what is not known to be added cannot be taken out
-        decay = local.optimizer.decay
-        estimate = unchanged if decay else None
+    if local and local.lr is None and local.optimizer.decay:  # what is not known to be added cannot be taken out
+        decay, estimate = local.optimizer.decay, estimate or unchanged
     return Knowledge(
         labels=labels,
         estimate=with_decay(estimate, decay) if estimate and decay else estimate,
@@ -219,8 +218,10 @@ def with_decay(estimate: Estimate, decay: float) -> Estimate:
     """A surrogate that takes a gradient to what the client would have sent after local training with weight decay."""
 
     def decayed(received: Gradient, victim: Victim) -> Transform:
-        transform, theta = estimate(received, victim), victim.parameters
-        return lambda gradient: transform({name: g + decay * theta[name] for name, g in gradient.items()})
+        # Parameters that are not in the loss are left where they are.
+        added = {name: decay * p for name, p in victim.parameters.items() if received[name].any()}
+        transform = estimate(received, victim)
+        return lambda gradient: transform({n: g + added[n] if n in added else g for n, g in gradient.items()})
 
     return decayed
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
+import gibench
 from attacks.dlg import DLG
 from attacks.engine import distances
 from attacks.engine.gradients import GradientPaths, victim_gradients
@@ -255,6 +256,15 @@ def test_a_closed_form_takes_one_local_step_and_no_more():
     with pytest.raises(InputError, match="a single gradient") as refusal:
         check_local_training(attack, observation, SCHEDULES[0])
     assert "\n" not in str(refusal.value)
+
+
+def test_a_closed_form_of_lengths_needs_to_know_the_learning_rate():
+    model = build(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 1, bias=False)), seed=0).double()
+    images, labels = torch.rand(1, 3, 8, 8, dtype=torch.float64), torch.tensor([1])
+    for decay, message in ((0, "rgap solves for the length"), (0.01, "without the learning rate weight decay")):
+        options = {"lr": 0.1, "optimizer": f"sgd:0:{decay}", "know_lr": False}
+        with pytest.raises(InputError, match=f"{message}.*; run with --know-lr true"):
+            gibench.attack("rgap", gibench.capture(model, images, labels, **options))
 
 
 def test_the_observation_tells_how_clients_trained_but_nothing_about_images():

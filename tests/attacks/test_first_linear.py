@@ -135,3 +135,10 @@ def test_a_frozen_layer_is_refused():
     model[1].bias.requires_grad_(False)
     with pytest.raises(InputError, match="frozen"):
         first_linear(victim_of(model), SHAPE, "spear")
+
+
+def test_a_layer_before_batch_norm_in_train_mode_is_the_first_linear_one():
+    """Which a single image would not pass."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+    victim = Victim(net, mean=(0.5,) * 3, std=(0.25,) * 3, training=True)
+    assert first_linear(victim, (3, 8, 8), "it").name == "1"

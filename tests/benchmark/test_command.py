@@ -20,6 +20,7 @@ from attacks.base import Attack
 from benchmark.__main__ import main
 from benchmark.priors import quality
 from benchmark.run import reproducible
+from benchmark.scoring.judge import Judge
 from benchmark.tasks.capture import mean_image
 from leaderboard.options import row_keys
 from leaderboard.rows import Row
@@ -88,6 +89,16 @@ def test_a_finished_run_is_not_run_again(run, monkeypatch):
     first = run().out
     monkeypatch.setattr(Attack, "training_step", lambda *_: pytest.fail("it was"))
     assert run().out == first
+
+
+def test_a_control_that_is_done_is_not_scored_again(run, monkeypatch):
+    run("--control=mean_image", "--tasks=1")
+    written, write = [], Judge.write
+    monkeypatch.setattr(Judge, "write", lambda self, task, *rest: written.append(1) or write(self, task, *rest))
+    first = run("--control=mean_image").out
+    assert len(written) == 1, "the second of two tasks"
+    assert run("--control=mean_image").out == first
+    assert len(written) == 1
 
 
 def test_a_run_leaves_no_rank_behind_in_the_environment(run):

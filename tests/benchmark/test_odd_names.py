@@ -30,7 +30,7 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("odd")
     images = root / ("データ" * 28) / "test"
     for place, name in enumerate([*NAMES, *NAMES]):
-        folder = images / ("a b'\n" if place < len(NAMES) else "良性" + "性" * 70)
+        folder = images / ("a b'\n$10_to_$20" if place < len(NAMES) else "良性" + "性" * 70)
         folder.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(place).integers(0, 255, (16, 16, 3), np.uint8)
         with (folder / f"{name}.png").open("wb") as file:

@@ -149,3 +149,15 @@ def test_ctrl_c_is_one_line(out, monkeypatch, capsys):
 def test_nothing_heavy_is_imported():
     code = "import sys, leaderboard.__main__; sys.exit(bool({'torch', 'scipy', 'matplotlib'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_reader_that_leaves_gets_all_files_and_no_traceback(out):
+    with subprocess.Popen(
+        [sys.executable, "-m", "leaderboard", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as board:
+        board.stdout.close()
+        said = board.stderr.read().decode()
+    assert board.returncode == 141, "as the shell says of a command that SIGPIPE ended"
+    assert "cannot write" not in said
+    assert "Traceback" not in said
+    assert all((out / f"leaderboard.{kind}").is_file() for kind in ("md", "csv", "html"))

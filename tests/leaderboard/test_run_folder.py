@@ -101,6 +101,22 @@ def test_a_board_sees_every_row_while_another_process_merges_them(run, scored, m
     assert run.read_rows() == (of_parts, [])
 
 
+def test_images_of_one_name_in_several_folders_have_pictures_of_their_own(run):
+    """As ids of one's own data set may be. Those without a folder keep their names."""
+    assert len({run.truth(image) for image in ("a/1", "b/1", "1")}) == 3
+    assert len({run.reconstruction(task, image) for task in ("t0", "t1") for image in ("a/1", "b/1")}) == 4
+    assert run.truth("1").name == "1.png"
+    assert run.reconstruction("t", "1").name == "t--1.png"
+
+
+def test_what_wandb_keeps_in_a_run_is_no_run(run, scored):
+    run.add_rows("t0", [scored(), scored(image="b")])
+    files = run.path / "wandb" / "run-20261130_080000-abc" / "files"
+    files.mkdir(parents=True)
+    (files / "config.yaml").write_text("attack: {value: ig}\n_wandb: {value: {a: {b: 1}}}\n")
+    assert [found.path for found in find_runs(run.path.parent)] == [run.path]
+
+
 def test_options_come_back(run):
     assert run.read_config() is None
     run.write_config("# plan: 3\nattack: ig\nset: [tv=1]\n")

@@ -58,6 +58,8 @@ def test_who_starts_how_many(variables, devices, nodes, environment, shape, firs
         ({}, None, 2, "--devices"),
         ({}, 2, 2, "NODE_RANK=0 to 1"),
         ({"NODE_RANK": "2"}, 2, 2, "NODE_RANK=0 to 1"),
+        ({"NODE_RANK": "x"}, 2, 2, "NODE_RANK=0 to 1"),
+        ({"NODE_RANK": "1"}, None, 1, "NODE_RANK is 1 in the environment, where one machine computes; unset it"),
         (TORCHRUN, 4, 1, "torchrun started 2 processes on each of 2 machines; leave"),
         (TORCHRUN, None, 3, "leave --devices and --nodes out"),
         (TORCHRUN | {"WORLD_SIZE": "5"}, None, 1, "as many on every machine"),

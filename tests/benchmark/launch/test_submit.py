@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import submitit
 
 from benchmark.__main__ import main
 from benchmark.config import Config
@@ -91,6 +92,52 @@ def test_what_cannot_be_is_refused_before_the_first_job(options, message, tmp_pa
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
     assert commands == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path, capsys, commands):
+    (tmp_path / "file").write_text("")
+    assert main(["submit", "--cluster=debug", *TINY, f"--out={tmp_path / 'file'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot write to" in line
+    assert commands == []
+
+
+def test_what_slurm_refuses_is_one_line(tmp_path, capsys, monkeypatch):
+    class Executor:
+        def __init__(self, folder, cluster):
+            pass
+
+        def update_parameters(self, **parameters):
+            pass
+
+        def map_array(self, job, arguments):
+            raise submitit.core.utils.FailedJobError("sbatch failed\ninvalid partition specified: typo")
+
+    monkeypatch.setattr(module.submitit, "AutoExecutor", Executor)
+    assert main(["submit", "--partition=typo", *TWO, f"--out={tmp_path}"]) == 2
+    assert "SLURM takes no such jobs: invalid partition specified: typo" in capsys.readouterr().err
+
+
+def test_jobs_do_not_outlive_the_process_that_waits_for_them(tmp_path, monkeypatch):
+    cancelled = []
+
+    class Executor:
+        def __init__(self, folder, cluster):
+            pass
+
+        def update_parameters(self, **parameters):
+            pass
+
+        def submit(self, job, arguments):
+            return SimpleNamespace(done=lambda: False, cancel=lambda: cancelled.append(arguments))
+
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.submitit, "AutoExecutor", Executor)
+    monkeypatch.setattr(module.time, "sleep", stopped)
+    assert main(["submit", "--cluster=local", *TWO, f"--out={tmp_path}"]) == 130
+    assert len(cancelled) == 1
 
 
 def test_slurm_gets_one_array(tmp_path, capsys, monkeypatch):

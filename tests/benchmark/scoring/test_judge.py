@@ -3,10 +3,13 @@
 import json
 from dataclasses import replace
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from attacks.ig import IG
 from attacks.spear import SPEAR
@@ -15,6 +18,7 @@ from benchmark.__main__ import main
 from benchmark.scoring import judge
 from benchmark.scoring.lpips import BACKBONES
 from victims.data.photos import Photos
+from victims.victim import Victim
 
 SECONDS = 60
 SPEAR_RUN = ["run", "--attack=spear", "--victim=fcn:150", "--batch=4", "--tasks=1", "--defense=none", "--devices=1"]
@@ -170,3 +174,11 @@ def test_the_certificate_of_a_row_is_that_of_its_image(tmp_path, monkeypatch):
 def test_a_method_without_a_check_has_no_certificate(run, tmp_path):
     assert run() == 0
     assert {row["certified"] for row in finished(tmp_path)} == {None}
+
+
+def test_labels_are_scored_where_batch_norm_takes_no_single_image():
+    """In train mode, of features that have no positions."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    victim = Victim(net, mean=(0.5,) * 3, std=(0.25,) * 3, training=True)
+    task = SimpleNamespace(victim=victim, images=torch.rand(4, 3, 4, 4), labels=torch.tensor([0, 1, 2, 0]))
+    assert set(judge.label_scores(task, torch.tensor([0, 0, 1, 2])).values()) == {1.0}

@@ -219,18 +219,32 @@ def test_an_attacker_has_weight_decay_as_a_defense_left_it(defense, match):
     assert cosine(observation.gradient(), gradient) > cosine(observation.update, gradient) - 1e-6
 
 
+class Headed(nn.Module):
+    """With a head that is not in the loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 5))
+        self.idle = nn.Linear(144, 5)
+
+    def forward(self, x):
+        return self.body(x)
+
+
 @pytest.mark.parametrize("decay", [0.0, 0.05])
-def test_an_attacker_who_does_not_know_the_rate_adds_the_decay_to_its_own_gradient(decay):
-    """It cannot be taken out of what was received."""
-    model = build(
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(144, 5)), seed=0
-    ).double()
-    options = {"lr": 1e-6, "epochs": 2, "optimizer": f"sgd:0.9:{decay}", "know_lr": False}
+@pytest.mark.parametrize(
+    "defense", [{}, {"defense": "dp_sgd:10:1e-9"}, {"defense": "clipping:1e-8:global", "adapt": False}]
+)
+def test_an_attacker_who_does_not_know_the_rate_adds_the_decay_to_its_own_gradient(decay, defense):
+    """It cannot be taken out of what was received. Parameters that are not in the loss have none."""
+    model = build(Headed, seed=0).double()
+    options = {"lr": 1e-6, "epochs": 2, "optimizer": f"sgd:0.9:{decay}", "know_lr": False, **defense}
     observation = gibench.capture(model, PIXELS, LABELS, **options)
     victim, received = observation.victim, {name: g[None] for name, g in observation.gradient().items()}
     dummy = victim_gradients(victim, victim.normalize(PIXELS)[None], LABELS[None])
     known = observation.knowledge
-    assert known.decayed == (known.estimate is not None) == (decay > 0)
+    assert known.decayed == (decay > 0)
+    assert (known.estimate is None) == (decay == 0 and defense.get("adapt", True) == (not defense))
     matched = known.estimate(received, victim)(dummy) if known.estimate else dummy
     assert cosine(matched, received) > 1 - 1e-8
     assert (cosine(dummy, received) < 1 - 1e-5) == (decay > 0)
