@@ -104,7 +104,7 @@ def test_a_page_has_the_record_of_its_method_and_of_no_other():
     assert columns["PSNR ↑"][columns["attack"].index("gias")] in line
     assert "![gias on cifar10-b1](../leaderboard/record/cifar10-b1/gias.webp)" in text
     assert "ig.webp" not in text
-    assert "may leave out 0 where it says 'may be the best'" in text
+    assert "it can exclude 0 although the verdict is 'may be the best'" in text
     assert "Not recorded" in page("rgap", find("attack", "rgap"), [found])
 
 

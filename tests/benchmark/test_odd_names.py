@@ -59,7 +59,7 @@ def test_every_image_has_a_row_and_its_pictures(run):
 
 def test_a_row_holds_the_name_as_text(run):
     names = {row["image"] for row in read_rows(run.rows_file)[0]}
-    assert {f"test-a b'\\n-{name}.png" for name in (NAMES[0], "a\\nb", "caf\\udce9")} <= names
+    assert {f"test-a b'\\n$10_to_$20-{name}.png" for name in (NAMES[0], "a\\nb", "caf\\udce9")} <= names
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_before_the_run():

@@ -97,7 +97,7 @@ def test_only_statistics_that_move_are_recovered(images):
     recovered, exact = (known_statistics(victim, images, level) for level in ("recovered", "exact"))
     assert set(recovered) == {"body.1"}
     torch.testing.assert_close(recovered["body.1"], exact["body.1"], rtol=1e-6, atol=1e-9)
-    with pytest.raises(InputError, match="no running statistics move"):
+    with pytest.raises(InputError, match="no running statistics are known to move"):
         known_statistics(Victim(half_frozen(), mean=(0.0,) * 3, std=(1.0,) * 3), images, "recovered")
 
 
