@@ -35,10 +35,10 @@ WORDS = (
     "not above it may have rebuilt nothing. PSNR favors gray pictures; see SSIM, LPIPS and the pictures too."
 )
 SCOPE = (
-    "{victims}. `convnet` has no global pooling, so that its gradient keeps where things are in an image: attacks find "
-    "more than with most networks in use. Every track has one draw of weights, and tracks of one data set and batch "
-    "size have the same images: an answer on several of them is not several independent answers. Intervals are over "
-    "images alone; other weights, starts and tuned options would move the numbers further."
+    "{victims}. The network convnet has no global pooling, so that its gradient keeps where things are in an image: "
+    "attacks find more than with most networks in use. Every track has one draw of weights, and tracks of one data set "
+    "and batch size have the same images: an answer on several of them is not several independent answers. Intervals "
+    "are over images alone; other weights, starts and tuned options would move the numbers further."
 )
 BEST = (
     f"'{EXCLUDED.capitalize()}' is a verdict at p < .025, one-sided, after Bonferroni's correction for the other "

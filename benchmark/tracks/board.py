@@ -181,11 +181,10 @@ def answers(found: Sequence[Recorded]) -> list[Block]:
 
 
 def victims(tracks: Sequence[Track]) -> str:
-    """`Of 14 tracks, 12 attack convnet, 1 resnet18`."""
+    """`Of 14 tracks, 12 attack convnet, 2 attack resnet18`."""
     counted = Counter(str(track.options["victim"]) for track in tracks)
-    return f"Of {count(len(tracks), 'track')}, " + ", ".join(
-        f"{n} attack `{name}`" for name, n in counted.most_common()
-    )
+    parts = (f"{n} attack{'s' if n == 1 else ''} {name}" for name, n in counted.most_common())
+    return f"Of {count(len(tracks), 'track')}, {', '.join(parts)}"
 
 
 def kinds(found: Recorded) -> dict[str, str]:
