@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.base import Attack, Common
 from attacks.engine.author import built
 from attacks.engine.stage import Reconstruction
-from benchmark.config import Config, options_of
+from benchmark.config import Config, on_top, options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
 from benchmark.scoring.lpips import find_all
 from benchmark.scoring.metrics import of_failure
@@ -248,8 +248,6 @@ def attack(
     """
     chosen: type[Attack] = find("attack", method) if isinstance(method, str) else method
     own_options = of_preset(chosen, preset)
-    if any(name.startswith("steps") for name in options):
-        own_options.pop("steps", None)  # of all stages, as they were tuned
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
         raise InputError(f"{chosen.name} takes no prior; leave prior= out.")
@@ -267,7 +265,7 @@ def attack(
         options["prior"] = own(chosen.default_prior if prior is None or prior == "default" else prior)
     if refine is not None:
         options["refine"] = own(refine)
-    given = {**own_options, "seed": seed, **options}
+    given = on_top(own_options, {"seed": seed, **options})
     return built(chosen, given, [name for name in Common.__annotations__ if name in given]).run([observation])
 
 

@@ -137,11 +137,8 @@ class Config(Setting):
         return built(method, options, [*common])
 
     def method_options(self, method: type[Method]) -> dict[str, Any]:
-        """The method's preset, and the single options on top; steps of a stage replace tuned steps in total."""
-        preset, single = self.preset_options(method), self.single_options(method)
-        if any(name.startswith("steps") for name in single):
-            preset.pop("steps", None)
-        return preset | single
+        """The method's preset, and the single options on top."""
+        return on_top(self.preset_options(method), self.single_options(method))
 
     def tuned_options(self) -> dict[str, Any]:
         """What was tuned for the method on the track."""
@@ -196,6 +193,12 @@ def dump(config: Config, resolved: Mapping[str, Any]) -> str:
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     comment = "".join(f"# {name}: {json.dumps(value)}\n" for name, value in resolved.items())
     return comment + yaml.safe_dump(plain, sort_keys=False)
+
+
+def on_top(preset: Mapping[str, Any], single: dict[str, Any]) -> dict[str, Any]:
+    """Options of a preset with single ones on top; steps of a stage replace tuned steps in total."""
+    replaced = {"steps"} if any(name.startswith("steps") for name in single) else set()
+    return {name: value for name, value in preset.items() if name not in replaced} | single
 
 
 def options_of(method: type[Method]) -> dict[str, Parameter]:

@@ -46,7 +46,7 @@ def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, ba
         "data": {"the classes": of_text(list(data.classes)), "the images of the split": data.split_digest()},
         "tasks": {f"the images of task {place}": of_batch(config, data, b) for place, b in enumerate(batches)},
     }
-    if config.steps_trained():  # the same training on another processor may give others
+    if config.epochs_trained != "0":  # the same training on another processor may give others
         found["tasks"]["the trained weights"] = of_tensors(victim.model.state_dict())
     found["victim"]["the preprocessing"] = of_text((victim.preprocessing, data.mean, data.std))
     for (kind, name), state in states.items():

@@ -111,27 +111,30 @@ def test_the_image_returned_is_the_best_of_all_phases_or_the_last(observation, m
         assert costs[-1] > 1.1 * costs.min(), "otherwise both would return the same"
 
 
-@pytest.mark.parametrize("radii", [Radii(()), Radii("5,1,3")], ids=["share", "stated"])
-def test_balls_and_spheres_hold_after_every_step(observation, make, radii):
-    attack = make(eta=1.0, ball=0.05, radii=radii, restarts=2)
+def steps_of(attack, observation):
+    """(phase, name, its start, its value) after every step within a phase."""
     attack.begin([observation])
-    touched = 0
-    for _ in range(EACH * len(PHASES)):
+    for _ in range(sum(attack.plan.values())):
         stage = attack.session.stage
         attack.advance()
-        if attack.session.stage is not stage:
+        if attack.session.stage is stage:
+            for name, v in attack.session.variables.items():
+                yield stage.name, name, stage.variables[name], v
+
+
+@pytest.mark.parametrize("radii", [Radii(()), Radii("5,1,3")], ids=["share", "stated"])
+def test_balls_and_spheres_hold_after_every_step(observation, make, radii):
+    touched = 0
+    for phase, name, center, moved in steps_of(make(eta=1.0, ball=0.05, radii=radii, restarts=2), observation):
+        if name == "z":
+            torch.testing.assert_close(moved.norm(dim=-1), center.norm(dim=-1))
             continue
-        for name, v in attack.session.variables.items():
-            center, moved = stage.variables[name], v
-            if name == "z":
-                torch.testing.assert_close(moved.norm(dim=-1), center.norm(dim=-1))
-                continue
-            used = (moved - center).flatten(2).abs().sum(2)
-            allowed = 0.05 * center.flatten(2).abs().sum(2)
-            if radii:
-                allowed = torch.full_like(used, {"f1": 5, "f2": 1, "f3": 3}[stage.name])
-            assert (used <= allowed * (1 + 1e-9)).all()
-            touched += int((used > 0.999 * allowed).sum())
+        used = (moved - center).flatten(2).abs().sum(2)
+        allowed = 0.05 * center.flatten(2).abs().sum(2)
+        if radii:
+            allowed = torch.full_like(used, {"f1": 5, "f2": 1, "f3": 3}[phase])
+        assert (used <= allowed * (1 + 1e-9)).all()
+        touched += int((used > 0.999 * allowed).sum())
     assert touched > 0, "some ball was reached"
 
 
@@ -143,17 +146,6 @@ def stylegan2():
         if name.endswith("strength"):
             parameter.fill_(0.3)  # 0 in a new one, which has no noise
     return prior
-
-
-def steps_of(attack, observation):
-    """(phase, name, its start, its value) after every step within a phase."""
-    attack.begin([observation])
-    for _ in range(sum(attack.plan.values())):
-        stage = attack.session.stage
-        attack.advance()
-        if attack.session.stage is stage:
-            for name, v in attack.session.variables.items():
-                yield stage.name, name, stage.variables[name], v
 
 
 def test_latents_and_noise_maps_of_stylegan2_stay_in_balls_of_their_own(observation, stylegan2):

@@ -102,14 +102,18 @@ def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path, capsys
     assert commands == []
 
 
+class Idle:
+    """In place of submitit's, for what a test adds."""
+
+    def __init__(self, folder, cluster):
+        pass
+
+    def update_parameters(self, **parameters):
+        pass
+
+
 def test_what_slurm_refuses_is_one_line(tmp_path, capsys, monkeypatch):
-    class Executor:
-        def __init__(self, folder, cluster):
-            pass
-
-        def update_parameters(self, **parameters):
-            pass
-
+    class Executor(Idle):
         def map_array(self, job, arguments):
             raise submitit.core.utils.FailedJobError("sbatch failed\ninvalid partition specified: typo")
 
@@ -121,13 +125,7 @@ def test_what_slurm_refuses_is_one_line(tmp_path, capsys, monkeypatch):
 def test_jobs_do_not_outlive_the_process_that_waits_for_them(tmp_path, monkeypatch):
     cancelled = []
 
-    class Executor:
-        def __init__(self, folder, cluster):
-            pass
-
-        def update_parameters(self, **parameters):
-            pass
-
+    class Executor(Idle):
         def submit(self, job, arguments):
             return SimpleNamespace(done=lambda: False, cancel=lambda: cancelled.append(arguments))
 
