@@ -16,7 +16,6 @@ from attacks.engine.schedules import multistep
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from attacks.gias import CODE, TAEF2, Noise, latent_search, parameter_search
-from priors.base import decode
 
 
 class GIz(Attack):
@@ -148,10 +147,10 @@ class GIzx(Attack):
         self.eta_z, self.eta_x, self.tv, self.redrawn = eta_z, eta_x, tv, noise == "redrawn"
 
     def search(self) -> Search:
-        state = yield latent_search(self, self.latents(), self.eta_z, self.penalty, redrawn=self.redrawn)
+        yield latent_search(self, self.latents(), self.eta_z, self.penalty, redrawn=self.redrawn)
         yield Stage(
             name="x",
-            variables={"x": self.images(decode(self.prior, state))},
+            variables={"x": self.session.best["images"]},  # with the noise they were judged with
             lr=self.eta_x,
             schedule=multistep,
             penalty=self.penalty,

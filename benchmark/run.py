@@ -232,6 +232,7 @@ def row_maker(
         lpips_backbone=lpips_backbone,
         device=device_name(),
         code=code_version(),
+        torch_version=torch.__version__,
         training_seconds=prior.training_seconds if prior else None,
     )
 

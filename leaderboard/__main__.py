@@ -10,13 +10,13 @@ from typing import NoReturn
 
 from leaderboard.board import EntryWithRows, comparable, entries_with_rows, identity, metrics
 from leaderboard.differences import difference
+from leaderboard.files import write_atomically
 from leaderboard.gather import gather
 from leaderboard.matrix import matrices, write
 from leaderboard.page import write_page
 from leaderboard.record import beside
 from leaderboard.reported import reported
 from leaderboard.results import results
-from leaderboard.run_folder import write_atomically
 from leaderboard.table import Table, as_csv, as_markdown, as_text, difference_table
 from leaderboard.wandb_board import download, require, upload
 from victims.errors import InputError

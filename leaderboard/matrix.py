@@ -20,8 +20,9 @@ from leaderboard.board import (
     telling,
 )
 from leaderboard.differences import difference
+from leaderboard.figures import literal, write_figure
+from leaderboard.files import write_atomically
 from leaderboard.rows import FlatRow
-from leaderboard.run_folder import literal, write_atomically, write_figure
 from leaderboard.statistics import Score, corrected, verdicts
 from leaderboard.table import NOTHING, Table, bounds, common, interval
 

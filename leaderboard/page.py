@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leaderboard.run_folder import write_atomically
+from leaderboard.files import write_atomically
 from leaderboard.strip import SHOWN, strip
 
 if TYPE_CHECKING:

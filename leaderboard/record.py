@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import yaml
 
+from leaderboard.files import write_atomically
 from leaderboard.labels_board import KEYS as LABEL_ROW
 from leaderboard.options import row_keys
 from leaderboard.rows import PROTOCOL, FlatRow, has_numbers, read_rows
-from leaderboard.run_folder import write_atomically
 from victims.errors import InputError
 
 RECORD = Path(__file__).parent / "record"

@@ -51,6 +51,7 @@ class Row:
             an update.
         track_version: of the track that the row says; 1 in older rows.
         gradient_path: how the gradients of the victim were computed.
+        torch_version: of PyTorch, which rounds otherwise in another one; empty in older rows.
         seconds: of the task.
         memory: the peak until the end of the task in MiB: on a GPU that of tensors since the group of the task began,
             on a CPU that of the whole process since its start.
@@ -84,6 +85,7 @@ class Row:
     gradient_path: str = ""
     victim_accuracy: float | None = None
     track_version: int = 1
+    torch_version: str = ""
 
     def __post_init__(self) -> None:
         if wrong := self.settings.keys() ^ set(row_keys()):

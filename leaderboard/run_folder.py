@@ -18,13 +18,10 @@ It works without torch, because the board reads these files without torch.
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
 import os
 import re
-import secrets
-import socket
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -33,12 +30,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from leaderboard.files import file_name, flat_name, write_atomically
 from leaderboard.foreign import checked, contents
 from leaderboard.rows import FlatRow, Row, read_rows, renamed
 
 ROWS, PARTS, CONFIG, CONTENTS = "rows.jsonl", "parts", "config.yaml", "contents.json"
-LONGEST = 255  # bytes of a file's name, in all common file systems
-
 
 Contents = dict[str, dict[str, str]]
 """The beginning of the SHA-256 of every file, state dict or batch of images that went into a run, by what messages call
@@ -100,7 +96,7 @@ class RunFolder:
 
     def add_rows(self, task: str, rows: Iterable[Row]) -> None:
         """Keep the rows of one finished task."""
-        self._write(self.path / PARTS / _inside(task, ".jsonl"), _lines(row.flat() for row in rows))
+        self._write(self.path / PARTS / file_name(task, ".jsonl"), _lines(row.flat() for row in rows))
 
     def read_rows(self) -> tuple[list[FlatRow], list[str]]:
         """Every row, also of incomplete tasks, and one warning for each line or file that cannot be read."""
@@ -178,7 +174,7 @@ class RunFolder:
         return Curve(list(stages), list(costs))
 
     def curve_file(self, task: str) -> Path:
-        return self.path / "curves" / _inside(task, ".csv")
+        return self.path / "curves" / file_name(task, ".csv")
 
     def write_layers(self, task: str, columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
         """Keep one line per layer, in the order of the attack."""
@@ -192,7 +188,7 @@ class RunFolder:
             return []
 
     def layers_file(self, task: str) -> Path:
-        return self.path / "layers" / _inside(task, ".csv")
+        return self.path / "layers" / file_name(task, ".csv")
 
     # Pictures
 
@@ -204,11 +200,11 @@ class RunFolder:
 
     def reconstruction(self, task: str, image: str) -> Path:
         """The picture of one rebuilt image."""
-        return self.path / "reconstructions" / _inside(f"{task}--{_flat(image)}", ".png")
+        return self.path / "reconstructions" / file_name(f"{task}--{flat_name(image)}", ".png")
 
     def truth(self, image: str) -> Path:
         """The picture of one private image."""
-        return self.path / "truth" / _inside(_flat(image), ".png")
+        return self.path / "truth" / file_name(flat_name(image), ".png")
 
     def holds(self, path: Path) -> bool:
         """Whether there is such a file in this folder. A link that leads out of it does not count."""
@@ -283,59 +279,5 @@ def _of_wandb(folder: Path) -> bool:
     return any(above == "wandb" and "run-" in name for above, name in pairwise(folder.parts))
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that readers see the old file or the new one, also when the process or the machine is killed.
-
-    No two writers share a partial file: its name has the host, the process and a random part.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".partial-{of_this_process()}")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # before the file has its name, which says that it is whole
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def of_this_process() -> str:
-    """Part of a file's name that no other process, machine or call has."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def literal(text: str) -> str:
-    """For matplotlib, which takes what stands between two dollar signs for a formula."""
-    return text.replace("$", r"\$")
-
-
-def write_figure(path: Path, figure: Any) -> None:
-    """Write a figure of matplotlib as `write_atomically` does."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160)
-    write_atomically(path, file.getvalue())
-
-
 def _lines(rows: Iterable[FlatRow]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def _flat(image: str) -> str:
-    """The name of an image without folders, so that `a/1` and `b/1` have files of their own."""
-    last = Path(image).name
-    return image if image == last else f"{last}-{hashlib.sha256(image.encode(errors='surrogatepass')).hexdigest()[:16]}"
-
-
-def _inside(name: str, suffix: str) -> str:
-    """A file for what has this name: the last part of it, for a foreign row may hold a path that leads elsewhere.
-
-    A name that is too long for a file is cut, and ends in a digest of all of it.
-    """
-    file = Path(name + suffix).name
-    if len(file.encode(errors="surrogatepass")) <= LONGEST:
-        return file
-    start = name.encode(errors="replace")[: LONGEST // 2].decode(errors="ignore")
-    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
-    return Path(f"{start}-{digest}{suffix}").name

@@ -40,8 +40,8 @@ from benchmark.run import reproducible
 from benchmark.run_options import with_options
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.picture import png
+from leaderboard.files import write_atomically
 from leaderboard.options import Options
-from leaderboard.run_folder import write_atomically
 from leaderboard.sentences import count
 from victims.by_name import LIBRARIES
 from victims.choices import Compile

@@ -35,7 +35,8 @@ class Cluster:
         """What takes jobs; their logs go into `folder`.
 
         Raises:
-            InputError: a count is impossible, a partition is given where there is none, or there is no SLURM here.
+            InputError: a count is impossible, a partition is given where there is none, jobs would share a GPU, or
+                there is no SLURM here.
         """
         lowest = {"gpus": 0, "cpus": 1, "minutes": 1, "at_once": 1}
         for name, least in lowest.items():
@@ -43,6 +44,8 @@ class Cluster:
                 raise InputError(f"{name} is {value}; give {least} or more.")
         if self.partition and self.cluster != "slurm":
             raise InputError(f"{self.cluster} has no partitions; leave --partition out, or choose --cluster slurm.")
+        if self.cluster == "local" and self.gpus and (self.at_once or 1) > 1:
+            raise InputError("jobs on one machine would all compute on its first GPUs; leave --at-once or --gpus out.")
         try:
             executor = submitit.AutoExecutor(folder, cluster=self.cluster)
         except RuntimeError:

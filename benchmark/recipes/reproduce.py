@@ -15,8 +15,8 @@ from benchmark.launch.matrix import exit_code, rows_of, run_cells
 from benchmark.recipes.recipe import Cell, expand, learned, loaded, read
 from benchmark.registry import find
 from leaderboard.board import Entry, entries, metrics
+from leaderboard.files import write_atomically
 from leaderboard.reported import Reported, reported
-from leaderboard.run_folder import write_atomically
 from leaderboard.table import NOTHING, Table, common, interval
 from victims.errors import InputError
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmark.launch.lock import Busy, alone
-from leaderboard.run_folder import of_this_process, write_atomically
+from leaderboard.files import of_this_process, write_atomically
 from victims.data.base import ImageData, digest, image_digest, some
 from victims.errors import InputError, Notice
 

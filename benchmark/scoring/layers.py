@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from attacks.engine.stage import LayerReport
-from leaderboard.run_folder import RunFolder, write_figure
+from leaderboard.figures import write_figure
+from leaderboard.run_folder import RunFolder
 from victims.errors import Notice
 from victims.victim import Victim
 

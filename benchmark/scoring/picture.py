@@ -15,7 +15,8 @@ from torchvision.utils import save_image
 
 from benchmark.scoring.layers import draw_layers, left_out, read_errors
 from leaderboard.board import Entry, entries
-from leaderboard.run_folder import RunFolder, literal, write_figure
+from leaderboard.figures import literal, write_figure
+from leaderboard.run_folder import RunFolder
 from leaderboard.settings import label
 from leaderboard.table import interval
 from victims.data.base import ImageData

@@ -34,9 +34,9 @@ from benchmark.sealed.observations import line, load
 from benchmark.sources import file_name, of_bytes, unimported
 from benchmark.tracks.track import DEFAULT, METRIC, Track, read
 from leaderboard import record
+from leaderboard.files import write_atomically
 from leaderboard.options import Options
 from leaderboard.rows import FlatRow
-from leaderboard.run_folder import write_atomically
 from leaderboard.sentences import decibels
 from victims.errors import InputError
 

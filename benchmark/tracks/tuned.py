@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from benchmark.tracks.track import METRIC, Track, read
-from leaderboard.run_folder import write_atomically
+from leaderboard.files import write_atomically
 from victims.errors import InputError
 
 

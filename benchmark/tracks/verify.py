@@ -10,6 +10,8 @@ from itertools import chain, islice
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+import torch
+
 from attacks.base import Attack
 from attacks.engine.stage import Reconstruction
 from benchmark.config import Config
@@ -70,7 +72,7 @@ class Repeat(NamedTuple):
     given: Callable[[Task], Mapping[str, Any]]
     """What metrics need beside the images of a task."""
     same: bool
-    """Whether device and code are those of the record."""
+    """Whether device, code and version of PyTorch are those of the record, as far as it says them."""
 
 
 @with_options(also=("data_dir", "weights_dir", "compile"))
@@ -129,6 +131,7 @@ def prepared(record: Record, options: Mapping[str, Any]) -> Repeat:
     attack.to(device)
     here = {"device": device_name(), **{key: settings[key] for key in CODE}}
     same = all(row[key] == value for row in record.rows for key, value in here.items())
+    same = same and {row["torch_version"] for row in record.rows} <= {"", torch.__version__}
     nets = networks(config.lpips, config.data, config.weights_dir)
     split = read_split(data, config.out, settings["data_digest"])
 
@@ -162,8 +165,8 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool
     if all(row[key] == again[key] for row, again in both for key in scored_in_both(row, again)):
         return True, f"identical, as on the same processor and versions, in {of_which(both)}."
     if repeat.same:
-        print("Not identical, though device and code are those of the record. Either the processor or a library is")
-        print("another, or the record does not have the scores of its run.", flush=True)
+        print("Not identical, though device, code and PyTorch are those of the record, as far as it says them. Either")
+        print("the processor or a library is another, or the record does not have the scores of its run.", flush=True)
     agrees, words = verdict(pairs)
     if agrees:
         return agrees, words

@@ -154,6 +154,15 @@ def test_noise_redrawn_does_not_depend_on_group_or_chunk(method, capture, noisy_
     assert not torch.allclose(fixed[1:], together[1:])
 
 
+@pytest.mark.parametrize("noise", ["fixed", "redrawn"])
+def test_gi_zx_starts_its_pixels_from_the_images_that_cost_least(noise, observation, noisy_prior):
+    curve = GIzx(steps_z=8, steps_x=1, noise=noise, prior=noisy_prior, restarts=1).run([observation]).curve
+    *latents, pixels = [cost.item() for _, cost in curve]
+    assert [name for name, _ in curve][-2:] == ["z", "x"]
+    assert min(latents) != latents[-1] or noise == "fixed", "noise that is redrawn last costs more here"
+    assert pixels == pytest.approx(min(latents), rel=1e-9)
+
+
 @pytest.mark.parametrize("method", [GIz, GIw, GIzx, GIAS])
 def test_without_noise_in_the_generator_nothing_is_redrawn(method, observation, small_prior):
     G = small_prior.double()

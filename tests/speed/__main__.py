@@ -17,7 +17,7 @@ import torch
 from benchmark.code_version import code_version
 from benchmark.registry import open_victim
 from benchmark.run import reproducible
-from leaderboard.run_folder import write_atomically
+from leaderboard.files import write_atomically
 from tests.command import Parser
 from tests.plain.forms import FORMS
 from tests.speed import memory

@@ -77,6 +77,7 @@ def test_a_refused_job_is_named_and_the_rest_shown(tmp_path, capsys, commands):
     [
         (["--cluster=slurm"], "no srun on this machine"),
         (["--cluster=local", "--partition=gpu"], "local has no partitions"),
+        (["--cluster=local", "--gpus=1", "--at-once=2"], "leave --at-once or --gpus out"),
         (["--cluster=debug", "--cpus=0"], "cpus is 0; give 1 or more"),
         (["--cluster=debug", "--at-once=0"], "at_once is 0"),
         (["--cluster=debug", "--nodes=2"], "leave --nodes out"),

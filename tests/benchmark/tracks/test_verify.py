@@ -110,11 +110,20 @@ def test_scores_that_are_wrong_by_as_much_everywhere_differ(track, change, error
     assert "differs" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("changes", "said"), [({}, True), ({"device": "GPU"}, False), ({"attack_digest": "a"}, False)])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, True),
+        ({"torch_version": ""}, True),
+        ({"torch_version": "1.0"}, False),
+        ({"device": "GPU"}, False),
+        ({"attack_digest": "a"}, False),
+    ],
+)
 def test_other_scores_on_the_device_and_by_the_code_of_the_record_are_said(track, change, changes, said, capsys):
     change(lambda rows: [{**row, "psnr": row["psnr"] + 0.5, **changes} for row in rows])
     assert verify(track, "--sample=1") == 0
-    assert ("Not identical, though device and code are those of the record" in capsys.readouterr().out) == said
+    assert ("Not identical, though device, code and PyTorch are those of the record" in capsys.readouterr().out) == said
 
 
 def test_psnr_that_went_from_one_image_of_a_batch_to_another_differs(track, change, capsys):
