@@ -22,7 +22,7 @@ FLOOR = "neither above the mean image"
 """In place of a verdict: two attacks are not compared that may have rebuilt nothing."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "is not decided"
-LEAKS = "leaves no image recognized, and still leaks"
+LEAKS = "leaves few or no images recognized, and still leaks"
 IDLE = "has nothing to hold back"
 UNJUDGED = "is not judged, as recognized images need the LPIPS of squeeze"
 UNTRIED = "is not judged, as no attack was tried on enough batches both with and without it"
@@ -43,9 +43,9 @@ class Comparison(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The largest share of images that an attack recognizes, and of how many attacks."""
+    """The largest share of images that attacks recognize, those that recognize as many, and of how many attacks."""
 
-    attack: str
+    attacks: Sequence[str]
     recognized: Score
     among: int
 
@@ -211,8 +211,12 @@ def recognized_by(board: Board) -> list[tuple[Entry, Score]]:
 
 
 def most(board: Board) -> Share | None:
-    """The largest share of recognized images."""
-    return next((Share(entry.attack, share, len(tried(board))) for entry, share in recognized_by(board)), None)
+    """The largest share of recognized images; None where one has no such share."""
+    found = recognized_by(board)
+    if not found:
+        return None
+    _, largest = found[0]
+    return Share([entry.attack for entry, share in found if share.mean == largest.mean], largest, len(found))
 
 
 def holds(board: Board, base: Board) -> str:

@@ -112,8 +112,8 @@ def priors(boards: Boards, kinds: Mapping[str, Mapping[str, str]]) -> list[Block
         "What a prior is worth",
         [prior_sentence(kind, gain) for kind, gain in by_kind.items()],
         "The best attack with such a prior minus the best attack with none, corrected for all pairs of an attack with "
-        "a prior and one without on a track. Every method has as many trials, however many options it has. "
-        + " ".join(trained_on(boards)),
+        "a prior and one without on a track. Every method with options to tune has as many trials, however many "
+        "options. " + " ".join(trained_on(boards)),
         prior_table(by_kind),
     )
 
@@ -164,8 +164,9 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
     ) + section(
         "Attacks that are better behind a defense",
         [f"{track}, {minus(each)}." for track, each in better_behind(pairs, boards)],
-        "The same attack with the defense minus without it, corrected for all attacks and defenses. Who has the whole "
-        "update can apply the defense to it: without a defense these attacks are below what they could reach.",
+        "The same attack with the defense minus without it, corrected for all attacks and defenses. A defense that is "
+        "a function of the update, as clipping is, can be applied by who has the whole update: without a defense such "
+        "an attack is below what it could reach. What soteria leaves out, it chooses by the images.",
     )
 
 
@@ -229,9 +230,11 @@ def minus(found: Comparison) -> str:
 def recognized(share: Share) -> str:
     """`25 % [14, 40] of images are recognized with ig, the best of 9 attacks by this share`."""
     score = share.recognized
-    found = f"{100 * score.mean:.0f} % [{100 * score.low:.0f}, {100 * score.high:.0f}]"
+    found = f"{100 * score.mean:.0f} % [{100 * score.low:.0f}, {100 * score.high:.0f}] of images are recognized with"
+    if len(share.attacks) == share.among > 1:
+        return f"{found} each of {share.among} attacks"
     best = f", the best of {share.among} attacks by this share" if share.among > 1 else ""
-    return f"{found} of images are recognized with {share.attack}{best}"
+    return f"{found} {', '.join(share.attacks)}{best}"
 
 
 def count(number: int, noun: str) -> str:

@@ -53,11 +53,15 @@ def clustered_interval(values: ArrayLike, clusters: Sequence[str] | NDArray, ran
         m ± t_{k-1}(0.975) SE,    SE^2 = k/(k-1) sum_j (s_j - m n_j)^2 / n^2,
 
     cut at the ends of `range`. It covers the true mean in 94 to 95 % where clusters are equally large and their means
-    about normal; in 85 to 92 % for skewed values and for a share near 0 or 1, and down to 70 % where one cluster has
-    ten times as many values as the others. Where all clusters have the same mean, as those of an attack that identifies
-    all images, SE is 0, which is no 95 % interval. Clusters with another mean, a share q of all, stay unseen in k draws
-    with probability (1 - q)^k, which is 0.025 at q = 1 - 0.025^(1/k). The interval then holds every mean that is
-    possible with this share at either end of `range`; for a score that is 0 or 1 it is that of Clopper and Pearson.
+    about normal; in 85 to 92 % for skewed values, and down to 70 % where one cluster has ten times as many values as
+    the others. Where all clusters have the same mean, as those of an attack that identifies all images, SE is 0, which
+    is no 95 % interval. Clusters with another mean, a share q of all, stay unseen in k draws with probability
+    (1 - q)^k, which is 0.025 at q = 1 - 0.025^(1/k). The interval then holds every mean that is possible with this
+    share at either end of `range`.
+
+    Where every value is at an end of `range`, their mean is a share. Its interval is that of Clopper and Pearson where
+    every cluster has one value, and otherwise that of Student's t, which ends no closer to an end of `range` than that
+    of a share of which nothing was seen in k clusters: one image that is recognized makes nothing more certain.
 
     Args:
         values: (n,) finite numbers, at least one.
@@ -77,7 +81,10 @@ def clustered_interval(values: ArrayLike, clusters: Sequence[str] | NDArray, ran
     error = sqrt(k / (k - 1) * float(((s - m * sizes) ** 2).sum())) / n
     half = float(stdtrit(k - 1, 1 - LEVEL / 2)) * error
     p = 2 * float(stdtr(k - 1, -abs(m) / error))
-    return Score(m, max(m - half, range[0]), min(m + half, range[1]), n, k, p, error=error)
+    low, high = max(m - half, range[0]), min(m + half, range[1])
+    if np.isin(values, range).all():
+        low, high = _clopper_pearson(m, n, range) if k == n else _no_surer(low, high, k, range)
+    return Score(m, low, high, n, k, p, error=error)
 
 
 def unpaired(a: Score, b: Score) -> Score:
@@ -107,6 +114,21 @@ def _unseen(m: float, k: int, range: Range) -> Range:
     q = 1 - (LEVEL / 2) ** (1 / k)
     low, high = m - q * (m - range[0]), m + q * (range[1] - m)
     return (low, high) if isfinite(low) and isfinite(high) else (nan, nan)
+
+
+def _clopper_pearson(m: float, n: int, range: Range) -> Range:
+    """The interval of a share: n independent values, some at one end of `range` and some at the other."""
+    from scipy.special import betaincinv
+
+    width = range[1] - range[0]
+    x = round((m - range[0]) / width * n)
+    low, high = betaincinv(x, n - x + 1, LEVEL / 2), betaincinv(x + 1, n - x, 1 - LEVEL / 2)
+    return range[0] + width * float(low), range[0] + width * float(high)
+
+
+def _no_surer(low: float, high: float, k: int, range: Range) -> Range:
+    """The interval, extended where it ends closer to an end of `range` than where all k clusters are at that end."""
+    return min(low, _unseen(range[1], k, range)[0]), max(high, _unseen(range[0], k, range)[1])
 
 
 def _p_unseen(m: float, k: int, range: Range) -> float:

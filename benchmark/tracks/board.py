@@ -218,8 +218,8 @@ def section(found: Recorded) -> list[Block]:
     about = [
         f"Setting: {', '.join(f'{name} {text(value)}' for name, value in track.options.items())}.",
         f"Budget: {track.evaluations} victim gradients for each of {track.tasks} batches.",
-        f"Tuning: {tune.trials} trials of every method, each the mean {METRIC.upper()} of {tune.tasks} batches of the "
-        f"split tune, seed {tune.seed}.",
+        f"Tuning: {tune.trials} trials of every method with options to tune, each the mean {METRIC.upper()} of "
+        f"{tune.tasks} batches of the split tune, seed {tune.seed}.",
         f"Priors: {', '.join(f'{kind} {name}' for kind, name in track.priors.items())}.",
         f"Version {track.version} of the track; code {code}; {found.hours():.2g} hours.",
     ]

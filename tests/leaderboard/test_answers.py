@@ -173,6 +173,7 @@ def test_a_defense_holds_where_no_attack_shows_more_than_the_stated_share(board)
     assert holds(board({"a": unseen, "b": seen}), without) == FAILS
     assert holds(board({"a": unseen, "b": some}), without) == OPEN
     assert holds(board({"a": unseen[:8]}), without) == OPEN
+    assert holds(board({"a": np.where(np.arange(24) < 1, 25.0, 12.0)}), without) == OPEN, "1 of 24 is 0 to 21 %"
     assert holds(board({"a": unseen}), board({"a": unseen})) == IDLE
     assert holds(board({"a": unseen}, lpips=None), without) == UNJUDGED
     assert holds(board({"a": unseen}), board({"a": seen[:4]})) == UNTRIED
@@ -195,7 +196,7 @@ def test_a_defense_behind_which_every_image_diverged_holds_and_is_not_left_out(b
     boards = {"plain": board({"a": seen}), "noisy": board({"a": failed}, status="diverged")}
     (found,) = defended([("noise:9", "noisy", "plain")], boards)
     assert (found.verdict, found.change) == (HOLDS, None)
-    assert (found.behind.attack, found.behind.recognized.mean, found.without.recognized.mean) == ("a", 0, 1)
+    assert (found.behind.attacks, found.behind.recognized.mean, found.without.recognized.mean) == (["a"], 0, 1)
 
 
 def test_batches_that_share_images_say_so_where_they_are_too_few(board, row):

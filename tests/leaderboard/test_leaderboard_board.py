@@ -217,8 +217,8 @@ def test_batches_that_share_an_image_are_no_independent_batches(row):
 
 
 def test_scores_keep_to_the_range_that_their_rows_name(row):
-    """The images of one of two batches are identified: 0.5 ± 12.7 * 0.5 without the range."""
-    iip = {"t0": 1.0, "t1": 0.0}
+    """0.5 ± 12.7 * 0.4 without the range."""
+    iip = {"t0": 0.9, "t1": 0.1}
     ours = [row(task=t, image=t, iip=value, own=value) for t, value in iip.items()]
     named = {"higher_is_better": {"iip": True, "own": True}, "ranges": {"iip": [0, 1], "own": [0, None]}}
     theirs = [row(attack="gias", task=t, image=t, iip=0.0, own=0.0) for t in iip]
@@ -226,9 +226,9 @@ def test_scores_keep_to_the_range_that_their_rows_name(row):
     (ig, _), _ = board = sorted(entries_with_rows(rows), key=lambda pair: -pair[0].scores["iip"].mean)
     assert ig.scores["iip"][:3] == (0.5, 0, 1)
     assert ig.scores["own"].low == 0
-    assert ig.scores["own"].high == pytest.approx(0.5 + 12.706 / 2, rel=1e-4)
+    assert ig.scores["own"].high == pytest.approx(0.5 + 12.706 * 0.4, rel=1e-4)
     assert difference(*board, "iip")[:3] == (0.5, -1, 1)
-    assert difference(*board, "own").low == pytest.approx(0.5 - 12.706 / 2, rel=1e-4)
+    assert difference(*board, "own").low == pytest.approx(0.5 - 12.706 * 0.4, rel=1e-4)
 
 
 def test_other_contents_of_the_same_name_are_a_line_of_their_own_that_nothing_is_compared_with(row):

@@ -82,7 +82,7 @@ def test_one_cluster_that_is_far_larger_costs_coverage():
 def test_it_covers_a_share_of_images_that_are_often_all_identified(k, share):
     found = np.random.default_rng(k).random((1000, k)) < share
     intervals = [clustered_interval(sample, np.arange(k), (0, 1)) for sample in found]
-    assert np.mean([low <= share <= high for _, low, high, *_ in intervals]) >= 0.92
+    assert np.mean([low <= share <= high for _, low, high, *_ in intervals]) >= 0.94
     assert all(0 <= low <= mean <= high <= 1 for mean, low, high, *_ in intervals)
 
 
@@ -91,6 +91,30 @@ def test_an_interval_keeps_to_the_range_of_its_score():
     free, bounded = clustered_interval(values, names), clustered_interval(values, names, (0, 1))
     assert free.high > 1
     assert bounded == free._replace(high=1)
+
+
+@pytest.mark.parametrize("k", [3, 8, 24])
+def test_a_share_of_single_images_has_the_exact_interval(k):
+    for x in range(1, k):
+        found = clustered_interval([1] * x + [0] * (k - x), range(k), (0, 1))
+        exact = stats.binomtest(x, k).proportion_ci(0.95, method="exact")
+        assert found[:3] == pytest.approx((x / k, *exact))
+        twice = clustered_interval([2] * x + [-2] * (k - x), range(k), (-2, 2))
+        assert twice[:3] == pytest.approx([4 * end - 2 for end in found[:3]])
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_one_image_that_is_recognized_does_not_make_a_share_more_certain(batch):
+    clusters = np.repeat(np.arange(8), batch)
+    highs, lows = [], []
+    for x in range(len(clusters) // 2):
+        values = np.zeros(len(clusters))
+        values[:x] = 1
+        highs.append(clustered_interval(values, clusters, (0, 1)).high)
+        lows.append(clustered_interval(1 - values, clusters, (0, 1)).low)
+    assert highs == sorted(highs)
+    assert lows == pytest.approx([1 - high for high in highs])
+    assert highs[0] == pytest.approx(1 - 0.025 ** (1 / 8))
 
 
 @pytest.mark.parametrize("k", [2, 5, 20])
