@@ -140,7 +140,7 @@ class Attack(Checked, LightningModule):
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} needs a {self.takes.kind}; give one with --prior.")
         if prior is not None and not isinstance(prior, self.takes):
-            fix = f"leave --prior out, or choose another than this {prior.kind}"
+            fix = f"leave --prior out, or choose another than this {getattr(prior, 'kind', type(prior).__name__)}"
             raise InputError(f"{self.name} takes a prior of the kind {self.takes.kind}; {fix}.")
         if label_method is not None:
             find(label_method)  # refuses an unknown one
@@ -295,7 +295,9 @@ class Attack(Checked, LightningModule):
         if self.paths is None or not self.paths.are_for(observation.victim, repeated, own_weights):
             if self.match != "fa":
                 warn_of_average(local, self.match)
-            self.paths = find_paths(observation, repeated, Compiler(self.compiling, self.compile_s), own_weights)
+            self.paths = find_paths(
+                observation, repeated, Compiler(self.compiling, self.compile_s), own_weights, self.labels == "joint"
+            )
             if not self.analytic:
                 warn_of_rounding(self.distance, observation)
         return observation

@@ -30,10 +30,13 @@ class CocktailParty(Attack):
     - the decorrelation of its rows, exp(T |<u_i, u_j>|) - 1, so that no image comes twice;
     - the total variation of the images at variance 1.
 
-    This takes no victim gradient; one judges the images of each start. D = U K makes D V = diag(1 / s), and dL/dc is
-    V 1, so scale and sign are known from D dL/dc = 1 / s. The code takes the sign from the truth and scales every image
-    to [0, 1]; here only an image that would span more is scaled so. Labels are the classes whose gradients are nearest
-    in direction to the columns of V. Where a client clips tensor by tensor, all scales are off by one factor.
+    This takes no victim gradient; one judges the images of each start, and is counted. Not counted is what finds the
+    labels: for each start and class a forward pass of the batch, and a backward pass to the layer.
+
+    D = U K makes D V = diag(1 / s), and dL/dc is V 1, so scale and sign are known from D dL/dc = 1 / s. The code takes
+    the sign from the truth and scales every image to [0, 1]; here only an image that would span more is scaled so.
+    Labels are the classes whose gradients are nearest in direction to the columns of V. Where a client clips tensor by
+    tensor, all scales are off by one factor.
 
     The code computes the negentropy, as (E[log cosh s])^2, and then sets it to zero. Here it is the squared distance of
     E[log cosh s] from that of normal numbers, and it counts unless `ne` is 0.

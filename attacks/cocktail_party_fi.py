@@ -38,6 +38,9 @@ class CocktailPartyFI(CocktailParty):
     Then images are found whose features f(x) have the directions of z, 1 - cos(z, f(x)), with little variation: first
     by these two alone, without a victim gradient, then together with the matching cost.
 
+    Not counted as victim gradients are the features of the batch and their derivative by its images, a forward and a
+    backward pass in every step on images, and what finds labels, as in `cocktail_party`.
+
     Features of an untrained network are much alike, and the code's weights, which keep the rows of U apart, mix them:
     for four images of CIFAR-10's `tune` split, the correlations with the true features were .55 to .8, and with the
     default weights .99 to 1.

@@ -22,7 +22,13 @@ class FGLA(Learned):
     default_prior = ""
     made_for = {"batches": "distinct"}
     presets = {
-        "code": Preset("the authors' code", assumed="the decoder is the prior, of `prior train-inverter`", restarts=1)
+        "code": Preset(
+            "the authors' code",
+            assumed="the decoder is the prior, of `prior train-inverter`: trained on what is read of defended batches, "
+            "standardized (the code: on raw features of single images); from one vector, with ReLU, without batch norm "
+            "(the code: from 2048 x 7 x 7, of a victim without average pooling, with LeakyReLU and batch norm)",
+            restarts=1,
+        )
     }
 
     def check(self, observation: Observation) -> None:

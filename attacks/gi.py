@@ -24,9 +24,9 @@ CONSENSUS = {"mean": mean_consensus, "registered": registered_consensus}
 class GI(Attack):
     """Pixels by Adam with noise on gradient distance, image fidelity, batch-norm statistics and group consistency.
 
-    The paper gives no weights; those here come from later ports and are `assumed`. Restarts are the paper's seeds. The
-    batch-norm term uses the statistics that the observation declares (--bn); without them it is zero. The paper
-    restores labels itself, which requires all labels to be different; here they are given.
+    Weights and noise are those of later ports, which were not compared with the paper, and `assumed`. Restarts are the
+    paper's seeds. The batch-norm term uses the statistics that the observation declares (--bn); without them it is
+    zero. The paper restores labels itself, which requires all labels to be different; here they are given.
 
     Args:
         steps_x: steps on the pixels.
@@ -59,7 +59,8 @@ class GI(Attack):
     presets = {
         "paper": Preset(
             "the paper, sections 3 and 4",
-            assumed="all weights, which come from later ports; registration by optical flow in place of RANSAC-flow",
+            assumed="all weights and the noise, which come from later ports; registration by optical flow in place of "
+            "RANSAC-flow",
             steps_x=20_000,
             group_from=500,
             consensus="registered",

@@ -4,7 +4,7 @@ What GIAS is compared with: a search of latents alone (eq. 5), of the generator'
 latents and then pixels.
 """
 
-from typing import Unpack
+from typing import Literal, Unpack
 
 from torch import Tensor
 
@@ -110,6 +110,7 @@ class GIzx(Attack):
         eta_z, eta_x: their learning rates; that of the pixels is `assumed`, the source has none.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
         noise: the generator's own noise, fixed or redrawn in every step on the latents.
+        keep: after the latents `each` restart continues, or only the `best`, as in the code of GIAS.
     """
 
     name = "gi_zx"
@@ -121,13 +122,22 @@ class GIzx(Attack):
         "tv": Between(1e-6, 1e-1),
     }
     presets = {
+        "paper": Preset(
+            "GIAS, section 5.1 and appendix G",
+            assumed="steps_x, which are steps_w of gias:paper; eta_x; otherwise as gias:paper",
+            steps_z=1_500,
+            steps_x=15_000,
+            tv=1e-4,
+            restarts=4,
+        ),
         "code": Preset(
-            "the authors' code, which has no pixels after latents: as GIAS there at 32 px",
-            assumed="steps_x, eta_x",
+            "the authors' code, which has no GI-z/x: as its GIAS at 32 px, whose best latents alone go on",
+            assumed="steps_x, which are steps_w there; eta_x",
             steps_z=500,
             steps_x=5_000,
+            keep="best",
             **CODE,
-        )
+        ),
     }
 
     def __init__(
@@ -139,15 +149,18 @@ class GIzx(Attack):
         eta_x: float = 3e-2,
         tv: float = 1e-4,
         noise: Noise = "fixed",
+        keep: Literal["each", "best"] = "each",
         **common: Unpack[Common],
     ) -> None:
         super().__init__({"z": steps_z, "x": steps_x}, **common)
         above_zero(eta_z=eta_z, eta_x=eta_x)
         not_negative(tv=tv)
         self.eta_z, self.eta_x, self.tv, self.redrawn = eta_z, eta_x, tv, noise == "redrawn"
+        self.keep = keep
 
     def search(self) -> Search:
-        yield latent_search(self, self.latents(), self.eta_z, self.penalty, redrawn=self.redrawn)
+        state = self.latents()
+        yield latent_search(self, state, self.eta_z, self.penalty, redrawn=self.redrawn, keep=self.keep)
         yield Stage(
             name="x",
             variables={"x": self.session.best["images"]},  # with the noise they were judged with

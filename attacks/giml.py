@@ -16,7 +16,7 @@ from attacks.engine.objective import Objective
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
 from attacks.engine.ranges import above_zero, at_least, not_negative
-from attacks.gias import VARIATION
+from attacks.gias import LITERAL, VARIATION
 from priors import checkpoint
 from priors.base import Generator, decode
 from victims.errors import InputError
@@ -63,10 +63,10 @@ class GIML:
             **OPEN,
         ),
         "paper-literal": Preset(
-            "as `paper`, but the variation as eq. 4 writes it",
+            "as `paper`, but the variation as eq. 4 writes it, where a pair of neighbors comes twice: so tv is 2e-4",
             assumed="N, lambda, tau and steps on z are those of the code; beta",
-            variation="sum_squares",
             beta=0.1,
+            **LITERAL,
             **OPEN,
         ),
         "code": Preset(

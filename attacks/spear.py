@@ -57,6 +57,10 @@ class SPEAR(Attack):
     certified. With two classes or one logit nothing is found: all columns of dL/dZ are parts of one vector, and their
     combinations are as sparse.
 
+    One victim gradient judges the images of each start, and is counted. Not counted are the certificate's, one for each
+    start whose zeros agree, and what finds labels: for every class a forward pass of the batch, and a backward pass to
+    the first layer.
+
     Args:
         draws: of rows, at most; a 64th of them where a certificate, which ends the search, is impossible.
     """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attacks.base import Attack, Common
 from attacks.engine.author import built
+from attacks.engine.half_precision import in_single_precision
 from attacks.engine.stage import Reconstruction
 from benchmark.config import Config, on_top, options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
@@ -72,8 +73,8 @@ def capture(
         model: a classifier, normalized images (B, C, H, W) -> logits (B, K); with K = 1 it tells odd classes from even.
         images: (B, C, H, W) in [0, 1].
         labels: (B,) integers, or (B, K) probabilities, as by Mixup.
-        mean, std: one number, or one per channel, by which the client normalizes; by default the model's attributes
-            `input_mean` and `input_std`, else images enter the model as they are.
+        mean, std: one number each, or one per channel, by which the client normalizes; by default the model's
+            attributes `input_mean` and `input_std`, else images enter the model as they are.
         mode: of the model while the client computes its update; `as_is` leaves every layer in its own.
         loss: the client's, a name such as `label_smoothing:0.1`, or your own: logits (B, K) and labels -> their mean.
         defense: what the client does against leakage, such as `noise:0.01` or `clipping:1+sign`.
@@ -112,6 +113,10 @@ def capture(
     names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]
     defense = open_defense(defense) if isinstance(defense, str) else defense
     chain = parts(defense)
+    for part in chain:
+        if not isinstance(part, Defense):
+            given = f"the class {part.__name__}" if isinstance(part, type) else f"of type {type(part).__name__}"
+            raise InputError(f"defense is {given}; give a name, such as 'noise:0.01', or an object of a Defense.")
     victim = defended(*chain)
     victim.to(next(iter(victim.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
@@ -141,10 +146,10 @@ def preprocessing_of(
     """
     if mean is None and std is None:
         return (declared(inside(model)) or Preprocessing((0.0,), (1.0,))).of_channels(shape[0])
-    return Preprocessing(
-        per_channel("mean", 0.0 if mean is None else mean, shape[0]),
-        per_channel("std", 1.0 if std is None else std, shape[0]),
-    )
+    if mean is None or std is None:
+        lacks = "mean" if mean is None else "std"
+        raise InputError(f"mean= and std= go together, and {lacks} is missing; give both, or neither.")
+    return Preprocessing(per_channel("mean", mean, shape[0]), per_channel("std", std, shape[0]))
 
 
 def per_channel(name: str, given: float | Sequence[float] | Tensor, channels: int) -> tuple[float, ...]:
@@ -233,6 +238,8 @@ def attack(
 ) -> Reconstruction:
     """Run an attack to its end. The images are `reconstruction.pixels[0]`, (B, C, H, W) in [0, 1].
 
+    A model of half precision is attacked in float32, see `in_single_precision`.
+
     Args:
         method: a name, as `run --attack` takes it, or a class.
         prior: of methods that take one: as `run --prior` takes it, by default what `run` takes; or an object.
@@ -251,6 +258,7 @@ def attack(
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
         raise InputError(f"{chosen.name} takes no prior; leave prior= out.")
+    observation = in_single_precision(observation)
     size, mean = observation.image_shape[-1], observation.victim.mean
 
     def own(given: str | Prior) -> Prior:

@@ -32,12 +32,12 @@ class LabelConfusion(Defense):
     def class_counts(self, batch_size: int) -> list[int]:
         """
         Raises:
-            InputError: there are more labels than images.
+            InputError: there are not fewer labels than images.
         """
-        if self.labels > batch_size:
+        if self.labels >= max(batch_size, 2):  # one image has one label anyway; see `least_images`
             raise InputError(
-                f"label_confusion cannot put {self.labels} labels into a batch of {batch_size}; give at most as many "
-                "labels as images."
+                f"label_confusion:{self.labels} needs more than {self.labels} images, and the batch has {batch_size}; "
+                "give a larger --batch, or fewer labels."
             )
         images, more = divmod(batch_size, self.labels)
         return [images + 1] * more + [images] * (self.labels - more)

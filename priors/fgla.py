@@ -30,6 +30,12 @@ class FGLA(Inverter):
     one image has is that image's feature times p - 1, plus the others' times their small p, which the rows of absent
     classes show.
 
+    The authors train their decoder on the raw features that the model has of single images, without gradients, batches
+    or a defense. Here it is trained on what is read of updates of whole batches under the defense, standardized. Their
+    victim, a ResNet without average pooling, has features of 2048 x 7 x 7, which transposed convolutions of stride 2,
+    LeakyReLU and residual blocks with batch norm make an image of; here any feature is a vector, a map of 1 x 1, and
+    the blocks have ReLU and no batch norm.
+
     Args:
         setting, signature, batch, image_shape: as `Inverter` has them.
         classifier: the name of the victim's linear classifier.
@@ -84,14 +90,15 @@ class FGLA(Inverter):
         """The images' features in the order of their labels, (R, B, d).
 
         f_y = (dW[y] - o_W) / (db[y] - o_b), where the offsets o are the means over the classes that are absent, times
-        (B - 1) / B: one image's share of an absent class's row is the same as of another's.
+        (B - 1) / B: one image's share of an absent class's row is the same as of another's. Where sparsification left
+        nothing of db, entries are 0 instead of infinite or NaN, as in the authors' code.
         """
         dW, db = update[f"{self.classifier}.weight"], update[f"{self.classifier}.bias"]
         each = torch.arange(len(dW), device=dW.device)[:, None]
         absent = torch.ones_like(db).index_put((each, labels), torch.zeros_like(db[:1, :1]))
         share = absent / absent.sum(1, keepdim=True) * (self.batch - 1) / self.batch
         o_W, o_b = (share[..., None] * dW).sum(1, keepdim=True), (share * db).sum(1, keepdim=True)
-        return (dW[each, labels] - o_W) / (db[each, labels] - o_b)[..., None]
+        return ((dW[each, labels] - o_W) / (db[each, labels] - o_b)[..., None]).nan_to_num(0.0, 0.0, 0.0)
 
     def decode(self, read: Tensor) -> Tensor:
         h, w = self.image_shape[1:]

@@ -122,6 +122,7 @@ def load(model: nn.Module, path: Path, name: str) -> None:
             if key.startswith(prefix) and (plain := key.removeprefix(prefix))
         }
         found = adapted(given, model, name)
+        found |= tied(found, model)
     for key, tensor in model.state_dict().items():
         if key in found:
             compare(found[key], tensor, key, path, name)
@@ -147,6 +148,13 @@ def adapted(given: dict[str, Tensor], model: nn.Module, name: str) -> dict[str, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about how timm resamples
         return dict(adapt(dict(given), model)) if adapt else given
+
+
+def tied(found: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Names that a file lacks of numbers that it has: `.safetensors` has one name of what two layers share."""
+    place = {key: (tensor.data_ptr(), tensor.shape, tensor.stride()) for key, tensor in model.state_dict().items()}
+    given = {place[key]: found[key] for key in found.keys() & place.keys() if place[key][0]}
+    return {key: given[at] for key, at in place.items() if key not in found and at in given}
 
 
 def tell_resampled(given: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path) -> None:

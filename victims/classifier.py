@@ -6,7 +6,7 @@ from torch.func import functional_call
 
 from victims.errors import InputError
 from victims.rounds import Rounds
-from victims.victim import modes_kept, passing
+from victims.victim import main_type, modes_kept, passing
 from victims.wrappers import attributes_kept
 
 
@@ -30,8 +30,8 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
         if name.rpartition(".")[0] in layers:
             scale = p[0].numel() ** -0.5 if p.ndim > 1 else 1.0
             drawn[name] = (scale * torch.randn(p.shape, generator=draws)).to(p)
-    like = next(model.parameters())
-    images = torch.randn(2, *image_shape, generator=draws).to(like)
+    device = next(model.parameters()).device
+    images = torch.rand(2, *image_shape, generator=draws).to(device, main_type(model))  # some take no others
     with passing(layers) as seen:
         logits = in_eval_mode(model, drawn, images)
     logits = logits[:, -1] if isinstance(model, Rounds) else logits

@@ -144,6 +144,8 @@ def in_double(tensor: Tensor) -> Tensor:
 def labels_of(layer: FirstLinear, observation: Observation, images: Tensor, dz: Tensor) -> Tensor:
     """The class of every image whose d loss / d z at this image is nearest in direction to what was recovered: (B,).
 
+    For every class this takes a forward pass of the images, and a backward pass to the layer; no budget counts them.
+
     Args:
         images: (B, C, H, W), normalized.
         dz: (B, m), the recovered d loss / d z_i; the scale of each is free.

@@ -35,15 +35,23 @@ ENOUGH = 2  # images of a batch, to find out whether a path keeps the images of 
 
 
 def find_paths(
-    observation: Observation, local: LocalTraining | None, compiler: Compiler, own_weights: bool = False
+    observation: Observation,
+    local: LocalTraining | None,
+    compiler: Compiler,
+    own_weights: bool = False,
+    joint: bool = False,
 ) -> GradientPaths:
     """The paths for the victim of an observation.
+
+    Args:
+        joint: whether the attack searches labels with the images, which are probabilities then.
 
     Raises:
         InputError: see `try_paths`.
     """
     known = observation.knowledge.labels
-    classes = observation.num_classes if known is not None and known.is_floating_point() else None
+    soft = joint or (known is not None and known.is_floating_point())
+    classes = observation.num_classes if soft else None
     probe = Probe(observation.victim, observation.image_shape, observation.batch_size, local, own_weights, classes)
     layers = None if local or own_weights else find_layers(probe)
     needed = layers is None or bool(observation.knowledge.statistics)

@@ -18,7 +18,11 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def squared_variation(images: Tensor) -> Tensor:
-    """Sum of squared neighbor differences over the batch (GIAS, eq. 4)."""
+    """Sum of squared neighbor differences over the batch, every pair of neighbors once.
+
+    Eq. 4 of GIAS goes over the neighbors of every pixel, so that every pair comes twice: what it weighs by 1e-4 is this
+    weighed by 2e-4.
+    """
     dx, dy = _differences(images)
     return dx.square().sum(1) + dy.square().sum(1)
 

@@ -46,8 +46,8 @@ def check_requirements(attack: "Attack", observation: Observation) -> None:
             f"{attack.name} works on batches of {only}, not {observation.batch_size}; run with --batch {only}."
             + whole_setting(attack)
         )
-    if attack.labels == "joint":
-        check_soft_labels(observation)
+    if attack.labels != "given" or attack.label_method:
+        check_labels(observation, soft=attack.labels == "joint")
     if knowledge.local:
         check_local_training(attack, observation, knowledge.local)
     if attack.made_for.get("defense") == "none" and knowledge.estimate:
@@ -104,12 +104,17 @@ def whole_setting(attack: "Attack") -> str:
     return f" It is made for {flags}." if len(attack.made_for) > 1 else ""
 
 
-def check_soft_labels(observation: Observation) -> None:
-    """Refuse a loss of classes alone to an attack that searches labels as probabilities."""
+def check_labels(observation: Observation, *, soft: bool) -> None:
+    """Refuse a loss that does not take the labels that an attack finds.
+
+    Args:
+        soft: they are probabilities; else classes.
+    """
     victim, (B, K) = observation.victim, (observation.batch_size, observation.num_classes)
     with torch.no_grad():
         logits = victim.logits(victim.parameters, victim.mean.new_zeros(B, *observation.image_shape))
-    check_loss(victim.criterion, logits, torch.eye(K)[torch.arange(B) % K].to(logits))
+    classes = torch.arange(B, device=logits.device) % K
+    check_loss(victim.criterion, logits, torch.eye(K).to(logits)[classes] if soft else classes)
 
 
 def check_local_training(attack: "Attack", observation: Observation, local: LocalTraining) -> None:

@@ -15,8 +15,9 @@ def ilrg(observation: Observation) -> Tensor:
     class i have the largest weight in both; p_i are the probabilities there. Then sum_j n_j p_ji - n_i = B db_i for
     every class i, and sum_j n_j = B. Under label smoothing (1 - eps) n_i + eps B / N stands for the single n_i.
 
-    Assumed: a class whose bias gradient is zero has the feature 0. The authors round every count and drop negative
-    counts; here the counts must also add up to B, see `nearest_counts`.
+    Assumed: a class whose bias gradient is zero has the feature 0. The authors report every count rounded, or 0 where
+    it is below 0 or above B. Beside these they return counts whose sum is repaired, by 1 where rounding changed most;
+    if it is below B, the slice in their code selects other classes. Here they always add up to B, see `nearest_counts`.
     """
     layer, B = classifier(observation), observation.batch_size
     db = layer.db

@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.audit.estimate import LABELS, Attempt, Probe
+from benchmark.audit.estimate import LABELS, Attempt, Probe, Under
 from benchmark.audit.junit import junit
 from benchmark.audit.looks import Looks
-from benchmark.audit.others import NEAR_COPY_DB, Others, others_of
+from benchmark.audit.others import NEAR_COPY_DB, Others, copies_aside, others_of
 from benchmark.audit.page import Pictures, page
 from benchmark.audit.plan import Plan, different, in_order, make_plan
 from benchmark.audit.report import (
@@ -135,7 +135,8 @@ def audit(
             out=out / "runs",
             **options,
         )
-        subject = Subject.checked(config, different(defense), images)
+        most_tasks = max(1, most // batch)
+        subject = Subject.checked(config, different(defense), images, most_tasks)
         named = in_order(attacks)
         probe = Probe(subject.config, subject.defenses, subject.data, know_labels)
         kept, identity = out / "plan.json", subject.identity(named, attacks, minutes, know_labels, most, processes)
@@ -145,12 +146,12 @@ def audit(
             named,
             minutes,
             lambda: time.monotonic() - began,
-            max(1, min(most, len(subject.data)) // batch),
+            min(most_tasks, len(subject.data) // batch),
             processes or places(),
         )
         write_atomically(kept, json.dumps({"of": identity, **asdict(plan)}, indent=1))
         show(plan, batch, len(subject.defenses))
-        done = work(jobs_of(plan, probe.config, probe.readers), plan.processes, began + 60 * minutes)
+        done = work(jobs_of(plan, probe), plan.processes, began + 60 * minutes)
         times = {"minutes": minutes, "seconds": round(time.monotonic() - began, 1), "resumed": before is not None}
         report, truths, made = concluded(subject, probe, plan, done, named, fail_on, model, times)
         write(out, report, truths, made)
@@ -194,6 +195,9 @@ def concluded(
     looks = Looks(subject.data, Lpips.find(subject.config.weights_dir, download=False))  # a run did
     others = others_of(looks, ids)
     idle = {image: other.scores for image, other in others.items()}
+    for key, results in shown.items():
+        if others[key[1]].copied:
+            shown[key] = copies_aside(looks, key[1], results)
     found = images_of(shown, idle, subject.data.classes, fail_on, looks.nearest)
     rows = [result.row for results in shown.values() for result in results]
     report = {
@@ -203,7 +207,7 @@ def concluded(
         "warning": subject.warning,
         "n": len(ids),
         "attacks": list(dict.fromkeys(result.attack for results in shown.values() for result in results)),
-        "setting": subject.described(model, probe.config, ids, rows),
+        "setting": subject.described(model, probe.under(subject.defenses[0]), ids, rows),
         "contents": {key: rows[0][key] for key in ("victim_digest", "data_digest")},
         "budget": {
             "tasks": plan.tasks,
@@ -230,7 +234,10 @@ def begun_before(path: Path, identity: str) -> Plan | None:
         kept = json.loads(path.read_text())
         if kept.pop("of") != identity:
             return None
-        attempts = [Attempt(**each) for each in kept.pop("attempts")]
+        attempts = [
+            Attempt(**{**each, "under": {defense: Under(**how) for defense, how in each["under"].items()}})
+            for each in kept.pop("attempts")
+        ]
         return Plan(attempts=attempts, not_tried=[(a, d, r) for a, d, r in kept.pop("not_tried")], **kept)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None  # there is none, or it was cut short
@@ -278,12 +285,18 @@ def show(plan: Plan, batch: int, defenses: int) -> None:
         f"{count(plan.processes, 'process')}, about {duration(plan.seconds)} by timed steps"
     )
     for attempt in plan.attempts:
-        how = (
-            f"{attempt.steps} steps x {count(attempt.restarts, 'start')}" if attempt.steps else "solved or read at once"
-        )
-        how += f", as tuned on {attempt.tuned_on}" if attempt.tuned_on else ""
-        print(f"  {attempt.attack:18} {how}; about {duration(attempt.seconds / plan.processes)}")
+        ways: dict[str, list[str]] = {}
+        for defense, how in attempt.under.items():
+            ways.setdefault(in_words(how), []).append(defense)
+        said = [f"{way} ({', '.join(under)})" if len(ways) > 1 else way for way, under in ways.items()]
+        print(f"  {attempt.attack:18} {'; '.join(said)}; about {duration(attempt.seconds / plan.processes)}")
     print(f"  not tried: {', '.join(dict.fromkeys(attack for attack, _, _ in plan.not_tried)) or 'none'}", flush=True)
+
+
+def in_words(how: Under) -> str:
+    """`400 steps x 1 start, as tuned on cifar10-b1`."""
+    effort = f"{how.steps} steps x {count(how.restarts, 'start')}" if how.steps else "solved or read at once"
+    return effort + (f", as tuned on {how.tuned_on}" if how.tuned_on else "")
 
 
 def pictures(results: Sequence[Shown], attack: str) -> Pictures:

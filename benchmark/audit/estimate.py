@@ -22,7 +22,7 @@ from benchmark.tracks.track import Track, read, text
 from benchmark.tracks.tuned import is_tuned, read_tuned
 from victims.contract import refusal
 from victims.data.base import ImageData
-from victims.errors import InputError, Notice
+from victims.errors import Notice
 from victims.observation import Observation
 
 TRIED = 2  # steps of each stage that are timed
@@ -56,51 +56,72 @@ class Cost(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Under:
+    """How an attack is run under one defense.
+
+    Attributes:
+        share: of the seconds of all its runs.
+        steps: of its search on a task; 0 for a closed form.
+        restarts: starts per task, of which it keeps the one with its own lowest cost.
+        tuned_on: the track that its options were tuned on; empty where they are its own defaults.
+    """
+
+    share: float
+    steps: int = 0
+    restarts: int = 0
+    tuned_on: str = ""
+
+
+@dataclass(frozen=True)
 class Attempt:
     """An attack of the plan.
 
     Attributes:
         attack: its name.
-        steps: of its search on a task; 0 for a closed form.
-        restarts: starts per task, of which it keeps the one with its own lowest cost.
-        tuned_on: the track that its options were tuned on; empty where they are its own defaults.
-        defenses: those that it takes part in, with their shares of the seconds; in all others it was refused.
+        under: the defenses that it takes part in; under all others it was refused.
         seconds: estimated, of one process, for all its tasks, controls and defenses.
     """
 
     attack: str
-    steps: int
-    restarts: int
-    tuned_on: str
-    defenses: Mapping[str, float]
+    under: Mapping[str, Under]
     seconds: float
+
+    @property
+    def steps(self) -> int:
+        """The fewest of its searches; 0 for a closed form."""
+        return min(how.steps for how in self.under.values())
 
     @property
     def seconds_under(self) -> dict[str, float]:
         """Estimated seconds by defense."""
-        return {defense: share * self.seconds for defense, share in self.defenses.items()}
+        return {defense: how.share * self.seconds for defense, how in self.under.items()}
 
 
 class Probe:
     """What a plan is made for: the run, whatever its attack, and one observation of every kind that an attack needs.
 
     Attributes:
-        config: of a run under the first defense; labels that are not given are read by the first of `readers`.
-        readers: the label methods that work here, best first.
-        reading: seconds of all of them on one task.
+        defenses: of the client.
+        readers: the label methods that work here, best first, by defense.
+        reading: seconds of all of them on one task under every defense.
         start: seconds in which a run is set up, without its attack.
         task: seconds in which a task is captured and scored.
         refused: what cannot be used: attack or label method, defense and reason.
     """
 
     def __init__(self, config: Config, defenses: Sequence[str], data: ImageData, know_labels: bool = True) -> None:
-        self.config, self.defenses, self.data = config, defenses, data
+        self.config, self.defenses, self.data, self.know_labels = config, defenses, data, know_labels
         self.refused: list[tuple[str, str, str]] = []
         self.seen: dict[tuple[object, ...], Observation] = {}
         self.start, self.task = self.timed()
         self.readers, self.reading = self.read_labels()
-        if not know_labels:
-            self.config = replace(config, labels=self.readers[0] if self.readers else "none")
+
+    def under(self, defense: str) -> Config:
+        """Of a run under a defense; labels that are not given are read by the first label method that works there."""
+        config = replace(self.config, defense=defense)
+        if self.know_labels:
+            return config
+        return replace(config, labels=next(iter(self.readers[defense]), "none"))
 
     def timed(self) -> tuple[float, float]:
         """`start` and `task`."""
@@ -112,16 +133,18 @@ class Probe:
         score(images, images)
         return set_up - began, time.perf_counter() - set_up
 
-    def read_labels(self) -> tuple[list[str], float]:
+    def read_labels(self) -> tuple[dict[str, list[str]], float]:
         """`readers` and `reading`; the others are refused."""
-        observation, methods = self.observe(self.config), []
+        methods: dict[str, list[str]] = {defense: [] for defense in self.defenses}
+        seen = {defense: self.observe(replace(self.config, defense=defense)) for defense in self.defenses}
         began = time.perf_counter()
-        for name in LABELS_BY:
-            try:
-                find_labels(name)(observation)
-                methods.append(name)
-            except InputError as error:
-                self.refused.append((name, EVERY, str(error)))
+        for defense, observation in seen.items():
+            for name in LABELS_BY:
+                try:
+                    find_labels(name)(observation)
+                    methods[defense].append(name)
+                except Exception as error:
+                    self.refused.append((name, defense, refusal(error)))
         return methods, time.perf_counter() - began
 
     def observe(self, config: Config) -> Observation:
@@ -199,29 +222,28 @@ def measured(probe: Probe, method: str) -> tuple[Attempt, Cost] | None:
 
 
 def _measured(probe: Probe, method: str) -> tuple[Attempt, Cost] | None:
-    try:
-        config, track = configured(probe.config, method)
-        attack = config.make_attack()
-    except Exception as error:
-        probe.refused.append((method, EVERY, refusal(error)))
-        return None
-    set_up, search = 0.0, dict[str, float]()
+    set_up, runs = 0.0, dict[str, tuple[Attack, str, float]]()
     for defense in probe.defenses:  # to estimate what some of them did takes longer
         try:
+            config, track = configured(probe.under(defense), method)
+            attack = config.make_attack()
             began = time.perf_counter()
-            attack.to(best_device()).begin([probe.observe(replace(config, defense=defense))])
+            attack.to(best_device()).begin([probe.observe(config)])
             set_up += time.perf_counter() - began
-            search[defense] = seconds_of(attack)
+            runs[defense] = attack, track, seconds_of(attack)
         except Exception as error:
             probe.refused.append((method, defense, refusal(error)))
-    if not search:
+    if not runs:
         return None
-    count, searching = len(search), sum(search.values())
+    count, searching = len(runs), sum(seconds for _, _, seconds in runs.values())
     fixed, task = 2 * (count * probe.start + set_up), 2 * count * probe.task  # with the controls
-    cost = Cost(fixed, task + 2 * searching) if attack.analytic else Cost(fixed, task, 2 * searching)
-    steps = 0 if attack.analytic else sum(attack.plan.values())
-    shares = {defense: seconds / searching for defense, seconds in search.items()}
-    return Attempt(method, steps, attack.restarts, track, shares, 0.0), cost
+    analytic = all(attack.analytic for attack, _, _ in runs.values())
+    cost = Cost(fixed, task + 2 * searching) if analytic else Cost(fixed, task, 2 * searching)
+    under = {
+        defense: Under(seconds / searching, 0 if analytic else sum(attack.plan.values()), attack.restarts, track)
+        for defense, (attack, track, seconds) in runs.items()
+    }
+    return Attempt(method, under, 0.0), cost
 
 
 def seconds_of(attack: Attack) -> float:

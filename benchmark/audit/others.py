@@ -1,11 +1,17 @@
 """All images of a folder but one: their mean is a guess at that one, and one of them may be almost it."""
 
+import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_tensor
 
 from benchmark.audit.looks import Looks
+from benchmark.audit.verdicts import Shown
 from benchmark.scoring.metrics import score
 from benchmark.tasks.capture import alike
 
@@ -18,25 +24,53 @@ class Others(NamedTuple):
     Attributes:
         scores: of their mean, as a reconstruction of that one.
         near_copy: whether one of them, of which controls are made, is almost that one.
+        copied: whether that one has copies in the folder.
     """
 
     scores: dict[str, float | None]
     near_copy: bool
+    copied: bool
 
 
 def others_of(looks: Looks, ids: Sequence[str]) -> dict[str, Others]:
     """By image; the folder is read once."""
     truths = torch.stack([looks.truth(image) for image in ids])
     total = torch.zeros_like(truths, dtype=torch.float64)
-    count, near = torch.zeros(len(ids)), torch.zeros(len(ids), dtype=torch.bool)
+    count, copies = torch.zeros(len(ids)), torch.zeros(len(ids))
+    near = torch.zeros(len(ids), dtype=torch.bool)
     for _, image in looks.data.each(range(len(looks.data))):
         other = ~alike(image, truths)
         total[other] += image
         count += other
+        copies += ~other
         near |= other & alike(image, truths, NEAR_COPY_DB)
     means = (total / count.view(-1, 1, 1, 1)).float()
     found = {}
-    for image_id, mean, truth, near_copy in zip(ids, means, truths, near.tolist(), strict=True):
-        _, scores = score(mean[None], truth[None], squeeze=looks.lpips)
-        found[image_id] = Others({metric: values[0] for metric, values in scores.items()}, near_copy)
+    for place, image_id in enumerate(ids):
+        _, scores = score(means[place, None], truths[place, None], squeeze=looks.lpips)
+        first = {metric: values[0] for metric, values in scores.items()}
+        found[image_id] = Others(first, bool(near[place]), bool(copies[place] > 1))
     return found
+
+
+def copies_aside(looks: Looks, image: str, results: Sequence[Shown]) -> list[Shown]:
+    """Results for an image that has copies in the folder: one that is nearer to a copy than to the image is of it too.
+
+    A run's `iip` takes such a copy for another image.
+    """
+    truth = looks.truth(image)
+    rebuilt = torch.stack([to_tensor(Image.open(io.BytesIO(result.picture))) for result in results])
+    own, least = errors(rebuilt, truth), torch.full((len(results),), torch.inf)
+    for _, other in looks.data.each(range(len(looks.data))):
+        if not alike(other, truth[None]):
+            least = least.minimum(errors(rebuilt, other))
+    nearest = (own <= least).tolist()
+    return [
+        replace(result, row={**result.row, "iip": 1.0}) if near else result
+        for result, near in zip(results, nearest, strict=True)
+    ]
+
+
+def errors(images: Tensor, other: Tensor) -> Tensor:
+    """(N,): the mean squared errors of images (N, C, H, W) against another one."""
+    return (images - other).square().flatten(1).mean(1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from attacks.base import Attack
-from benchmark.audit.estimate import EVERY, LABELS, Attempt, Cost, Probe, measured
+from benchmark.audit.estimate import EVERY, LABELS, Attempt, Cost, Probe, Under, measured
 from benchmark.names import known
 from benchmark.registry import find
 from victims.errors import InputError, without_options
@@ -92,10 +92,10 @@ def make_plan(
     names, refused = iter(named), probe.refused
     before = len(refused)
     chosen: list[tuple[Attempt, Cost]] = []
-    if probe.readers:
-        count = len(probe.defenses)
-        evenly, cost = dict.fromkeys(probe.defenses, 1 / count), count * (probe.task + probe.reading)
-        chosen.append((Attempt(LABELS, 0, 0, "", evenly, 0.0), Cost(count * probe.start, cost)))
+    if read := [defense for defense, methods in probe.readers.items() if methods]:
+        evenly = {defense: Under(1 / len(read)) for defense in read}
+        cost = Cost(len(read) * probe.start, len(read) * probe.task + probe.reading)
+        chosen.append((Attempt(LABELS, evenly, 0.0), cost))
     for found in (measured(probe, name) for name in names):
         chosen += [found] if found else []
         if found and found[0].steps:
@@ -145,5 +145,8 @@ def factor_within(chosen: Sequence[tuple[Attempt, Cost]], tasks: int, seconds: f
 
 def with_steps(attempt: Attempt, cost: Cost, tasks: int, factor: float) -> Attempt:
     """The attempt with so many times its steps, up to `MOST`, and the seconds that it then takes."""
-    steps = min(max(MOST, attempt.steps), round(factor * attempt.steps))
-    return replace(attempt, steps=steps, seconds=cost.of(tasks, steps / attempt.steps if attempt.steps else 1.0))
+    now = {d: min(max(MOST, how.steps), round(factor * how.steps)) for d, how in attempt.under.items()}
+    shares = {d: how.share * (now[d] / how.steps if how.steps else 1.0) for d, how in attempt.under.items()}
+    times = sum(shares.values())
+    under = {d: replace(how, steps=now[d], share=shares[d] / times) for d, how in attempt.under.items()}
+    return replace(attempt, under=under, seconds=cost.of(tasks, times))

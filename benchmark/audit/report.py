@@ -191,9 +191,9 @@ def of_plan(plan: Plan, took: Mapping[tuple[str, str], float]) -> list[dict[str,
         return {
             "attack": attempt.attack,
             "defense": defense,
-            "tuned_on": attempt.tuned_on,
-            "restarts": attempt.restarts,
-            "steps": attempt.steps,
+            "tuned_on": attempt.under[defense].tuned_on,
+            "restarts": attempt.under[defense].restarts,
+            "steps": attempt.under[defense].steps,
             "estimated_seconds": round(seconds, 1),
             "seconds": round(took[attempt.attack, defense], 1) if (attempt.attack, defense) in took else None,
         }

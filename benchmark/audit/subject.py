@@ -55,20 +55,23 @@ class Subject:
 
     @classmethod
     @in_its_own_words()
-    def checked(cls, config: Config, defenses: Sequence[str], images: Path) -> "Subject":
+    def checked(cls, config: Config, defenses: Sequence[str], images: Path, tasks: int) -> "Subject":
         """With a notice where the model seems to be another one than its user believes.
 
         Args:
             images: where the user has them.
+            tasks: the most batches that are attacked.
 
         Raises:
-            InputError: there are too few images, an update is not finite, or a defense does not fit the model.
+            InputError: there are too few images, or too few that are no copies; an update is not finite, or a defense
+                does not fit the model.
         """
         data, plain = config.make_data(), replace(config, defense="none")
         if len(data) < 2 * config.batch:
             needed = f"the controls need {2 * config.batch} images, twice a batch"
             raise InputError(f"{needed}; in {images} are {len(data)}.")
-        strangers(data, plain.make_batches(data, 1)[0])  # refuses a folder of copies before any attack
+        for batch in plain.make_batches(data, min(tasks, len(data) // config.batch)):
+            strangers(data, batch)  # refuses a folder of copies before any attack
         check_finite(plain, data)
         client = replace(plain, victim_mode="eval").make_victim(data)
         right, warning = check(client, data, is_dotted_path(config.victim) or config.weights_file() is not None)

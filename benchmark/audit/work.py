@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 import torch
 
-from benchmark.audit.estimate import LABELS, configured
+from benchmark.audit.estimate import LABELS, Probe, configured
 from benchmark.audit.plan import Plan
 from benchmark.audit.report import duration
 from benchmark.audit.verdicts import Shown
@@ -87,26 +87,21 @@ NO_LIST = ".*there is no list of its tasks"
 NOT_REACHED = Done(why="not reached: the time was spent")
 
 
-def jobs_of(plan: Plan, config: Config, readers: Sequence[str]) -> list[Job]:
-    """The runs of a plan, in its order; each attack is followed by its control.
-
-    Args:
-        readers: the label methods that work.
-    """
+def jobs_of(plan: Plan, probe: Probe) -> list[Job]:
+    """The runs of a plan, in its order; each attack is followed by its control."""
     jobs = []
     for attempt in plan.attempts:
-        if attempt.attack == LABELS:
-            each = replace(config, labels="none", tasks=plan.tasks)
-            under = attempt.seconds_under.items()
-            jobs += [Job(LABELS, replace(each, defense=d), seconds, tuple(readers)) for d, seconds in under]
-            continue
-        each = replace(configured(config, attempt.attack)[0], tasks=plan.tasks, steps=attempt.steps or None)
-        jobs += [
-            Job(attempt.attack, replace(each, defense=defense, control=control), seconds / 2)
-            for defense, seconds in attempt.seconds_under.items()
-            for control in get_args(Control)
-            if control != "mean_image"  # of which every image has its own
-        ]
+        for defense, seconds in attempt.seconds_under.items():
+            config = replace(probe.under(defense), tasks=plan.tasks)
+            if attempt.attack == LABELS:
+                jobs.append(Job(LABELS, replace(config, labels="none"), seconds, tuple(probe.readers[defense])))
+                continue
+            own = replace(configured(config, attempt.attack)[0], steps=attempt.under[defense].steps or None)
+            jobs += [
+                Job(attempt.attack, replace(own, control=control), seconds / 2)
+                for control in get_args(Control)
+                if control != "mean_image"  # of which every image has its own
+            ]
     return jobs
 
 

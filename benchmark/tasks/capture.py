@@ -94,6 +94,8 @@ def client_update(
 ) -> Gradient:
     """What a client sends: a gradient (FedSGD) or a weight difference (FedAvg), after its defense.
 
+    Of several clients it is the mean of what they send: each defends its own.
+
     Args:
         images: (B, C, H, W) in [0, 1], any device and float type.
         labels: (B,) classes, or (B, K) probabilities.
@@ -102,6 +104,14 @@ def client_update(
     Raises:
         InputError: the clients of `local` cannot have equal shares of the batch.
     """
+    if defense and local and local.clients > 1:
+        local.schedule(len(images))  # refuses unequal shares
+        alone = partial(client_update, victim, defense=defense, local=replace(local, clients=1), amp=amp)
+        seeds = torch.randint(2**62, (local.clients,), generator=generator).tolist()
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        shares = zip(images.chunk(local.clients), labels.chunk(local.clients), draws, strict=True)
+        sent = [alone(x, y, generator=own) for x, y, own in shares]
+        return {name: torch.stack([update[name] for update in sent]).mean(0) for name in victim.parameters}
     images, labels = on_device(victim, images, labels)
     gradient_fn: GradientFn = partial(gradient_at, victim) if amp == "none" else amp_gradient(victim, amp)
     if defense:

@@ -174,7 +174,7 @@ def test_without_noise_in_the_generator_nothing_is_redrawn(method, observation, 
     ("preset", "variation"),
     [
         ("paper", lambda d: d.abs().mean()),
-        ("paper-literal", lambda d: d.square().sum()),
+        ("paper-literal", lambda d: 2 * d.square().sum()),  # each of two neighbors has the other among its own
         ("code", lambda d: d.abs().mean()),
     ],
 )
@@ -184,6 +184,12 @@ def test_the_variation_of_gias_presets(preset, variation, small_prior):
     weight = {"code": 1e-6}.get(preset, 1e-4)
     found = GIAS(prior=small_prior, **GIAS.presets[preset]).penalty({}, x)
     torch.testing.assert_close(found, weight * torch.stack(expected))
+
+
+def test_paper_presets_share_their_latent_search(small_prior):
+    """Figure 1 and appendix G."""
+    made = [method(prior=small_prior, **method.presets["paper"]) for method in (GIAS, GIz, GIzx)]
+    assert {(attack.plan["z"], attack.eta_z, attack.tv, attack.restarts) for attack in made} == {(1500, 3e-2, 1e-4, 4)}
 
 
 @pytest.mark.parametrize("first", [1, 10])
@@ -218,13 +224,16 @@ def test_gias_refuses_an_invalid_choice_of_tensors(small_prior):
         GIAS(prior=small_prior, tensors="some")
 
 
-def test_gias_code_preset_continues_from_the_best_restart_only(observation, small_prior):
-    attack = GIAS(steps_z=STEPS // 2, steps_w=STEPS // 2, prior=small_prior.double(), restarts=3, keep="best")
+@pytest.mark.parametrize(("method", "second"), [(GIAS, "w"), (GIzx, "x")])
+def test_code_presets_continue_from_the_best_restart_only(method, second, observation, small_prior):
+    assert method.presets["code"]["keep"] == "best"
+    steps = {"steps_z": STEPS // 2, f"steps_{second}": STEPS // 2}
+    attack = method(**steps, prior=small_prior.double(), restarts=3, keep="best")
     result = attack.run([observation])
     assert result.gradient_evaluations == 3 * STEPS // 2 + STEPS // 2
     latents = GIz(steps=STEPS // 2, prior=small_prior, restarts=3)
     best = latents.run([observation])
     costs = [cost.item() for stage, cost in result.curve if stage == "z"]
     assert min(costs) == pytest.approx(best.cost.item(), rel=1e-6)
-    first_w = next(cost.item() for stage, cost in result.curve if stage == "w")
-    assert first_w == pytest.approx(best.cost.item(), rel=1e-6)
+    first = next(cost.item() for stage, cost in result.curve if stage == second)
+    assert first == pytest.approx(best.cost.item(), rel=1e-6)

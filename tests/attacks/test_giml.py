@@ -1,5 +1,6 @@
 """GIML against a plain algorithm 2, the prior it learns, and its state."""
 
+import itertools
 import math
 from copy import deepcopy
 from dataclasses import replace
@@ -183,6 +184,18 @@ def test_presets_fit_the_constructor():
     variations = {name: GIML(generator(), **preset).variation for name, preset in GIML.presets.items()}
     assert variations["paper"] is variations["code"] is total_variation
     assert variations["paper-literal"] is squared_variation
+
+
+def test_the_literal_preset_weighs_every_pixel_against_each_of_its_neighbors():
+    """Eq. 4 with lambda 1e-4: a pair of neighbors comes twice."""
+    x = torch.rand(1, 1, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    expected = 0.0
+    for i, j in itertools.product(range(4), range(5)):
+        for a, b in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
+            if 0 <= a < 4 and 0 <= b < 5:
+                expected += float((x[..., i, j] - x[..., a, b]).square().sum())
+    giml = GIML(generator(), **GIML.presets["paper-literal"])
+    assert float(giml.tv * giml.variation(x)) == pytest.approx(1e-4 * expected, rel=1e-5)
 
 
 def test_a_task_without_labels_is_refused(tasks):

@@ -14,7 +14,7 @@ from defenses.base import Chain
 from defenses.clipping import Clipping, by_bound
 from defenses.dp_sgd import DPSGD
 from defenses.precode import Precode
-from tests.zoo.layers import hooked_batch_norm
+from tests.zoo.layers import hooked_batch_norm, no_statistics
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError
 from victims.losses.base import Own
@@ -227,8 +227,9 @@ def test_epsilon_refuses_what_it_cannot_count(steps, rate, delta):
 
 def test_batch_norm_that_mixes_images_is_refused():
     net = build(ResNet18, seed=0, image_shape=(3, 8, 8), num_classes=5)
-    mixing = Victim(net, mean=(0.5,) * 3, std=(0.5,) * 3, training=True)
-    for victim in (mixing, Victim(hooked_batch_norm(), mean=(0.5,) * 3, std=(0.5,) * 3, training=True)):
+    mixing = [(net, True), (hooked_batch_norm(), True), (no_statistics(), False)]
+    for model, training in mixing:
+        victim = Victim(model, mean=(0.5,) * 3, std=(0.5,) * 3, training=training)
         with pytest.raises(InputError, match="--victim-mode eval") as error:
             DPSGD(1.0, 1.0).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
         assert "\n" not in str(error.value)

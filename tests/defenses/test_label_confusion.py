@@ -12,7 +12,7 @@ from defenses.sparsification import Sparsification
 from victims.errors import InputError
 
 
-@pytest.mark.parametrize(("size", "labels"), [(8, 3), (8, 4), (7, 5), (5, 1), (6, 6), (1, 1)])
+@pytest.mark.parametrize(("size", "labels"), [(8, 3), (8, 4), (7, 5), (5, 1), (7, 6), (2, 1)])
 def test_no_counts_of_as_many_labels_can_be_arranged_in_more_ways(size, labels):
     counts = LabelConfusion(labels).class_counts(size)
     every = [n for n in itertools.product(range(1, size + 1), repeat=labels) if sum(n) == size]
@@ -44,7 +44,12 @@ def test_less_than_one_label_is_refused_in_one_line(labels, said):
     assert "\n" not in str(error.value)
 
 
-def test_more_labels_than_images_are_refused_in_one_line():
-    with pytest.raises(InputError, match="5 labels into a batch of 4") as error:
-        LabelConfusion(5).class_counts(4)
+@pytest.mark.parametrize("labels", [4, 5])
+def test_as_many_labels_as_images_or_more_are_refused_in_one_line(labels):
+    with pytest.raises(InputError, match=f"confusion:{labels} needs more than {labels} images, .* has 4") as error:
+        LabelConfusion(labels).class_counts(4)
     assert "\n" not in str(error.value)
+
+
+def test_one_image_is_left_to_the_check_of_what_a_defense_changes():
+    assert LabelConfusion(1).class_counts(1) == [1]

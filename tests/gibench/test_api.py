@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from defenses.noise import Noise
 from defenses.sparsification import Sparsification
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
-from victims.errors import InputError
+from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
 from victims.victim import build
 
@@ -249,6 +250,7 @@ def test_what_does_not_fit_is_one_line(model, batch, change, message):
         ({"method": "ggl", "optimizer": "Adam"}, "ggl option optimizer is one of cma, nevergrad, adam, not 'Adam'"),
         ({"method": "ig", "eta": "0.1"}, "ig option eta is a number, not '0.1'"),
         ({"method": "gias", "prior": "dcgan-photo32"}, "did you mean"),
+        ({"method": "gias", "prior": nn.Identity()}, "choose another than this Identity"),
         ({"method": "ig", "steps": 0}, "steps is 0"),
         ({"method": "idlg"}, "works on batches of 1, not 3; run with --batch 1.$"),
         ({"method": "rgap"}, "--batch 1. It is made for --victim fcn3 --batch 1 --defense none.$"),
@@ -275,11 +277,15 @@ def test_the_readmes_lines_run():
         ({"bn": "runing"}, "bn is 'runing'"),
         ({"mode": "Train"}, "mode is 'Train'"),
         ({"giv_labels": False}, "did you mean 'give_labels'"),
-        ({"mean": (0.5,)}, "mean has 1 numbers"),
-        ({"mean": torch.zeros(3, 16, 16)}, "mean has 768 numbers"),
-        ({"mean": "0.5"}, "mean is of type str, and no numbers"),
-        ({"std": [None] * 3}, "std is of type list, and no numbers"),
-        ({"std": (0.5, 0.0, 0.5)}, "numbers above 0"),
+        ({"mean": 0.5}, "mean= and std= go together, and std is missing"),
+        ({"std": 0.5}, "mean= and std= go together, and mean is missing"),
+        ({"mean": (0.5,), "std": 1}, "mean has 1 numbers"),
+        ({"mean": torch.zeros(3, 16, 16), "std": 1}, "mean has 768 numbers"),
+        ({"mean": "0.5", "std": 1}, "mean is of type str, and no numbers"),
+        ({"mean": 0, "std": [None] * 3}, "std is of type list, and no numbers"),
+        ({"mean": 0, "std": (0.5, 0.0, 0.5)}, "numbers above 0"),
+        ({"defense": lambda update: update}, "defense is of type function; give a name"),
+        ({"defense": Noise}, "defense is the class Noise; give a name, such as 'noise:0.01', or an object"),
     ],
 )
 def test_mistyped_words_of_capture_are_refused(model, batch, options, expected):
@@ -310,6 +316,44 @@ def test_what_is_no_batch_is_refused(model, batch):
             gibench.capture(model, *wrong)
     with pytest.raises(gibench.InputError, match="no logits"):
         gibench.capture(nn.Conv2d(3, 3, 1), images, labels)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_is_attacked_in_float32(dtype, batch):
+    """In half precision the cost of noise is rounded to 0, and no image is better than another."""
+    images, labels = (part[:1] for part in batch)
+    model = build(LeNet, image_shape=(3, 16, 16), num_classes=10, seed=0)
+    half = gibench.capture(model.to(dtype), images, labels, bn="none")
+    assert {g.dtype for g in half.update.values()} == {dtype}
+    found = gibench.attack("ig", half, steps=2, restarts=1)
+    single = gibench.capture(model.float(), images, labels)
+    assert found.images.dtype == torch.float32
+    as_single = replace(single, update={name: g.float() for name, g in half.update.items()})
+    assert torch.equal(found.images, gibench.attack("ig", as_single, steps=2, restarts=1).images)
+    assert half.victim.mean.dtype == dtype
+
+
+class HalfAlone(LeNet):
+    def forward(self, x):
+        return super().forward(x.bfloat16())
+
+
+def test_a_model_that_runs_in_half_precision_alone_says_so(batch):
+    model = build(HalfAlone, image_shape=(3, 16, 16), num_classes=10, seed=0).bfloat16()
+    with pytest.warns(Notice, match="HalfAlone runs in bfloat16 alone .* costs in bfloat16 are rounding"):
+        assert gibench.attack("ig", gibench.capture(model, *batch), steps=1).images.dtype == torch.bfloat16
+
+
+def test_a_loss_of_probabilities_alone_is_matched_by_who_searches_probabilities(model, batch):
+    images, labels = batch
+    soft = nn.functional.one_hot(labels, 10).float()
+    observation = gibench.capture(
+        model, images, soft, loss=lambda z, y: -(y * z.log_softmax(-1)).sum(1).mean(), give_labels=False
+    )
+    assert gibench.attack("dlg", observation, steps=2, restarts=1).labels.shape == (1, 3, 10)
+    with pytest.raises(gibench.InputError, match="cannot be used on 10 logits with classes as labels") as error:
+        gibench.attack("cocktail_party_fi", observation, restarts=1)
+    assert "\n" not in str(error.value)
 
 
 class ThreeImages(LeNet):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaderboard.matrix import matrices, write
+from leaderboard import matrix as module
+from leaderboard.matrix import draw, matrices, write
 from leaderboard.statistics import clustered_interval
 
 PSNR = {  # by attack, defense and whether it adapts: of batches t0 and t1
@@ -112,10 +113,11 @@ def test_one_defense_makes_no_matrix_and_every_setting_its_own(crossed, row):
     assert {len(matrix.lines) for matrix in both} == {3}
 
 
-def test_with_one_kind_of_attacker_the_setting_names_it(crossed):
-    (matrix,) = matrices([line for line in crossed if line["adapt"] or line["defense"] == "none"])
+@pytest.mark.parametrize(("adapt", "kind"), [(True, "adaptive"), (False, "non-adaptive")])
+def test_with_one_kind_of_attacker_the_setting_names_it(crossed, adapt, kind):
+    (matrix,) = matrices([line for line in crossed if line["adapt"] is adapt or line["defense"] == "none"])
     assert set(matrix.lines) == {"gias", "ig"}
-    assert matrix.setting.endswith("adaptive attackers")
+    assert matrix.setting.endswith(f", {kind} attackers")
     assert matrix.gains == {}
     assert len(matrix.tables()) == 1
 
@@ -150,6 +152,31 @@ def test_it_is_written_as_markdown_and_picture(crossed, tmp_path):
     one = tmp_path / "one"
     one.mkdir()
     assert pixels.shape[0] > 1.9 * Image.open(write(found, one)[1]).height  # a panel for each
+
+
+FRAMED = {
+    "psnr": [("clip:1", "ig"), ("none", "gias"), ("topk:0.9", "ig")],
+    "lpips": [("clip:1", "ig"), ("none", "ig"), ("topk:0.9", "gias")],
+}
+
+
+@pytest.mark.parametrize(("metric", "colors"), [("psnr", "cividis"), ("lpips", "cividis_r")])
+def test_the_largest_leak_is_bright_and_the_best_attack_of_each_column_framed(
+    crossed, row, metric, colors, monkeypatch, tmp_path
+):
+    rows = [dict(line, lpips=line["psnr"] / 100) for line in crossed if line["adapt"] or line["defense"] == "none"]
+    control = row(control="mean_image", task="t0", image="t0", psnr=60, lpips=0.01)  # the best by both
+    figures = []
+    monkeypatch.setattr(module, "write_figure", lambda path, figure: figures.append(figure))
+    found = matrices([*rows, control], metric)
+    draw(found, tmp_path / "matrix.png")
+    ((matrix,), axis) = found, figures[0].axes[0]
+    (image,), lines = axis.images, [*matrix.lines]
+    assert image.get_cmap().name == colors
+    means = [[line[d].mean if d in line else np.nan for d in matrix.defenses] for line in matrix.lines.values()]
+    np.testing.assert_allclose(image.get_array().filled(np.nan), means)
+    centers = [patch.get_center() for patch in axis.patches]
+    assert sorted((matrix.defenses[round(x)], lines[round(y)]) for x, y in centers) == FRAMED[metric]
 
 
 def test_the_command_prints_and_writes_it(crossed, tmp_path):

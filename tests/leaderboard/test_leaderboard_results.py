@@ -177,16 +177,17 @@ def test_knowledge_in_words(row):
     assert "knows the defense (surrogate: parameter)" in entry["knowledge"]
 
 
-def test_sweeps_by_batch_size_and_along_the_axis_of_a_defense(row):
+@pytest.mark.parametrize(("adapt", "kind"), [(True, "adaptive"), (False, "non-adaptive")])
+def test_sweeps_by_batch_size_and_along_the_axis_of_a_defense(row, adapt, kind):
     rows = [row(batch_size=b, psnr=30 - b) for b in (1, 4)]
-    defended = {"batch_size": 4, "adapt": True}
+    defended = {"batch_size": 4, "adapt": adapt}
     rows += [row(**defended, defense=f"mine:{x}", axis={"strength": x}, psnr=20 - 10 * x) for x in (0.9, 0.5)]
     rows += [row(**defended, defense="clip")]
     first, second = of(rows)["sweeps"]
     assert (first["axis"], second["axis"]) == ("images in a batch", "strength")
     assert [(point["x"], point["mean"]) for point in first["lines"][0]["points"]] == [(1, 29), (4, 26)]
     assert [(point["x"], point["mean"]) for point in second["lines"][0]["points"]] == [(0, 26), (0.5, 15), (0.9, 11)]
-    assert second["setting"].endswith("adaptive attackers")
+    assert second["setting"].endswith(f", {kind} attackers")
 
 
 def test_a_sweep_over_the_victims_training_begins_without_any(row):

@@ -103,6 +103,25 @@ def test_features_are_read_from_the_rows_of_their_labels(undefended):
     assert (read - f).norm() < 0.7 * (raw - f).norm()  # what the absent classes are for
 
 
+@pytest.mark.parametrize("row", ["dW is zero too", "dW is not"])
+def test_a_label_without_a_bias_gradient_has_the_feature_0(undefended, row):
+    """0 / 0 or x / 0, as sparsification leaves them; the other images' features stay what they were."""
+    observation, _, labels, network = undefended
+    update, y = stacked(observation), labels.tolist()
+    absent = [k for k in range(10) if k not in y]
+    update["classifier.weight"][0, absent] = update["classifier.bias"][0, absent] = 0
+    before = network.read(update, labels[None])[0]
+    update["classifier.bias"][0, y[1]] = 0
+    if row == "dW is zero too":
+        update["classifier.weight"][0, y[1]] = 0
+    read = network.read(update, labels[None])[0]
+    assert not read[1].any()
+    assert torch.equal(read[[0, 2]], before[[0, 2]])
+    network.prepare(update, labels[None])
+    assert network.mean.isfinite().all()
+    assert network.std.isfinite().all()
+
+
 def test_features_enter_the_decoder_with_mean_0_and_deviation_1(undefended):
     observation, _, labels, network = undefended
     entered = []

@@ -7,11 +7,13 @@ from torch.nn.functional import cross_entropy
 
 import gibench
 from benchmark.config import Config
+from victims.amp import amp_gradient
 from victims.data.photos import Photos
 from victims.errors import InputError
+from victims.losses.base import Own
 from victims.models.convnet import ConvNet
 from victims.models.resnet20 import ResNet20
-from victims.victim import build
+from victims.victim import Victim, build
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -80,6 +82,25 @@ def test_fp16_keeps_small_gradients_by_its_scale_and_large_ones_by_halving_it(ba
             linear(0.0), images[:1], labels[:1], amp="fp16", loss=lambda z, y, f=factor: f * cross_entropy(z, y)
         )
         torch.testing.assert_close(scaled.update["1.weight"] / factor, plain, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("amp", "tries"), [("fp16", 17), ("bf16", 1)])  # scales of 2^16 to 1, and none
+def test_a_gradient_that_is_finite_at_no_scale_is_returned_as_it_is(amp, tries, batch):
+    tried = []
+
+    def spoiled(gradient):
+        tried.append(gradient)
+        assert len(tried) <= tries, "the scale is halved without end"
+        return gradient * torch.nan
+
+    def loss(logits, labels):
+        logits.register_hook(spoiled)
+        return cross_entropy(logits, labels)
+
+    victim = Victim(linear(0.0), mean=(0.5,) * 3, std=(0.5,) * 3, loss=Own(loss))
+    found = amp_gradient(victim, amp)(victim.parameters, *batch)
+    assert all(g.isnan().all() for g in found.values())
+    assert len(tried) == tries
 
 
 def test_local_steps_are_in_mixed_precision_and_weights_stay_in_full(batch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as lightning
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
 from tests.conftest import SHARED
@@ -90,6 +90,23 @@ def test_a_checkpoint_of_lightning_loads(tmp_path):
     checkpoints.load(model, tmp_path / "last.ckpt", "resnet20")
     for key, tensor in training.model.state_dict().items():
         assert torch.equal(model.state_dict()[key], tensor), key
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.b.weight = self.a.weight
+
+
+def test_a_safetensors_file_has_a_tied_weight_once(tmp_path):
+    saved, model, path = Tied(), Tied(), tmp_path / "tied.safetensors"
+    save_model(saved, path)
+    assert len(load_file(path)) == 3
+    checkpoints.load(model, path, "tied")
+    assert torch.equal(model.b.weight, saved.a.weight)
+    save_file({name: tensor for name, tensor in load_file(path).items() if "weight" not in name}, path)
+    assert "its keys lack a.weight, b.weight" in refusal(model, path)
 
 
 def test_several_models_in_a_file_are_refused_by_their_prefixes(trained, tmp_path):

@@ -11,6 +11,7 @@ from benchmark.tasks.capture import Client, capture
 from defenses.precode import Guarded, Precode
 from victims.classifier import classifiers
 from victims.errors import InputError
+from victims.rounds import Rounds
 from victims.victim import Victim, build, passing
 
 SHAPE, CLASSES, B = (3, 8, 8), 5, 4
@@ -49,6 +50,13 @@ class Distilled(Net):
     def forward(self, x):
         features = self.body(x)
         return (self.classifier(features) + self.projector(features.square())) / 2
+
+
+class Summed(Distilled):
+    """The logits are the sum of both heads."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
 
 
 class LogSoftmax(Net):
@@ -99,8 +107,32 @@ def test_one_layer_makes_the_logits(make):
     assert classifiers(build(make, seed=0), SHAPE) == {"classifier": 1.0}
 
 
-def test_two_heads_make_the_logits_together():
-    assert classifiers(Distilled(), SHAPE) == {"classifier": 0.5, "projector": 0.5}
+@pytest.mark.parametrize(("make", "share"), [(Distilled, 0.5), (Summed, 1.0)])
+def test_two_heads_make_the_logits_together(make, share):
+    assert classifiers(make(), SHAPE) == {"classifier": share, "projector": share}
+
+
+def test_of_several_rounds_the_last_ones_layer_is_meant():
+    models = [build(Net, seed=seed) for seed in range(3)]
+    assert classifiers(Rounds(models), SHAPE) == {"rounds.2.classifier": 1.0}
+
+
+class InRange(Net):
+    """It takes pixels alone, and its first parameter is of another type than the rest."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+
+    def forward(self, x):
+        if not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError("pixels are in [0, 1]")
+        return super().forward(x**2.2)
+
+
+def test_a_model_is_shown_pixels_of_its_main_type():
+    assert next(InRange().parameters()).dtype == torch.bfloat16
+    assert classifiers(build(InRange, seed=0), SHAPE) == {"classifier": 1.0}
 
 
 def test_other_logits_are_refused():

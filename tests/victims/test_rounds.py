@@ -11,7 +11,7 @@ from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.losses.base import Own
 from victims.models.lenet import LeNet
-from victims.rounds import Rounds, by_round, models_of_rounds
+from victims.rounds import BATCH, LR, Rounds, by_round, models_of_rounds
 from victims.victim import Victim, build
 
 
@@ -80,6 +80,18 @@ def test_rounds_have_new_weights_or_are_trained_further(data):
     assert all(0 < step.abs().max() < 0.5 for step in moved)
     again = rounds_of(data, rounds=2, between=3, seed=4)
     assert all(torch.equal(w, again[1].state_dict()[name]) for name, w in trained[1].state_dict().items())
+
+
+def test_training_continues_from_the_round_before_with_new_images(data):
+    """The step to the third round is one of SGD from the second, on the second batch that is drawn."""
+    _, second, third = rounds_of(data, rounds=3, between=1, seed=4)
+    draws = torch.Generator().manual_seed(4)
+    _, (images, labels) = data.augmented(BATCH, draws), data.augmented(BATCH, draws)
+    loss = torch.nn.functional.cross_entropy(second(data.preprocessing.normalize(images)), labels)
+    for (name, p), g in zip(
+        second.named_parameters(), torch.autograd.grad(loss, list(second.parameters())), strict=True
+    ):
+        torch.testing.assert_close((p - third.get_parameter(name)) / LR, g, rtol=1e-2, atol=2e-5)
 
 
 def test_other_clients_train_by_the_loss_of_the_run(data):

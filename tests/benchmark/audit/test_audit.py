@@ -185,6 +185,22 @@ def test_where_all_images_are_copies_nothing_is_judged_and_no_gate_passes(images
     assert "passed" not in said.out
 
 
+def test_a_control_that_is_not_possible_for_a_later_update_is_said_before_any_attack(
+    images, tmp_path, quick, capsys, monkeypatch
+):
+    tried = []
+
+    def none_for_the_second(data, batch):
+        tried.append(batch.task)
+        if len(set(tried)) == 2:
+            raise InputError("the shuffled-update control needs another image")
+
+    monkeypatch.setattr("benchmark.audit.subject.strangers", none_for_the_second)
+    assert audited(images, tmp_path / "out", f"--attacks={quick}") == 2
+    assert "the shuffled-update control needs another image" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

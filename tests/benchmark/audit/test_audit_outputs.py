@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmark.audit import audit as module
-from benchmark.audit.estimate import Attempt
+from benchmark.audit.estimate import Attempt, Under
 from benchmark.audit.junit import junit
 from benchmark.audit.page import Pictures, page
 from benchmark.audit.plan import Plan
@@ -46,7 +46,13 @@ def report():
     images = images_of(
         shown, {key: {"psnr": 11.0, "ssim": 0.2} for key in ("a<b", "k")}, ["cat"], "recognisable", lambda *_: False
     )
-    plan = Plan(2, 2, 12.0, [Attempt("ig", 9, 1, "cifar10-b1", {"none": 0.25, "noise:0.1": 0.75}, 20.0)], [])
+    plan = Plan(
+        2,
+        2,
+        12.0,
+        [Attempt("ig", {d: Under(s, 9, 1, "cifar10-b1") for d, s in {"none": 0.25, "noise:0.1": 0.75}.items()}, 20.0)],
+        [],
+    )
     row = {"defense": "none", "label_method": "llg", "counts": 1.0, "existence": 0.5}
     return {
         "schema_version": SCHEMA_VERSION,

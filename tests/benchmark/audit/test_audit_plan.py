@@ -17,12 +17,14 @@ from benchmark.audit.estimate import (
     Attempt,
     Cost,
     Probe,
+    Under,
     configured,
     measured,
     nearest_track,
     seconds_of,
 )
-from benchmark.audit.plan import different, in_order, make_plan
+from benchmark.audit.plan import Plan, different, in_order, make_plan, with_steps
+from benchmark.audit.work import jobs_of
 from benchmark.config import Config
 from benchmark.registry import find
 from benchmark.tracks.track import read
@@ -90,14 +92,14 @@ def test_an_attacker_leaves_out_what_he_makes_no_use_of():
 
 def plan_of(monkeypatch, costs, minutes, *, most=8, spent=0.0, processes=1):
     """Of attacks in their order, each with its steps and (fixed, task, search); None refuses it."""
-    probe = SimpleNamespace(refused=[], readers=[], defenses=["none"])
+    probe = SimpleNamespace(refused=[], readers={}, defenses=["none"])
 
     def found(probe, name):
         if costs[name] is None:
             probe.refused.append((name, "", "it cannot"))
             return None
         steps, cost = costs[name]
-        return Attempt(name, steps, 1, "", {"none": 1.0}, 0.0), Cost(*cost)
+        return Attempt(name, {"none": Under(1.0, steps, 1)}, 0.0), Cost(*cost)
 
     monkeypatch.setattr(module, "measured", found)
     return make_plan(probe, [*costs], minutes, lambda: spent, most, processes)
@@ -184,11 +186,11 @@ def probe(config):
 
 def test_an_attack_is_measured_under_its_defenses_and_left_out_under_others(probe):
     attempt, cost = measured(probe, "ig")
-    assert (attempt.attack, [*attempt.defenses]) == ("ig", ["none", "sign"])
-    assert attempt.steps == read_tuned(read("cifar10-b1"), "ig").options["steps"]
+    assert (attempt.attack, [*attempt.under]) == ("ig", ["none", "sign"])
+    assert attempt.under["none"].steps == read_tuned(read("cifar10-b1"), "ig").options["steps"]
     assert cost.search > 0 < cost.task
     spear, closed = measured(probe, "spear")
-    assert (spear.steps, spear.defenses, closed.search) == (0, {"none": 1.0}, 0)
+    assert (spear.steps, spear.under, closed.search) == (0, {"none": Under(1.0, 0, 1)}, 0)
     assert [(attack, under) for attack, under, _ in probe.refused] == [("spear", "sign")]
     with pytest.raises(InputError, match="did you mean 'ig'"):
         measured(probe, "igg")
@@ -221,16 +223,60 @@ def test_every_defense_is_timed_as_some_take_longer_to_estimate(probe, monkeypat
     seconds = iter((1.0, 3.0))
     monkeypatch.setattr(estimate, "seconds_of", lambda attack: next(seconds))
     attempt, cost = measured(probe, "ig")
-    assert (attempt.defenses, cost.search) == ({"none": 0.25, "sign": 0.75}, 2 * (1.0 + 3.0))  # with the controls
+    assert {defense: how.share for defense, how in attempt.under.items()} == {"none": 0.25, "sign": 0.75}
+    assert cost.search == 2 * (1.0 + 3.0)  # with the controls
     assert replace(attempt, seconds=8.0).seconds_under == {"none": 2.0, "sign": 6.0}
+
+
+@pytest.mark.parametrize("order", [["none", "quantization:16"], ["quantization:16", "none"]])
+def test_every_defense_is_attacked_with_the_options_that_were_tuned_nearest_to_it(config, order):
+    probe = Probe(config, order, config.make_data())
+    attempt, _ = measured(probe, "ci_net")
+    tracks = {"none": "cifar10-b1", "quantization:16": "cifar10-defended-quantization"}
+    assert {defense: how.tuned_on for defense, how in attempt.under.items()} == tracks
+    jobs = {job.config.defense: job.config for job in jobs_of(Plan(1, 1, 9.0, [attempt], []), probe)}
+    for defense, track in tracks.items():
+        options = read_tuned(read(track), "ci_net").options
+        assert (jobs[defense].restarts, jobs[defense].steps) == (options["restarts"], options["steps"])
+        assert f"eta={options['eta']}" in jobs[defense].set
+
+
+def test_steps_grow_in_proportion_and_their_shares_of_the_time_with_them():
+    """From 100 and 4000 steps to the fivefold and to the most: 4 x 5 and 12 x 1.2 of 16 s."""
+    attempt = Attempt("a", {"none": Under(0.25, 100, 1), "sign": Under(0.75, 4000, 1)}, 0.0)
+    found = with_steps(attempt, Cost(2.0, 0.0, 16.0), 1, 5)
+    assert {defense: how.steps for defense, how in found.under.items()} == {"none": 500, "sign": module.MOST}
+    assert found.seconds == pytest.approx(2 + 20 + 14.4)
+    assert found.under["none"].share == pytest.approx(20 / 34.4)
+    assert sum(found.seconds_under.values()) == pytest.approx(found.seconds)
+
+
+def test_labels_that_no_method_reads_under_one_defense_are_read_under_another(config):
+    probe = Probe(config, ["precode:16", "none"], config.make_data(), know_labels=False)
+    alone = Probe(config, ["none"], config.make_data(), know_labels=False)
+    assert probe.readers["none"] == alone.readers["none"]
+    assert probe.under("none").labels == alone.under("none").labels
+
+
+def test_a_label_method_that_breaks_is_left_out_with_its_reason(config, monkeypatch):
+    def broken(observation):
+        raise ValueError("it broke")
+
+    find = estimate.find_labels
+    monkeypatch.setattr(estimate, "find_labels", lambda name: broken if name == "alr" else find(name))
+    probe = Probe(config, ["none"], config.make_data())
+    assert "alr" not in probe.readers["none"]
+    ((defense, why),) = ((defense, why) for name, defense, why in probe.refused if name == "alr")
+    assert (defense, why.partition(" (")[0]) == ("none", "broken: ValueError: it broke")
 
 
 def test_labels_are_read_first_and_for_an_attacker_who_is_not_given_them(config):
     probe = Probe(config, ["none", "sign"], config.make_data(), know_labels=False)
-    assert probe.config.labels == probe.readers[0] == "ilrg"
+    assert [probe.under(defense).labels for defense in probe.defenses] == [probe.readers["none"][0], "ilrg"]
+    assert probe.readers["none"][0] == "ilrg"
     found = make_plan(probe, ["spear"], 9, lambda: 0.0, 1, 1)
     assert [attempt.attack for attempt in found.attempts] == [LABELS, "spear"]
-    observation = probe.observe(replace(probe.config, attack="ig"))
+    observation = probe.observe(probe.under("none"))
     assert observation.knowledge.labels is None
 
 

@@ -5,10 +5,13 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from torchvision.transforms.functional import to_tensor
 
 from benchmark.audit.looks import Looks
-from benchmark.audit.others import others_of
+from benchmark.audit.others import copies_aside, others_of
+from benchmark.audit.verdicts import Shown
 from benchmark.scoring.lpips import Lpips
+from benchmark.scoring.picture import png
 from tests.benchmark.audit.test_looks import folder
 from victims.data.folder import Folder
 
@@ -31,7 +34,9 @@ def test_the_mean_of_the_others_leaves_copies_out(tmp_path):
     for place in range(5):
         shutil.copy(tmp_path / "test" / "a" / "000.png", tmp_path / "test" / "a" / f"copy{place}.png")
     assert len(more := Folder(tmp_path, size=16)) == 11
-    assert others_of(Looks(more, MISSING), data.ids[:1]) == alone
+    (image,) = data.ids[:1]
+    assert alone[image].copied is False
+    assert others_of(Looks(more, MISSING), [image]) == {image: alone[image]._replace(copied=True)}
 
 
 def test_a_copy_is_no_near_copy(tmp_path):
@@ -40,6 +45,20 @@ def test_a_copy_is_no_near_copy(tmp_path):
     found = others_of(Looks(data := Folder(tmp_path, size=16), MISSING), data.ids)
     assert len(found) == 4
     assert not any(other.near_copy for other in found.values())
+
+
+def test_a_picture_that_is_nearer_to_a_copy_is_of_the_image_too(tmp_path):
+    """The copy is one step brighter, 48 dB; a picture between it and something else is nearer to the copy."""
+    folder(tmp_path, 3)
+    first = Image.open(tmp_path / "test" / "a" / "000.png")
+    copy = first.point(lambda value: min(255, value + 1))
+    copy.save(tmp_path / "test" / "a" / "copy.png")
+    data = Folder(tmp_path, size=16)
+    image, other = data.ids[0], next(place for place, name in enumerate(data.ids) if "002" in name)
+    pictures = {"copy": to_tensor(copy), "other": data[other][0]}
+    results = [Shown(name, {"iip": 0.0, "psnr": 9.0}, png(picture)) for name, picture in pictures.items()]
+    found = {result.attack: result.row for result in copies_aside(Looks(data, MISSING), image, results)}
+    assert found == {"copy": {"iip": 1.0, "psnr": 9.0}, "other": {"iip": 0.0, "psnr": 9.0}}
 
 
 def test_a_brighter_version_of_an_image_is_a_near_copy(tmp_path):

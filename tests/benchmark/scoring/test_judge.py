@@ -18,6 +18,7 @@ from benchmark.__main__ import main
 from benchmark.scoring import judge
 from benchmark.scoring.lpips import BACKBONES
 from victims.data.photos import Photos
+from victims.models.fcn3 import FCN3
 from victims.victim import Victim
 
 SECONDS = 60
@@ -91,6 +92,19 @@ def test_rows_say_how_gradients_were_computed(restarts, path, run, tmp_path):
     assert run(f"--restarts={restarts}", "--tasks=1") == 0
     (file,) = tmp_path.glob("*/rows.jsonl")
     assert {json.loads(line)["gradient_path"] for line in file.read_text().splitlines()} == {path}
+
+
+def test_the_seconds_of_a_group_are_shared_by_its_tasks(capture, monkeypatch):
+    tasks, clock, written = [capture(task=name) for name in "ab"], iter([10.0, 16.0]), []
+    result = IG(steps=1, restarts=1).run([task.observation for task in tasks])
+    of_group = judge.Judge(None, None, {}, None)
+    of_group.tasks = tasks
+    monkeypatch.setattr(of_group, "record", lambda *given: written.append(given[-1]["seconds"]))
+    monkeypatch.setattr(judge, "time", SimpleNamespace(perf_counter=lambda: next(clock)))  # of that module alone
+    of_group.start(torch.device("cpu"))
+    of_group.submit(result)
+    of_group.stop()
+    assert written == [3.0, 3.0]
 
 
 def test_a_backbone_of_lpips_that_is_missing_is_named_once_and_has_no_scores(run, tmp_path, monkeypatch, capsys):
@@ -182,3 +196,10 @@ def test_labels_are_scored_where_batch_norm_takes_no_single_image():
     victim = Victim(net, mean=(0.5,) * 3, std=(0.25,) * 3, training=True)
     task = SimpleNamespace(victim=victim, images=torch.rand(4, 3, 4, 4), labels=torch.tensor([0, 1, 2, 0]))
     assert set(judge.label_scores(task, torch.tensor([0, 0, 1, 2])).values()) == {1.0}
+
+
+def test_with_one_logit_a_label_is_found_where_it_is_odd_or_even_as_the_true_one(capture):
+    task = capture((7,), size=8, rate=None, model=FCN3)
+    (true,) = task.labels.tolist()
+    for found, score in ((true + 2, 1.0), (true + 1, 0.0)):
+        assert judge.label_scores(task, torch.tensor([found])) == {"label_counts": score, "label_existence": score}

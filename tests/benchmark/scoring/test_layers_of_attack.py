@@ -10,6 +10,7 @@ from torch import nn
 
 from attacks.engine.stage import LayerReport
 from attacks.rgap import RGAP
+from benchmark.scoring import layers
 from benchmark.scoring.layers import draw_layers, layer_errors, read_errors, write_layers
 from leaderboard.run_folder import RunFolder
 from victims.models.fcn3 import FCN3
@@ -71,8 +72,23 @@ def test_table(tmp_path):
 
 
 @pytest.mark.parametrize("images", [1, 3])
-def test_figure(images, tmp_path):
+def test_figure(images, tmp_path, monkeypatch):
+    figures = []
+
+    def write_figure(path, figure, write=layers.write_figure):
+        figures.append(figure)
+        write(path, figure)
+
+    monkeypatch.setattr(layers, "write_figure", write_figure)
     errors = [[("fc", 0.0), ("conv2", 10.0**-k), ("conv1", math.exp(k))] for k in range(images)]
     path = draw_layers(tmp_path / "layers.png", errors, "cnn6")
     with Image.open(path) as picture:
         assert picture.width > 300
+    (axis,) = figures[0].axes
+    (line,), (band,) = axis.lines, axis.collections
+    assert list(line.get_xdata()) == ["fc", "conv2", "conv1"]
+    k = (images - 1) / 2  # its mean
+    assert list(line.get_ydata()) == pytest.approx([-17, -k, k * math.log10(math.e)])
+    spread = ((images**2 - 1) / 12) ** 0.5
+    ends = [y for x, y in band.get_paths()[0].vertices if x == 1]  # of conv2
+    assert (min(ends), max(ends)) == pytest.approx((-k - spread, -k + spread))

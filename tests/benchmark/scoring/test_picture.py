@@ -37,6 +37,17 @@ def test_its_title_has_method_setting_and_mean(drawn):
     assert "above: private image; below: its reconstruction" in said
 
 
+def test_curves_are_those_of_each_task_and_their_median(tmp_path, monkeypatch):
+    figures, curves = [], [[4.0, 2.0], [8.0, 6.0], [90.0, 1.0]]
+    monkeypatch.setattr(picture, "write_figure", lambda path, figure: figures.append(figure))
+    picture.draw_curves(tmp_path / "curves.png", curves, "ig")
+    (axis,) = figures[0].axes
+    assert [list(line.get_ydata()) for line in axis.lines] == [*curves, [8.0, 2.0]]
+    assert [list(line.get_xdata()) for line in axis.lines] == [[0, 1]] * 4
+    assert axis.get_yscale() == "log"
+    assert axis.get_ylabel() == "cost (n = 3 tasks)"
+
+
 def test_its_title_says_that_a_control_is_none(drawn):
     assert "mean image (control): photos, 32 px" in drawn(control="mean_image")
 

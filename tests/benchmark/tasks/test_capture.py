@@ -150,6 +150,37 @@ def test_images_alone_give_the_update_of_the_victims_client(victim, data, local)
     assert (observation.batch_size, observation.image_shape, observation.num_classes) == (3, (3, 32, 32), 10)
 
 
+def sent_by(victim, images, labels, defense, clients):
+    return client_update(
+        victim,
+        images,
+        labels,
+        generator=torch.Generator().manual_seed(5),
+        defense=open_defense(defense) if defense else None,
+        local=LocalTraining(lr=0.1, clients=clients),
+    )
+
+
+@pytest.mark.parametrize("use", ["sign", "sparsification:0.9", "clipping:0.001:global", "soteria:0.5"])
+def test_each_of_several_clients_defends_its_own_update(use, victim, data):
+    images, labels = data.batch((90, 3, 50, 7))
+    shares = zip(images.chunk(2), labels.chunk(2), strict=True)
+    one, other = (sent_by(victim, *share, use, 1) for share in shares)
+    for name, update in sent_by(victim, images, labels, use, 2).items():
+        torch.testing.assert_close(update, (one[name] + other[name]) / 2)
+    with pytest.raises(InputError, match="evenly over 3 clients"):
+        sent_by(victim, images, labels, use, 3)
+
+
+def test_the_noise_of_several_clients_is_drawn_apart(victim, data):
+    """The mean of four has half of one's standard deviation."""
+    images, labels = data.batch((90, 3, 50, 7))
+    plain, noisy = (sent_by(victim, images, labels, use, 4) for use in ("", "noise:0.01"))
+    noise = torch.cat([(noisy[name] - plain[name]).flatten() for name in plain])
+    assert noise.std() == pytest.approx(0.005, rel=0.05)
+    assert len(noise) > 5000
+
+
 def test_what_is_sent_depends_on_the_generator_of_its_defense(victim, data):
     images, labels = data.batch((90, 3))
 

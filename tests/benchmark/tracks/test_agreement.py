@@ -39,6 +39,19 @@ def test_images_of_a_batch_may_move_as_far_as_they_were_measured_to_and_no_furth
     assert not verdict([[(20.0, 16.5), (20.0, 23.5), (20.0, 20.0), (20.0, 20.0)]])[0]
 
 
+@pytest.mark.parametrize(
+    ("shifts", "agrees"),
+    [
+        ([[2.0, -2.0]], True),  # of images alone, which may move further
+        ([[0.3, 0.3], [0.3, 0.3]], False),  # in the mean
+        ([[1.0, 1.0], [-1.0, -1.0]], False),  # of each task
+    ],
+)
+def test_tasks_and_images_have_limits_of_their_own(shifts, agrees):
+    pairs = [[(20.0, 20.0 + by) for by in task] for task in shifts]
+    assert verdict(pairs, of_task=0.1, of_image=1.0)[0] is agrees
+
+
 def test_beyond_what_bytes_hold_there_is_only_rounding():
     bytes_of = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
     rounded = (bytes_of * 255).round() / 255

@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmark.__main__ import main
 from benchmark.names import known
+from benchmark.tracks import record as command
 from benchmark.tracks import track as module
 from benchmark.tracks.record import arguments, refused, scored
 from benchmark.tracks.track import read
@@ -48,6 +49,19 @@ def test_a_method_that_was_not_tuned_is_refused_before_anything_runs(tmp_path, t
     assert main(["record", f"--track={track}", "--method=ig", f"--out={tmp_path / 'out'}"]) == 2
     assert "has not been tuned" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("why", "code"), [("refused", 2), ("exit code 3", 1)])
+def test_of_a_run_that_failed_nothing_is_kept(why, code, tmp_path, track, monkeypatch, capsys):
+    options = {"eta": 0.2, "restarts": 1, "steps": 5}
+    Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=1.0, default=1.0).write()
+    monkeypatch.setattr(command, "keep_control", lambda *_: None)
+    monkeypatch.setattr(command, "run_cells", lambda cells: dict.fromkeys(cells, why))
+    assert main(["record", f"--track={track}", "--method=ig", f"--out={tmp_path / 'out'}", "--devices=1"]) == code
+    printed = capsys.readouterr()
+    assert f"no result from 1 of 1 cells: ig ({why})." in printed.err
+    assert not printed.out
+    assert not list((tmp_path / "record").rglob("ig*"))
 
 
 def test_what_has_nothing_to_tune_takes_the_steps_that_the_budget_allows(tmp_path, track, monkeypatch):

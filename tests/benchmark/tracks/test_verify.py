@@ -228,6 +228,13 @@ def test_changed_code_is_said_and_the_scores_decide(track, change, capsys):
     assert "agrees: identical" in printed.out
 
 
+def test_a_draw_of_no_task_is_refused_before_anything_runs(track, capsys):
+    assert verify(track, "--sample=0") == 2
+    printed = capsys.readouterr()
+    assert printed.err.strip() == "benchmark: sample is 0; give 1 or more."
+    assert not printed.out
+
+
 def test_a_method_without_a_record_is_refused_with_those_that_have_one(track, capsys):
     assert main(["verify", f"--track={track}", "--method=gi"]) == 2
     assert re.search("gi is not recorded on .*; recorded are ig\\.", capsys.readouterr().err)

@@ -60,6 +60,13 @@ def test_a_stamp_tells_when_any_file_was_written(tmp_path):
     assert in_channels(Files(files), 1).stamp() == Files(files).stamp()
 
 
+def test_ids_have_escapes_for_what_no_table_can_hold(tmp_path):
+    """Control characters, and bytes of a file's name that are no text."""
+    file = photograph(tmp_path / "a.png", 20, 20)
+    names = ["a\tb\n.png", os.fsdecode(b"c\xff.png"), "d\x9b.png", "\u00e9 \u6f22.png"]
+    assert Files([file] * 4, names).ids == [r"a\tb\n.png", r"c\udcff.png", r"d\x9b.png", "\u00e9 \u6f22.png"]
+
+
 # What the code of the papers does, at the sizes that they use (torchvision's transforms).
 PUBLISHED = {
     ("gias", 32): [transforms.Resize(36), transforms.CenterCrop(32)],
@@ -164,6 +171,15 @@ def test_a_photograph_stands_upright(tmp_path):
     tags[0x0112] = 6  # to be turned by 90 degrees, clockwise
     Image.fromarray(RAMP).save(tmp_path / "a.png", exif=tags)
     assert (pixels(tmp_path / "a.png") == np.rot90(RAMP, -1)[..., None]).all()
+
+
+def test_of_a_photograph_with_a_preview_the_first_picture_is_taken(tmp_path):
+    """As phones write them; other files of several frames are refused."""
+    preview = Image.fromarray(255 - RAMP)
+    Image.fromarray(RAMP).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview], quality=100)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    assert np.abs(pixels(tmp_path / "a.jpg") - RAMP[..., None]).max() <= 1
 
 
 def animation(path):
