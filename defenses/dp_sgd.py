@@ -53,9 +53,10 @@ class DPSGD(Defense):
         # With a hook or a forward of its own a layer in train mode is torch's.
         layers = batch_norms(victim.model).values()
         if any(layer.training or not getattr(layer, "track_running_stats", False) for layer in layers):
+            fix = "use --victim-mode eval, or" if any(layer.training for layer in layers) else "choose"
             raise InputError(
-                "dp_sgd clips the gradient of every single image, and batch norm mixes those of a batch here; use "
-                "--victim-mode eval, or a --victim without."
+                f"dp_sgd clips the gradient of every single image, and batch norm mixes those of a batch here; {fix} a "
+                "--victim without."
             )
         bounds = [torch.tensor(self.bound).to(victim.mean)] * len(by_round(victim, victim.parameters))
 

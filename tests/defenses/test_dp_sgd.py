@@ -230,7 +230,8 @@ def test_batch_norm_that_mixes_images_is_refused():
     mixing = [(net, True), (hooked_batch_norm(), True), (no_statistics(), False)]
     for model, training in mixing:
         victim = Victim(model, mean=(0.5,) * 3, std=(0.5,) * 3, training=training)
-        with pytest.raises(InputError, match="--victim-mode eval") as error:
+        fix = "use --victim-mode eval, or a --victim without" if training else "here; choose a --victim without"
+        with pytest.raises(InputError, match=fix) as error:
             DPSGD(1.0, 1.0).gradient_fn(partial(gradient_at, victim), victim, torch.Generator())
         assert "\n" not in str(error.value)
     fine = Victim(net, mean=(0.5,) * 3, std=(0.5,) * 3)
