@@ -19,7 +19,6 @@ from attacks.engine.gradients import GradientPaths
 from attacks.engine.plug_and_play import refinement
 from attacks.engine.preset import Preset
 from attacks.engine.probe import find_paths
-from attacks.engine.ranges import above_zero, at_least
 from attacks.engine.regularizers import statistics_distance
 from attacks.engine.requirements import check_refinement, check_requirements, warn_of_average, warn_of_rounding
 from attacks.engine.session import Session
@@ -31,6 +30,7 @@ from victims.choices import Compile, Match
 from victims.contract import Broken, line_of
 from victims.errors import InputError
 from victims.observation import Observation
+from victims.ranges import above_zero, at_least
 from victims.seeds import seed_of
 from victims.victim import Gradient, Victim
 

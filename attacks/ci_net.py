@@ -11,7 +11,6 @@ from attacks.base import Attack, Common
 from attacks.engine.distances import cosine, squared_l2
 from attacks.engine.optimizers import Adam
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero
 from attacks.engine.space import Between
 from attacks.engine.stage import Optimizer, Search, Stage, Variables
 from priors.overparameterized import (
@@ -25,6 +24,7 @@ from priors.overparameterized import (
 )
 from victims.errors import InputError, Notice
 from victims.observation import Observation
+from victims.ranges import above_zero
 from victims.victim import Gradient, Victim, build
 
 COSTS = {"squared_l2": squared_l2, "cosine": cosine}

@@ -11,12 +11,12 @@ from attacks.base import Attack, Common
 from attacks.closed_form.first_linear import FirstLinear, first_linear, labels_of
 from attacks.closed_form.independent_components import decorrelation, negentropy, unit_rows, warn_of_rank, whitening
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from victims.errors import InputError
 from victims.observation import Observation
+from victims.ranges import above_zero, not_negative
 
 LEEWAY = 0.05  # by which the pixels of an image may span more than [0, 1]
 

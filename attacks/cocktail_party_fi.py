@@ -13,12 +13,12 @@ from attacks.base import Common
 from attacks.closed_form.first_linear import FirstLinear, first_linear_of_features
 from attacks.cocktail_party import CocktailParty
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import warmup_cosine
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from victims.observation import Observation
+from victims.ranges import above_zero, at_least, not_negative
 
 FEATURES: dict[str, Any] = {  # of VGG-16 on ImageNet, in the code
     "steps_u": 25_000, "eta": 1e-3, "ne": 0.0, "decor": 5.3, "l1": 5.0, "nv": 0.13, "T": 7.7, "tv": 0.1,

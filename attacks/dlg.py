@@ -12,11 +12,11 @@ from attacks.base import Attack, Common, LabelSource
 from attacks.engine.distances import squared_l2
 from attacks.engine.optimizers import LBFGS
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage
 from attacks.labels.idlg import idlg
 from victims.observation import Observation
+from victims.ranges import above_zero
 from victims.victim import Gradient
 
 

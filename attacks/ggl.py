@@ -11,12 +11,12 @@ from attacks.base import Attack, Common
 from attacks.engine.distances import mean_squared_l2
 from attacks.engine.optimizers import CMAES, SMALLEST, Adam
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import latent_divergence
 from attacks.engine.schedules import constant, ramps
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode
+from victims.ranges import above_zero, at_least, not_negative
 from victims.victim import Gradient
 
 

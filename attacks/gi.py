@@ -9,11 +9,11 @@ from attacks.base import Attack, Common
 from attacks.engine.consensus import mean_consensus, registered_consensus
 from attacks.engine.distances import cosine, layer_l2, mean_squared_l2
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import multistep, warmup_cosine
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
+from victims.ranges import above_zero, at_least, not_negative
 from victims.victim import Gradient
 
 COSTS = {"layer_l2": layer_l2, "mean_squared_l2": mean_squared_l2, "cosine": cosine}

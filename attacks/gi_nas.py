@@ -10,12 +10,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attacks.base import Attack, Common
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from priors.skip_unets import SkipUNet, draw_unet, flatten, generate
 from victims.errors import InputError
 from victims.observation import Observation
+from victims.ranges import above_zero, at_least, not_negative
 from victims.seeds import seed_of
 
 DOWNSAMPLING = 32  # the sides of an image are this many times those of a U-Net's smallest map

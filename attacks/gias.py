@@ -8,12 +8,12 @@ from torch import Tensor
 from attacks.base import Attack, Common, Start
 from attacks.engine.distances import chosen_tensors, cosine, tensor_choice
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import squared_variation, total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import State, decode, decode_each
+from victims.ranges import above_zero, not_negative
 from victims.victim import Gradient
 
 VARIATION = {"mean_abs": total_variation, "sum_squares": squared_variation}

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from attacks.base import Attack, Common
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from attacks.gias import CODE, TAEF2, Noise, latent_search, parameter_search
+from victims.ranges import above_zero, not_negative
 
 
 class GIz(Attack):

@@ -11,13 +11,13 @@ from torch import Tensor
 from attacks.base import Attack, Common, Start
 from attacks.engine.preset import Preset
 from attacks.engine.projections import l1_ball, sphere, sphere_norm
-from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import image_norm, total_variation
 from attacks.engine.schedules import ramps
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import Generator, advance, decode
 from victims.errors import InputError
+from victims.ranges import above_zero, not_negative
 
 
 class Radii(tuple[float, ...]):

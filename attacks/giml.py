@@ -15,12 +15,12 @@ from attacks.engine.gradients import GradientPaths
 from attacks.engine.objective import Objective
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.gias import LITERAL, VARIATION
 from priors import checkpoint
 from priors.base import Generator, decode
 from victims.errors import InputError
 from victims.observation import Observation
+from victims.ranges import above_zero, at_least, not_negative
 from victims.seeds import seed_of
 
 # Left open by the paper; those of meta_train.sh in the code, which learns a StyleGAN2.

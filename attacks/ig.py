@@ -8,12 +8,12 @@ from torch.nn.functional import pad
 from attacks.base import Attack, Common
 from attacks.engine.distances import chosen_tensors, cosine, squared_l2, target_of, tensor_choice
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.regularizers import total_variation
 from attacks.engine.schedules import multistep
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables
 from victims.errors import InputError
+from victims.ranges import above_zero, not_negative
 from victims.victim import Gradient
 
 COSTS = {"cosine": cosine, "squared_l2": squared_l2}

@@ -9,12 +9,12 @@ from torch import Tensor
 from attacks.base import Attack, Common
 from attacks.engine.optimizers import CMAES, SMALLEST
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, at_least, not_negative
 from attacks.engine.regularizers import TINY, latent_divergence, total_variation
 from attacks.engine.schedules import constant, multistep
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
 from priors.base import decode_each
+from victims.ranges import above_zero, at_least, not_negative
 
 
 class IGIMS(Attack):
@@ -31,7 +31,6 @@ class IGIMS(Attack):
         steps_w: N, steps of Adam on the parameters in a round.
         population: candidates of a generation.
         sigma: first step size of CMA-ES.
-        eta_z: learning rate of Adam on the latents, for IGIMS*.
         eta_w: learning rate of Adam on the parameters.
         decay: factor on step size and rates from round to round.
         tv: weight of mean |dx| + mean |dy| on the normalized image.
@@ -82,7 +81,6 @@ class IGIMS(Attack):
         steps_w: int = 200,
         population: int = 50,
         sigma: float = 1.0,
-        eta_z: float = 3e-2,
         eta_w: float = 1e-3,
         decay: float = 0.5,
         tv: float = 1e-4,
@@ -96,11 +94,11 @@ class IGIMS(Attack):
         """
         at_least(1, rounds=rounds)
         at_least(SMALLEST, population=population)
-        above_zero(sigma=sigma, eta_z=eta_z, eta_w=eta_w, decay=decay)
+        above_zero(sigma=sigma, eta_w=eta_w, decay=decay)
         not_negative(tv=tv, alpha_kl=alpha_kl, lambda_w=lambda_w)
         round_ = {"z": steps_z, "w": steps_w}
         super().__init__({f"{space}{t}": n for t in range(1, rounds + 1) for space, n in round_.items()}, **common)
-        self.rounds, self.population, self.sigma, self.eta_z, self.eta_w = rounds, population, sigma, eta_z, eta_w
+        self.rounds, self.population, self.sigma, self.eta_w = rounds, population, sigma, eta_w
         self.decay, self.tv, self.alpha_kl, self.lambda_w = decay, tv, alpha_kl, lambda_w
 
     def search(self) -> Search:
@@ -160,6 +158,9 @@ class IGIMSAdam(IGIMS):
     """IGIMS* is IGIMS with Adam on the latents, from random starts, in place of CMA-ES.
 
     `population` and `sigma` have no effect.
+
+    Args:
+        eta_z: learning rate of Adam on the latents.
     """
 
     name = "igims_adam"
@@ -184,6 +185,11 @@ class IGIMSAdam(IGIMS):
             **{**IGIMS.presets["paper-imagenet"], "steps_z": 1_000},
         ),
     }
+
+    def __init__(self, *, eta_z: float = 3e-2, **options: Any) -> None:
+        super().__init__(**options)
+        above_zero(eta_z=eta_z)
+        self.eta_z = eta_z
 
     def start(self) -> dict[str, Tensor]:
         return self.latents()

@@ -13,13 +13,13 @@ from torch import Tensor
 from attacks.base import Attack
 from attacks.engine.plug_and_play import annealed, plug_and_play
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.space import Between, Space
 from attacks.engine.stage import Search, Stage, Variables
 from attacks.gi import GI
 from attacks.ig import IG
 from priors.base import Denoiser
 from victims.errors import InputError
+from victims.ranges import above_zero, not_negative
 
 DENOISING: Space = {"eta_d": Between(1e-2, 1.0), "sigma": Between(3e-2, 2e-1), "sigma_end": Between(5e-3, 5e-2)}
 

@@ -15,11 +15,11 @@ from attacks.closed_form.first_linear import in_double
 from attacks.closed_form.recursion import balance, left_side, reconstruct_input, recursion
 from attacks.engine.optimizers import minimize
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import above_zero, not_negative
 from attacks.engine.space import Between
 from attacks.engine.stage import LayerReport, Variables
 from attacks.rgap import RGAP, Candidate
 from priors.base import decode_each
+from victims.ranges import above_zero, not_negative
 
 
 class RGAPg(RGAP):

@@ -12,10 +12,10 @@ from attacks.base import Attack, Common
 from attacks.closed_form.first_linear import FirstLinear, first_linear, in_double, labels_of
 from attacks.closed_form.sparse_factors import LowRank, bases, low_rank
 from attacks.engine.preset import Preset
-from attacks.engine.ranges import at_least
 from attacks.engine.stage import Reconstruction, Search, Stage
 from victims.errors import InputError, Notice
 from victims.observation import Observation
+from victims.ranges import at_least
 from victims.victim import Victim, gradient, tensor_name
 
 UNCERTAIN = 64  # times fewer draws where no certificate can end them

@@ -16,7 +16,6 @@ from attacks.engine.stage import Reconstruction
 from benchmark.config import Config, on_top, options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
 from benchmark.scoring.lpips import find_all
-from benchmark.scoring.metrics import of_failure
 from benchmark.scoring.metrics import score as score_images
 from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
@@ -316,7 +315,8 @@ def score(
         InputError: there is no such backbone, or a file does not hold its weights.
         ValueError: the shapes differ, or `images` are not in [0, 1].
     """
-    pixels = reconstruction if isinstance(reconstruction, Tensor) else reconstruction.pixels.squeeze(0)
-    _, scores = score_images(pixels, images, **find_all(lpips, weights_dir, download=False))
-    failed = isinstance(reconstruction, Reconstruction) and not reconstruction.cost.isfinite().all()
-    return of_failure(scores) if failed else scores
+    pixels, failed = reconstruction, False
+    if isinstance(reconstruction, Reconstruction):
+        pixels, failed = reconstruction.pixels.squeeze(0), not bool(reconstruction.cost.isfinite().all())
+    _, scores = score_images(pixels, images, failed=failed, **find_all(lpips, weights_dir, download=False))
+    return scores

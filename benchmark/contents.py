@@ -16,7 +16,7 @@ from benchmark.setting import Setting
 from benchmark.sources import loaded, of_text, sources
 from benchmark.state import WEIGHTS, of_state, of_tensors
 from benchmark.tasks.batches import Batch
-from benchmark.tasks.capture import strangers
+from benchmark.tasks.controls import strangers
 from leaderboard.options import abouts
 from leaderboard.run_folder import Contents
 from priors.base import Prior

@@ -22,6 +22,7 @@ from leaderboard.table import NOTHING
 from victims.data.base import ImageData
 from victims.errors import InputError
 from victims.names import separated
+from victims.ranges import at_least
 
 NAMED = ("data", "split", "size", "victim", "victim_weights", "victim_mode", "defense", "seed")
 
@@ -48,8 +49,7 @@ def labels(
         seed: of the victim's weights and of the defense.
         options: of a run, see `Options`.
     """
-    if trials < 1:
-        raise InputError(f"trials is {trials}; give 1 or more.")
+    at_least(1, trials=trials)
     reproducible()
     chosen = {name: find(name) for name in separated(methods)}
     setting = Setting(split=split, defense=defense, seed=seed, labels="none", **options)

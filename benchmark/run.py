@@ -33,7 +33,8 @@ from benchmark.scoring.metrics import try_own
 from benchmark.scoring.networks import available, lpips_backbone, missing, networks
 from benchmark.scoring.picture import draw, write_truths
 from benchmark.tasks.batches import Batch, group_size, grouped, share_of
-from benchmark.tasks.capture import Task, capturing, mean_image
+from benchmark.tasks.capture import Task, capturing
+from benchmark.tasks.controls import mean_image
 from benchmark.tasks.module import GradientDataModule
 from benchmark.tracks.entry import track_of, warn_of_budget
 from benchmark.tracks.track import read

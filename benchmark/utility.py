@@ -23,8 +23,8 @@ from leaderboard.labels_board import cell
 from leaderboard.options import Options
 from leaderboard.table import NOTHING, Table
 from victims.data.base import ImageData
-from victims.errors import InputError
 from victims.names import separated
+from victims.ranges import above_zero, at_least
 from victims.seeds import seed_of
 from victims.victim import Gradient, Victim
 
@@ -60,11 +60,8 @@ def utility(
         seeds: training runs, each from other initial weights.
         options: of a run, see `Options`.
     """
-    for name, count in {"trials": trials, "steps": steps, "seeds": seeds}.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}; give 1 or more.")
-    if not 0 < lr < math.inf:
-        raise InputError(f"lr is {lr}; give a learning rate above 0.")
+    at_least(1, trials=trials, steps=steps, seeds=seeds)
+    above_zero(lr=lr)
     reproducible()
     config = partial(Setting, data=data, **options)
     chosen = {text: config(defense=text).make_defense() for text in separated(defense)}

@@ -1,12 +1,11 @@
 """Rows -> matrices: attacks by defenses, for every setting with more than one defense."""
 
 import textwrap
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from leaderboard.board import (
     ATTACKER,
@@ -27,7 +26,7 @@ from leaderboard.statistics import Score, corrected, verdicts
 from leaderboard.table import NOTHING, Table, bounds, common, interval
 
 SHARED = tuple(key for key in (*SETTING, "protocol") if key not in ("defense", "defense_digest", "adapt"))
-KINDS = {True: "adaptive", False: "non-adaptive"}
+ADAPTIVE, NON_ADAPTIVE = "adaptive", "non-adaptive"
 
 Scores = dict[str, dict[str, Score]]
 """By line, then by defense; a pair that was not run is missing."""
@@ -122,6 +121,44 @@ def matrices(rows: Iterable[FlatRow], metric: str = "psnr") -> list[Matrix]:
     return [matrix for matrix in found if matrix.lines]  # a metric such as LPIPS may have no value at all
 
 
+class Attacker(NamedTuple):
+    """Entries of one attacker, each with its rows, by defense."""
+
+    plain: dict[str, EntryWithRows]  # without a defense
+    adaptive: dict[str, EntryWithRows]
+    non_adaptive: dict[str, EntryWithRows]
+
+    @property
+    def is_control(self) -> bool:
+        entry, _ = next(pair for kind in self for pair in kind.values())
+        return entry.control != "none"
+
+    def lines(self, name: str, metric: str, told: bool) -> Scores:
+        """
+        Args:
+            told: whether the names of the lines say which kind of attacker it is.
+        """
+        kinds = {ADAPTIVE: self.adaptive, NON_ADAPTIVE: self.non_adaptive}
+        found = {f"{name}, {kind}" if told else name: self.plain | own for kind, own in kinds.items() if own}
+        by_line = found or {name: self.plain}
+        return {line: _scores({d: entry for d, (entry, _) in own.items()}, metric) for line, own in by_line.items()}
+
+    def gains(self, metric: str) -> dict[str, Score]:
+        """Adaptive minus non-adaptive, by defense."""
+        both = {d: (pair, self.non_adaptive[d]) for d, pair in self.adaptive.items() if d in self.non_adaptive}
+        return {d: score for d, pairs in both.items() if (score := difference(*pairs, metric))}
+
+
+def attackers(attacks: Sequence[EntryWithRows]) -> dict[str, Attacker]:
+    """By name."""
+    found: dict[tuple[Any, ...], Attacker] = {}
+    for entry, rows in attacks:
+        own = found.setdefault(tuple(entry[key] for key in ATTACKER), Attacker({}, {}, {}))
+        kind = own.plain if entry["defense"] == "none" else own.adaptive if entry["adapt"] else own.non_adaptive
+        kind[entry["defense"]] = entry, rows
+    return dict(zip(names(list(found)), found.values(), strict=True))
+
+
 def _matrix(
     attacks: Sequence[EntryWithRows],
     means: Sequence[Entry],
@@ -129,25 +166,16 @@ def _matrix(
     metric: str,
     higher_is_better: bool,
 ) -> Matrix:
-    by_attacker = defaultdict(list)
-    for entry, samples in attacks:
-        by_attacker[tuple(entry[key] for key in ATTACKER)].append((entry, samples))
     kinds = {entry["adapt"] for entry, _ in attacks if entry["defense"] != "none"}
     lines: Scores = {}
     gains: Scores = {}
     controls = {entry.attack for entry in means}
-    for name, alike in zip(names(list(by_attacker)), by_attacker.values(), strict=True):
-        plain = {pair[0]["defense"]: pair for pair in alike if pair[0]["defense"] == "none"}
-        of_defenses = [pair for pair in alike if pair[0]["defense"] != "none"]
-        defended = {kind: {e["defense"]: (e, rows) for e, rows in of_defenses if e["adapt"] is kind} for kind in KINDS}
-        for kind, of_kind in defended.items():
-            label = f"{name}, {KINDS[kind]}" if len(kinds) > 1 and of_kind else name
-            if of_kind or (kind and not any(defended.values())):
-                lines[label] = _scores({name: entry for name, (entry, _) in (plain | of_kind).items()}, metric)
-                controls |= {label} if alike[0][0].control != "none" else set()
-        for defense in defended[True].keys() & defended[False].keys():
-            if score := difference(defended[True][defense], defended[False][defense], metric):
-                gains.setdefault(name, {})[defense] = score
+    for name, attacker in attackers(attacks).items():
+        own = attacker.lines(name, metric, told=len(kinds) > 1)
+        lines |= own
+        controls |= own.keys() if attacker.is_control else set()
+        if gained := attacker.gains(metric):
+            gains[name] = gained
     for entry in means:
         lines[entry.attack] = _scores(dict.fromkeys(defenses, entry), metric)  # it is the same under every defense
     sign = -1 if higher_is_better else 1
@@ -157,13 +185,22 @@ def _matrix(
         return label in controls, sign * first
 
     lines = {label: lines[label] for label in sorted(lines, key=rank) if lines[label]}
-    attacker = f", {KINDS[kinds.pop()]} attackers" if len(kinds) == 1 else ""
-    alone = [entry for entry, _ in attacks]
-    if metric != "lpips":
-        alone = [replace(entry, fields={**entry.fields, "lpips_backbone": None}) for entry in alone]
-    stale = f", {alone[0].age} protocol" if alone[0].stale else ""
-    setting = common(alone) + attacker + stale
+    setting = _in_words([entry for entry, _ in attacks], kinds, metric)
     return Matrix(setting, metric, higher_is_better, defenses, lines, frozenset(controls), gains)
+
+
+def _in_words(entries: Sequence[Entry], kinds: Collection[bool], metric: str) -> str:
+    """What the entries of a matrix have in common.
+
+    Args:
+        kinds: of attackers that there are, whether they are adaptive.
+    """
+    if metric != "lpips":
+        entries = [replace(entry, fields={**entry.fields, "lpips_backbone": None}) for entry in entries]
+    (kind, *others) = [ADAPTIVE if adapt else NON_ADAPTIVE for adapt in kinds] or [""]
+    attacker = f", {kind} attackers" if kind and not others else ""
+    stale = f", {entries[0].age} protocol" if entries[0].stale else ""
+    return common(entries) + attacker + stale
 
 
 def _scores(by_defense: dict[str, Entry], metric: str) -> dict[str, Score]:

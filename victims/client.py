@@ -1,6 +1,5 @@
 """What a client computes from its private batch."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
@@ -16,6 +15,7 @@ from victims.errors import InputError
 from victims.optimizers.base import Optimizer, State
 from victims.optimizers.sgd import SGD
 from victims.preprocessing import Preprocessing
+from victims.ranges import above_zero, at_least
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at, modes_kept
 
 MOMENTUM = 0.1  # of torch's batch norm
@@ -53,11 +53,8 @@ class LocalTraining:
     optimizer: Optimizer = PLAIN
 
     def __post_init__(self) -> None:
-        for name, count in {"epochs": self.epochs, "mini_batch": self.mini_batch, "clients": self.clients}.items():
-            if count is not None and count < 1:
-                raise InputError(f"{name} is {count}; give 1 or more.")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise InputError(f"lr is {self.lr}; give a learning rate above 0.")
+        at_least(1, epochs=self.epochs, mini_batch=self.mini_batch, clients=self.clients)
+        above_zero(lr=self.lr)
 
     def known_lr(self) -> float:
         """The learning rate of a client, or of an attacker who repeats its training."""

@@ -54,9 +54,9 @@ def syntax_tree(path: Path, changed: int) -> ast.Module:
         raise InputError(f"{path} is not valid Python ({error}); fix the file or move it elsewhere.") from None
 
 
-def is_dotted_path(victim: str) -> bool:
-    """Whether the name of a victim is a dotted path to the user's own, and not that of a library's, `timm:NAME`."""
-    return "." in victim.partition(":")[0]
+def is_dotted_path(name: str) -> bool:
+    """Whether a name is a dotted path to the user's own, and not that of a library's victim, `timm:NAME`."""
+    return "." in name.partition(":")[0]
 
 
 def imported(kind: str, path: str, base: type[T]) -> type[T]:

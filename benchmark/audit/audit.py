@@ -1,7 +1,6 @@
 """`python -m benchmark audit`: what leaks from your own model on your own images."""
 
 import json
-import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -46,6 +45,7 @@ from leaderboard.sentences import count
 from victims.by_name import LIBRARIES
 from victims.choices import Compile
 from victims.errors import InputError, Notice
+from victims.ranges import above_zero, at_least
 
 DECIDED = ("data", "split", "victim", "batches", "rounds", "between", "adapt", "surrogate", "epochs_trained")
 """Options of a run that an audit does not leave open."""
@@ -117,7 +117,8 @@ def audit(
     with alone(writable(out)):
         for name in FILES.values():
             (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
-        check_numbers(minutes, most, processes)
+        above_zero(minutes=minutes)
+        at_least(1, most=most, processes=processes)
         print(f"audit    at most {minutes:g} minutes; some steps of each attack are timed first", flush=True)
         arrange(images, labels, out / "images" / "test", classes)
         module, colon, name = model.partition(":")
@@ -156,16 +157,6 @@ def audit(
         report, truths, made = concluded(subject, probe, plan, done, named, fail_on, model, times)
         write(out, report, truths, made)
     return exit_code(report["gate"])
-
-
-def check_numbers(minutes: float, most: int, processes: int | None) -> None:
-    """Refuse an audit of no time, of no image, or by no process."""
-    if not 0 < minutes < math.inf:
-        raise InputError(f"minutes is {minutes}; give a finite number above 0.")
-    if most < 1:
-        raise InputError(f"most is {most}; give 1 or more.")
-    if processes is not None and processes < 1:
-        raise InputError(f"processes is {processes}; give 1 or more, or leave it out.")
 
 
 def concluded(

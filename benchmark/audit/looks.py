@@ -10,7 +10,7 @@ from torchvision.transforms.functional import to_tensor
 
 from benchmark.audit.verdicts import FEWEST, OTHERS
 from benchmark.scoring.lpips import Lpips
-from benchmark.tasks.capture import alike
+from benchmark.tasks.controls import alike
 from victims.data.base import ImageData
 
 

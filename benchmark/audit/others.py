@@ -13,7 +13,7 @@ from torchvision.transforms.functional import to_tensor
 from benchmark.audit.looks import Looks
 from benchmark.audit.verdicts import Shown
 from benchmark.scoring.metrics import score
-from benchmark.tasks.capture import alike
+from benchmark.tasks.controls import alike
 
 NEAR_COPY_DB = 20.0  # PSNR of two images; from COPY_DB on they are copies, which no control is made of
 

@@ -17,7 +17,7 @@ from benchmark.contents import contents
 from benchmark.registry import find
 from benchmark.sources import loaded, sources
 from benchmark.state import of_tensors
-from benchmark.tasks.capture import strangers
+from benchmark.tasks.controls import strangers
 from victims.data.base import ImageData, digest
 from victims.errors import InputError, Notice
 from victims.names import is_dotted_path

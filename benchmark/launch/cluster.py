@@ -8,6 +8,7 @@ from typing import Literal
 import submitit
 
 from victims.errors import InputError
+from victims.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,8 @@ class Cluster:
             InputError: a count is impossible, a partition is given where there is none, jobs would share a GPU, or
                 there is no SLURM here.
         """
-        lowest = {"gpus": 0, "cpus": 1, "minutes": 1, "at_once": 1}
-        for name, least in lowest.items():
-            if (value := getattr(self, name)) is not None and value < least:
-                raise InputError(f"{name} is {value}; give {least} or more.")
+        at_least(1, cpus=self.cpus, minutes=self.minutes, at_once=self.at_once)
+        at_least(0, gpus=self.gpus)
         if self.partition and self.cluster != "slurm":
             raise InputError(f"{self.cluster} has no partitions; leave --partition out, or choose --cluster slurm.")
         if self.cluster == "local" and self.gpus and (self.at_once or 1) > 1:

@@ -22,6 +22,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 from benchmark.launch.stop import end_with_parent
 from victims.data.base import some
 from victims.errors import InputError, Unfinished
+from victims.ranges import at_least
 
 STARTER = "GIBENCH_STARTER"  # process id, in the environment of the processes that it starts
 LAUNCHER_WRITES = (STARTER, "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -54,9 +55,7 @@ def processes(devices: int | None, nodes: int, *, most: int, groups: int) -> tup
     Raises:
         InputError: such processes cannot be started, or others were started.
     """
-    for name, count in {"devices": devices, "nodes": nodes}.items():
-        if count is not None and count < 1:
-            raise InputError(f"{name} is {count}; give 1 or more.")
+    at_least(1, devices=devices, nodes=nodes)
     if TorchElasticEnvironment.detect():
         here, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         return TorchElasticEnvironment(), *as_started("torchrun", here, world, devices, nodes)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from attacks.engine.ranges import at_least
 from benchmark.device import best_device
 from benchmark.launch.lock import alone, writable
 from benchmark.priors.quality import LEAST, NET, Features, distance, features, photographs, samples
@@ -18,6 +17,7 @@ from priors.by_name import find
 from priors.train import train as train_dcgan
 from priors.train_denoiser import train as train_ffdnet
 from victims.errors import InputError
+from victims.ranges import at_least
 
 
 def list_priors(*, weights_dir: Path = Path("weights")) -> None:

@@ -1,6 +1,5 @@
 """`python -m benchmark prior train-inverter`: a network from updates to images, trained for one victim."""
 
-import math
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -14,7 +13,6 @@ from torchvision.utils import save_image
 
 from attacks.engine.gradients import victim_gradients
 from attacks.engine.probe import Probe, vectorizes
-from attacks.engine.ranges import at_least
 from benchmark.contents import of_training
 from benchmark.device import best_device
 from benchmark.launch.lock import alone, writable
@@ -29,6 +27,7 @@ from priors.inverters import Inverter, signature
 from victims.choices import Mode
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.ranges import above_zero, at_least
 from victims.victim import Gradient, Victim, build
 
 HELD_OUT = 16  # images of the train split that are never trained on; more where they make no batch
@@ -82,9 +81,7 @@ def train_inverter(
     weights.check_name(out, "prior train-inverter")
     at_least(1, batch=batch, width=width, updates=updates, steps=steps)
     at_least(0, hashed=hashed)
-    for name, value in {"lr": lr, "minutes": minutes}.items():
-        if value is not None and not 0 < value < math.inf:
-            raise InputError(f"{name} is {value}; give a number above 0.")
+    above_zero(lr=lr, minutes=minutes)
     inverters = {name: found for name, found in names.architectures().items() if found.kind == "inverter"}
     if attack not in inverters:
         raise InputError(f"no inverter is trained for {attack}; choose one of {', '.join(inverters)}.")

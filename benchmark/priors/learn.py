@@ -1,6 +1,5 @@
 """`python -m benchmark prior learn`: a generator learned only from the updates that clients share."""
 
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,6 +26,7 @@ from priors.base import Generator
 from priors.dcgan import DCGAN
 from priors.dcgan_gias import DCGANGIAS
 from victims.errors import InputError
+from victims.ranges import above_zero, at_least
 from victims.rounds import LR
 from victims.victim import build
 
@@ -71,16 +71,9 @@ def learn(
         architecture: of the generator: `dcgan`, for 32 or 64 px, or `dcgan_gias`, that of GIML's code, for 32 px.
     """
     weights.check_name(out, "prior learn")
-    for name, (count, least) in {
-        "rounds": (rounds, 1),
-        "between": (between, 0),
-        "clients": (clients, 1),
-        "steps": (steps, 1),
-    }.items():
-        if count < least:
-            raise InputError(f"{name} is {count}; give {least} or more.")
-    if not 0 < between_lr < math.inf:
-        raise InputError(f"between_lr is {between_lr}; give a learning rate above 0.")
+    at_least(1, rounds=rounds, clients=clients, steps=steps)
+    at_least(0, between=between)
+    above_zero(between_lr=between_lr)
     if architecture == "dcgan_gias" and size != 32:
         raise InputError(f"dcgan_gias makes images of 32 px, not {size}; give --size 32 or --architecture dcgan.")
     reproducible()

@@ -17,7 +17,7 @@ from attacks.engine.stage import Reconstruction
 from benchmark.scoring.gallery import Split
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
-from benchmark.scoring.metrics import METRICS, Gallery, assign, degenerate, of_failure, readable, score
+from benchmark.scoring.metrics import METRICS, Gallery, assign, degenerate, readable, score
 from benchmark.scoring.networks import Networks
 from benchmark.scoring.picture import png
 from benchmark.tasks.capture import Task
@@ -123,10 +123,8 @@ class Judge:
         """
         name = task.observation.task
         gallery = Gallery(self.split.images, self.split.places(task.sample_ids, task.images))
-        aligned, scores = score(pixels, task.images, **self.given, gallery=gallery)
         finite = math.isfinite(measured["cost"])
-        if not finite:
-            scores = of_failure(scores)
+        aligned, scores = score(pixels, task.images, failed=not finite, **self.given, gallery=gallery)
         for sample_id, image in zip(task.sample_ids, aligned, strict=True):
             self.folder.write_reconstruction(name, sample_id, png(image))
         shared, total = task.observation.victim.parameter_counts()

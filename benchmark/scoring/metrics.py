@@ -251,13 +251,16 @@ def assign(reconstruction: Tensor, truth: Tensor) -> Tensor:
 
 @torch.no_grad()
 @torch.autocast("cpu", enabled=False)
-def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, dict[str, list[float | None]]]:
+def score(
+    reconstruction: Tensor, truth: Tensor, *, failed: bool = False, **given: Any
+) -> tuple[Tensor, dict[str, list[float | None]]]:
     """Assign a batch once, by MSE, and score each image: (B, C, H, W) twice -> aligned (B, C, H, W), scores.
 
     Works on the CPU in float32, so that the device of an attack does not move its scores, see `readable`. `aligned[i]`
     and the i-th score of each metric belong to truth i.
 
     Args:
+        failed: whether the attack diverged; then the scores are those of a failure.
         given: what metrics need, such as `squeeze` and `gallery`. A metric that needs something else is left out;
             one that cannot score such images has None for each.
 
@@ -277,7 +280,7 @@ def score(reconstruction: Tensor, truth: Tensor, **given: Any) -> tuple[Tensor, 
         if each.needs <= given.keys():
             values = computed(each, aligned, truth, given)
             scores[name] = [None] * len(truth) if values is None else values.tolist()
-    return aligned, scores
+    return aligned, of_failure(scores) if failed else scores
 
 
 def computed(metric: Metric, reconstruction: Tensor, truth: Tensor, given: Mapping[str, Any]) -> Tensor | None:

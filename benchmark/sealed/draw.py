@@ -19,6 +19,7 @@ from benchmark.tracks.entry import setting_of
 from benchmark.tracks.track import Track
 from victims.data.base import ImageData, digest
 from victims.errors import InputError
+from victims.ranges import at_least
 from victims.seeds import seed_of
 
 
@@ -36,8 +37,7 @@ class Draw:
     new_weights: bool = True
 
     def __post_init__(self) -> None:
-        if self.tasks < 1:
-            raise InputError(f"sample is {self.tasks}; give 1 or more.")
+        at_least(1, sample=self.tasks)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from benchmark.scoring.metrics import METRICS, of_failure, score
+from benchmark.scoring.metrics import METRICS, score
 from benchmark.sealed.confined import Found
 from benchmark.sealed.draw import Drawn
 from benchmark.sealed.observations import line
-from benchmark.tasks.capture import Task, mean_image
+from benchmark.tasks.capture import Task
+from benchmark.tasks.controls import mean_image
 from benchmark.tracks.track import METRIC
 from leaderboard import record
 from leaderboard.rows import FlatRow
@@ -48,9 +49,7 @@ def judged(drawn: Drawn, found: Sequence[Found]) -> list[FlatRow]:
 def rows_of_task(task: Task, found: Found, mean: Tensor) -> Iterator[FlatRow]:
     status = line(found["error"]) if "error" in found else wrong(task, found)
     images = task.images if status else task.victim.denormalize(found["images"].float().to(task.victim.mean))
-    _, scores = score(images, task.images)
-    if status:
-        scores = of_failure(scores)
+    _, scores = score(images, task.images, failed=bool(status))
     _, control = score(mean.expand_as(task.images), task.images)
     for place, image in enumerate(task.sample_ids):
         yield {

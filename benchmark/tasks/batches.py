@@ -12,6 +12,7 @@ from benchmark.tasks.manifests import lines, listed
 from victims.choices import Group
 from victims.data.base import ImageData, digest
 from victims.errors import InputError, Notice
+from victims.ranges import at_least
 
 FILL = {"cpu": 16, "cuda": 64}
 """Images that fill a device. Measured on a CPU, with two restarts of single images at 32 px: a step of `ig` takes 0.26
@@ -51,9 +52,7 @@ def draw_batches(
         InputError: a count is below 1, the images cannot form such batches, the rule is neither known nor a file, or
             there are counts and a rule other than `random`.
     """
-    for name, count in {"batch": batch_size, "tasks": tasks}.items():
-        if count < 1:
-            raise InputError(f"{name} is {count}; give 1 or more.")
+    at_least(1, batch=batch_size, tasks=tasks)
     if counts and rule != "random":
         raise InputError(f"the defense forms the batches, of {len(counts)} labels each; leave --batches {rule} out.")
     if rule in RULES:
@@ -97,8 +96,7 @@ def grouped(batches: Sequence[Batch], size: int) -> list[Sequence[Batch]]:
     Raises:
         InputError: a size below 1.
     """
-    if size < 1:
-        raise InputError(f"group is {size}; give 1 or more.")
+    at_least(1, group=size)
     return [batches[start : start + size] for start in range(0, len(batches), size)]
 
 

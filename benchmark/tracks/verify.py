@@ -22,7 +22,7 @@ from benchmark.run import reproducible, settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import label_scores
-from benchmark.scoring.metrics import Gallery, of_failure, score
+from benchmark.scoring.metrics import Gallery, score
 from benchmark.scoring.networks import networks
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
@@ -35,6 +35,7 @@ from leaderboard import record as kept
 from leaderboard.rows import FlatRow
 from victims.data.base import ImageData, image_digest
 from victims.errors import InputError, Notice
+from victims.ranges import at_least
 from victims.victim import Victim
 
 QUICK = 60  # seconds per task of a record that is drawn because none was named
@@ -92,8 +93,7 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
     Raises:
         InputError: there is no such record, it is stale, or it cannot be repeated here.
     """
-    if sample < 1:
-        raise InputError(f"sample is {sample}; give 1 or more.")
+    at_least(1, sample=sample)
     reproducible()
     seed = secrets.randbelow(2**32) if seed is None else seed
     chance = random.Random(seed)
@@ -258,10 +258,10 @@ def check(
 
 def scores(task: Task, result: Reconstruction, place: int, given: Mapping[str, Any]) -> list[Scores]:
     """Of each image of the task that has this place in a result, with the attacker's cost, as the judge writes it."""
-    _, found = score(result.pixels[place], task.images, **given)
     cost, labels = float(result.cost[place]), label_scores(task, result.labels[place])
-    of_task = {"cost": cost if math.isfinite(cost) else None, **labels}
-    found = found if math.isfinite(cost) else of_failure(found)
+    finite = math.isfinite(cost)
+    _, found = score(result.pixels[place], task.images, failed=not finite, **given)
+    of_task = {"cost": cost if finite else None, **labels}
     return [dict(zip(found, values, strict=True)) | of_task for values in zip(*found.values(), strict=True)]
 
 

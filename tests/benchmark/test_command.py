@@ -21,7 +21,7 @@ from benchmark.__main__ import main
 from benchmark.priors import quality
 from benchmark.run import reproducible
 from benchmark.scoring.judge import Judge
-from benchmark.tasks.capture import mean_image
+from benchmark.tasks.controls import mean_image
 from leaderboard.options import row_keys
 from leaderboard.rows import Row
 from priors import names

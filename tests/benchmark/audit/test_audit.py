@@ -205,8 +205,8 @@ def test_a_control_that_is_not_possible_for_a_later_update_is_said_before_any_at
     ("options", "message"),
     [
         (["--minutes=0.0001"], "0.0001 minutes are too few for 100 steps of ig on one batch under every defense; give"),
-        (["--minutes=.nan"], "minutes is nan; give a finite number above 0"),
-        (["--minutes=.inf"], "minutes is inf; give a finite number above 0"),
+        (["--minutes=.nan"], "minutes is nan; give a number above 0"),
+        (["--minutes=.inf"], "minutes is inf; give a number above 0"),
         (["--most=0"], "most is 0; give 1 or more"),
         (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
         (["--defense=nois:1"], "did you mean 'noise'"),

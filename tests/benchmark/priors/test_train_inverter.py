@@ -13,7 +13,8 @@ from benchmark.config import Config
 from benchmark.priors import inverter
 from benchmark.priors.inverter import Training, sent, train_inverter
 from benchmark.registry import open_defense
-from benchmark.tasks.capture import capture_task, client_update, mean_image
+from benchmark.tasks.capture import capture_task, client_update
+from benchmark.tasks.controls import mean_image
 from priors import weights
 from priors.fgla import FGLA
 from priors.inverters import signature

@@ -5,13 +5,13 @@ import math
 from victims.errors import InputError
 
 
-def above_zero(**options: float) -> None:
+def above_zero(**options: float | None) -> None:
     """
     Raises:
-        InputError: names the first option that is zero, negative, infinite or NaN.
+        InputError: names the first option that is given and zero, negative, infinite or NaN.
     """
     for name, value in options.items():
-        if not 0 < value < math.inf:
+        if value is not None and not 0 < value < math.inf:
             raise InputError(f"{name} is {value:g}; give a number above 0.")
 
 
