@@ -12,15 +12,19 @@ from benchmark.registry import registered
 INTRODUCTION = """\
 # Presets
 
-`make bench METHOD=gias PRESET=paper` runs a method as its paper says, `PRESET=code` as its authors' released code does,
-and `PRESET=gifd` as the authors of GIFD ran it for their tables. *The paper* and *the authors* are those named below a
-heading. Where a source leaves something open, *assumed* says what was chosen here; an option that is only named there
-has a value of this suite's own. A method returns the images of the least cost of all its steps and restarts, also
-where a source's code returns the last ones. There are exceptions, which return the last images, of the restart whose
-last images cost least: `pnp` and `pnp_gi`, `gifd` with `variant=f`, and any method with `REFINE=`. The preset `default`
-of every method is this suite's own too: few steps, for two CPU cores. Without `PRESET`, a method has the options that
-`make tune` found for it on the track, if it was tuned there, and else those of `default`. `SET="tv=1e-3 eta_z=0.05"`
-sets single options on top of a preset; they are explained in the docstring of the method's class."""
+`make bench METHOD=gias PRESET=paper` gives a method the options of its paper, `PRESET=code` those of its authors'
+released code, and `PRESET=gifd` those with which the authors of GIFD ran it for their tables. A preset sets options of
+the method alone. Model, images, batch and defense stay those of the run, by default an untrained `convnet`, batches of
+4 and `sparsification:0.5`; `make reproduce RECIPE=gifd-table3a SIZE=paper` runs a published table in its own setting.
+
+*The paper* and *the authors* are those named below a heading. Where a source leaves something open, *assumed* says
+what was chosen here; an option that is only named there has a value of this suite's own. A method returns the images
+of the least cost of all its steps and restarts, also where a source's code returns the last ones. There are
+exceptions, which return the last images, of the restart whose last images cost least: `pnp` and `pnp_gi`, `gifd` with
+`variant=f`, and any method with `REFINE=`. The preset `default` of every method is this suite's own too: few steps,
+for two CPU cores. Without `PRESET`, a method has the options that `make tune` found for it on the track, if it was
+tuned there, and else those of `default`. `SET="tv=1e-3 eta_z=0.05"` sets single options on top of a preset; they are
+explained in the docstring of the method's class."""
 
 
 def table() -> str:

@@ -25,7 +25,7 @@ from benchmark.contents import contents, digests
 from benchmark.device import best_device, device_name, places
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
-from benchmark.launch.strategy import Heartbeat, ShareTasks, is_first, processes
+from benchmark.launch.strategy import STARTER, Heartbeat, ShareTasks, is_first, processes, wait_for_first
 from benchmark.scoring.accuracy import victim_accuracy
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
@@ -166,6 +166,8 @@ def attack_groups(
                 lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched, meanwhile=progress.show
             )
             progress.complete()
+    if not is_first() and STARTER not in os.environ:
+        wait_for_first(folder.processes, lambda: sorted(set(order) - folder.read_tasks()[0].keys()))
 
 
 def show_results(

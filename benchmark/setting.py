@@ -48,8 +48,8 @@ class Setting(Options):
                 raise InputError(
                     f"{name} is {str(value)!a}, which has bytes that are no text; rename the file or folder."
                 )
-            if isinstance(value, int) and abs(value) >= 2**63:  # too large for torch and itertools
-                raise InputError(f"{name} is {value}; give a number below 2^63 (9.2e18).")
+            if isinstance(value, int):
+                not_too_large(**{name: value})
 
     def weights_file(self) -> Path | None:
         """The file of the victim's trained weights, or None."""
@@ -210,3 +210,13 @@ class Setting(Options):
             return replace(self, defense=rest).make_victim(data)
 
         check_effect(self.make_client(), names, victim, without, *data.batch(batch.indices))
+
+
+def not_too_large(**numbers: int) -> None:
+    """
+    Raises:
+        InputError: names the first that torch and itertools cannot take.
+    """
+    for name, number in numbers.items():
+        if abs(number) >= 2**63:
+            raise InputError(f"{name} is {number}; give a number below 2^63 (9.2e18).")

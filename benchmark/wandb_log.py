@@ -23,6 +23,7 @@ from victims.errors import Notice
 
 FIRST = ("task", "image", "truth", "reconstruction", "difference", "status", "cost")  # of the table of images
 LONGEST = 64  # characters of a tag
+PLACES = ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL")
 NOT_SENT = ("wandb", "log", "lock")  # of a run's folder
 
 
@@ -46,19 +47,26 @@ def log_run(
         config: kept as the configuration of the run.
         mode: `online` or `offline`.
     """
-    before = folder.read_logged(mode)
+    place = place_of(mode)
+    before = folder.read_logged(place)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     new = [task for task in tasks if task not in before]
     if not new:
         return
     try:
         send(folder, rows, new, drawn, config, mode)
-        folder.write_logged(mode, [*before, *new])
+        folder.write_logged(place, [*before, *new])
     except Exception as error:  # the run is complete, and W&B can fail in many ways
         warning = (
             f"W&B does not have this run ({one_line(error)}); its rows are safe, and the same command tries again."
         )
         warnings.warn(warning, Notice, stacklevel=2)
+
+
+def place_of(mode: str) -> str:
+    """Where a run is logged, as part of a file's name: another project, entity or server does not have its tasks."""
+    named = {name: os.environ[name] for name in PLACES if os.environ.get(name)}
+    return f"{mode}-{of_text(named)}" if named else mode
 
 
 def send(

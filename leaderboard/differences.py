@@ -10,14 +10,26 @@ from leaderboard.statistics import UNBOUNDED, Score, joined, known
 
 
 def difference(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:
-    """Mean difference a - b over the images that both have (same seed, task, image); None where there are none."""
-    (_, ours), (_, theirs) = a, b
+    """Mean difference a - b over the images that both have (same seed, task, image); None where there are none.
+
+    The mean image has no seed: it is compared with every one.
+    """
+    ours, theirs = of_seeds(a, b), of_seeds(b, a)
     values = {
         sample: ours[sample][metric] - theirs[sample][metric]
         for sample in ours.keys() & theirs.keys()
         if known(ours[sample].get(metric)) and known(theirs[sample].get(metric))
     }
     return _difference(a[0], b[0], metric, values, clusters_of(values))
+
+
+def of_seeds(one: EntryWithRows, other: EntryWithRows) -> Mapping[Sample, FlatRow]:
+    """The rows of one entry; those of a mean image for each of the other's seeds."""
+    entry, rows = one
+    if entry.control != "mean_image":
+        return rows
+    seeds = {seed for seed, _, _ in other[1]}
+    return {(seed, task, image): row for (_, task, image), row in rows.items() for seed in seeds}
 
 
 def difference_by_image(a: EntryWithRows, b: EntryWithRows, metric: str) -> Score | None:

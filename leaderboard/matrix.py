@@ -1,7 +1,7 @@
 """Rows -> matrices: attacks by defenses, for every setting with more than one defense."""
 
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan, nan
 from pathlib import Path
@@ -30,6 +30,8 @@ ADAPTIVE, NON_ADAPTIVE = "adaptive", "non-adaptive"
 
 Scores = dict[str, dict[str, Score]]
 """By line, then by defense; a pair that was not run is missing."""
+Defense = tuple[str, str]
+"""Its name and the digest of its code."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,28 @@ def matrices(rows: Iterable[FlatRow], metric: str = "psnr") -> list[Matrix]:
     found = []
     for setting in settings:
         attacks = [pair for pair in board if pair[0].control != "mean_image" and _setting(pair[0]) == setting]
-        defenses = tuple(defense for defense in order if any(entry["defense"] == defense for entry, _ in attacks))
-        if len(defenses) > 1:
+        headings = _headings([entry for entry, _ in attacks], order)
+        if len(headings) > 1:
             first = attacks[0][0]
             means = [entry for entry, _ in board if entry.control == "mean_image" and _of_images(entry, first)]
-            found.append(_matrix(attacks, means, defenses, metric, higher))
+            found.append(_matrix(attacks, means, headings, metric, higher))
     return [matrix for matrix in found if matrix.lines]  # a metric such as LPIPS may have no value at all
+
+
+def _headings(entries: Sequence[Entry], order: Sequence[str]) -> dict[Defense, str]:
+    """A column for each defense, and for each of its versions where its code changed, with its digest."""
+    versions: dict[str, dict[Defense, None]] = {}
+    for entry in entries:
+        versions.setdefault(entry["defense"], {})[_defense(entry)] = None
+    found: dict[Defense, str] = {}
+    for name in order:
+        of_name = versions.get(name, {})
+        found |= {each: f"{name} {each[1]}" if len(of_name) > 1 else name for each in of_name}
+    return found
+
+
+def _defense(entry: Entry) -> Defense:
+    return entry["defense"], entry["defense_digest"]
 
 
 class Attacker(NamedTuple):
@@ -149,28 +167,29 @@ class Attacker(NamedTuple):
         return {d: score for d, pairs in both.items() if (score := difference(*pairs, metric))}
 
 
-def attackers(attacks: Sequence[EntryWithRows]) -> dict[str, Attacker]:
+def attackers(attacks: Sequence[EntryWithRows], headings: Mapping[Defense, str]) -> dict[str, Attacker]:
     """By name."""
     found: dict[tuple[Any, ...], Attacker] = {}
     for entry, rows in attacks:
         own = found.setdefault(tuple(entry[key] for key in ATTACKER), Attacker({}, {}, {}))
         kind = own.plain if entry["defense"] == "none" else own.adaptive if entry["adapt"] else own.non_adaptive
-        kind[entry["defense"]] = entry, rows
+        kind[headings[_defense(entry)]] = entry, rows
     return dict(zip(names(list(found)), found.values(), strict=True))
 
 
 def _matrix(
     attacks: Sequence[EntryWithRows],
     means: Sequence[Entry],
-    defenses: tuple[str, ...],
+    headings: Mapping[Defense, str],
     metric: str,
     higher_is_better: bool,
 ) -> Matrix:
+    defenses = tuple(headings.values())
     kinds = {entry["adapt"] for entry, _ in attacks if entry["defense"] != "none"}
     lines: Scores = {}
     gains: Scores = {}
     controls = {entry.attack for entry in means}
-    for name, attacker in attackers(attacks).items():
+    for name, attacker in attackers(attacks, headings).items():
         own = attacker.lines(name, metric, told=len(kinds) > 1)
         lines |= own
         controls |= own.keys() if attacker.is_control else set()

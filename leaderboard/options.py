@@ -77,8 +77,8 @@ class Options:
         "method",
         "The options of the method. `auto`: those that `make tune` found for it on the track (without a track, on "
         "`photos-default`), or where it was not tuned there, its own defaults; a row says which, `tuned` or `default`. "
-        "`default`: its own, few steps, for two CPU cores. Or a preset of the method such as `paper` and `code`: as "
-        "published, and as its authors ran it.",
+        "`default`: its own, few steps, for two CPU cores. Or a preset of the method such as `paper` and `code`: the "
+        "method's options as published, and as its authors ran it. A preset leaves the setting as it is.",
     )
     track: str = option(
         "",
@@ -235,7 +235,10 @@ class Options:
         "from its parameters: `yes`, `no`, or `both`, one run each.",
     )
     precision: Literal["float32", "float64"] = option(
-        "float32", "setting", "Of images, victim and attack. Closed forms need `float64`."
+        "float32",
+        "setting",
+        "Of images, victim and attack. Closed forms solve in `float64` in any case; with `float64` the update that "
+        "they solve for is computed in it too, and brings no rounding that grows from layer to layer.",
     )
 
     prior: str = option(

@@ -216,16 +216,16 @@ class RunFolder:
 
     # W&B
 
-    def write_logged(self, mode: str, tasks: Iterable[str]) -> None:
-        """Keep the tasks that W&B has. The mode is `online` or `offline`."""
-        self._write(self._logged(mode), "\n".join(tasks))
+    def write_logged(self, place: str, tasks: Iterable[str]) -> None:
+        """Keep the tasks that W&B has at a place, such as `online` or `offline`."""
+        self._write(self._logged(place), "\n".join(tasks))
 
-    def read_logged(self, mode: str) -> list[str]:
-        """The tasks that W&B has."""
-        return self._logged(mode).read_text().splitlines() if self._logged(mode).is_file() else []
+    def read_logged(self, place: str) -> list[str]:
+        """The tasks that W&B has there."""
+        return self._logged(place).read_text().splitlines() if self._logged(place).is_file() else []
 
-    def _logged(self, mode: str) -> Path:
-        return self.path / "wandb" / f"logged-{mode}.txt"
+    def _logged(self, place: str) -> Path:
+        return self.path / "wandb" / f"logged-{place}.txt"
 
     def _write(self, path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

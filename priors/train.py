@@ -56,7 +56,7 @@ class Game:
         """The averaged generator, with batch-norm statistics from 64 batches of its own latents."""
         prior, draws = self.average.module, torch.Generator().manual_seed(0)
         assert isinstance(prior, DCGAN)
-        update_bn([inputs(prior, BATCH, draws) for _ in range(64)], prior)
+        update_bn([inputs(prior, BATCH, draws, first=k * BATCH) for k in range(64)], prior)
         return prior.eval()
 
     @property
@@ -85,10 +85,14 @@ class Game:
         self.draws.set_state(state["draws"])
 
 
-def inputs(prior: Generator, count: int, draws: torch.Generator) -> dict[str, Tensor]:
-    """Random inputs of a prior, (count, ...) each, on the CPU; a conditional prior gets its classes in turn."""
+def inputs(prior: Generator, count: int, draws: torch.Generator, first: int = 0) -> dict[str, Tensor]:
+    """Random inputs of a prior, (count, ...) each, on the CPU; a conditional prior gets its classes in turn.
+
+    Args:
+        first: how many inputs were drawn before these, so that the turn goes on.
+    """
     state = prior.draw(count, draws)
-    return {**state, "y": torch.arange(count) % prior.classes} if prior.classes else state
+    return {**state, "y": torch.arange(first, first + count) % prior.classes} if prior.classes else state
 
 
 def train(

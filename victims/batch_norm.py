@@ -39,8 +39,10 @@ class BatchNorm(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # as torch's layer under autocast
         centered = wide - wide.mean(over, keepdim=True)
         y = centered * (centered.square().mean(over, keepdim=True) + self.eps).rsqrt()
-        if self.weight is not None:
+        if self.weight is not None and self.bias is not None:
             y = torch.addcmul(self.bias.view(channels), y, self.weight.view(channels))
+        elif self.weight is not None:  # of a layer with bias=False
+            y = y * self.weight.view(channels)
         return self.after(y.to(x.dtype))
 
 

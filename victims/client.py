@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, reduce
+from math import ceil
 from operator import add
 
 import torch
@@ -199,19 +200,38 @@ def calibrate(
     """Give a model's batch norm the running statistics of evenly spaced images, as if it had trained on them.
 
     Args:
-        batches: of `size` images; where the data set has more, up to twice as many.
+        batches, size: see `evenly_spaced`.
 
     Raises:
-        InputError: the model keeps none.
+        InputError: the model keeps none, or there is a single image, which has no variance in a layer of one position.
     """
     if not any(getattr(module, "track_running_stats", False) for module in model.modules()):
         raise InputError(
             f"{type(model).__name__} keeps no running statistics to calibrate; use --victim-weights random."
         )
-    images, _ = data.batch(data.sample(batches * size))
+    parts = evenly_spaced(data, batches, size)
     with torch.no_grad(), torch.random.fork_rng(devices=[]), modes_kept(model):
         torch.manual_seed(0)  # for models with dropout
-        update_bn(preprocessing.normalize(images).split(size), model)
+        try:
+            update_bn([preprocessing.normalize(images) for images in parts], model)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's words
+                raise
+            raise InputError(
+                f"running statistics of {type(model).__name__} need two train images or more; give --data with more, "
+                "or --victim-weights random."
+            ) from None
+
+
+def evenly_spaced(data: ImageData, batches: int = 8, size: int = 64) -> tuple[Tensor, ...]:
+    """Images of a data set for running statistics, in which every batch counts the same.
+
+    Args:
+        batches: of `size` images; where the data set has more, up to twice as many.
+        size: of a batch, at most: they are of equal size, give or take one image.
+    """
+    images, _ = data.batch(data.sample(batches * size))
+    return images.tensor_split(ceil(len(images) / size))
 
 
 def known_statistics(

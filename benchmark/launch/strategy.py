@@ -35,7 +35,7 @@ def is_first() -> bool:
         return environment["RANK"] == "0"
     if started_by_srun():
         return environment["SLURM_PROCID"] == "0"
-    return {environment.get("NODE_RANK", "0"), environment.get("LOCAL_RANK", "0")} == {"0"}
+    return {environment.get("NODE_RANK") or "0", environment.get("LOCAL_RANK", "0")} == {"0"}
 
 
 def started_by_srun() -> bool:
@@ -56,6 +56,8 @@ def processes(devices: int | None, nodes: int, *, most: int, groups: int) -> tup
         InputError: such processes cannot be started, or others were started.
     """
     at_least(1, devices=devices, nodes=nodes)
+    if not os.environ.get("NODE_RANK", "0"):
+        del os.environ["NODE_RANK"]  # empty, for which Lightning has no number
     if TorchElasticEnvironment.detect():
         here, world = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["WORLD_SIZE"])
         return TorchElasticEnvironment(), *as_started("torchrun", here, world, devices, nodes)
@@ -151,6 +153,23 @@ class ShareTasks(DDPStrategy):
                 except subprocess.TimeoutExpired:
                     meanwhile()
         return [self.global_rank + 1 + place for place in range(len(self.launcher.procs))]
+
+
+def wait_for_first(folder: Path, missing: Callable[[], Sequence[str]]) -> None:
+    """Wait, in another process than the first, until all tasks have rows or the first one works no longer.
+
+    So the processes of torchrun or srun come to the next cell of a matrix together.
+
+    Args:
+        folder: of the heartbeats. This process has none any more, for it does no task.
+        missing: returns the tasks without rows.
+    """
+    file, seen, changed = folder / "0", "", time.monotonic()
+    while missing() and time.monotonic() - changed < Heartbeat.quiet and (file.exists() or not seen):
+        with contextlib.suppress(OSError):
+            if (text := file.read_text()) and text != seen:
+                seen, changed = text, time.monotonic()
+        time.sleep(Heartbeat.every / 2)
 
 
 class Heartbeat:

@@ -34,6 +34,9 @@ def submit(cells: Sequence[Cell], where: Cluster) -> int:
     cells = distinct(cells)
     if any(config.nodes != 1 for _, config in cells):
         raise InputError("a job is a run on one machine; leave --nodes out.")
+    if where.cluster != "slurm" and not where.gpus:  # on this machine submitit has no limit of cores
+        limit = [f"--devices={where.cpus}"]
+        cells = [(arguments if config.devices else [*arguments, *limit], config) for arguments, config in cells]
     out = cells[0][1].out
     logs = writable(out / "jobs")
     executor = where.executor(logs)

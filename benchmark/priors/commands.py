@@ -9,6 +9,7 @@ from benchmark.priors.quality import LEAST, NET, Features, distance, features, p
 from benchmark.priors.recorded import command, folders
 from benchmark.registry import open_data
 from benchmark.scoring.lpips import Lpips
+from benchmark.setting import not_too_large
 from leaderboard.options import Options
 from leaderboard.table import Table
 from priors import names, weights
@@ -61,6 +62,7 @@ def quality(
         count: images drawn from the generator.
         seed: of its latents, and of its weights where it is untrained.
     """
+    not_too_large(seed=seed)
     if count < LEAST:
         raise InputError(f"count is {count}; draw {LEAST} or more.")
     lpips = Lpips.find(weights_dir)
@@ -111,6 +113,7 @@ def train(
     """
     weights.check_name(out, "prior train")
     at_least(1, steps=steps)
+    not_too_large(seed=seed)
     images = open_data(data, "train", size, data_dir)
     words = {"data": data, "size": size, "steps": steps, "seed": seed} | (
         {"conditional": "true"} if conditional else {}
@@ -138,6 +141,7 @@ def train_denoiser(
     """
     weights.check_name(out, "prior train-denoiser")
     at_least(1, steps=steps)
+    not_too_large(seed=seed)
     images = open_data(data, "train", size, data_dir)
     words = {"data": data, "size": size, "steps": steps, "seed": seed}
     written = command("train-denoiser", out, words) + folders(data_dir)

@@ -1,7 +1,7 @@
 """`python -m benchmark prior train-inverter`: a network from updates to images, trained for one victim."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,22 +189,33 @@ class Training:
         """The images that are never trained on, and those of them of which batches are made.
 
         Raises:
-            InputError: half of the images make no batch.
+            InputError: half of the images make no batch, or the others make none.
         """
         images = len(self.data)
         most = images // 2
         count = min(HELD_OUT, most)
-        while 0 < count <= most:
+        while count:
             every = images // count
-            kept_out = range(0, every * count, every)
-            if batches := self.batches(self.data.readable(list(kept_out)), self.data.labels):
-                return frozenset(kept_out), batches
-            count *= 2
+            kept_out = frozenset(range(0, every * count, every))
+            batches = self.batches(self.data.readable(sorted(kept_out)), self.data.labels)
+            if batches and self.suffice(index for index in range(images) if index not in kept_out):
+                return kept_out, batches
+            count = min(2 * count, most) if count < most else 0
         kind = "of distinct labels " if self.network.distinct else ""
         raise InputError(
-            f"half of the {images} images make no batch of {self.network.batch} {kind}to hold out; give a smaller "
-            "--batch, or other --data."
+            f"half of the {images} images make no batch of {self.network.batch} {kind}to hold out, or the others none "
+            "to train on; give a smaller --batch, or other --data."
         )
+
+    def suffice(self, left: Iterable[int]) -> bool:
+        """Whether these images make a batch; no more are read than it needs."""
+        once = self.data.labels.tolist() if self.network.distinct else range(len(self.data))
+        found = set[int]()
+        for index, _ in self.data.each(index for index in left if once[index] not in found):
+            found.add(once[index])
+            if len(found) == self.network.batch:
+                return True
+        return False
 
     def batches(self, left: list[int], labels: Tensor) -> list[list[int]]:
         """As many batches as these images make, which have these of the labels."""

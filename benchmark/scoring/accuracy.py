@@ -3,12 +3,14 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 
 import torch
 from scipy.stats import binom
 
 from benchmark.device import best_device
 from benchmark.setting import Setting
+from victims.batch_norm import batch_norms
 from victims.data.base import ImageData
 from victims.victim import Gradient, Victim
 
@@ -19,15 +21,22 @@ TESTED = 1000  # images
 
 @torch.no_grad()
 def classified_right(victim: Victim, theta: Gradient, data: ImageData, indices: Sequence[int]) -> list[bool]:
-    """For each of these images whether its class is found; with one logit whether the class is odd or even."""
-    right: list[bool] = []
-    for start in range(0, len(indices), AT_ONCE):
-        images, labels = data.batch(indices[start : start + AT_ONCE])
+    """For each of these images whether its class is found; with one logit whether the class is odd or even.
+
+    NaN finds none. Where batch norm normalizes by the batch, as in eval mode where it keeps no running statistics,
+    batches are of equal size and of images in a random order, always the same: data sets are often ordered by class.
+    """
+    n, right = len(indices), torch.zeros(len(indices), dtype=torch.bool)
+    parts = torch.arange(n).split(AT_ONCE)
+    if any(layer.training or layer.running_mean is None for layer in batch_norms(victim.model).values()):
+        parts = torch.randperm(n, generator=torch.Generator().manual_seed(0)).tensor_split(ceil(n / AT_ONCE))
+    for places in parts:
+        images, labels = data.batch([indices[place] for place in places.tolist()])
         logits = victim.logits(theta, victim.normalize(images.to(victim.mean))).cpu()
         parity = logits.shape[1] == 1
         found, truth = (logits[:, 0] > 0, labels % 2) if parity else (logits.argmax(1), labels)
-        right += (found == truth).tolist()
-    return right
+        right[places] = (found == truth) & ~logits.isnan().any(1)
+    return right.tolist()
 
 
 def victim_accuracy(config: Setting) -> float | None:

@@ -234,15 +234,16 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
 def _download(backbone: Backbone) -> None:
     """Try to download torchvision's file to the cache; without a network nothing is written."""
     # In a thread: a socket's time limit covers neither the name look-up nor the several addresses of one name.
-    begun = Event()
-    attempt = Thread(target=_fetch, args=(backbone, begun), daemon=True)
+    begun, late = Event(), Event()
+    attempt = Thread(target=_fetch, args=(backbone, begun, late), daemon=True)
     attempt.start()
     attempt.join(ANSWER_SECONDS)
     if begun.is_set():
         attempt.join(backbone.seconds)
+    late.set()  # the run goes on without: a file that came now would give its other processes another metric
 
 
-def _fetch(backbone: Backbone, begun: Event) -> None:
+def _fetch(backbone: Backbone, begun: Event, late: Event) -> None:
     with suppress(OSError, HTTPException):
         with urlopen(backbone.url, timeout=ANSWER_SECONDS) as answer:
             begun.set()
@@ -252,4 +253,7 @@ def _fetch(backbone: Backbone, begun: Event) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
             partial.write_bytes(data)
-            partial.replace(target)  # atomic: another process never sees half a file
+            if late.is_set():
+                partial.unlink()
+            else:
+                partial.replace(target)  # atomic: another process never sees half a file

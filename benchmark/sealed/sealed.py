@@ -59,10 +59,12 @@ def draw_files(
         sample: how many tasks.
         new_weights: whether those of the victim are drawn too; a trained inverter knows only the track's own.
     """
+    reproducible()
+    require_apart(where)
     what = Draw(found(track), sample, new_secret(), new_weights)
     draw(what, where, writable(folder, "folder") / OBSERVATIONS)
     (folder / RECONSTRUCTIONS).unlink(missing_ok=True)  # of an earlier draw
-    write_atomically(folder / SECRET, json.dumps({**vars(what), "track": what.track.name}))
+    write_atomically(folder / SECRET, json.dumps({**vars(what), "track": what.track.name, "of": seen_in(folder)}))
     print(f"for the attacker  {folder / OBSERVATIONS}\nfor the judge     {folder / SECRET}")
 
 
@@ -92,18 +94,22 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
         attack: the method that made the reconstructions.
 
     Raises:
-        InputError: a file is missing or damaged, or the reconstructions are of another method or draw.
+        InputError: a file is missing or damaged, or the reconstructions or observations are of another method or draw.
     """
+    reproducible()
     require_attack(attack)
     try:
         kept = json.loads((folder / SECRET).read_text())
-        what = Draw(**{**kept, "track": found(kept["track"])})
+        there, observed = found(kept["track"]), kept.pop("of")
+        what = Draw(**{**kept, "track": there})
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError):
         raise InputError(f"{folder / SECRET} is not what sealed draw writes; draw and attack again.") from None
     content = load(folder / RECONSTRUCTIONS)
     load(folder / OBSERVATIONS)  # is refused here where it is missing
+    if observed != seen_in(folder):
+        raise InputError(f"{folder / OBSERVATIONS} is not of the draw in {folder / SECRET}; put those of one together.")
     if not isinstance(content, dict) or content.get("of") != origin(folder, attack):
         raise InputError(
             f"{folder / RECONSTRUCTIONS} is not of {attack} on {folder / OBSERVATIONS}; "
@@ -115,7 +121,26 @@ def judge_files(folder: Path, *, attack: str, **where: Any) -> int:
 
 def origin(folder: Path, attack: str) -> dict[str, str]:
     """What reconstructions are of: a mistake between folders must not accuse a method."""
-    return {"attack": attack, "observations": of_bytes((folder / OBSERVATIONS).read_bytes())}
+    return {"attack": attack, "observations": seen_in(folder)}
+
+
+def seen_in(folder: Path) -> str:
+    """A digest of observations.pt."""
+    return of_bytes((folder / OBSERVATIONS).read_bytes())
+
+
+def require_apart(where: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        InputError: images lie below the folder of weights, which an attack reads.
+    """
+    weights = where["weights_dir"].resolve()
+    for name in ("data_dir", "out"):
+        if where[name].resolve().is_relative_to(weights):
+            raise InputError(
+                f"{where[name]} lies in the folder of weights, {where['weights_dir']}, which an attack may read; keep "
+                "images outside of it."
+            )
 
 
 @with_options(also=WHERE)
@@ -138,6 +163,7 @@ def run(
     """
     reproducible()
     require_attack(attack)
+    require_apart(where)
     writable(where["out"] / FOLDER)  # before hours of work
     what = Draw(found(track), sample, secret or new_secret(), new_weights)
     with TemporaryDirectory() as name:

@@ -142,9 +142,18 @@ def arguments(config: Config, given: Mapping[str, Any]) -> list[str]:
 
 
 def keep(track: Track, config: Config) -> Path:
-    """Write the rows of a run that has ended, and a picture of its first images, into the record."""
+    """Write the rows of a run that has ended, and a picture of its first images, into the record.
+
+    Raises:
+        InputError: the rows are not those of the track: a step costs more than when its options were tuned.
+    """
     folder, rows = folder_of(config), rows_of(config)
     assert folder is not None, "it has run"
+    if away := [row for row in rows if row["track"] != track.name]:
+        raise InputError(
+            f"{config.attack} took {away[0]['gradient_evaluations']} victim gradients of a task, and {track.name} "
+            f"allows {track.evaluations}; nothing was kept; tune it again, with make tune."
+        )
     files = [(folder.truth(row["image"]), folder.reconstruction(row["task"], row["image"])) for row in rows[:SHOWN]]
     pictures = [(Image.open(truth).convert("RGB"), Image.open(ours).convert("RGB")) for truth, ours in files]
     return kept.write(track.path.stem, config.attack, rows, strip(pictures))

@@ -1,5 +1,6 @@
 """What a defense costs: errors of updates against hand calculation, training against plain SGD, and the table."""
 
+import math
 import re
 
 import pytest
@@ -8,10 +9,15 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmark.__main__ import main
+from benchmark.scoring.accuracy import classified_right
+from benchmark.setting import Setting
 from benchmark.tasks.batches import Batch
-from benchmark.utility import accuracy, budget, train_defended, update_error, utility
+from benchmark.utility import accuracy, budget, in_eval_mode, train_defended, update_error, utility
 from defenses.base import Chain, Defense
 from defenses.sparsification import Sparsification
+from tests.victims.test_modes import Net
+from victims.client import calibrate
+from victims.data.base import ImageData
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.lenet import LeNet
@@ -70,7 +76,7 @@ def test_the_largest_half_keeps_its_share_of_the_norm(victim, data):
 @pytest.mark.parametrize(("defense", "factor"), [(None, 1), (Scaled(), -6)])
 def test_training_is_sgd_on_what_is_sent(defense, factor, victim, data):
     before = {name: p.clone() for name, p in victim.parameters.items()}
-    theta = train_defended(victim, defense, data, BATCHES, 0.1, seed=0)
+    theta = train_defended(victim, defense, data, BATCHES, 0.1, seed=0).parameters
     net = build(LeNet, image_shape=(3, 8, 8), num_classes=10, seed=0)
     optimizer = torch.optim.SGD(net.parameters(), lr=abs(0.1 * factor), maximize=factor < 0)
     for batch in BATCHES:
@@ -102,6 +108,45 @@ def test_accuracy_is_the_share_found(classes, data):
     assert accuracy(victim, {"bias": logits}, data, indices) == pytest.approx(float(right.double().mean()))
 
 
+class Contrast(nn.Module):
+    """Dark or bright, next to the mean of the batch: two logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, track_running_stats=False)
+
+    def forward(self, x):
+        bright = self.norm(x).mean((1, 2, 3))
+        return torch.stack([-bright, bright], 1)
+
+
+class Shades(ImageData):
+    """600 images in the order of their classes, dark and bright; numbers 290 and 400 are not like their class."""
+
+    classes = ("dark", "bright")
+    ids = [str(k) for k in range(600)]
+    labels = torch.tensor([0] * 300 + [1] * 300)
+
+    def __getitem__(self, index):
+        label = int(self.labels[index])
+        return torch.full((3, 2, 2), (1 + abs(label - (index in (290, 400)))) / 4), label
+
+
+def test_a_class_is_found_next_to_images_of_all_classes():
+    """Of batches in the data's order the first has one class alone."""
+    victim, data = Victim(Contrast(), mean=(0.0,) * 3, std=(1.0,) * 3), Shades()
+    right = classified_right(victim, victim.parameters, data, range(600))
+    assert [k for k in range(600) if not right[k]] == [290, 400]
+
+
+@pytest.mark.parametrize("classes", [10, 1])
+def test_nan_finds_no_class(classes, victim, data):
+    net = build(LeNet, image_shape=(3, 8, 8), num_classes=classes, seed=0)
+    victim = Victim(net, mean=data.mean, std=data.std)
+    theta = {name: p * math.nan for name, p in victim.parameters.items()}
+    assert accuracy(victim, theta, data, range(len(data))) == 0
+
+
 def test_a_budget_is_spent_by_the_last_part_that_sees_the_images():
     private = Private()
     assert budget(None) is None
@@ -124,8 +169,70 @@ def test_the_table_has_a_line_for_every_defense(capsys, monkeypatch):
     assert re.search(rf"^none +1\.000 \[-\] +1\.000 \[-\] +{share}$", printed, re.M)  # every update is sent as it is
     assert re.search(rf"^sparsification:0\.99 +{share} +{share} +{share}$", printed, re.M)
     assert "epsilon" not in printed
-    for fact in ("data photos", "victim lenet", "2 batches of 4", "96 test images", "2 steps", "learning rate 0.05"):
+    for fact in (
+        "data photos",
+        "victim lenet",
+        "2 batches of 4",
+        "96 test images",
+        "2 steps",
+        "learning rate 0.05",
+        "2 trainings, each on other batches from other initial weights",
+    ):
         assert fact in " ".join(printed.split())
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_accuracy_is_that_of_eval_mode(mode, monkeypatch, data):
+    """Of a training on batches with the running statistics of train images, else with those of the training."""
+    seen = []
+    monkeypatch.setattr("benchmark.utility.accuracy", lambda *given: seen.append(given) or 0.5)
+    utility(**SMALL | {"victim": "tests.victims.test_modes.Net", "victim_mode": mode, "seeds": 1}, defense="none")
+    ((victim, theta, test, tested),) = seen
+    net = build(Net, image_shape=(3, 8, 8), num_classes=10, seed=0)
+    net.load_state_dict(theta, strict=False)
+    if mode == "train":
+        calibrate(net, data, data.preprocessing)
+    images, _ = test.batch(tested)
+    with torch.no_grad():
+        found = victim.logits(theta, victim.normalize(images.to(victim.mean))).cpu()
+        expected = net.eval()(data.preprocessing.normalize(images))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_a_model_keeps_frozen_keep_their_statistics(data):
+    config = Setting(victim="tests.victims.test_modes.Finetuned", size=8, victim_mode="train")
+    trained = config.make_victim(data)
+    used = in_eval_mode(trained, config, data).to("cpu")
+    stem, body = trained.model.stem, used.model.body
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(getattr(used.model.stem[1], name), getattr(stem[1], name))
+    inputs = [body[0](stem(trained.normalize(data.batch(range(k, k + 64))[0]))) for k in (0, 64, 128)]
+    entering = torch.stack([x.transpose(0, 1).flatten(1) for x in inputs])
+    torch.testing.assert_close(body[1].running_mean, entering.mean(2).mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(body[1].running_var, entering.var(2).mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_every_seed_trains_on_other_batches_also_from_weights_of_a_file(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def watched(victim, defense, data, batches, lr, seed):
+        seen.append({batch.task for batch in batches})
+        return victim
+
+    monkeypatch.setattr("benchmark.utility.train_defended", watched)
+    file = tmp_path / "weights.pt"
+    torch.save(build(LeNet, image_shape=(3, 8, 8), num_classes=10, seed=3).state_dict(), file)
+    utility(**SMALL | {"seeds": 3}, defense="none,sparsification:0.9", victim_weights=str(file))
+    assert [len(tasks) for tasks in seen] == [2] * 6
+    assert len(set.union(*seen[:3])) == 6
+    assert seen[:3] == seen[3:]  # the same for every defense
+    assert "3 trainings, each on other batches from the same weights" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_training_that_diverges_has_no_accuracy(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    utility(**SMALL | {"victim": "fcn:8", "lr": 1e30}, defense="none")
+    assert re.search(r"^none .* 2 of 2 diverged$", capsys.readouterr().out, re.M)
 
 
 def test_batches_that_share_images_count_as_one_for_the_errors_alone(capsys, monkeypatch):

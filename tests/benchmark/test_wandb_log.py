@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 from wandb.errors import CommError
 
+from benchmark import wandb_log
 from benchmark.__main__ import main
 from benchmark.wandb_log import curves
 from leaderboard.__main__ import main as leaderboard
@@ -180,6 +181,18 @@ def test_a_failure_of_wandb_is_one_line_and_the_next_command_tries_again(tmp_pat
         assert len(begun) == times
     (folder,) = tmp_path.iterdir()
     assert len(rows_of(folder)) == 2
+
+
+def test_another_project_does_not_have_the_tasks_of_the_first(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(wandb_log, "send", lambda folder, rows, new, *_: begun.append(len(new)))
+    command = ["run", *SMALL, "--tasks=1", "--control=mean_image", "--wandb=offline", f"--out={tmp_path}"]
+    for name in ("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for project in ("", "", "mine", "mine", ""):
+        monkeypatch.setenv("WANDB_PROJECT", project)
+        assert main(command) == 0
+    assert begun == [1, 1]
 
 
 def test_online_without_a_key_is_refused_before_anything_is_done(tmp_path, monkeypatch, capsys):

@@ -161,6 +161,14 @@ def test_paired_difference_by_hand(row):
     assert difference(b, a, "psnr")[:5] == pytest.approx((-3, -3 - 12.706, -3 + 12.706, 2, 2), rel=1e-4)
 
 
+def test_the_mean_image_has_no_seed_and_is_compared_with_every_one(row):
+    ours = [row(attack="a", task=t, image=t, seed=seed, psnr=p) for seed, t, p in [(1, "t0", 12), (2, "t1", 17)]]
+    mean = [row(control="mean_image", task=t, image=t, psnr=10) for t in ("t0", "t1")]
+    board = {entry.control: (entry, rows) for entry, rows in entries_with_rows([*ours, *mean])}
+    assert difference(board["none"], board["mean_image"], "psnr")[:1] == (4.5,)
+    assert difference(board["mean_image"], board["none"], "psnr").n == 2
+
+
 def test_paired_difference_without_shared_values_is_none(row):
     rows = [row(attack="a", task="t0"), row(attack="b", task="t1"), row(attack="c", task="t0", lpips=None)]
     a, b, c = by_attack(rows)

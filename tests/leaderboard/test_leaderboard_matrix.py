@@ -46,6 +46,18 @@ def test_every_score_is_at_its_attack_and_defense(crossed):
     assert score == clustered_interval([14, 18], ["t0", "t1"], (0, 100))._replace(batches=2)
 
 
+def test_each_version_of_a_defense_has_a_column(crossed, row):
+    """Its code changed between two runs: neither hides the other."""
+    again = [
+        row(attack="ig", defense="clip:1", adapt=True, task=t, psnr=30, defense_digest="new") for t in ("t0", "t1")
+    ]
+    old = [{**each, "defense_digest": "old"} if each["defense"] == "clip:1" else each for each in crossed]
+    (matrix,) = matrices([*old, *again])
+    assert matrix.defenses[:2] == ("none", "topk:0.9")
+    found = {name: matrix.lines["ig, adaptive"][name].mean for name in matrix.defenses[2:]}
+    assert found == {"clip:1 old": 19.5, "clip:1 new": 30}
+
+
 def test_what_adapting_gains_is_paired_over_the_same_images(crossed, row):
     alone = row(attack="ig", defense="topk:0.9", adapt=True, task="t2", psnr=99)
     (matrix,) = matrices([*crossed, alone])

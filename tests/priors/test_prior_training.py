@@ -227,3 +227,13 @@ def test_batch_norm_statistics_are_those_of_the_averaged_generator(real):
     shift = (norm.running_mean - features.mean((0, 2, 3))) / sigma
     assert shift.abs().max() < 0.15  # 512 latents x 16 places
     torch.testing.assert_close(norm.running_var.sqrt(), sigma, rtol=0.1, atol=0)
+
+
+def test_batch_norm_statistics_are_those_of_all_classes(monkeypatch):
+    """More classes than a batch has latents: the batches take turns."""
+    seen = []
+    monkeypatch.setattr(training, "update_bn", lambda batches, prior: seen.extend(batch["y"] for batch in batches))
+    training.Game(seed=0, size=32, classes=100).prior()
+    counts = torch.cat(seen).bincount(minlength=100)
+    assert (len(seen), len(counts)) == (64, 100)
+    assert counts.max() - counts.min() <= 1

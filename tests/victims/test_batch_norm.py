@@ -6,7 +6,10 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import update_bn
 
+from attacks.engine.gradients import victim_gradients
 from attacks.engine.regularizers import statistics_distance
 from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
 from victims.client import calibrate, known_statistics
@@ -15,7 +18,7 @@ from victims.errors import InputError
 from victims.models.lenet import LeNet
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.models.sigmoid_resnet18 import SigmoidResNet18
-from victims.victim import Victim, batch_statistics, build
+from victims.victim import Victim, batch_statistics, build, gradient
 
 SHAPE = {"image_shape": (3, 16, 16), "num_classes": 10}
 STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.3, 0.2, 0.25)}
@@ -41,16 +44,30 @@ def test_a_single_value_of_a_channel_is_refused_as_by_torch():
     assert BatchNorm(torchs)(torch.rand(1, 4, 1, 2)).any()
 
 
-@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"bias": False}], ids=str)
 @pytest.mark.parametrize("shape", [(6, 4), (2, 4, 7), (3, 4, 5, 6)])
-def test_layer_is_torchs(affine, shape):
+def test_layer_is_torchs(options, shape):
     make = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)]
-    torchs = make(4, affine=affine).double()
-    if affine:
-        nn.init.normal_(torchs.weight)
-        nn.init.normal_(torchs.bias)
+    torchs = make(4, **options).double()
+    for p in torchs.parameters():
+        nn.init.normal_(p)
     x = torch.randn(shape, dtype=torch.float64)
     torch.testing.assert_close(BatchNorm(torchs)(x), torchs.train()(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"bias": False}], ids=str)
+def test_a_victim_with_such_a_layer_has_the_gradient_of_torch(options, training, pixels):
+    make = lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, **options), nn.Flatten(), nn.LazyLinear(10))  # noqa: E731
+    net, labels = build(make, seed=0).double(), torch.arange(5)
+    net(pixels)  # so that running statistics are no longer (0, 1)
+    victim = Victim(net, **STATS, training=training)
+    cross_entropy(net.train(training)(victim.normalize(pixels)), labels).backward()
+    found = gradient(victim, victim.normalize(pixels), labels)
+    stacked = victim_gradients(victim, victim.normalize(pixels)[None], labels[None])
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(found[name], p.grad, rtol=1e-8, atol=1e-12)
+        torch.testing.assert_close(stacked[name][0], p.grad, rtol=1e-8, atol=1e-12)
 
 
 def test_replacing_keeps_names_and_outputs(model, pixels):
@@ -134,6 +151,36 @@ def test_calibrated_running_statistics_are_near_those_of_the_images():
     assert (victim.running["stem.1"] - exact).abs().max() < 0.1 * exact.abs().max()
     with pytest.raises(InputError, match="--victim-weights random"):
         calibrate(build(LeNet, **SHAPE, seed=0), data, data.preprocessing)
+
+
+def pooled():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3))
+
+
+@pytest.mark.parametrize("count", [2, 64, 65, 130, 192])
+def test_every_calibrating_image_counts_the_same(count):
+    """65 images are no batch of 64 and one of a single image."""
+    data = Photos(split="train", size=8)
+    data.ids = data.ids[:count]
+    model = pooled()
+    calibrate(model, data, data.preprocessing)
+    colors = data.preprocessing.normalize(data.batch(range(count))[0]).mean((2, 3))
+    torch.testing.assert_close(model[2].running_mean, colors.mean(0), rtol=0.03, atol=0.01)
+    parts = colors.tensor_split({65: 2, 130: 3, 192: 3}.get(count, 1))
+    torch.testing.assert_close(model[2].running_var, torch.stack([part.var(0) for part in parts]).mean(0))
+    if count % 64 == 0:
+        same = pooled()
+        update_bn(data.preprocessing.normalize(data.batch(range(count))[0]).split(64), same)
+        assert all(torch.equal(one, other) for one, other in zip(model.buffers(), same.buffers(), strict=True))
+
+
+def test_a_single_image_that_cannot_calibrate_is_one_line():
+    data = Photos(split="train", size=8)
+    data.ids = data.ids[:1]
+    calibrate(nn.Sequential(nn.BatchNorm2d(3)), data, data.preprocessing)  # 64 positions are enough
+    with pytest.raises(InputError, match="two train images or more") as refusal:
+        calibrate(pooled(), data, data.preprocessing)
+    assert "\n" not in str(refusal.value)
 
 
 def test_sigmoid_resnet18_has_no_relu_and_the_weights_of_resnet18():

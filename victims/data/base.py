@@ -46,6 +46,7 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
     ids: list[str]
     labels: Tensor
     faces: bool = False
+    _unread: frozenset[int] = frozenset()  # those of which a Notice of `augmented` said so; it decides about no draw
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,13 +133,30 @@ class ImageData(Dataset[tuple[Tensor, int]], ABC):
     def augmented(self, count: int, generator: torch.Generator, without: Collection[int] = ()) -> tuple[Tensor, Tensor]:
         """For training: images (count, C, H, W) in [0, 1] drawn at random, half of them mirrored, and their labels.
 
+        Others are drawn in place of those that cannot be read, of each of which one Notice says so.
+
         Args:
             without: images that are held out.
+
+        Raises:
+            InputError: no image is left.
         """
+        left_out, found = set(without), None
         drawn = torch.randint(len(self), (count,), generator=generator)
-        while without and bool((held := torch.tensor([int(i) in without for i in drawn])).any()):
-            drawn = torch.where(held, torch.randint(len(self), (count,), generator=generator), drawn)
-        images, labels = self.batch(drawn.tolist())
+        while found is None:
+            while left_out and bool((held := torch.tensor([int(i) in left_out for i in drawn])).any()):
+                drawn = torch.where(held, torch.randint(len(self), (count,), generator=generator), drawn)
+            try:
+                found = self.batch(drawn.tolist())
+            except InputError:
+                these = set(drawn.tolist())
+                new = these - self._unread
+                self._unread |= new.difference(self.readable(sorted(new)))
+                unread = these & self._unread
+                if not unread or len(left_out | unread) == len(self):  # another reason, or none is left to draw
+                    raise
+                left_out |= unread
+        images, labels = found
         mirror = torch.rand(count, generator=generator) < 0.5
         return torch.where(mirror[:, None, None, None], images.flip(-1), images), labels
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from lightning_fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
-from benchmark.launch.strategy import Heartbeat, is_first, processes
+from benchmark.launch.strategy import Heartbeat, is_first, processes, wait_for_first
 from victims.errors import InputError, Unfinished
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
@@ -30,6 +30,7 @@ def started_with(monkeypatch):
         ({}, None, 1, LightningEnvironment, (3, 1), True),  # no more processes than groups of tasks
         ({}, 2, 1, LightningEnvironment, (2, 1), True),
         ({"LOCAL_RANK": "1", "NODE_RANK": "0"}, 2, 1, LightningEnvironment, (2, 1), False),
+        ({"NODE_RANK": ""}, 2, 1, LightningEnvironment, (2, 1), True),  # for which Lightning has no number
         ({"NODE_RANK": "0"}, 4, 2, LightningEnvironment, (4, 2), True),
         ({"NODE_RANK": "1"}, 4, 2, LightningEnvironment, (4, 2), False),
         (TORCHRUN, None, 1, TorchElasticEnvironment, (2, 2), False),
@@ -48,6 +49,7 @@ def test_who_starts_how_many(variables, devices, nodes, environment, shape, firs
     assert type(starter) is environment
     assert tuple(counts) == shape
     assert is_first() is first
+    assert isinstance(starter.node_rank(), int)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,22 @@ def test_a_living_process_is_waited_for_and_leaves_no_file(heartbeat, tmp_path):
         first.wait_for(missing)
         assert len(asked) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_another_process_waits_until_all_tasks_have_rows_or_the_first_one_has_ended(heartbeat, tmp_path):
+    asked = []
+
+    def missing():
+        asked.append(0)
+        return ["a"] if len(asked) < 4 else []
+
+    with heartbeat(0, 2):
+        until(lambda: (tmp_path / "processes" / "0").exists())
+        wait_for_first(tmp_path / "processes", missing)
+        assert len(asked) == 4
+    began = time.monotonic()
+    wait_for_first(tmp_path / "processes", lambda: ["a"])  # it was never there, or has ended
+    assert Heartbeat.quiet <= time.monotonic() - began < Heartbeat.quiet + 5
 
 
 def test_a_process_that_stops_beating_counts_as_dead(heartbeat):

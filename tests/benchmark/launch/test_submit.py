@@ -61,6 +61,14 @@ def test_jobs_of_the_local_executor_give_the_rows_of_plain_runs(tmp_path, capsys
     assert "PSNR by attack and defense" in printed
 
 
+def test_a_job_on_this_machine_takes_no_more_cores_than_it_is_given(tmp_path, commands):
+    tiny = [option for option in TINY if not option.startswith("--devices")]
+    given = [*tiny, "--attack=ig", "--wandb=off", f"--out={tmp_path}"]
+    for options in (["--cpus=1"], ["--cpus=3", "--devices=1"]):
+        assert main(["submit", "--cluster=debug", *options, *given]) == 0
+    assert [[option for option in each if "devices" in option] for each in commands] == [["--devices=1"]] * 2
+
+
 def test_a_refused_job_is_named_and_the_rest_shown(tmp_path, capsys, commands):
     options = ["--cluster=debug", *TINY, "--attack=ig,rgap", "--defense=none", "--wandb=off", f"--out={tmp_path}"]
     assert main(["submit", *options]) == 1

@@ -165,13 +165,17 @@ def test_defenses_that_need_single_gradients_are_trained_under(tmp_path, defense
     assert defense in weights.load(tmp_path / "mine.safetensors").trained_on
 
 
-@pytest.mark.parametrize(("kind", "batch"), [(LTI, 17), (FGLA, 9)])
-def test_as_many_images_are_held_out_as_make_a_batch(kind, batch):
-    data = Photos(split="train")
+def training_of(kind, batch, data):
     victim = Config(victim="lenet").make_victim(data)
     own = kind.options(victim, data.image_shape, batch, width=1, hashed=8)
     network = build(kind, seed=0, setting={}, signature=[], batch=batch, image_shape=data.image_shape, **own)
-    training = Training(network, victim, None, data, 0, 1e-3)
+    return Training(network, victim, None, data, 0, 1e-3)
+
+
+@pytest.mark.parametrize(("kind", "batch"), [(LTI, 17), (FGLA, 9)])
+def test_as_many_images_are_held_out_as_make_a_batch(kind, batch):
+    data = Photos(split="train")
+    training = training_of(kind, batch, data)
     assert all(len(chosen) == batch for chosen in training.held)
     assert {index for chosen in training.held for index in chosen} <= training.kept_out
     images, rebuilt = training.held_out()
@@ -187,12 +191,36 @@ def test_as_many_images_are_held_out_as_make_a_batch(kind, batch):
 def test_of_few_images_no_more_than_half_are_held_out(count):
     data = Photos(split="train")
     data.ids, data.labels = data.ids[:count], data.labels[:count]
-    victim = Config(victim="lenet").make_victim(data)
-    own = LTI.options(victim, data.image_shape, 2, width=1, hashed=8)
-    network = build(LTI, seed=0, setting={}, signature=[], batch=2, image_shape=data.image_shape, **own)
-    training = Training(network, victim, None, data, 0, 1e-3)
+    training = training_of(LTI, 2, data)
     assert 2 <= len(training.kept_out) <= count // 2
     assert training.draw(3)[0].shape == (3, 2, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("count", "batch"), [(60, 30), (61, 30), (34, 17), (2, 1)])
+def test_a_batch_of_exactly_half_of_the_images_is_held_out(count, batch):
+    data = Photos(split="train")
+    data.ids, data.labels = data.ids[:count], data.labels[:count]
+    assert len(training_of(LTI, batch, data).kept_out) == batch
+
+
+def test_images_of_which_the_rest_makes_no_batch_are_refused_and_not_drawn_for_ever():
+    """Every other image is held out, and these have all classes but one."""
+    data = Photos(split="train")
+    data.ids, data.labels = data.ids[:8], torch.tensor([0, 9, 1, 9, 2, 9, 3, 9])
+    with pytest.raises(InputError, match="or the others none to train on; give a smaller --batch") as refusal:
+        training_of(FGLA, 3, data)
+    assert "\n" not in str(refusal.value)
+    data.labels = torch.tensor([0, 8, 1, 9, 2, 7, 3, 9])
+    assert training_of(FGLA, 3, data).kept_out == {0, 2, 4, 6}
+
+
+def test_no_more_images_are_read_than_tell_that_the_rest_makes_a_batch(monkeypatch):
+    data, read = Photos(split="train"), []
+    training = training_of(FGLA, 3, data)
+    plain = Photos.__getitem__
+    monkeypatch.setattr(Photos, "__getitem__", lambda self, index: read.append(index) or plain(self, index))
+    assert training.suffice(range(len(data)))
+    assert len(read) == 3
 
 
 def test_what_fails_on_held_out_images_fails_before_the_first_step(tmp_path, monkeypatch):
@@ -256,7 +284,7 @@ def test_fgla_is_trained_on_distinct_labels_and_refuses_others(tmp_path, capsys)
         ({"batch": 400}, "smaller --batch"),
         ({"victim": "lenett"}, "lenet"),
         ({"data": "nothing"}, "photos"),
-        ({"defense": "label_confusion:2"}, "forms the batches"),
+        ({"defense": "label_confusion:2", "batch": 4}, "forms the batches"),
         ({"attack": "ig"}, "lti"),
         ({"attack": "fgla", "batch": 10}, "not in the batch"),
         ({"attack": "fgla", "victim": "cnn6"}, "not in the batch|one linear classifier"),

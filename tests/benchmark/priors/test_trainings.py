@@ -55,6 +55,18 @@ def test_a_training_of_no_steps_is_refused_and_the_older_file_stays(train, tmp_p
     assert (tmp_path / "mine.safetensors").read_bytes() == b"older"
 
 
+@pytest.mark.parametrize("seed", [2**64, -(2**63)])
+def test_a_seed_that_is_too_large_is_refused_in_one_line(train, tmp_path, capsys, seed):
+    assert train(f"--seed={seed}") == 2
+    assert f"benchmark: seed is {seed}; give a number below 2^63" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_so_is_that_of_a_measured_generator(capsys):
+    assert main(["prior", "quality", "dcgan", f"--seed={2**64}"]) == 2
+    assert f"benchmark: seed is {2**64}; give a number below 2^63" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("full", ["mine.state", "mine.safetensors", "mine.json"])
 def test_a_full_disk_is_one_line_and_leaves_the_older_files(train, tmp_path, capsys, monkeypatch, full):
     older, write = {f"mine.{kind}": kind.encode() for kind in ("safetensors", "json")}, Path.write_bytes

@@ -241,6 +241,29 @@ def test_the_download_goes_to_the_hub_cache(classifier, cached_file, monkeypatch
     assert list(cached_file.parent.iterdir()) == [cached_file]
 
 
+def test_a_download_that_comes_too_late_is_thrown_away(classifier, cached_file, monkeypatch):
+    """Else processes of one run that start a little later would have a metric that the first one lacks."""
+    buffer, goes_on = io.BytesIO(), threading.Event()
+    torch.save(classifier.state_dict(), buffer)
+    payload = buffer.getvalue()
+    answer_with(monkeypatch, payload)
+    monkeypatch.setattr(lpips_backbone.Backbone, "digest", property(lambda _: sha256(payload).hexdigest()[:8]))
+    monkeypatch.setattr(lpips_backbone.Backbone, "seconds", 0.01)
+    monkeypatch.setattr(lpips_backbone, "ANSWER_SECONDS", 0.2)
+
+    def slow(data):
+        goes_on.wait(5)
+        return sha256(data)
+
+    monkeypatch.setattr(lpips_backbone, "sha256", slow)
+    assert not Lpips.find(None).available
+    goes_on.set()
+    (attempt,) = (thread for thread in threading.enumerate() if "_fetch" in thread.name)
+    attempt.join(5)
+    assert not cached_file.exists()
+    assert not list(cached_file.parent.iterdir())
+
+
 def test_a_download_of_something_else_is_thrown_away(cached_file, monkeypatch):
     answer_with(monkeypatch, b"a login page")
     assert not Lpips.find(None).available

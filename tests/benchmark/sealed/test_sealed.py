@@ -212,6 +212,21 @@ def test_reconstructions_of_another_draw_or_method_are_refused(track, tmp_path, 
     assert main(["sealed", "judge", str(folder), "--method=ig", *given]) == 2
     assert f"run sealed attack {folder} --attack=ig again" in capsys.readouterr().err
     assert len(calls) == 1
+    observations = (folder / "observations.pt").read_bytes()
+    assert main(["sealed", "draw", str(folder), "--track", track, "--sample=1", *given]) == 0
+    (folder / "observations.pt").write_bytes(observations)
+    assert main(["sealed", "attack", str(folder), "--method=ig"]) == 0
+    assert main(["sealed", "judge", str(folder), "--method=ig", *given]) == 2
+    assert "observations.pt is not of the draw in" in capsys.readouterr().err
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("command", [["run", "--method=ig"], ["draw", "pieces"]])
+def test_images_in_the_folder_that_an_attack_reads_are_refused(command, track, tmp_path, capsys):
+    """The process of the attack may open the files of weights."""
+    options = [f"--track={track}", f"--weights={tmp_path}", f"--data-dir={tmp_path / 'data'}", "--out=elsewhere"]
+    assert main(["sealed", *command, *options]) == 2
+    assert "data lies in the folder of weights" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,21 @@ def test_what_is_kept_is_the_tuned_run_and_its_picture(tmp_path, track):
     assert (row["gradient_evaluations"], row["track_version"]) == (10, 3)
     picture = Image.open(io.BytesIO(path.with_name("ig.webp").read_bytes()))
     assert picture.size == (32, 64)
+
+
+def test_a_run_that_leaves_the_budget_does_not_replace_the_record(tmp_path, track, capsys):
+    options = {"eta": 0.2, "restarts": 2, "steps": 5}
+    tuned = Tuned(track=track, rule=read(track).rule, method="ig", options=options, score=1.0, default=1.0)
+    tuned.write()
+    command = ["record", f"--track={track}", "--method=ig", f"--out={tmp_path / 'out'}", "--devices=1"]
+    assert main(command) == 0
+    before = (tmp_path / "record" / "mine" / "ig.jsonl.gz").read_bytes()
+    steps = 1 + read(track).evaluations // 2
+    replace(tuned, options={**options, "steps": steps}).write()
+    capsys.readouterr()
+    assert main(command) == 2
+    assert f"ig took {2 * steps} victim gradients of a task, and {track} allows" in capsys.readouterr().err
+    assert (tmp_path / "record" / "mine" / "ig.jsonl.gz").read_bytes() == before
 
 
 def test_a_method_that_was_not_tuned_is_refused_before_anything_runs(tmp_path, track, capsys):

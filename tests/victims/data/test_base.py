@@ -1,10 +1,12 @@
 """What all data sets share: splits by hash, and images that cannot be read."""
 
 import hashlib
+import warnings
 
 import pytest
 import torch
 
+from victims.contract import Broken
 from victims.data.base import ImageData, digest, some, split_of
 from victims.errors import InputError, Notice
 
@@ -72,3 +74,60 @@ def test_the_shape_is_that_of_the_first_image_that_can_be_read():
     assert SomeBroken({0}).image_shape == (3, 9, 8)
     with pytest.raises(InputError, match="SomeBroken has no test image that can be read"):
         _ = SomeBroken({0, 1, 2}).image_shape
+
+
+class Numbered(ImageData):
+    """Image k has the color k / 10 and the label k; some cannot be read."""
+
+    ids = [f"{k}.png" for k in range(10)]
+    classes = ids
+    labels = torch.arange(10)
+    split = "train"
+
+    def __init__(self, *broken):
+        self.broken = broken
+
+    def __getitem__(self, index):
+        if index in self.broken:
+            raise InputError(f"{self.ids[index]} is no image")
+        return torch.full((3, 2, 2), index / 10), index
+
+
+def drawn(data, without=(), count=40):
+    images, labels = data.augmented(count, torch.Generator().manual_seed(5), without)
+    assert torch.equal(images[:, 0, 0, 0], labels / 10)
+    return labels.tolist()
+
+
+def test_others_are_drawn_in_place_of_images_that_cannot_be_read():
+    data, whole = Numbered(3, 4), Numbered()
+    with pytest.warns(Notice, match=r"left out: 3\.png .* 4\.png") as notices:
+        labels = drawn(data)
+    assert len(notices) == 1
+    assert not {3, 4} & {*labels}
+    assert all(k == old for k, old in zip(labels, drawn(whole), strict=True) if old not in (3, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a Notice in every step of a training would be too many
+        assert drawn(data) == labels
+        among = drawn(data, without={0, 1})
+    assert not {0, 1, 3, 4} & {*among}
+    with pytest.warns(Notice):
+        assert drawn(Numbered(3, 4), without={0, 1}) == among  # whatever was drawn before, as in a resumed training
+
+
+def test_draws_of_images_that_can_all_be_read_are_pinned():
+    generator = torch.Generator().manual_seed(5)
+    assert drawn(Numbered()) == torch.randint(10, (40,), generator=generator).tolist()
+
+
+@pytest.mark.parametrize(("broken", "without"), [(range(10), ()), ((0, 1), range(2, 10))])
+def test_a_training_without_an_image_is_refused_in_one_line(broken, without):
+    with pytest.warns(Notice), pytest.raises(InputError, match=r"\d\.png is no image"):
+        drawn(Numbered(*broken), without)
+
+
+def test_a_broken_item_is_no_image_that_cannot_be_read():
+    data = Numbered()
+    data.classes = data.ids[:2]  # fewer than the labels say
+    with pytest.raises(Broken, match="of the 2 classes"):
+        drawn(data)
