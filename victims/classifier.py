@@ -1,5 +1,7 @@
 """Which layers classify: observed in a forward pass, whatever the order in which they were registered."""
 
+from collections.abc import Container
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -8,6 +10,8 @@ from victims.errors import InputError
 from victims.rounds import Rounds
 from victims.victim import main_type, modes_kept, passing
 from victims.wrappers import attributes_kept
+
+DRAWS = 8  # of weights: an activation behind the only logit shows at one of its signs alone
 
 
 @torch.no_grad()
@@ -24,18 +28,18 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
         InputError: no linear layer gives the logits.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    draws = torch.Generator().manual_seed(0)
-    drawn = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    for name, p in model.named_parameters():
-        if name.rpartition(".")[0] in layers:
-            scale = p[0].numel() ** -0.5 if p.ndim > 1 else 1.0
-            drawn[name] = (scale * torch.randn(p.shape, generator=draws)).to(p)
-    device = next(model.parameters()).device
+    draws, device = torch.Generator().manual_seed(0), next(model.parameters()).device
     images = torch.rand(2, *image_shape, generator=draws).to(device, main_type(model))  # some take no others
-    with passing(layers) as seen:
-        logits = in_eval_mode(model, drawn, images)
-    logits = logits[:, -1] if isinstance(model, Rounds) else logits
-    found = {n: calls[-1][1] for n, calls in seen.items() if calls and calls[-1][1].shape == logits.shape}
+    runs: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for _ in range(DRAWS):
+        drawn = drawn_weights(model, layers, draws)
+        with passing(layers) as seen:
+            out = in_eval_mode(model, drawn, images)
+        out = out[:, -1] if isinstance(model, Rounds) else out
+        runs.append((out, {n: calls[-1][1] for n, calls in seen.items() if calls and calls[-1][1].shape == out.shape}))
+    logits = torch.cat([out for out, _ in runs])
+    always = [name for name in runs[0][1] if all(name in outs for _, outs in runs)]
+    found = {name: torch.cat([outs[name] for _, outs in runs]) for name in always}
     for name, out in found.items():
         if alike(out, logits):
             return {name: 1.0}
@@ -52,6 +56,16 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
         f"the logits of {type(model).__name__} are the output of none of its {len(layers)} linear layers, nor the mean "
         f"or sum of several; they come after {last}; choose another --victim."
     )
+
+
+def drawn_weights(model: nn.Module, layers: Container[str], draws: torch.Generator) -> dict[str, Tensor]:
+    """The model's buffers, and for the parameters of these layers random numbers."""
+    drawn = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    for name, p in model.named_parameters():
+        if name.rpartition(".")[0] in layers:
+            scale = p[0].numel() ** -0.5 if p.ndim > 1 else 1.0
+            drawn[name] = (scale * torch.randn(p.shape, generator=draws)).to(p)
+    return drawn
 
 
 def in_eval_mode(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
