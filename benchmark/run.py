@@ -145,6 +145,9 @@ def attack_groups(
         judge.tasks = [capture(batch) for batch in groups[epoch]]
         return [task.observation for task in judge.tasks]
 
+    def without_rows() -> list[str]:
+        return sorted(set(order) - folder.read_tasks()[0].keys())
+
     folder = judge.folder
     module = GradientDataModule(observe, groups=len(groups), steps=sum(attack.plan.values()))
     trainer.callbacks.insert(0, reports(judge))  # type: ignore[attr-defined]
@@ -162,12 +165,10 @@ def attack_groups(
         assert isinstance(trainer.strategy, ShareTasks)
         launched = trainer.strategy.wait_for_launched(progress.show)
         if is_first():
-            heartbeat.wait_for(
-                lambda: sorted(set(order) - folder.read_tasks()[0].keys()), launched, meanwhile=progress.show
-            )
+            heartbeat.wait_for(without_rows, launched, meanwhile=progress.show)
             progress.complete()
     if not is_first() and STARTER not in os.environ:
-        wait_for_first(folder.processes, lambda: sorted(set(order) - folder.read_tasks()[0].keys()))
+        wait_for_first(folder.processes, without_rows)
 
 
 def show_results(

@@ -37,6 +37,8 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
             out = in_eval_mode(model, drawn, images)
         out = out[:, -1] if isinstance(model, Rounds) else out
         runs.append((out, {n: calls[-1][1] for n, calls in seen.items() if calls and calls[-1][1].shape == out.shape}))
+        if out.shape[-1] > 1:
+            break  # of several logits some are below zero
     logits = torch.cat([out for out, _ in runs])
     always = [name for name in runs[0][1] if all(name in outs for _, outs in runs)]
     found = {name: torch.cat([outs[name] for _, outs in runs]) for name in always}

@@ -38,10 +38,15 @@ class Looks:
         compared = torch.cat([truth[None], others[~alike(truth, others)]])
         if len(compared) < FEWEST:
             return False
-        rebuilt = to_tensor(Image.open(io.BytesIO(picture)))
+        rebuilt = pixels(picture)
         own, *rest = self.lpips(rebuilt.expand_as(compared), compared).tolist()
         return own <= min(rest, default=own)
 
     def truth(self, image: str) -> Tensor:
         """(C, H, W) in [0, 1]."""
         return self.data[self.data.ids.index(image)][0]
+
+
+def pixels(picture: bytes) -> Tensor:
+    """A picture (PNG) as (C, H, W) in [0, 1]."""
+    return to_tensor(Image.open(io.BytesIO(picture)))

@@ -1,18 +1,14 @@
 """All images of a folder but one: their mean is a guess at that one, and one of them may be almost it."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from PIL import Image
-from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
-from benchmark.audit.looks import Looks
+from benchmark.audit.looks import Looks, pixels
 from benchmark.audit.verdicts import Shown
-from benchmark.scoring.metrics import score
+from benchmark.scoring.metrics import mse, score
 from benchmark.tasks.controls import alike
 
 NEAR_COPY_DB = 20.0  # PSNR of two images; from COPY_DB on they are copies, which no control is made of
@@ -59,18 +55,13 @@ def copies_aside(looks: Looks, image: str, results: Sequence[Shown]) -> list[Sho
     A run's `iip` takes such a copy for another image.
     """
     truth = looks.truth(image)
-    rebuilt = torch.stack([to_tensor(Image.open(io.BytesIO(result.picture))) for result in results])
-    own, least = errors(rebuilt, truth), torch.full((len(results),), torch.inf)
+    rebuilt = torch.stack([pixels(result.picture) for result in results])
+    own, least = mse(rebuilt, truth), torch.full((len(results),), torch.inf)
     for _, other in looks.data.each(range(len(looks.data))):
         if not alike(other, truth[None]):
-            least = least.minimum(errors(rebuilt, other))
+            least = least.minimum(mse(rebuilt, other))
     nearest = (own <= least).tolist()
     return [
         replace(result, row={**result.row, "iip": 1.0}) if near else result
         for result, near in zip(results, nearest, strict=True)
     ]
-
-
-def errors(images: Tensor, other: Tensor) -> Tensor:
-    """(N,): the mean squared errors of images (N, C, H, W) against another one."""
-    return (images - other).square().flatten(1).mean(1)
