@@ -8,8 +8,7 @@ from tqdm import tqdm
 
 from attacks.labels import find
 from attacks.labels import methods as known_methods
-from benchmark.device import best_device
-from benchmark.run import reproducible
+from benchmark.device import best_device, reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.setting import Setting

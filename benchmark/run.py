@@ -1,12 +1,12 @@
 """One run: an attack on a number of tasks, from its options to rows, pictures and table."""
 
-import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,20 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from attacks.base import Attack
 from benchmark.code_version import code_version
 from benchmark.config import Config, dump
 from benchmark.contents import contents, digests
-from benchmark.device import best_device, device_name, places
+from benchmark.device import best_device, places, reproducible
 from benchmark.launch.claim import claim, follow
 from benchmark.launch.progress import TaskProgress
 from benchmark.launch.strategy import STARTER, Heartbeat, ShareTasks, is_first, processes, wait_for_first
+from benchmark.row_maker import row_maker
 from benchmark.scoring.accuracy import victim_accuracy
 from benchmark.scoring.gallery import read_split
-from benchmark.scoring.judge import Judge, RowMaker, peak_memory, reports
+from benchmark.scoring.judge import Judge, peak_memory, reports
 from benchmark.scoring.metrics import try_own
 from benchmark.scoring.networks import available, lpips_backbone, missing, networks
 from benchmark.scoring.picture import draw, write_truths
@@ -36,20 +36,37 @@ from benchmark.tasks.batches import Batch, group_size, grouped, share_of
 from benchmark.tasks.capture import Task, capturing
 from benchmark.tasks.controls import mean_image
 from benchmark.tasks.module import GradientDataModule
-from benchmark.tracks.entry import track_of, warn_of_budget
-from benchmark.tracks.track import read
+from benchmark.tracks.entry import warn_of_budget
 from benchmark.wandb_log import log_run
 from leaderboard.board import entries
-from leaderboard.options import abouts
-from leaderboard.rows import PROTOCOL, FlatRow, Row
+from leaderboard.rows import FlatRow
 from leaderboard.run_folder import Contents, RunFolder
-from leaderboard.sweeps import TRAINING
 from leaderboard.table import as_text
 from leaderboard.wandb_board import need_key
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
 from victims.observation import Observation
-from victims.preprocessing import Preprocessing, text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A run before its first attack: whatever can be refused was accepted.
+
+    Attributes:
+        batches: those of all tasks, in order.
+        groups: the same, as they are attacked.
+        resolved: what follows from the options, by its name in config.yaml and in W&B.
+    """
+
+    config: Config
+    data: ImageData
+    attack: Attack
+    batches: Sequence[Batch]
+    groups: Sequence[Sequence[Batch]]
+    trainer: Trainer
+    capture: Callable[[Batch], Task]
+    judge: Judge
+    resolved: Mapping[str, Any]
 
 
 def run(config: Config) -> RunFolder:
@@ -62,22 +79,42 @@ def run(config: Config) -> RunFolder:
         InputError: an option cannot be used, or another start of the run is at work; nothing has been attacked yet.
         Unfinished: other processes ended before their tasks were done.
     """
-    with ExitStack() as held:
-        return _run(config, held)
-
-
-def _run(config: Config, held: ExitStack) -> RunFolder:
     reproducible()
     first = is_first()
     # Until the Trainer sets it.
     rank_zero_only.rank = 0 if first else 1  # type: ignore[attr-defined]
     if config.wandb == "online":
         need_key()
+    with ExitStack() as held:
+        setup = set_up(config, held)
+        judge, folder = setup.judge, setup.judge.folder
+        done, torn = folder.read_tasks()
+        absent = announce(setup, torn) if first else {}
+        left = [batch for batch in setup.batches if batch.task not in done]
+        if left and config.control != "mean_image":
+            attack_tasks(setup, done)
+        elif left and first:
+            score_mean_image(map(setup.capture, left), judge, mean_image(config.make_data("train")))
+        if first:
+            rows = folder.merge_rows([batch.task for batch in setup.batches])
+            warn_of_budget(config, rows)
+            settings = {**(folder.read_config() or {}), **config.identity(), **setup.resolved}
+            show_results(folder, rows, setup.data, wandb=config.wandb, settings=settings)
+            if "lpips" in absent:  # the default, which a first run may lack: said at its end
+                print(f"no lpips {absent['lpips']}")
+        return folder
+
+
+def set_up(config: Config, held: ExitStack) -> Setup:
+    """Make what a run needs, and its folder, whose lock is held.
+
+    Raises:
+        InputError: an option cannot be used, or another start of the run is at work.
+    """
     data = config.make_data()
     victim, client = config.make_victim(data), config.make_client()
     attack = config.make_attack()
     batches = config.make_batches(data, config.tasks)
-    order = [batch.task for batch in batches]
     images, (parameters, _) = config.batch * attack.restarts, victim.parameter_counts()
     groups = grouped(batches, group_size(config.group, images, parameters, best_device()))
     given = networks(config.lpips, config.data, config.weights_dir)
@@ -92,63 +129,62 @@ def _run(config: Config, held: ExitStack) -> RunFolder:
     base = config.folder(available(given))
     accuracy = victim_accuracy(config)
     resolved = {"plan": attack.plan, "restarts": attack.restarts, "code": code_version(), "victim_accuracy": accuracy}
-    folder = prepare(base, found, dump(config, resolved), held) if first else follow(base, found)
+    folder = prepare(base, found, dump(config, resolved), held) if is_first() else follow(base, found)
     about = digests(found)
     split = partial(read_split, data, config.out, about["data_digest"])
     make_row = row_maker(config, attack, victim.preprocessing, lpips_backbone(given), about, accuracy)
-    if first and accuracy is not None:
-        print(f"victim   {config.steps_trained()} steps of training: {accuracy:.1%} of test images classified right")
-    judge = Judge(folder, make_row, given, split)
-    done, torn = folder.read_tasks()
-    absent = missing(given) if first else {}
-    no_lpips = absent.pop("lpips", "")  # the default, which a first run may lack: said at its end
-    for warning in [*torn, *(f"no {metric}: {why}" for metric, why in absent.items())]:
-        warnings.warn(warning, Notice, stacklevel=1)
-    if config.control == "mean_image":
-        left = [batch for batch in batches if batch.task not in done]
-        if first and left:
-            score_mean_image(map(capture, left), judge, mean_image(config.make_data("train")))
-    elif not done.keys() >= set(order):
-        mine = share_of(groups, trainer.global_rank, trainer.world_size, done)
-        attack_groups(attack, mine, trainer, capture, judge, order, left=len(share_of(groups, 0, 1, done)))
-    if first:
-        rows = folder.merge_rows(order)
-        warn_of_budget(config, rows)
-        settings = {**(folder.read_config() or {}), **config.identity(), **resolved}
-        show_results(folder, rows, data, wandb=config.wandb, settings=settings)
-        if no_lpips:
-            print(f"no lpips {no_lpips}")
-    return folder
+    return Setup(
+        config=config,
+        data=data,
+        attack=attack,
+        batches=batches,
+        groups=groups,
+        trainer=trainer,
+        capture=capture,
+        judge=Judge(folder, make_row, given, split),
+        resolved=resolved,
+    )
 
 
-def attack_groups(
-    attack: Attack,
-    groups: Sequence[Sequence[Batch]],
-    trainer: Trainer,
-    capture: Callable[[Batch], Task],
-    judge: Judge,
-    order: Sequence[str],
-    *,
-    left: int,
-) -> None:
-    """Attack one group of tasks per epoch; the first process then waits until all tasks in `order` have rows.
+def announce(setup: Setup, torn: Sequence[str]) -> dict[str, str]:
+    """Say what a user should know before the attacks begin.
 
     Args:
-        groups: those of this process.
-        left: the number of groups of all processes.
+        torn: a line for each file of rows that was cut off.
+
+    Returns:
+        for every metric without its network: why.
+    """
+    accuracy, steps = setup.resolved["victim_accuracy"], setup.config.steps_trained()
+    if accuracy is not None:
+        print(f"victim   {steps} steps of training: {accuracy:.1%} of test images classified right")
+    absent = missing(setup.judge.given)
+    others = (f"no {metric}: {why}" for metric, why in absent.items() if metric != "lpips")
+    for warning in [*torn, *others]:
+        warnings.warn(warning, Notice, stacklevel=1)
+    return absent
+
+
+def attack_tasks(setup: Setup, done: Collection[str]) -> None:
+    """Attack the groups of this process, one per epoch; the first one then waits until every task has rows.
+
+    Args:
+        done: the tasks that have rows.
 
     Raises:
         Unfinished: other processes ended before their tasks were done.
     """
+    attack, trainer, judge, folder = setup.attack, setup.trainer, setup.judge, setup.judge.folder
+    groups = share_of(setup.groups, trainer.global_rank, trainer.world_size, done)
+    left = len(share_of(setup.groups, 0, 1, done))
 
     def observe(epoch: int) -> list[Observation]:
-        judge.tasks = [capture(batch) for batch in groups[epoch]]
+        judge.tasks = [setup.capture(batch) for batch in groups[epoch]]
         return [task.observation for task in judge.tasks]
 
     def without_rows() -> list[str]:
-        return sorted(set(order) - folder.read_tasks()[0].keys())
+        return sorted({batch.task for batch in setup.batches} - folder.read_tasks()[0].keys())
 
-    folder = judge.folder
     module = GradientDataModule(observe, groups=len(groups), steps=sum(attack.plan.values()))
     trainer.callbacks.insert(0, reports(judge))  # type: ignore[attr-defined]
     trainer.logger = CSVLogger(folder.path, name="log")
@@ -184,17 +220,6 @@ def show_results(
         log_run(folder, rows, pictures, config=settings, mode=wandb)
 
 
-def reproducible() -> None:
-    """The same rows whatever the number of processes or cores: one thread each on a CPU, exact fp32 on a GPU."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    threadpool_limits(1, user_api="blas")  # numpy in CMA-ES: its threads mostly wait for each other
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-
-
 def prepare(base: Path, found: Contents, config: str, held: ExitStack) -> RunFolder:
     """Make the folder and hold its lock, and write the configuration.
 
@@ -207,71 +232,6 @@ def prepare(base: Path, found: Contents, config: str, held: ExitStack) -> RunFol
         return folder
     except OSError as error:
         raise InputError(f"cannot write results to {base} ({error.strerror}); choose another --out.") from None
-
-
-def row_maker(
-    config: Config,
-    attack: Attack,
-    preprocessing: Preprocessing,
-    lpips_backbone: str,
-    of_contents: Mapping[str, str],
-    victim_accuracy: float | None = None,
-) -> RowMaker:
-    """Makes rows: everything that is the same for the whole run is filled in.
-
-    Args:
-        preprocessing: the victim's.
-        lpips_backbone: see `Row`.
-        of_contents: digests of the run's contents, by their keys in a row.
-        victim_accuracy: see `Row`.
-    """
-    defense, prior = config.make_defense(), None if config.control == "mean_image" else attack.prior
-    settings = settings_of(config, attack, preprocessing, of_contents)
-    on_track = cache(partial(track_of, config))
-    make = partial(
-        Row,
-        protocol=PROTOCOL,
-        axis={**(defense.axis if defense else {}), **({TRAINING: steps} if (steps := config.steps_trained()) else {})},
-        victim_accuracy=victim_accuracy,
-        lpips_backbone=lpips_backbone,
-        device=device_name(),
-        code=code_version(),
-        torch_version=torch.__version__,
-        training_seconds=prior.training_seconds if prior else None,
-    )
-
-    def row(*, gradient_evaluations: int, **scores: Any) -> Row:
-        track = on_track(gradient_evaluations)
-        if track:
-            scores["track_version"] = read(track).version
-        return make(settings={**settings, "track": track}, gradient_evaluations=gradient_evaluations, **scores)
-
-    return row
-
-
-def settings_of(
-    config: Config, attack: Attack, preprocessing: Preprocessing, of_contents: Mapping[str, str]
-) -> dict[str, Any]:
-    """The settings of a run's rows, see `Row`; the arguments are those of `row_maker`."""
-    idle = config.control == "mean_image"
-    prior, refine = (None, None) if idle else (attack.prior, attack.refine)
-    asked = {about.rows[0]: getattr(config, name) for name, about in abouts().items() if about.rows}
-    used = {
-        "prior": config.prior if prior else "none",
-        "prior_trained_on": prior.trained_on if prior else "none",
-        "refine": config.refine if refine else "none",
-        "refine_trained_on": refine.trained_on if refine else "",
-        "victim_weights": config.weights_label(),
-        "mean": text(preprocessing.mean),
-        "std": text(preprocessing.std),
-        "labels": "inferred" if attack.label_method else attack.labels,
-        "label_method": attack.label_method or "",
-        "adapt": config.adapt and config.defense != "none",
-        "restarts": 0 if idle else attack.restarts,
-        "steps": 0 if idle else sum(attack.plan.values()),
-        "options": {"plan": attack.plan, **config.changes(type(attack))},
-    }
-    return {**asked, **used, **of_contents}
 
 
 def make_trainer(config: Config, groups: int) -> Trainer:

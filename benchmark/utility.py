@@ -12,9 +12,8 @@ import torch
 from torch.nn.functional import cosine_similarity
 from tqdm import tqdm
 
-from benchmark.device import best_device
+from benchmark.device import best_device, reproducible
 from benchmark.labels import clusters_of, sharing
-from benchmark.run import reproducible
 from benchmark.run_options import in_words, with_options
 from benchmark.scoring.accuracy import classified_right
 from benchmark.setting import Setting

@@ -32,10 +32,9 @@ from benchmark.audit.verdicts import FailOn, Shown
 from benchmark.audit.work import NO_LIST, Done, Job, jobs_of, results_of, work
 from benchmark.code_version import code_version
 from benchmark.config import Config
-from benchmark.device import places
+from benchmark.device import places, reproducible
 from benchmark.launch.lock import alone, writable
 from benchmark.names import known
-from benchmark.run import reproducible
 from benchmark.run_options import with_options
 from benchmark.scoring.lpips import Lpips
 from benchmark.scoring.picture import png

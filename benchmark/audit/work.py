@@ -24,9 +24,10 @@ from benchmark.audit.plan import Plan
 from benchmark.audit.report import duration
 from benchmark.audit.verdicts import Shown
 from benchmark.config import Config
+from benchmark.device import reproducible
 from benchmark.labels import recovered
 from benchmark.launch.stop import end_with_parent
-from benchmark.run import reproducible, run
+from benchmark.run import run
 from leaderboard.options import Control
 from leaderboard.rows import FlatRow
 from leaderboard.run_folder import RunFolder

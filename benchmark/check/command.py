@@ -14,8 +14,8 @@ from attacks.base import Attack
 from benchmark.check import attack, data, defense, loss, metric, prior, victim
 from benchmark.check.attack_case import Case
 from benchmark.check.fails import Fails
+from benchmark.device import reproducible
 from benchmark.registry import open_loss, open_victim
-from benchmark.run import reproducible
 from benchmark.scoring.metrics import METRICS
 from defenses.base import Defense
 from priors import by_name as priors_by_name

@@ -14,10 +14,9 @@ from torchvision.utils import save_image
 from attacks.engine.gradients import victim_gradients
 from attacks.engine.probe import Probe, vectorizes
 from benchmark.contents import of_training
-from benchmark.device import best_device
+from benchmark.device import best_device, reproducible
 from benchmark.launch.lock import alone, writable
 from benchmark.priors.recorded import command, folders
-from benchmark.run import reproducible
 from benchmark.setting import Setting
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts

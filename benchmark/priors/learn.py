@@ -15,11 +15,10 @@ from tqdm import tqdm
 from attacks.giml import GIML
 from benchmark.config import Config
 from benchmark.contents import of_training
-from benchmark.device import best_device
+from benchmark.device import best_device, reproducible
 from benchmark.launch.lock import alone, writable
 from benchmark.priors.federation import simulate
 from benchmark.priors.recorded import command, folders
-from benchmark.run import reproducible
 from leaderboard.options import Options
 from priors import checkpoint, weights
 from priors.base import Generator

@@ -13,7 +13,7 @@ import torch
 
 from attacks.base import Attack
 from attacks.engine.objective import Objective
-from benchmark.run import reproducible
+from benchmark.device import reproducible
 from benchmark.sealed.limits import confine
 from benchmark.sealed.observations import load, rebuilt
 from benchmark.sources import unimported

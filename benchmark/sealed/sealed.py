@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
+from benchmark.device import reproducible
 from benchmark.launch.lock import writable
 from benchmark.names import known, require
-from benchmark.run import reproducible
 from benchmark.run_options import with_options
 from benchmark.sealed.attack import DAY, confined
 from benchmark.sealed.confined import OBSERVATIONS, RECONSTRUCTIONS

@@ -4,8 +4,8 @@ from typing import Any
 
 from attacks.labels import find
 from benchmark.code_version import code_version
+from benchmark.device import reproducible
 from benchmark.labels import recovered
-from benchmark.run import reproducible
 from benchmark.setting import Setting
 from benchmark.tracks import label_track
 from benchmark.tracks.entry import ALL, methods, say_left_out

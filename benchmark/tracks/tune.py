@@ -18,9 +18,10 @@ from attacks.base import Attack
 from attacks.engine.space import Between, Space, check_space
 from benchmark.config import Config, options_of
 from benchmark.contents import contents
+from benchmark.device import reproducible
 from benchmark.launch.lock import alone, writable
 from benchmark.registry import find
-from benchmark.run import reproducible, run
+from benchmark.run import run
 from benchmark.run_options import with_options
 from benchmark.sources import of_text
 from benchmark.tracks.entry import Chosen, entry, first_observation, kinds, of_each, say_left_out, within_budget

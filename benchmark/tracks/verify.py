@@ -16,9 +16,9 @@ from attacks.base import Attack
 from attacks.engine.stage import Reconstruction
 from benchmark.config import Config
 from benchmark.contents import contents, digests
-from benchmark.device import best_device, device_name
+from benchmark.device import best_device, device_name, reproducible
 from benchmark.registry import find
-from benchmark.run import reproducible, settings_of
+from benchmark.row_maker import settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import label_scores

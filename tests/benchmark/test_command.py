@@ -18,8 +18,8 @@ from torchvision.models import squeezenet1_1
 
 from attacks.base import Attack
 from benchmark.__main__ import main
+from benchmark.device import reproducible
 from benchmark.priors import quality
-from benchmark.run import reproducible
 from benchmark.scoring.judge import Judge
 from benchmark.tasks.controls import mean_image
 from leaderboard.options import row_keys

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmark.config import Config
-from benchmark.run import reproducible
+from benchmark.device import reproducible
 from benchmark.tasks.capture import capture_task
 from tests.gpu_check.report import Finding
 from tests.speed.cells import device, synchronize

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from attacks.gifd import GIFD
-from benchmark.run import reproducible
+from benchmark.device import reproducible
 from priors.biggan import BigGAN
 from priors.dcgan import DCGAN
 from tests.gpu_check.report import Finding

@@ -17,8 +17,8 @@ from attacks.base import Attack
 from attacks.engine.stage import Reconstruction
 from attacks.ig import IG
 from benchmark.check.small import any_update
+from benchmark.device import reproducible
 from benchmark.registry import find, registered
-from benchmark.run import reproducible
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, capture_task
 from priors.base import Denoiser, Generator

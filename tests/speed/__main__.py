@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from benchmark.code_version import code_version
+from benchmark.device import reproducible
 from benchmark.registry import open_victim
-from benchmark.run import reproducible
 from leaderboard.files import write_atomically
 from tests.command import Parser
 from tests.plain.forms import FORMS

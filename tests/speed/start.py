@@ -52,7 +52,7 @@ def measure(given: str) -> dict[str, Any]:
 
     import torch
 
-    from benchmark.run import reproducible
+    from benchmark.device import reproducible
     from tests.speed.cells import Cell
 
     taken["import"] = clock()

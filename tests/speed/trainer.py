@@ -14,7 +14,8 @@ from pytorch_lightning.loggers import CSVLogger
 from attacks.base import INNER, Attack
 from benchmark.launch.progress import EVERY, TaskProgress
 from benchmark.launch.strategy import Heartbeat
-from benchmark.run import make_trainer, row_maker
+from benchmark.row_maker import row_maker
+from benchmark.run import make_trainer
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, reports
 from leaderboard.options import row_keys

@@ -14,7 +14,7 @@ from benchmark.launch import matrix
 from benchmark.recipes import reproduce
 from benchmark.recipes.recipe import RECIPES, SIZES, Cell, combinations, expand, learned, read
 from benchmark.registry import find, registered
-from benchmark.run import row_maker
+from benchmark.row_maker import row_maker
 from leaderboard.board import BESIDE, IDENTITY, Entry
 from leaderboard.options import row_keys
 from leaderboard.reported import reported
