@@ -23,9 +23,10 @@ from priors.overparameterized import (
     power_step,
 )
 from victims.errors import InputError, Notice
+from victims.modules import build
 from victims.observation import Observation
 from victims.ranges import above_zero
-from victims.victim import Gradient, Victim, build
+from victims.victim import Gradient, Victim
 
 COSTS = {"squared_l2": squared_l2, "cosine": cosine}
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "sgd": torch.optim.SGD}

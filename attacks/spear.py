@@ -14,9 +14,10 @@ from attacks.closed_form.sparse_factors import LowRank, bases, low_rank
 from attacks.engine.preset import Preset
 from attacks.engine.stage import Reconstruction, Search, Stage
 from victims.errors import InputError, Notice
+from victims.modules import tensor_name
 from victims.observation import Observation
 from victims.ranges import at_least
-from victims.victim import Victim, gradient, tensor_name
+from victims.victim import Victim, gradient
 
 UNCERTAIN = 64  # times fewer draws where no certificate can end them
 ENOUGH = 10  # neurons more than images: a wrong certificate has a chance of about 2^-10, and far less in wide layers

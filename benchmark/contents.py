@@ -23,7 +23,8 @@ from priors.base import Prior
 from victims import rounds
 from victims.by_name import LIBRARIES
 from victims.data.base import ImageData, image_digest
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 
 def contents(config: Config, data: ImageData, victim: Victim, attack: Attack, batches: Sequence[Batch]) -> Contents:

@@ -29,9 +29,9 @@ from benchmark.row_maker import row_maker
 from benchmark.scoring.accuracy import victim_accuracy
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import Judge, peak_memory, reports
-from benchmark.scoring.metrics import try_own
 from benchmark.scoring.networks import available, lpips_backbone, missing, networks
 from benchmark.scoring.picture import draw, write_truths
+from benchmark.scoring.score import try_own
 from benchmark.tasks.batches import Batch, group_size, grouped, share_of
 from benchmark.tasks.capture import Task, capturing
 from benchmark.tasks.controls import mean_image

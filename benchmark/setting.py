@@ -22,10 +22,11 @@ from victims.client import LocalTraining, calibrate
 from victims.data.base import ImageData
 from victims.data.channels import in_channels
 from victims.errors import InputError
+from victims.modules import build
 from victims.own_preprocessing import of_model
 from victims.preprocessing import Preprocessing, given
 from victims.rounds import LR, Rounds, models_of_rounds
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 
 @dataclass(frozen=True, kw_only=True)

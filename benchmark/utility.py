@@ -26,10 +26,11 @@ from leaderboard.table import NOTHING, Table
 from victims.batch_norm import batch_norms
 from victims.client import evenly_spaced
 from victims.data.base import ImageData
+from victims.modules import tensor_name
 from victims.names import separated
 from victims.ranges import above_zero, at_least
 from victims.seeds import seed_of
-from victims.victim import Gradient, Victim, batch_statistics, tensor_name
+from victims.victim import Gradient, Victim, batch_statistics
 
 DELTA = 1e-5
 FIXED = (

@@ -9,8 +9,8 @@ from priors.base import Prior
 from priors.inverters import Inverter
 from victims.checkpoints import require_finite
 from victims.errors import InputError, Notice
+from victims.modules import build
 from victims.names import imported, unknown
-from victims.victim import build
 
 
 def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import interpolate
 
-from victims.victim import build
+from victims.modules import build
 
 SCALES = 5  # of the encoder and of the decoder: H, H/2, ..., H/16; the narrowest map has H/32
 SLOPE = 0.2  # of every LeakyReLU

@@ -15,7 +15,7 @@ from priors import checkpoint, weights
 from priors.ffdnet import FFDNet
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.victim import build
+from victims.modules import build
 
 OPTIONS = {"depth": 8, "width": 64, "residual": True}  # of the network: a quarter of the published one
 BATCH = 16

@@ -10,7 +10,7 @@ from benchmark.check.small import small_task
 from benchmark.tasks.capture import Task
 from priors.dcgan import DCGAN
 from priors.ffdnet import FFDNet
-from victims.victim import build
+from victims.modules import build
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

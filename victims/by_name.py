@@ -14,9 +14,10 @@ from torch.nn.parameter import is_lazy
 from victims.choices import TRAINING
 from victims.contract import line_of, line_of_error
 from victims.errors import InputError
+from victims.modules import modes_kept, set_mode
 from victims.names import is_dotted_path
 from victims.trial import said, trial
-from victims.victim import Victim, modes_kept, set_mode
+from victims.victim import Victim
 from victims.wrappers import unwrapped
 
 Make = Callable[..., nn.Module]

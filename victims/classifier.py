@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from victims.errors import InputError
+from victims.modules import main_type, modes_kept, passing
 from victims.rounds import Rounds
-from victims.victim import main_type, modes_kept, passing
 from victims.wrappers import attributes_kept
 
 DRAWS = 8  # of weights: an activation behind the only logit shows at one of its signs alone

@@ -13,11 +13,12 @@ from torch.optim.swa_utils import update_bn
 from victims.choices import Level
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.modules import modes_kept
 from victims.optimizers.base import Optimizer, State
 from victims.optimizers.sgd import SGD
 from victims.preprocessing import Preprocessing
 from victims.ranges import above_zero, at_least
-from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at, modes_kept
+from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
 
 MOMENTUM = 0.1  # of torch's batch norm
 PLAIN = SGD()

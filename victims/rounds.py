@@ -14,8 +14,9 @@ from tqdm import tqdm
 from victims.data.base import ImageData
 from victims.losses.base import Loss
 from victims.losses.cross_entropy import CrossEntropy
+from victims.modules import modes_kept
 from victims.preprocessing import Preprocessing
-from victims.victim import Gradient, Victim, client_loss, modes_kept, penalties
+from victims.victim import Gradient, Victim, client_loss, penalties
 
 BATCH = 64
 LR = 0.01  # of the steps between rounds

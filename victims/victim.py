@@ -1,9 +1,8 @@
 """The victim: the model f_theta that server and client share."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from copy import copy, deepcopy
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +10,11 @@ from torch.func import functional_call
 
 from victims.batch_norm import BatchNorm, batch_norms, use_batch_statistics
 from victims.elementary import use_elementary_layers
-from victims.errors import InputError
 from victims.losses.base import Loss, classification_loss
 from victims.losses.cross_entropy import CrossEntropy
+from victims.modules import main_type, passing, set_mode, tensor_name, trained_parameters
 from victims.preprocessing import Preprocessing
 from victims.wrappers import attributes_kept, copied, unwrapped
-
-T = TypeVar("T")
 
 Gradient = dict[str, Tensor]
 """One tensor per parameter name, of the parameters that the client trains."""
@@ -207,21 +204,6 @@ def converted(victim: Victim, device: torch.device | str, dtype: torch.dtype | N
     return deepcopy(victim, memo).to(device, dtype)
 
 
-@contextmanager
-def passing(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Record the input and the output of layers, by name, one pair for each call while the context lasts."""
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-    hooks = [
-        layer.register_forward_hook(lambda _, given, left, name=name: seen[name].append((given[0], left)))
-        for name, layer in layers.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Statistics:
     """Mean and variance over batch and positions of the input of every batch-norm layer.
 
@@ -230,54 +212,6 @@ def batch_statistics(victim: Victim, images: Tensor, correction: int = 0) -> Sta
     """
     inputs = {name: x.transpose(0, 1).flatten(1) for name, x in victim.batch_norm_inputs(images).items()}
     return {name: torch.stack([x.mean(1), x.var(1, correction=correction)]) for name, x in inputs.items()}
-
-
-def set_mode(model: nn.Module, training: bool | None) -> None:
-    """Put a model into train or eval mode; None leaves every layer in its own."""
-    if training is not None:
-        model.train(training)
-
-
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Every layer is in its mode again when the context ends."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def trained_parameters(model: nn.Module) -> list[str]:
-    """The names of the parameters that require gradients, which a client trains and shares.
-
-    Raises:
-        InputError: there are none.
-    """
-    parameters = dict(model.named_parameters())
-    if not parameters:
-        raise InputError(f"{type(model).__name__} has no parameters, so there is no update to attack.")
-    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-    if not trained:
-        raise InputError(
-            f"all {len(parameters)} parameters of {type(model).__name__} are frozen, so there is no update to attack; "
-            "call requires_grad_() on those that the client trains."
-        )
-    return trained
-
-
-def main_type(model: nn.Module) -> torch.dtype:
-    """The floating point type of most of a model's numbers, which its images have; single layers may have others."""
-    counts: dict[torch.dtype, int] = {}
-    for p in model.parameters():
-        counts[p.dtype] = counts.get(p.dtype, 0) + p.numel()
-    return max(counts, key=lambda dtype: counts[dtype])
-
-
-def tensor_name(layer: str, name: str) -> str:
-    """The name in a model of a layer's tensor; the model itself is the layer ''."""
-    return f"{layer}.{name}".lstrip(".")
 
 
 def penalties(model: nn.Module) -> list[str]:
@@ -323,10 +257,3 @@ def gradient_at(
     loss = victim.loss(theta, images, labels)
     grads = torch.autograd.grad(loss, list(theta.values()), create_graph=create_graph, materialize_grads=True)
     return dict(zip(theta, grads, strict=True))
-
-
-def build(make: Callable[..., T], *, seed: int, **options: Any) -> T:
-    """A network of `options` with weights drawn from `seed`, independent of earlier draws."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make(**options)

@@ -13,7 +13,8 @@ from victims.errors import InputError
 from victims.losses.base import loss_name
 from victims.losses.bce import BCE
 from victims.losses.cross_entropy import CrossEntropy
-from victims.victim import Victim, tensor_name
+from victims.modules import tensor_name
+from victims.victim import Victim
 
 
 @dataclass(frozen=True)

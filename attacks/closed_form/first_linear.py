@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from victims.errors import InputError
+from victims.modules import tensor_name
 from victims.observation import Observation
-from victims.victim import Victim, tensor_name
+from victims.victim import Victim
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from attacks.engine.constant_layers import (
 from attacks.engine.inner_products import Products, join
 from attacks.engine.layer_gradients import KINDS, LayerGradient, Pairs, WeightLayerGradient, gram_is_cheaper
 from victims.losses.base import classification_loss
-from victims.victim import Gradient, Victim, tensor_name
+from victims.modules import tensor_name
+from victims.victim import Gradient, Victim
 
 
 class FactoredGradient(Mapping[str, Tensor]):

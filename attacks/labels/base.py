@@ -12,8 +12,8 @@ from attacks.labels import methods
 from victims.classifier import classifiers
 from victims.errors import InputError
 from victims.losses.base import loss_name
+from victims.modules import tensor_name
 from victims.observation import Observation
-from victims.victim import tensor_name
 
 DUMMIES = 32
 

@@ -15,7 +15,7 @@ from benchmark.config import Config
 from benchmark.device import best_device
 from benchmark.names import known
 from benchmark.registry import find
-from benchmark.scoring.metrics import score
+from benchmark.scoring.score import score
 from benchmark.setting import Setting
 from benchmark.tasks.capture import capture_task
 from benchmark.tracks.track import Track, read, text

@@ -8,7 +8,8 @@ import torch
 
 from benchmark.audit.looks import Looks, pixels
 from benchmark.audit.verdicts import Shown
-from benchmark.scoring.metrics import mse, score
+from benchmark.scoring.metrics import mse
+from benchmark.scoring.score import score
 from benchmark.tasks.controls import alike
 
 NEAR_COPY_DB = 20.0  # PSNR of two images; from COPY_DB on they are copies, which no control is made of

@@ -14,7 +14,7 @@ from attacks.engine.distances import cosine
 from benchmark.check.attack_case import Case
 from benchmark.check.fails import alike, require
 from benchmark.check.small import BATCH, OTHER
-from benchmark.scoring.metrics import score
+from benchmark.scoring.score import score
 from benchmark.tasks.capture import Task
 
 PATHS = ("factored", "vectorized", "plain")

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from benchmark.check.fails import alike, require
-from benchmark.scoring.metrics import Metric, computed
+from benchmark.scoring.metrics import Metric
+from benchmark.scoring.score import computed
 
 SIDES = (32, 64)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from attacks.gias_parts import GIz
 from benchmark.check.fails import alike, require
 from benchmark.check.small import BATCH, small_task
-from benchmark.scoring.metrics import FLAT
+from benchmark.scoring.score import FLAT
 from priors.base import Denoiser, Generator, Prior, check_decoded, require_attributes
 from victims.data.photos import Photos
 

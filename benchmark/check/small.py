@@ -17,8 +17,9 @@ from priors.inverters import Inverter
 from victims.choices import Level
 from victims.data.photos import Photos
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.observation import Observation
-from victims.victim import Gradient, Victim, build
+from victims.victim import Gradient, Victim
 
 BATCH = (3, 50, 90)
 OTHER = (8, 30, 77)

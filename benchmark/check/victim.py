@@ -14,7 +14,8 @@ from benchmark.check.small import BATCH, small_task
 from victims import by_name
 from victims.classifier import classifiers
 from victims.losses.cross_entropy import CrossEntropy
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 Make = Callable[..., nn.Module]
 SHAPE, CLASSES = (3, 32, 32), 10

@@ -26,8 +26,9 @@ from priors.inverters import Inverter, signature
 from victims.choices import Mode
 from victims.data.base import ImageData
 from victims.errors import InputError
+from victims.modules import build
 from victims.ranges import above_zero, at_least
-from victims.victim import Gradient, Victim, build
+from victims.victim import Gradient, Victim
 
 HELD_OUT = 16  # images of the train split that are never trained on; more where they make no batch
 ENTRIES = 1 << 25  # of updates that are held at once

@@ -25,9 +25,9 @@ from priors.base import Generator
 from priors.dcgan import DCGAN
 from priors.dcgan_gias import DCGANGIAS
 from victims.errors import InputError
+from victims.modules import build
 from victims.ranges import above_zero, at_least
 from victims.rounds import LR
-from victims.victim import build
 
 GENERATORS: dict[str, type[Generator]] = {"dcgan": DCGAN, "dcgan_gias": DCGANGIAS}
 SHOWN, COLUMNS = 8, 9  # latents in the picture, and snapshots over the steps

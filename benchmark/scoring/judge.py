@@ -17,9 +17,10 @@ from attacks.engine.stage import Reconstruction
 from benchmark.scoring.gallery import Split
 from benchmark.scoring.label_accuracy import label_accuracies
 from benchmark.scoring.layers import Errors, layer_errors, write_layers
-from benchmark.scoring.metrics import METRICS, Gallery, assign, degenerate, readable, score
+from benchmark.scoring.metrics import METRICS, Gallery
 from benchmark.scoring.networks import Networks
 from benchmark.scoring.picture import png
+from benchmark.scoring.score import assign, degenerate, readable, score
 from benchmark.tasks.capture import Task
 from leaderboard.rows import Row
 from leaderboard.run_folder import RunFolder

@@ -7,7 +7,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from benchmark.scoring.metrics import METRICS, score
+from benchmark.scoring.metrics import METRICS
+from benchmark.scoring.score import score
 from benchmark.sealed.confined import Found
 from benchmark.sealed.draw import Drawn
 from benchmark.sealed.observations import line

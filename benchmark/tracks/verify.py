@@ -22,8 +22,9 @@ from benchmark.row_maker import settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.gallery import read_split
 from benchmark.scoring.judge import label_scores
-from benchmark.scoring.metrics import Gallery, score
+from benchmark.scoring.metrics import Gallery
 from benchmark.scoring.networks import networks
+from benchmark.scoring.score import score
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
 from benchmark.tracks.agreement import SPREAD, Pairs, Scores, far, scored_in_both, shifts, verdict

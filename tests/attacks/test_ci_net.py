@@ -13,9 +13,10 @@ from tests.attacks.normed import Normed
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
+from victims.modules import build
 from victims.preprocessing import Preprocessing
 from victims.seeds import seed_of
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 STEPS = 5
 

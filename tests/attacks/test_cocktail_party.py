@@ -18,7 +18,8 @@ from victims.data.photos import Photos
 from victims.errors import InputError, Notice
 from victims.models.convnet import ConvNet
 from victims.models.fcn import FCN
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 DATA = Photos(split="tune")
 

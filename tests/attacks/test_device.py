@@ -21,8 +21,8 @@ from attacks.engine.factored_gradients import Layers
 from attacks.gias import GIAS
 from attacks.gifd import GIFD
 from priors.stylegan2 import StyleGAN2
+from victims.modules import build
 from victims.observation import Observation
-from victims.victim import build
 
 WAITS = {
     "ggl": "CMA-ES is numpy",

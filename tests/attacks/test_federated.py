@@ -23,9 +23,10 @@ from benchmark.check.reach import holds, reachable
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError
+from victims.modules import build
 from victims.observation import Knowledge, Observation
 from victims.rounds import Rounds, by_round
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 B, SHAPE = 4, (3, 8, 8)
 LABELS = torch.tensor([2, 4, 0, 2])

@@ -10,8 +10,9 @@ from benchmark.tasks.capture import Client, capture
 from victims.errors import InputError
 from victims.models.convnet import ConvNet
 from victims.models.fcn3 import FCN3
+from victims.modules import build
 from victims.preprocessing import Preprocessing
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 SHAPE = (3, 4, 4)
 N = 48

@@ -16,8 +16,9 @@ from benchmark.check.reach import holds, reachable
 from priors.dcgan import DCGAN
 from victims.errors import InputError
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.seeds import seed_of
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 BATCHES = [(3, 50), (8, 30), (77, 12), (60, 41), (20, 21), (90, 33)]
 STEPS = 8  # the schedule's milestones fall on 3, 5 and 7

@@ -11,14 +11,16 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from torch.optim.lr_scheduler import MultiStepLR
 
 from attacks.ig import IG
-from benchmark.scoring.metrics import assign, psnr
+from benchmark.scoring.metrics import psnr
+from benchmark.scoring.score import assign
 from benchmark.tasks.batches import draw_batches
 from benchmark.tasks.capture import Client, capture_task
 from tests.conftest import SHARED
 from victims.data.cifar10 import CIFAR10
 from victims.models.convnet import ConvNet
+from victims.modules import build
 from victims.seeds import seed_of
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 STEPS, TV = 300, 1e-4
 

@@ -28,7 +28,8 @@ from victims.models.convnet import ConvNet
 from victims.models.fcn3 import FCN3
 from victims.models.fcn3_leaky import FCN3Leaky
 from victims.models.resnet18 import ResNet18
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 TASK = (7,)
 CONVOLUTIONS = [  # channels in and out, kernel, stride, padding, dilation, height, width

@@ -10,14 +10,15 @@ from torch import nn
 from attacks.closed_form.sparse_factors import bases, low_rank, orthogonal
 from attacks.spear import SPEAR
 from benchmark.registry import open_defense
-from benchmark.scoring.metrics import assign, score
+from benchmark.scoring.score import assign, score
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Client, capture_task
 from victims.client import LocalTraining
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
 from victims.models.fcn import FCN
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 IMAGES = (3, 50, 90, 41)
 EXACT = 60  # dB

@@ -42,8 +42,9 @@ from victims.client import LocalTraining
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.rounds import Rounds
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 LOCAL = SCHEDULES[0]
 

@@ -26,7 +26,7 @@ from leaderboard.options import row_keys
 from leaderboard.rows import Row
 from priors import names
 from victims.data.photos import Photos
-from victims.victim import build
+from victims.modules import build
 
 ROOT = Path(__file__).resolve().parents[2]
 

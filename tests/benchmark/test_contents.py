@@ -26,7 +26,7 @@ from benchmark.state import of_state, of_tensors
 from priors import weights
 from priors.dcgan import DCGAN
 from victims.data.photos import Photos
-from victims.victim import build
+from victims.modules import build
 
 MODEL = """
 from torch import nn

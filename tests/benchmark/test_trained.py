@@ -27,7 +27,7 @@ from victims.losses.base import Own
 from victims.losses.cross_entropy import CrossEntropy
 from victims.models.lenet import LeNet
 from victims.models.resnet20 import ResNet20
-from victims.victim import build
+from victims.modules import build
 
 SHAPE = {"image_shape": (3, 16, 16), "num_classes": 10}
 

@@ -21,7 +21,8 @@ from victims.data.base import ImageData
 from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.lenet import LeNet
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 BATCHES = [Batch("a", (0, 5, 9)), Batch("b", (2, 3, 4))]
 

@@ -21,8 +21,9 @@ from victims.losses.base import Own
 from victims.losses.class_weights import ClassWeights
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
+from victims.modules import build
 from victims.rounds import Rounds, by_round
-from victims.victim import Victim, build, gradient_at
+from victims.victim import Victim, gradient_at
 
 
 class Net(nn.Sequential):

@@ -14,7 +14,8 @@ from defenses.mixup import Mixup
 from victims.client import LocalTraining, fed_avg
 from victims.errors import InputError
 from victims.losses.base import Own
-from victims.victim import Victim, build, gradient_at
+from victims.modules import build
+from victims.victim import Victim, gradient_at
 
 LABELS = torch.tensor([2, 0, 1, 2])
 IMAGES = torch.rand(4, 1, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

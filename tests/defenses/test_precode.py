@@ -27,9 +27,10 @@ from victims.errors import InputError
 from victims.models.cnn6 import CNN6
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.observation import Knowledge, Observation
 from victims.rounds import Rounds, by_round
-from victims.victim import Victim, build, gradient, gradient_at
+from victims.victim import Victim, gradient, gradient_at
 
 K, BETA, CLASSES = 6, 0.3, 10
 PLAIN = {"mean": (0.5,) * 3, "std": (0.2,) * 3}

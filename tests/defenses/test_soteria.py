@@ -18,9 +18,10 @@ from defenses.soteria import Soteria
 from defenses.sparsification import Sparsification
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError
+from victims.modules import build
 from victims.optimizers.sgd import SGD
 from victims.rounds import Rounds
-from victims.victim import Victim, build, gradient_at
+from victims.victim import Victim, gradient_at
 
 
 class Net(nn.Module):

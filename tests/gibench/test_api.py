@@ -25,7 +25,7 @@ from priors.dcgan import DCGAN
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
-from victims.victim import build
+from victims.modules import build
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU_SECONDS = 0.3

@@ -11,7 +11,7 @@ import gibench
 from victims.data.photos import Photos
 from victims.errors import Notice
 from victims.models.lenet import LeNet
-from victims.victim import build
+from victims.modules import build
 
 LABELS = {"classes": torch.tensor([3, 1, 3]), "mixed": 0.7 * torch.eye(10)[[3, 1, 3]] + 0.3 * torch.eye(10)[[1, 3, 3]]}
 

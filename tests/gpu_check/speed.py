@@ -18,7 +18,7 @@ from priors.biggan import BigGAN
 from priors.dcgan import DCGAN
 from tests.gpu_check.report import Finding
 from tests.speed.cells import COMPILED, SUITE, Cell, Times, device, time_stage
-from victims.victim import build
+from victims.modules import build
 
 VICTIMS, TASKS, SECONDS = ("resnet18", "convnet"), 16, 8.0
 STEPS = 10  # of many tasks together

@@ -31,8 +31,9 @@ from victims.data.photos import Photos
 from victims.errors import Notice
 from victims.models.lenet import LeNet
 from victims.models.resnet20 import ResNet20
+from victims.modules import build
 from victims.observation import Observation
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 DEVICE = torch.device(os.environ.get("GPU_CHECK_DEVICE", "cuda"))
 pytestmark = [

@@ -11,7 +11,7 @@ from priors.base import decode_each
 from priors.dcgan_faces import DCGANFaces
 from tests.conftest import SHARED
 from victims.errors import InputError
-from victims.victim import build
+from victims.modules import build
 
 FACES = SHARED / "weights" / "priors" / "dcgan_faces32.pt"
 here = pytest.mark.skipif(not FACES.is_file(), reason=f"needs ../shared/weights/priors/{FACES.name}")

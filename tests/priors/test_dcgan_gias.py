@@ -11,7 +11,7 @@ from priors.by_name import find
 from priors.dcgan import DCGAN
 from priors.dcgan_gias import DCGANGIAS
 from victims.errors import InputError
-from victims.victim import build
+from victims.modules import build
 
 
 def sequence(ngf=64):

@@ -13,7 +13,7 @@ from priors.ffdnet import FFDNet
 from tests.conftest import SHARED
 from victims.data.cifar10 import CIFAR10
 from victims.errors import InputError
-from victims.victim import build
+from victims.modules import build
 
 SMALL = {"depth": 3, "width": 5}
 CLEAN = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0))

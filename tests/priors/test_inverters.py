@@ -16,7 +16,8 @@ from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.losses.label_smoothing import LabelSmoothing
 from victims.models.convnet import ConvNet
-from victims.victim import Victim, build, gradient
+from victims.modules import build
+from victims.victim import Victim, gradient
 
 SETTING = {"data": "photos", "victim": "lenet", "batch": "3", "defense": "sparsification:0.5"}
 

@@ -20,7 +20,7 @@ from priors.dcgan_faces import DCGANFaces
 from tests.conftest import SHARED
 from victims.checkpoints import tensors
 from victims.errors import InputError, Notice
-from victims.victim import build
+from victims.modules import build
 
 NAME = "dcgan-faces32"
 PUBLISHED = names.published()

@@ -16,7 +16,7 @@ from priors.tiny_autoencoder import TinyAutoencoder
 from tests.conftest import SHARED
 from victims.checkpoints import tensors
 from victims.errors import InputError
-from victims.victim import build
+from victims.modules import build
 
 FOLDER = SHARED / "weights" / "priors"
 FACES = SHARED / "data" / "ffhq" / "images256x256"

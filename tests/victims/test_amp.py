@@ -13,7 +13,8 @@ from victims.errors import InputError
 from victims.losses.base import Own
 from victims.models.convnet import ConvNet
 from victims.models.resnet20 import ResNet20
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

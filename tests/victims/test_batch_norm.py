@@ -18,7 +18,8 @@ from victims.errors import InputError
 from victims.models.lenet import LeNet
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
 from victims.models.sigmoid_resnet18 import SigmoidResNet18
-from victims.victim import Victim, batch_statistics, build, gradient
+from victims.modules import build
+from victims.victim import Victim, batch_statistics, gradient
 
 SHAPE = {"image_shape": (3, 16, 16), "num_classes": 10}
 STATS = {"mean": (0.5, 0.4, 0.3), "std": (0.3, 0.2, 0.25)}

@@ -20,7 +20,8 @@ from victims.errors import InputError
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet20 import ResNet20
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 
 def make_one(make=ResNet20, num_classes=10, size=32, seed=0):

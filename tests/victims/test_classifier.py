@@ -11,8 +11,9 @@ from benchmark.tasks.capture import Client, capture
 from defenses.precode import Guarded, Precode
 from victims.classifier import classifiers
 from victims.errors import InputError
+from victims.modules import build, passing
 from victims.rounds import Rounds
-from victims.victim import Victim, build, passing
+from victims.victim import Victim
 
 SHAPE, CLASSES, B = (3, 8, 8), 5, 4
 LABELS = torch.tensor([3, 1, 3, 0])

@@ -11,7 +11,8 @@ from victims.client import LocalTraining, fed_avg, fed_sgd, known_statistics
 from victims.errors import InputError
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
 LABELS = torch.tensor([2, 0, 2, 4])

@@ -20,7 +20,8 @@ from victims import by_name
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.models.fcn3 import FCN3
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 SHAPE, CLASSES, B = (3, 8, 8), 5, 4
 LABELS = torch.tensor([3, 1, 3, 0])

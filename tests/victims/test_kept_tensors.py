@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 import gibench
 from attacks.engine.gradients import victim_gradients
 from victims import by_name
-from victims.victim import Victim, build, copied, gradient
+from victims.modules import build
+from victims.victim import Victim, copied, gradient
 
 SHAPE = {"image_shape": (3, 8, 8), "num_classes": 5}
 LABELS = torch.tensor([3, 1, 3, 0])

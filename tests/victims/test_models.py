@@ -9,7 +9,7 @@ from benchmark.check.victim import its_weights_come_from_the_seed, logits_of_an_
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
-from victims.victim import build
+from victims.modules import build
 
 MODELS = [LeNet, ConvNet, ResNet18]
 each_model = pytest.mark.parametrize("make", MODELS)

@@ -13,7 +13,8 @@ from victims import by_name
 from victims.client import calibrate, known_statistics
 from victims.data.photos import Photos
 from victims.errors import InputError
-from victims.victim import Victim, build, gradient
+from victims.modules import build
+from victims.victim import Victim, gradient
 
 SHAPE = {"image_shape": (3, 8, 8), "num_classes": 5}
 LABELS = torch.tensor([3, 1, 3, 0])

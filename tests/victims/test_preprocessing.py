@@ -15,9 +15,10 @@ from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.fcn3 import FCN3
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.own_preprocessing import of_model
 from victims.preprocessing import Preprocessing, given, text
-from victims.victim import Victim, build, gradient
+from victims.victim import Victim, gradient
 
 MEAN, STD = (0.45, 0.5, 0.4), (0.1, 0.2, 0.3)
 BYTES = 1 / 255

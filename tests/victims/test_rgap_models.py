@@ -9,7 +9,7 @@ from victims.models.cnn6_d import CNN6d
 from victims.models.cnn10 import CNN10
 from victims.models.fcn3 import FCN3
 from victims.models.fcn3_leaky import FCN3Leaky
-from victims.victim import build
+from victims.modules import build
 
 MODELS = [FCN3, FCN3Leaky, CNN6, CNN6d, CNN10]
 each_model = pytest.mark.parametrize("make", MODELS)

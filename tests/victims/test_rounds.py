@@ -11,8 +11,9 @@ from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.losses.base import Own
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.rounds import BATCH, LR, Rounds, by_round, models_of_rounds
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 
 def make(seed):

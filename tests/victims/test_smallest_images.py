@@ -9,8 +9,9 @@ from torch import nn
 
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
+from victims.modules import build
 from victims.small_images import smallest
-from victims.victim import Victim, build, converted
+from victims.victim import Victim, converted
 
 SIDE = 32
 

@@ -16,7 +16,7 @@ from tests.conftest import SHARED
 from victims import checkpoints
 from victims.by_name import of_timm
 from victims.errors import InputError, Notice
-from victims.victim import build
+from victims.modules import build
 
 VIT = "vit_tiny_patch16_224"
 

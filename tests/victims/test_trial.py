@@ -4,8 +4,9 @@ import torch
 
 from tests.computed import Computed
 from victims.models.resnet18 import ResNet18
+from victims.modules import build
 from victims.trial import trial
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 
 def test_large_images_pass_twice_and_are_differentiated_once():

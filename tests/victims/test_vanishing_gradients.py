@@ -12,9 +12,10 @@ from victims.client import fed_sgd
 from victims.errors import InputError
 from victims.losses.base import Own
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.rounds import Rounds
 from victims.vanishing_gradients import vanishing
-from victims.victim import Victim, build, gradient_at
+from victims.victim import Victim, gradient_at
 
 PLAIN = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
 

@@ -13,8 +13,9 @@ from victims.losses.cross_entropy import CrossEntropy
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
+from victims.modules import build
 from victims.rounds import train
-from victims.victim import LossTerm, Victim, build, gradient
+from victims.victim import LossTerm, Victim, gradient
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.3, 0.2, 0.25)
 LABELS = torch.tensor([3, 1, 3])

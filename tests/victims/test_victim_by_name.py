@@ -20,7 +20,8 @@ from victims.classifier import classifiers
 from victims.elementary import Hardsigmoid
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 
 def make_one(spec, size=32, *, training=False, num_classes=10, seed=0, own=open_victim):

@@ -26,7 +26,7 @@ from benchmark.run import run
 from priors.dcgan import DCGAN
 from priors.stylegan2 import StyleGAN2
 from victims.errors import Notice
-from victims.victim import build
+from victims.modules import build
 
 pytestmark = pytest.mark.usefixtures("compiled_folder")
 CPU = torch.device("cpu")

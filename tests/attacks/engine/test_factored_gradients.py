@@ -13,7 +13,8 @@ from attacks.engine.packed import KEPT
 from attacks.engine.probe import Probe, find_layers
 from benchmark.registry import registered
 from defenses.precode import Precode
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 R, B, SIDE, CLASSES = 3, 2, 16, 10
 

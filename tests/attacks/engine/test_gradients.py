@@ -16,7 +16,8 @@ from attacks.ig import IG
 from benchmark.registry import registered
 from priors.dcgan import DCGAN
 from victims.errors import InputError, Notice
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 R, B = 3, 2
 SHAPE = {"image_shape": (3, 16, 16), "num_classes": 10}

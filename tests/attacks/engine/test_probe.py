@@ -18,7 +18,8 @@ from victims.losses.base import as_loss
 from victims.models.densenet121 import DenseNet121
 from victims.models.resnet18 import ResNet18
 from victims.models.sigmoid_resnet10 import SigmoidResNet10
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 
 def victim_of(model, training=False):

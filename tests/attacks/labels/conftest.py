@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from victims.client import fed_sgd
 from victims.losses.base import Loss
+from victims.modules import build
 from victims.observation import Knowledge, Observation
-from victims.victim import Gradient, Victim, build
+from victims.victim import Gradient, Victim
 
 N = 7  # classes
 SHAPE = (1, 2, 3)

@@ -6,7 +6,7 @@ import torch
 from attacks.labels.alr import alr
 from attacks.labels.base import classifier
 from tests.attacks.labels.conftest import N, Small, constant
-from victims.victim import build
+from victims.modules import build
 
 MULTISETS = [[2], [0, 0, 0, 0], [1, 1, 4, 6, 6, 6], [5] * 20 + [0] * 10 + [1, 2, 3], list(range(N)) * 3]
 

@@ -13,8 +13,9 @@ from victims.errors import InputError
 from victims.models.convnet import ConvNet
 from victims.models.lenet import LeNet
 from victims.models.resnet18 import ResNet18
+from victims.modules import build
 from victims.observation import Knowledge, Observation
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 MEAN = (0.5, 0.5, 0.5)
 

@@ -6,7 +6,7 @@ from torch import nn
 from attacks.labels.alr import alr
 from attacks.labels.ilrg import ilrg
 from tests.attacks.labels.conftest import N, Small, constant
-from victims.victim import build
+from victims.modules import build
 
 LABELS = [0] * 9 + [1] * 4 + [2]  # classes 3 to 6 are not in the batch
 

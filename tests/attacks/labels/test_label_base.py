@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from attacks.labels.base import classifier, dummy_features, lowest, nearest_counts
 from tests.attacks.labels.conftest import Normed
-from victims.victim import build
+from victims.modules import build
 
 
 @given(st.lists(st.integers(-9, 15).map(lambda n: n / 4 + 0.01 * n**2), min_size=3, max_size=3), st.integers(1, 5))

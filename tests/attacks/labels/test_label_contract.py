@@ -20,8 +20,8 @@ from tests.attacks.labels.conftest import SHAPE, N, Normed, Small, constant
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.observation import Knowledge
-from victims.victim import build
 
 METHODS = methods()
 every_method = pytest.mark.parametrize("name", METHODS)

@@ -6,7 +6,8 @@ import torch
 from attacks.labels.base import DUMMIES
 from attacks.labels.llg import llg
 from tests.attacks.labels.conftest import SHAPE, N, Small, constant
-from victims.victim import build, gradient
+from victims.modules import build
+from victims.victim import gradient
 
 
 def undecided():

@@ -7,7 +7,8 @@ from attacks.labels.row_sums import row_sums
 from attacks.labels.zlr import zlr
 from tests.attacks.labels.conftest import N, Small
 from victims.models.convnet import ConvNet
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 
 @pytest.mark.parametrize("method", [zlr, row_sums])

@@ -8,7 +8,8 @@ import pytest
 from attacks.engine import author
 from attacks.engine.requirements import SURROGATE
 from benchmark.__main__ import main
-from benchmark.scoring.metrics import METRICS, SCORES
+from benchmark.scoring.metrics import METRICS
+from benchmark.scoring.score import SCORES
 from defenses.base import STATIC, UPDATE
 from priors.base import ATTRIBUTES, IMAGES
 from victims.data.base import ITEMS, SPLIT

@@ -18,7 +18,7 @@ from priors.dcgan_gias import DCGANGIAS
 from victims.client import fed_sgd
 from victims.data.photos import Photos
 from victims.errors import InputError
-from victims.victim import build
+from victims.modules import build
 
 SMALL = {"rounds": 2, "clients": 3, "steps": 3, "set": ["N=2", "steps_z=1", "tau=2", "beta=0.5"]}
 

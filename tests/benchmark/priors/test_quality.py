@@ -12,7 +12,7 @@ from priors import names, weights
 from priors.dcgan import DCGAN
 from tests.conftest import SHARED
 from victims.data.photos import Photos
-from victims.victim import build
+from victims.modules import build
 
 
 def normal(count, seed, *, shift=0.0):

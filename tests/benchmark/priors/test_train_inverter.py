@@ -21,7 +21,7 @@ from priors.inverters import signature
 from priors.lti import LTI
 from victims.data.photos import Photos, regions
 from victims.errors import InputError, Notice
-from victims.victim import build
+from victims.modules import build
 
 SMALL = {"victim": "lenet", "batch": 2, "defense": "sparsification:0.5", "width": 8, "hashed": 64}
 SMALL |= {"updates": 4, "steps": 3, "lr": 1e-3}

@@ -16,7 +16,7 @@ from torchvision.utils import save_image
 
 from benchmark.__main__ import main
 from benchmark.scoring.face import BLOCKS, SAME, Face, dequantized, face_of
-from benchmark.scoring.metrics import score
+from benchmark.scoring.score import score
 from victims.data.ffhq import FFHQ
 from victims.errors import InputError
 

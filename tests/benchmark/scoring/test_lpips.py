@@ -18,8 +18,8 @@ from torchvision.models import get_model, squeezenet1_1
 
 from benchmark.scoring import lpips as lpips_backbone
 from benchmark.scoring.lpips import BACKBONES, Lpips, find_all
-from benchmark.scoring.metrics import score
 from benchmark.scoring.networks import available_to
+from benchmark.scoring.score import score
 from victims.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"

@@ -2,6 +2,7 @@
 
 from itertools import permutations
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,22 +14,8 @@ from torch import Tensor
 
 from benchmark.scoring import metrics
 from benchmark.scoring.lpips import BACKBONES, Lpips
-from benchmark.scoring.metrics import (
-    METRICS,
-    PSNR_CAP,
-    Gallery,
-    assign,
-    degenerate,
-    fsim,
-    iip,
-    metric,
-    mse,
-    of_failure,
-    psnr,
-    score,
-    ssim,
-    ssim_cropped,
-)
+from benchmark.scoring.metrics import METRICS, PSNR_CAP, Gallery, fsim, iip, metric, mse, psnr, ssim, ssim_cropped
+from benchmark.scoring.score import assign, degenerate, of_failure, score
 
 NO_LPIPS = Lpips(None, "none: not under test")
 
@@ -385,9 +372,8 @@ def test_a_metric_without_what_it_needs_is_left_out_and_one_that_cannot_score_ha
     assert scores["iip"] == [1, 1]
 
 
-def test_a_function_becomes_a_metric_by_its_decorator(monkeypatch):
-    monkeypatch.setattr(metrics, "METRICS", dict(METRICS))
-
+@patch.dict(METRICS)
+def test_a_function_becomes_a_metric_by_its_decorator():
     @metric(higher_is_better=False, range=(0, 1), failure=1)
     def worst_pixel(reconstruction, truth):
         return (reconstruction - truth).abs().amax((1, 2, 3))
@@ -400,7 +386,7 @@ def test_a_function_becomes_a_metric_by_its_decorator(monkeypatch):
     assert scores["worst_pixel"] == pytest.approx([0, 0.1])
     assert scores["shifted"] == pytest.approx([1.5, 1.2])
     assert "shifted" not in score(flat(0.5), flat(0.5))[1]
-    assert not metrics.METRICS["worst_pixel"].higher_is_better
+    assert not METRICS["worst_pixel"].higher_is_better
 
 
 @pytest.mark.parametrize("name", METRICS)

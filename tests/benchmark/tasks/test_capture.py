@@ -14,8 +14,9 @@ from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
 from victims.models.lenet import LeNet
+from victims.modules import build
 from victims.seeds import private_seed, seed_of
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 
 @pytest.fixture(scope="module")

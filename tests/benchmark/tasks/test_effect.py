@@ -17,7 +17,7 @@ from defenses.label_confusion import LabelConfusion
 from defenses.sparsification import Sparsification
 from victims.errors import InputError
 from victims.models.lenet import LeNet
-from victims.victim import build
+from victims.modules import build
 
 SHAPE, B = (3, 32, 32), 4
 LABELS = torch.tensor([3, 1, 3, 1])

@@ -15,7 +15,8 @@ from tests.attacks.labels.conftest import SHAPE, N, Small
 from victims.client import fed_sgd
 from victims.errors import InputError
 from victims.losses.base import Own, check_loss
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 K = 10
 EXAMPLES = [example for loss in registered("loss").values() for example in loss.examples]

@@ -10,7 +10,8 @@ from victims.data.cifar10 import CIFAR10
 from victims.models.cifar_resnets import ShortcutA
 from victims.models.resnet20 import ResNet20
 from victims.models.resnet56 import ResNet56
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 FILES = SHARED / "data" / "cifar10", SHARED / "weights" / "cifar10"
 needs_shared = pytest.mark.skipif(not all(f.is_dir() for f in FILES), reason="needs ../shared/{data,weights}/cifar10")

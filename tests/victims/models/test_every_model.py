@@ -14,7 +14,8 @@ from victims.classifier import classifiers
 from victims.client import calibrate
 from victims.data.photos import Photos
 from victims.errors import InputError, Notice
-from victims.victim import Victim, build
+from victims.modules import build
+from victims.victim import Victim
 
 MODELS = registered("victim")
 NEEDS = {"alexnet": 32, "vgg16": 32, "sigmoid_resnet18_imagenet": 64}  # other models take 16 px, which is faster

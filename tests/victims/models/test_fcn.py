@@ -13,7 +13,7 @@ from victims.by_name import find
 from victims.errors import InputError
 from victims.models.fcn import FCN
 from victims.models.lenet import LeNet
-from victims.victim import build
+from victims.modules import build
 
 
 class Wide(nn.Module):

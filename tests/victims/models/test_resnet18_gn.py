@@ -14,7 +14,7 @@ from victims.data.photos import Photos
 from victims.errors import InputError
 from victims.models.resnet18 import ResNet18
 from victims.models.resnet18_gn import ResNet18GN
-from victims.victim import build
+from victims.modules import build
 
 SHAPE = {"image_shape": (3, 16, 16), "num_classes": 10}
 

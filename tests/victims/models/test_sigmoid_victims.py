@@ -6,7 +6,7 @@ from torch import nn
 
 from victims.models.sigmoid_resnet18_imagenet import SigmoidResNet18ImageNet
 from victims.models.sigmoid_vgg11 import SigmoidVGG11
-from victims.victim import build
+from victims.modules import build
 
 
 def test_resnet18_for_imagenet_is_torchvisions_with_sigmoids():

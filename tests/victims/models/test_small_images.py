@@ -13,7 +13,7 @@ from victims.models.densenet121 import DenseNet121
 from victims.models.resnet34 import ResNet34
 from victims.models.resnet50 import ResNet50
 from victims.models.vgg16 import VGG16
-from victims.victim import build
+from victims.modules import build
 
 
 def make_one(make, size=32, channels=3, num_classes=10):

@@ -15,8 +15,9 @@ from attacks.labels import methods
 from benchmark.registry import open_optimizer, registered
 from victims.client import LocalTraining, fed_avg, fed_sgd
 from victims.errors import InputError, Notice
+from victims.modules import build
 from victims.observation import Knowledge, Observation
-from victims.victim import Victim, build
+from victims.victim import Victim
 
 B, SHAPE = 4, (3, 8, 8)
 LABELS = torch.tensor([2, 4, 0, 2])
