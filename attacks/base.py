@@ -20,7 +20,7 @@ from attacks.engine.plug_and_play import refinement
 from attacks.engine.preset import Preset
 from attacks.engine.probe import find_paths
 from attacks.engine.regularizers import statistics_distance
-from attacks.engine.requirements import check_refinement, check_requirements, warn_of_average, warn_of_rounding
+from attacks.engine.requirements import check_refinement, check_requirements, kind_of, warn_of_average, warn_of_rounding
 from attacks.engine.session import Session
 from attacks.engine.space import Space
 from attacks.engine.stage import Reconstruction, Search, Variables, share_out
@@ -140,7 +140,7 @@ class Attack(Checked, LightningModule):
         if "prior" in self.needs and prior is None:
             raise InputError(f"{self.name} needs a {self.takes.kind}; give one with --prior.")
         if prior is not None and not isinstance(prior, self.takes):
-            fix = f"leave --prior out, or choose another than this {getattr(prior, 'kind', type(prior).__name__)}"
+            fix = f"leave --prior out, or choose another than this {kind_of(prior)}"
             raise InputError(f"{self.name} takes a prior of the kind {self.takes.kind}; {fix}.")
         if label_method is not None:
             find(label_method)  # refuses an unknown one

@@ -11,6 +11,7 @@ from torch import Tensor
 from attacks.base import Attack, Common
 from attacks.closed_form.first_linear import FirstLinear, first_linear, in_double, labels_of
 from attacks.closed_form.sparse_factors import LowRank, bases, low_rank
+from attacks.engine.half_precision import half_type
 from attacks.engine.preset import Preset
 from attacks.engine.stage import Reconstruction, Search, Stage
 from victims.errors import InputError, Notice
@@ -145,7 +146,7 @@ class SPEAR(Attack):
         nothing = Factors(dW.new_zeros(0, len(dW)), dW[:0], agree=False)
         if not dW.any() or not (dW.isfinite().all() and dc.isfinite().all()):
             return nothing
-        low = low_rank(dW, observation.batch_size, *rounding(observation, tensor_name(layer.name, "weight")))
+        low = low_rank(dW, observation.batch_size, *rounding(observation)[tensor_name(layer.name, "weight")])
         if low.hopeless:
             return nothing
         for Q in bases(low, self.draws if low.exact else -(-self.draws // UNCERTAIN), generator):
@@ -167,15 +168,17 @@ def solved(layer: FirstLinear, low: LowRank, Q: Tensor, dc: Tensor) -> Factors:
     return Factors(dz, x.nan_to_num(0.0, 0.0, 0.0), known)
 
 
-def rounding(observation: Observation, name: str) -> tuple[float, float]:
-    """The relative rounding of a gradient, and what its entries have of the rounding of weights, of which it is a
-    difference after local training."""
-    sent, local = observation.update[name], observation.knowledge.local
-    eps = torch.finfo(sent.dtype).eps
+def rounding(observation: Observation) -> dict[str, tuple[float, float]]:
+    """By tensor: the relative rounding of its gradient, and what its entries have of the rounding of weights, of which
+    it is a difference after local training."""
+    local, half = observation.knowledge.local, half_type(observation)
+    types = {name: half or sent.dtype for name, sent in observation.update.items()}
+    eps = {name: torch.finfo(dtype).eps for name, dtype in types.items()}
     if local is None:
-        return eps, 0.0
+        return {name: (relative, 0.0) for name, relative in eps.items()}
     moved = (local.lr or 1.0) * local.steps(observation.batch_size)
-    return eps, eps * float(observation.victim.parameters[name].abs().max()) / moved
+    largest = {name: float(p.abs().max()) for name, p in observation.victim.parameters.items()}
+    return {name: (relative, relative * largest[name] / moved) for name, relative in eps.items()}
 
 
 def explained(observation: Observation, images: Tensor, labels: Tensor) -> bool:
@@ -183,8 +186,8 @@ def explained(observation: Observation, images: Tensor, labels: Tensor) -> bool:
     sent = {name: in_double(g) for name, g in observation.gradient().items()}
     ours = {name: in_double(g) for name, g in gradient(observation.victim, images, labels).items()}
     factor = sum((sent[name] * ours[name]).sum() for name in sent) / sum(ours[name].square().sum() for name in sent)
-    for name, g in sent.items():
-        eps, entry = rounding(observation, name)
+    for name, (eps, entry) in rounding(observation).items():
+        g = sent[name]
         if not (g - factor * ours[name]).norm() <= eps**0.5 * g.norm() + entry * g.numel() ** 0.5:
             return False
     return True

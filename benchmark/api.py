@@ -169,6 +169,8 @@ def attack(
         """The caller's stays as it is, where it is, and in its mode."""
         if isinstance(given, str):
             given = priors_by_name.find(given, weights_dir, size=size, seed=seed)
+        elif not isinstance(given, Prior):
+            raise InputError(f"a prior is of type {type(given).__name__}; give a name, or an object of a Prior.")
         else:
             given = deepcopy(given).eval().requires_grad_(False)
         return given.to(mean.device, mean.dtype)

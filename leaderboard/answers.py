@@ -1,7 +1,7 @@
 """What the record of several tracks answers: plain functions of their boards; `leaderboard.sentences` says them.
 
 Everything is of attacks that have a place on the board, by their PSNR: means over images, 95 % intervals and tests by
-Student's t over batches (`leaderboard.statistics`).
+Student's t over batches, and shares of images (`leaderboard.statistics`).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -83,7 +83,10 @@ def clustered_interval(values: ArrayLike, clusters: Sequence[str] | NDArray, ran
     p = 2 * float(stdtr(k - 1, -abs(m) / error))
     low, high = max(m - half, range[0]), min(m + half, range[1])
     if np.isin(values, range).all():
-        low, high = _clopper_pearson(m, n, range) if k == n else _no_surer(low, high, k, range)
+        if k == n:
+            low, high, p = _of_share(m, n, range)
+        else:
+            low, high = _no_surer(low, high, k, range)
     return Score(m, low, high, n, k, p, error=error)
 
 
@@ -116,14 +119,19 @@ def _unseen(m: float, k: int, range: Range) -> Range:
     return (low, high) if isfinite(low) and isfinite(high) else (nan, nan)
 
 
-def _clopper_pearson(m: float, n: int, range: Range) -> Range:
-    """The interval of a share: n independent values, some at one end of `range` and some at the other."""
-    from scipy.special import betaincinv
+def _of_share(m: float, n: int, range: Range) -> tuple[float, float, float]:
+    """The interval of a share, with the p-value at which it ends at 0.
+
+    Of n independent values some are at one end of `range` and some at the other.
+    """
+    from scipy.special import bdtr, bdtrc, betaincinv
 
     width = range[1] - range[0]
     x = round((m - range[0]) / width * n)
     low, high = betaincinv(x, n - x + 1, LEVEL / 2), betaincinv(x + 1, n - x, 1 - LEVEL / 2)
-    return range[0] + width * float(low), range[0] + width * float(high)
+    at_zero = -range[0] / width  # the share at which the mean is 0
+    p = min(1.0, 2 * min(float(bdtr(x, n, at_zero)), float(bdtrc(x - 1, n, at_zero))))
+    return range[0] + width * float(low), range[0] + width * float(high), p
 
 
 def _no_surer(low: float, high: float, k: int, range: Range) -> Range:

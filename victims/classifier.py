@@ -11,7 +11,7 @@ from victims.modules import main_type, modes_kept, passing
 from victims.rounds import Rounds
 from victims.wrappers import attributes_kept
 
-DRAWS = 8  # of weights: an activation behind the only logit shows at one of its signs alone
+DRAWN = 16  # logits of an image, of which some are below zero: there alone an activation such as ReLU shows
 
 
 @torch.no_grad()
@@ -31,14 +31,12 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
     draws, device = torch.Generator().manual_seed(0), next(model.parameters()).device
     images = torch.rand(2, *image_shape, generator=draws).to(device, main_type(model))  # some take no others
     runs: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for _ in range(DRAWS):
+    while sum(out.shape[-1] for out, _ in runs) < DRAWN:
         drawn = drawn_weights(model, layers, draws)
         with passing(layers) as seen:
             out = in_eval_mode(model, drawn, images)
         out = out[:, -1] if isinstance(model, Rounds) else out
         runs.append((out, {n: calls[-1][1] for n, calls in seen.items() if calls and calls[-1][1].shape == out.shape}))
-        if out.shape[-1] > 1:
-            break  # of several logits some are below zero
     logits = torch.cat([out for out, _ in runs])
     always = [name for name in runs[0][1] if all(name in outs for _, outs in runs)]
     found = {name: torch.cat([outs[name] for _, outs in runs]) for name in always}

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from victims.errors import Notice
 from victims.observation import Observation
-from victims.trial import said
+from victims.trial import noise, said
 from victims.victim import converted
 
-HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.bfloat16, torch.float16)  # in the order of their rounding: most numbers of the first are of both
 
 
 def in_single_precision(observation: Observation) -> Observation:
@@ -26,7 +26,7 @@ def in_single_precision(observation: Observation) -> Observation:
     wide = converted(victim, victim.mean.device, torch.float32)
     try:
         with torch.no_grad():
-            wide.logits(wide.parameters, wide.normalize(wide.mean.new_full((1, *observation.image_shape), 0.5)))
+            wide.logits(wide.parameters, noise(wide, (observation.batch_size, *observation.image_shape)))
     except Exception as error:  # of the model's own operations
         kind = str(victim.mean.dtype).removeprefix("torch.")
         warnings.warn(
@@ -51,3 +51,12 @@ def in_single_precision(observation: Observation) -> Observation:
             statistics=known.statistics and {name: single(s) for name, s in known.statistics.items()},
         ),
     )
+
+
+def half_type(observation: Observation) -> torch.dtype | None:
+    """Half precision in which a client computed: the type that has all numbers of its weights and its update.
+
+    It shows in the numbers, also where `in_single_precision` has made them float32.
+    """
+    numbers = [*observation.victim.parameters.values(), *observation.update.values()]
+    return next((t for t in HALF if all(torch.equal(n.to(t).to(n.dtype), n) for n in numbers)), None)

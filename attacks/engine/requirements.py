@@ -13,11 +13,11 @@ from victims.choices import Match
 from victims.client import LocalTraining, fed_sgd
 from victims.contract import Broken, line_of
 from victims.errors import InputError, Notice
-from victims.losses.base import check_loss
+from victims.losses.base import FLAT, check_loss, fault_of
 from victims.observation import Estimate, Observation
 from victims.rounds import by_round
 from victims.small_images import smallest
-from victims.trial import type_and_shape
+from victims.trial import noise, type_and_shape
 from victims.victim import Gradient, Victim, converted
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ def check_surrogate(estimate: Estimate, received: Gradient, victim: Victim) -> M
     return found
 
 
+def kind_of(prior: Any) -> str:
+    """What a message calls an object that was given for a prior."""
+    return getattr(prior, "kind", type(prior).__name__)
+
+
 def check_refinement(attack: "Attack", refine: Prior) -> None:
     """Refuse to refine by another prior than a denoiser, or what has no steps.
 
@@ -93,7 +98,7 @@ def check_refinement(attack: "Attack", refine: Prior) -> None:
         InputError: says so.
     """
     if not isinstance(refine, Denoiser):
-        raise InputError(f"--refine takes a denoiser, not a {refine.kind}; give another, such as denoiser-photos.")
+        raise InputError(f"--refine takes a denoiser, not a {kind_of(refine)}; give another, such as denoiser-photos.")
     if attack.analytic:
         raise InputError(f"{attack.name} has no steps to refine by; leave --refine out.")
 
@@ -112,9 +117,13 @@ def check_labels(observation: Observation, *, soft: bool) -> None:
     """
     victim, (B, K) = observation.victim, (observation.batch_size, observation.num_classes)
     with torch.no_grad():
-        logits = victim.logits(victim.parameters, victim.mean.new_zeros(B, *observation.image_shape))
-    classes = torch.arange(B, device=logits.device) % K
-    check_loss(victim.criterion, logits, torch.eye(K).to(logits)[classes] if soft else classes)
+        logits = victim.logits(victim.parameters, noise(victim, (B, *observation.image_shape)))
+    for first in range(0, K, B):  # a loss may leave out some classes
+        classes = (first + torch.arange(B, device=logits.device)) % K
+        targets = torch.eye(K).to(logits)[classes] if soft else classes
+        if fault_of(victim.criterion, logits, targets) != FLAT:
+            break
+    check_loss(victim.criterion, logits, targets)
 
 
 def check_local_training(attack: "Attack", observation: Observation, local: LocalTraining) -> None:

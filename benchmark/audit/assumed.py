@@ -1,6 +1,6 @@
 """What an audit assumed of client and attacker, in words: a line for every option of the setting and the knowledge."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from leaderboard.options import Options, abouts
 from leaderboard.sentences import count
@@ -96,4 +96,15 @@ def assumed(options: Options, preprocessing: Preprocessing) -> dict[str, str]:
         if about.role in ("setting", "knowledge") and name not in SAID_THERE:
             title, words = SAID.get(name, (name.replace("_", " "), lambda o, name=name: str(getattr(o, name))))
             found[title] = words(options)
+    return found
+
+
+def assumed_under(defenses: Sequence[Options], preprocessing: Preprocessing) -> dict[str, str]:
+    """The same of several defenses; where they differ, as in how labels are read, for each of them."""
+    said = {options.defense: assumed(options, preprocessing) for options in defenses}
+    found = {}
+    for title in next(iter(said.values())):
+        words = {defense: of_one[title] for defense, of_one in said.items()}
+        same, *others = dict.fromkeys(words.values())
+        found[title] = "; ".join(f"{defense}: {each}" for defense, each in words.items()) if others else same
     return found

@@ -117,7 +117,7 @@ def audit(
         for name in FILES.values():
             (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
         above_zero(minutes=minutes)
-        at_least(1, most=most, processes=processes)
+        at_least(1, batch=batch, most=most, processes=processes)
         print(f"audit    at most {minutes:g} minutes; some steps of each attack are timed first", flush=True)
         arrange(images, labels, out / "images" / "test", classes)
         module, colon, name = model.partition(":")
@@ -197,7 +197,7 @@ def concluded(
         "warning": subject.warning,
         "n": len(ids),
         "attacks": list(dict.fromkeys(result.attack for results in shown.values() for result in results)),
-        "setting": subject.described(model, probe.under(subject.defenses[0]), ids, rows),
+        "setting": subject.described(model, [probe.under(defense) for defense in subject.defenses], ids, rows),
         "contents": {key: rows[0][key] for key in ("victim_digest", "data_digest")},
         "budget": {
             "tasks": plan.tasks,

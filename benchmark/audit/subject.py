@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.audit.assumed import assumed
+from benchmark.audit.assumed import assumed_under
 from benchmark.audit.check import attacked, check, check_finite
 from benchmark.code_version import code_version
 from benchmark.config import Config
@@ -97,13 +97,13 @@ class Subject:
         return digest(json.dumps(parts, sort_keys=True, default=str))
 
     def described(
-        self, model: str, config: Config, ids: Sequence[str], rows: Sequence[Mapping[str, Any]]
+        self, model: str, under: Sequence[Config], ids: Sequence[str], rows: Sequence[Mapping[str, Any]]
     ) -> dict[str, str]:
         """What was assumed of client, model and attacker, in words.
 
         Args:
             model: as the user named it.
-            config: of the runs.
+            under: of the runs, by defense, which labels may be read by other methods.
             ids: of the images that were attacked.
             rows: of all attacks on them.
         """
@@ -112,7 +112,7 @@ class Subject:
             "model": f"{model}, weights {self.config.weights_label()}, {len(self.data.classes)} classes",
             "classified right": f"{self.right} images of the folder; {attacked(self.client, self.data, ids)} of those "
             "attacked",
-            **assumed(config, self.client.preprocessing),
+            **assumed_under(under, self.client.preprocessing),
             "shared": f"{rows[0]['shared_parameters']} of {rows[0]['total_parameters']} parameters",
             "attacked": f"{len(ids)} of {len(self.data)} images",
             "generator": "; ".join(sorted(f"{name}, trained on {what}" for name, what in priors)) or "none",

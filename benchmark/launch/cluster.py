@@ -17,7 +17,7 @@ class Cluster:
 
     Args:
         cluster: `slurm`: one job array, and the command returns at once; `local`: processes on this machine; `debug`:
-            one job after another in this process, with all that they print.
+            one job after another in this process, with all that they print, on all GPUs.
         partition: of SLURM.
         gpus: of every job.
         cpus: cores of every job; a job without a GPU starts one process for each.

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 import submitit
+import torch
 
 from benchmark.launch.cluster import Cluster
 from benchmark.launch.lock import writable
@@ -34,7 +35,8 @@ def submit(cells: Sequence[Cell], where: Cluster) -> int:
     cells = distinct(cells)
     if any(config.nodes != 1 for _, config in cells):
         raise InputError("a job is a run on one machine; leave --nodes out.")
-    if where.cluster != "slurm" and not where.gpus:  # on this machine submitit has no limit of cores
+    sees_gpus = where.gpus or (where.cluster == "debug" and torch.cuda.is_available())
+    if where.cluster != "slurm" and not sees_gpus:  # on this machine submitit has no limit of cores
         limit = [f"--devices={where.cpus}"]
         cells = [(arguments if config.devices else [*arguments, *limit], config) for arguments, config in cells]
     out = cells[0][1].out

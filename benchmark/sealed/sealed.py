@@ -60,8 +60,8 @@ def draw_files(
         new_weights: whether those of the victim are drawn too; a trained inverter knows only the track's own.
     """
     reproducible()
-    require_apart(where)
     what = Draw(found(track), sample, new_secret(), new_weights)
+    require_apart(what.track, where)
     draw(what, where, writable(folder, "folder") / OBSERVATIONS)
     (folder / RECONSTRUCTIONS).unlink(missing_ok=True)  # of an earlier draw
     write_atomically(folder / SECRET, json.dumps({**vars(what), "track": what.track.name, "of": seen_in(folder)}))
@@ -129,16 +129,16 @@ def seen_in(folder: Path) -> str:
     return of_bytes((folder / OBSERVATIONS).read_bytes())
 
 
-def require_apart(where: Mapping[str, Any]) -> None:
+def require_apart(track: Track, where: Mapping[str, Any]) -> None:
     """
     Raises:
         InputError: images lie below the folder of weights, which an attack reads.
     """
-    weights = where["weights_dir"].resolve()
-    for name in ("data_dir", "out"):
-        if where[name].resolve().is_relative_to(weights):
+    weights, (_, _, folder) = where["weights_dir"].resolve(), str(track.options.get("data", "")).partition("folder:")
+    for images in (where["data_dir"], where["out"], *([Path(folder)] if folder else [])):
+        if images.resolve().is_relative_to(weights):
             raise InputError(
-                f"{where[name]} lies in the folder of weights, {where['weights_dir']}, which an attack may read; keep "
+                f"{images} lies in the folder of weights, {where['weights_dir']}, which an attack may read; keep "
                 "images outside of it."
             )
 
@@ -163,9 +163,9 @@ def run(
     """
     reproducible()
     require_attack(attack)
-    require_apart(where)
-    writable(where["out"] / FOLDER)  # before hours of work
     what = Draw(found(track), sample, secret or new_secret(), new_weights)
+    require_apart(what.track, where)
+    writable(where["out"] / FOLDER)  # before hours of work
     with TemporaryDirectory() as name:
         observations = Path(name) / OBSERVATIONS
         drawn = draw(what, where, observations)

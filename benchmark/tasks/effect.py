@@ -74,10 +74,10 @@ def sent(
     victim: Victim, chain: Sequence[Defense], local: LocalTraining | None, images: Tensor, labels: Tensor
 ) -> list[Gradient]:
     """What a client sends without a defense, with the first of a chain, with the first two, ..."""
-    draws = torch.Generator()
+    draws, each_its_own = torch.Generator(), local is not None and local.clients > 1
     updates: list[Gradient] = []
     for count in range(len(chain) + 1):
-        if count and later(chain[count - 1]):
+        if count and later(chain[count - 1]) and not each_its_own:
             before = {name: g.clone() for name, g in updates[-1].items()}  # which a defense may change in place
             last = partial(applied, chain[count - 1], generator=draws)
             updates.append(each_round(victim, before, last))

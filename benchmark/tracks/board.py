@@ -146,9 +146,9 @@ def blocks(tracks: Sequence[Recorded], labels: Mapping[str, list[Block]]) -> lis
             "What attacks rebuild of private images from the update that a client shares, on fixed tracks: every "
             "method that has something to tune was tuned by the same rule on images that are never scored, and all "
             "ran within the same budget of victim gradients. Public research data only. Numbers are means over images "
-            "with 95 % intervals by Student's t over batches, or by a bound where all have one value; differences are "
-            "of the PSNR, paired over images. The scored runs took "
-            f"{sum(each.hours() for each in found):.1f} hours, one task after another."
+            "with 95 % intervals by Student's t over batches, or by a bound where all have one value, and of shares of "
+            "single images by Clopper and Pearson; differences are of the PSNR, paired over images. The scored runs "
+            f"took {sum(each.hours() for each in found):.1f} hours, one task after another."
         ),
         Links([*((name, f"#{name}") for name in there), ("all rows", f"{UP}/leaderboard/record")]),
     ]

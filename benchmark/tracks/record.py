@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,11 @@ def record(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **opti
     failed = run_cells({name: arguments(config, given) for name, config in configs.items()})
     for name, config in configs.items():
         if name not in failed:
-            print(f"record   {keep(found, config)}")
+            try:
+                print(f"record   {keep(found, config)}")
+            except InputError as error:  # the runs of the others are kept
+                print(f"benchmark: {error}", file=sys.stderr)
+                failed[name] = "refused"
     say_left_out(left_out)
     return exit_code(failed, len(configs))
 

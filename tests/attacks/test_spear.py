@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from attacks.closed_form.sparse_factors import bases, low_rank, orthogonal
+from attacks.engine.half_precision import in_single_precision
 from attacks.spear import SPEAR
 from benchmark.registry import open_defense
 from benchmark.scoring.score import assign, score
@@ -136,6 +137,15 @@ def test_a_batch_is_exact_and_certified(make, dtype):
     assert certified.all()
     assert sorted(found.labels[0].tolist()) == sorted(task.labels.tolist())
     assert found.cost.item() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_update_in_half_precision_is_certified_by_its_own_rounding(dtype):
+    task = take(victim_of(partial(FCN, "200"), dtype), IMAGES[:2])
+    for observation in (task.observation, in_single_precision(task.observation)):
+        _, psnr, certified = attacked(task, observation, draws=2**12)
+        assert psnr.min() > 40
+        assert certified.all()
 
 
 def test_eight_images_are_exact_and_certified():

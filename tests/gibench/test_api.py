@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import get_model
 
 import gibench
+from attacks.engine.half_precision import half_type, in_single_precision
 from attacks.ig import IG
 from benchmark.scoring.lpips import BACKBONES, Lpips
 from benchmark.scoring.metrics import METRICS, PSNR_CAP
@@ -250,7 +253,7 @@ def test_what_does_not_fit_is_one_line(model, batch, change, message):
         ({"method": "ggl", "optimizer": "Adam"}, "ggl option optimizer is one of cma, nevergrad, adam, not 'Adam'"),
         ({"method": "ig", "eta": "0.1"}, "ig option eta is a number, not '0.1'"),
         ({"method": "gias", "prior": "dcgan-photo32"}, "did you mean"),
-        ({"method": "gias", "prior": nn.Identity()}, "choose another than this Identity"),
+        ({"method": "gias", "prior": nn.Identity()}, "a prior is of type Identity; give a name, or an object of"),
         ({"method": "ig", "steps": 0}, "steps is 0"),
         ({"method": "idlg"}, "works on batches of 1, not 3; run with --batch 1.$"),
         ({"method": "rgap"}, "--batch 1. It is made for --victim fcn3 --batch 1 --defense none.$"),
@@ -333,6 +336,23 @@ def test_a_model_of_half_precision_is_attacked_in_float32(dtype, batch):
     assert half.victim.mean.dtype == dtype
 
 
+def test_batch_norm_in_train_mode_is_no_reason_to_attack_in_half_precision(batch):
+    """A single image would have one value per channel there, and is refused."""
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3), nn.Linear(3, 10)).bfloat16()
+    observation = gibench.capture(pooled, *batch, mode="train")
+    assert gibench.attack("ig", observation, steps=1, restarts=1).images.dtype == torch.float32
+
+
+def test_a_client_in_half_precision_shows_in_its_numbers(batch):
+    model = build(LeNet, image_shape=(3, 16, 16), num_classes=10, seed=0)
+    for dtype in (torch.bfloat16, torch.float16):
+        observation = gibench.capture(deepcopy(model).to(dtype), *batch)
+        assert half_type(in_single_precision(observation)) == half_type(observation) == dtype
+    assert half_type(gibench.capture(model, *batch)) is None
+    from_half = deepcopy(model).bfloat16().float()  # a file of half precision, trained on in float32
+    assert half_type(gibench.capture(from_half, *batch)) is None
+
+
 class HalfAlone(LeNet):
     def forward(self, x):
         return super().forward(x.bfloat16())
@@ -354,6 +374,38 @@ def test_a_loss_of_probabilities_alone_is_matched_by_who_searches_probabilities(
     with pytest.raises(gibench.InputError, match="cannot be used on 10 logits with classes as labels") as error:
         gibench.attack("cocktail_party_fi", observation, restarts=1)
     assert "\n" not in str(error.value)
+
+
+class Standardized(nn.Sequential):
+    """Probabilities of images that it standardizes; those of one color become NaN."""
+
+    def forward(self, x):
+        return super().forward((x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)).sigmoid()
+
+
+def of_probabilities(p, labels):
+    return nn.functional.binary_cross_entropy(p, nn.functional.one_hot(labels, p.shape[-1]).to(p))
+
+
+def without_class_0(z, labels):
+    weight = z.new_ones(z.shape[-1]).index_fill(0, torch.tensor(0), 0)
+    return nn.functional.cross_entropy(z, labels, weight, reduction="sum") / len(z)
+
+
+@pytest.mark.parametrize(("kind", "loss"), [(Standardized, of_probabilities), (nn.Sequential, without_class_0)])
+def test_a_loss_is_tried_on_images_and_labels_as_it_may_get(kind, loss, batch):
+    images, labels = (part[:1] for part in batch)
+    model = kind(nn.Flatten(), build(partial(nn.Linear, 3 * 16 * 16, 10), seed=0))
+    observation = gibench.capture(model, images, labels.clamp(min=1), loss=loss)
+    assert gibench.attack("cocktail_party_fi", observation, steps=3, restarts=1).cost.isfinite().all()
+
+
+def test_what_is_no_prior_is_refused_in_one_line(model, batch):
+    observation = gibench.capture(model, *batch)
+    with pytest.raises(gibench.InputError, match="a prior is of type function; give a name, or an object of a Prior"):
+        gibench.attack("gias", observation, prior=lambda z: z)
+    with pytest.raises(gibench.InputError, match="a prior is of type Identity"):
+        gibench.attack("ig", observation, refine=nn.Identity())
 
 
 class ThreeImages(LeNet):

@@ -101,6 +101,8 @@ def test_a_share_of_single_images_has_the_exact_interval(k):
         assert found[:3] == pytest.approx((x / k, *exact))
         twice = clustered_interval([2] * x + [-2] * (k - x), range(k), (-2, 2))
         assert twice[:3] == pytest.approx([4 * end - 2 for end in found[:3]])
+        assert twice.p == pytest.approx(stats.binomtest(x, k).pvalue)
+        assert (twice.p < 0.05) == (not twice.low <= 0 <= twice.high)
 
 
 @pytest.mark.parametrize("batch", [1, 4])

@@ -103,6 +103,15 @@ def observe(make):
     return capture(victim, images, LABELS, Client(give_labels=False), task="t", num_classes=CLASSES), images
 
 
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_an_activation_after_several_logits_is_no_classifier(classes):
+    """By some draws of weights all logits are above zero, where ReLU changes nothing."""
+    for width in range(3, 43):
+        head = nn.Sequential(nn.Flatten(), nn.Linear(48, width), nn.ReLU(), nn.Linear(width, classes), nn.ReLU())
+        with pytest.raises(InputError, match="they come after '4'"):
+            classifiers(head, (3, 4, 4))
+
+
 @pytest.mark.parametrize("make", [Net, Projected, LogSoftmax, Parametrized])
 def test_one_layer_makes_the_logits(make):
     assert classifiers(build(make, seed=0), SHAPE) == {"classifier": 1.0}

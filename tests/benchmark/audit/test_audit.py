@@ -208,6 +208,7 @@ def test_a_control_that_is_not_possible_for_a_later_update_is_said_before_any_at
         (["--minutes=.nan"], "minutes is nan; give a number above 0"),
         (["--minutes=.inf"], "minutes is inf; give a number above 0"),
         (["--most=0"], "most is 0; give 1 or more"),
+        (["--batch=0"], "batch is 0; give 1 or more"),
         (["--model=nowhere:Net"], "cannot import the victim 'nowhere.Net'"),
         (["--defense=nois:1"], "did you mean 'noise'"),
         (["--defense=none,clipping:1e6"], "the defense clipping:1e6 changes nothing"),

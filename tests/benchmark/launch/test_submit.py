@@ -64,9 +64,22 @@ def test_jobs_of_the_local_executor_give_the_rows_of_plain_runs(tmp_path, capsys
 def test_a_job_on_this_machine_takes_no_more_cores_than_it_is_given(tmp_path, commands):
     tiny = [option for option in TINY if not option.startswith("--devices")]
     given = [*tiny, "--attack=ig", "--wandb=off", f"--out={tmp_path}"]
-    for options in (["--cpus=1"], ["--cpus=3", "--devices=1"]):
+    for options in (["--cpus=2"], ["--cpus=3", "--devices=1"]):
         assert main(["submit", "--cluster=debug", *options, *given]) == 0
-    assert [[option for option in each if "devices" in option] for each in commands] == [["--devices=1"]] * 2
+    assert [[option for option in each if "devices" in option] for each in commands] == [
+        ["--devices=2"],
+        ["--devices=1"],
+    ]
+
+
+def test_a_job_that_sees_gpus_has_no_limit_of_cores(tmp_path, monkeypatch):
+    given, seen = [option for option in TINY if not option.startswith("--devices")], []
+    monkeypatch.setattr(Job, "__call__", lambda job, arguments: seen.append(arguments) or 0)
+    monkeypatch.setattr(module, "report", lambda configs: None)
+    for gpus in (False, True):
+        monkeypatch.setattr(module.torch.cuda, "is_available", lambda gpus=gpus: gpus)
+        assert main(["submit", "--cluster=debug", *given, "--attack=ig", f"--out={tmp_path}"]) == 0
+    assert [any("devices" in option for option in each) for each in seen] == [True, False]
 
 
 def test_a_refused_job_is_named_and_the_rest_shown(tmp_path, capsys, commands):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from benchmark.__main__ import main
 from benchmark.config import Config
@@ -227,6 +228,11 @@ def test_images_in_the_folder_that_an_attack_reads_are_refused(command, track, t
     options = [f"--track={track}", f"--weights={tmp_path}", f"--data-dir={tmp_path / 'data'}", "--out=elsewhere"]
     assert main(["sealed", *command, *options]) == 2
     assert "data lies in the folder of weights" in capsys.readouterr().err
+    plan, other = yaml.safe_load(Path(track).read_text()), tmp_path / "other.yaml"
+    plan["options"]["data"] = f"folder:{tmp_path / 'pictures'}"
+    other.write_text(yaml.safe_dump(plan))
+    assert main(["sealed", *command, f"--track={other}", f"--weights={tmp_path}", "--out=elsewhere"]) == 2
+    assert "pictures lies in the folder of weights" in capsys.readouterr().err
 
 
 @pytest.mark.slow

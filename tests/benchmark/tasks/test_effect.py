@@ -125,6 +125,13 @@ def test_a_part_counts_after_the_parts_before_it():
         checked("clipping:30:global+noise:1")
 
 
+def test_each_client_defends_its_own_update():
+    """The bound lies between the norm of the mean update and those of three of the clients."""
+    checked("clipping:2.4:global", lr=0.1, clients=B)
+    with pytest.raises(InputError, match=r"clipping:4:global changes nothing"):
+        checked("clipping:4:global", lr=0.1, clients=B)
+
+
 def test_one_image_has_one_label_anyway():
     with pytest.raises(InputError, match=r"label_confusion:1 changes nothing: .* it needs 2 images or more in a step"):
         Config(victim="lenet", batch=1, defense="label_confusion:1").check_defense(*one_image())

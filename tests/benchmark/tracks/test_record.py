@@ -61,6 +61,18 @@ def test_a_run_that_leaves_the_budget_does_not_replace_the_record(tmp_path, trac
     assert (tmp_path / "record" / "mine" / "ig.jsonl.gz").read_bytes() == before
 
 
+def test_methods_behind_one_that_leaves_the_budget_are_kept(tmp_path, track, capsys):
+    found = read(track)
+    for method, steps in (("ig", 1 + found.evaluations // 2), ("dlg", 5)):
+        options = {"eta": 0.2, "restarts": 2, "steps": steps}
+        Tuned(track=track, rule=found.rule, method=method, options=options, score=1.0, default=1.0).write()
+    assert main(["record", f"--track={track}", "--method=ig,dlg", f"--out={tmp_path / 'out'}", "--devices=1"]) == 2
+    assert "ig took" in capsys.readouterr().err
+    kept = {path.name for path in (tmp_path / "record" / "mine").glob("*.jsonl.gz")}
+    assert "dlg.jsonl.gz" in kept
+    assert "ig.jsonl.gz" not in kept
+
+
 def test_a_method_that_was_not_tuned_is_refused_before_anything_runs(tmp_path, track, capsys):
     assert main(["record", f"--track={track}", "--method=ig", f"--out={tmp_path / 'out'}"]) == 2
     assert "has not been tuned" in capsys.readouterr().err
