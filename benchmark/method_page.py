@@ -14,7 +14,8 @@ from attacks.engine.space import Between
 from benchmark.config import options_of
 from benchmark.names import first_sentence
 from benchmark.preset_table import papers, presets
-from benchmark.tracks.board import BEHIND, UNTRAINED, Recorded, names, pictures, table
+from benchmark.tracks.board import BEHIND, UNTRAINED, names, pictures, table
+from benchmark.tracks.recorded import Recorded
 from benchmark.tracks.track import DEFAULT, read
 from benchmark.tracks.tuned import read_tuned
 from leaderboard.sentences import BEST

@@ -10,7 +10,8 @@ from attacks.base import Attack
 from benchmark.method_page import grid, index, page
 from benchmark.names import known
 from benchmark.registry import registered
-from benchmark.tracks.board import Recorded, defended, kinds, names, recorded
+from benchmark.tracks.board import defended, kinds, names
+from benchmark.tracks.recorded import Recorded, recorded
 from benchmark.tracks.track import read
 from defenses.base import Defense
 from leaderboard import record

@@ -25,6 +25,7 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "is not decided"
 LEAKS = "leaves few or no images recognized, and still leaks"
 IDLE = "has nothing to hold back"
 UNJUDGED = "is not judged, as recognized images need the LPIPS of squeeze"
+UNCONTROLLED = "is not judged, as its track has no mean image to compare with"
 UNTRIED = "is not judged, as no attack was tried on enough batches both with and without it"
 
 
@@ -101,10 +102,15 @@ def attacks(board: Board) -> list[EntryWithRows]:
     return [pair for pair, place in placed if place]
 
 
+def control(board: Board) -> EntryWithRows | None:
+    """The mean image; None where the board does not have it."""
+    return next((pair for pair in board if pair[0].control == "mean_image"), None)
+
+
 def over_control(board: Board) -> list[Comparison]:
     """All attacks minus the mean image, which needs no update; verdicts are after Holm's correction for the attacks."""
-    control = next((pair for pair in board if pair[0].control == "mean_image"), None)
-    return [each for each in compared([(control, pair) for pair in attacks(board)]) if each] if control else []
+    there = control(board)
+    return [each for each in compared([(there, pair) for pair in attacks(board)]) if each] if there else []
 
 
 def shown_above(board: Board) -> list[Comparison]:
@@ -232,5 +238,7 @@ def holds(board: Board, base: Board) -> str:
     if all(share.high <= HELD for share in without):
         return IDLE
     if all(share.high <= HELD for share in shares):
+        if control(board) is None:
+            return UNCONTROLLED
         return LEAKS if shown_above(board) else HOLDS
     return FAILS if any(share.low > HELD for share in shares) else OPEN

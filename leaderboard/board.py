@@ -15,7 +15,7 @@ from leaderboard.statistics import UNBOUNDED, Range, Score, clustered_interval, 
 
 SETTING = row_keys("setting")
 ATTACKER = row_keys("method", "knowledge")
-IDENTITY = (*SETTING, *ATTACKER, "protocol")
+IDENTITY = (*SETTING, *ATTACKER, "track_version", "protocol")
 DIGESTS = tuple(key for key in IDENTITY if key.endswith("_digest"))  # of what can change under one name
 FOLLOWING = (*DIGESTS, "mean", "std")  # mostly from the other fields: shown where nothing else tells entries apart
 # What the score of a mean image depends on. It does not depend on the attack whose run wrote it.

@@ -144,6 +144,8 @@ def read_file(path: Path) -> Kept:
         raise damaged(path, wrong[0].partition(";")[0].removeprefix(str(path)))
     if not all(map(has_numbers, rows)):
         raise damaged(path, " has a score that is no number")
+    if any(row.get("psnr") is None for row in rows):
+        raise damaged(path, " has an image without a PSNR")
     return kept(path, rows, "control" if path.name == CONTROL + ROWS else "attack")
 
 
@@ -217,6 +219,7 @@ def stale(rows: Iterable[FlatRow], version: int) -> str:
 def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:
     """The rows of the record in the settings of some rows, controls too, and where each stands.
 
+    Rows that say a track have none of another version of it beside them.
     The code of the victim or of the defense may have changed since, as by a comment, without another result, which
     would have raised the version of the track or the protocol: these rows get the digests of `CODE` that the others
     have.
@@ -230,8 +233,10 @@ def beside(rows: Sequence[FlatRow]) -> Iterator[tuple[FlatRow, Path]]:
     for row in rows:
         digests[setting(row)].add(tuple(row[key] for key in CODE))
     for path in sorted(RECORD.glob(f"*/*{ROWS}")):
-        there = sorted(digests.get(setting(first_row(path)), ()))  # all rows of a file have one setting
-        if not there:
+        first = first_row(path)  # all rows of a file have one setting
+        there = sorted(digests.get(setting(first), ()))
+        versions = {row["track_version"] for row in rows if row["track"] and row["track"] == first.get("track")}
+        if not there or (versions and first.get("track_version", 1) not in versions):
             continue
         recorded = read_file(path)
         for row in recorded.rows:

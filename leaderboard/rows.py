@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from math import isnan
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -144,7 +145,7 @@ def _read(line: str) -> FlatRow:
 def has_numbers(row: FlatRow) -> bool:
     """Whether all scores of a row, its cost and seconds are numbers, or there are none."""
     numbers = (*row["higher_is_better"], "seconds", "cost")
-    return all(row[key] is None or isinstance(row[key], int | float) for key in numbers)
+    return all(row[key] is None or (isinstance(row[key], int | float) and not isnan(row[key])) for key in numbers)
 
 
 def _is_range(value: Any) -> bool:

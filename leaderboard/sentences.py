@@ -36,9 +36,9 @@ WORDS = (
 )
 SCOPE = (
     "{victims}. The network convnet has no global pooling, so that its gradient keeps where things are in an image: "
-    "attacks find more than with most networks in use. Every track has one draw of weights, and tracks of one data set "
-    "and batch size have the same images: an answer on several of them is not several independent answers. Intervals "
-    "are over images alone; other weights, starts and tuned options would move the numbers further."
+    "attacks find more than with the other victims here. Every track has one draw of weights, and tracks of one data "
+    "set and batch size have the same images: an answer on several of them is not several independent answers. "
+    "Intervals are over images alone; other weights, starts and tuned options would move the numbers further."
 )
 BEST = (
     f"'{EXCLUDED.capitalize()}' is a verdict at p < .025, one-sided, after Bonferroni's correction for the other "
@@ -84,7 +84,7 @@ def strongest_sentence(track: str, board: Board, ranked: Board) -> str:
         ranked: the attacks of the board, the best first.
     """
     (best, _), among = ranked[0], count(len(ranked), "attack")
-    said = f"{best.attack}, {best.psnr and decibels(best.psnr)}, {count(best.n, 'image')}"
+    said = f"{best.attack}, {best.psnr and decibels(best.psnr)}, {count(best.psnr.n if best.psnr else 0, 'image')}"
     if none_above(board):
         away = signed(over_control(board)[0].difference)
         return f"{track}: none of {among} is shown above the mean image; the first by PSNR, {said}, is {away} from it."
@@ -160,7 +160,8 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
         f"are too few to show that a defense holds. Recognized: {NOTES['recognized']}. The attacker knows the defense "
         "and adapts to it: to noise and to quantization by tuned options alone, as the mean of what they send is the "
         "gradient itself. Differences are between the strongest attacks with and without the defense, over the images "
-        "that both tracks have, corrected for these defenses but not for the choice of the strongest attacks.",
+        "that both tracks have, corrected for these defenses but not for the choice of the strongest attacks. The "
+        "track with a defense may have fewer trials of tuning than the one without.",
     ) + section(
         "Attacks that are better behind a defense",
         [f"{track}, {minus(each)}." for track, each in better_behind(pairs, boards)],
@@ -197,7 +198,8 @@ def settings(boards: Boards, pairs: Mapping[str, tuple[str, str]]) -> list[Block
             for what, change in zip(there, found, strict=True)
         ],
         "The strongest attack of each track, over the images that both tracks have, corrected for these comparisons "
-        "but not for the choice of the strongest attacks. Budgets differ, see the tracks.",
+        "but not for the choice of the strongest attacks. Budgets, trials of tuning and the attacks that were tried "
+        "differ, see the tracks.",
     )
 
 

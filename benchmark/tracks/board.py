@@ -7,17 +7,15 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import inf
 from pathlib import Path
-from typing import NamedTuple
 
 from benchmark.names import ROOT, comment, known
 from benchmark.tracks import label_track
+from benchmark.tracks.recorded import Recorded, recorded
 from benchmark.tracks.track import DEFAULT, METRIC, Track, read, text
 from benchmark.tracks.tuned import read_tuned
 from leaderboard import labels_board, record
-from leaderboard.answers import Board, behind, over_control
-from leaderboard.board import EntryWithRows, entries_with_rows
+from leaderboard.answers import behind, over_control
 from leaderboard.document import Block, Heading, Items, Links, Pictures, Text, html, markdown
 from leaderboard.harm import NOTES
 from leaderboard.options import Options
@@ -71,51 +69,6 @@ COMPARED = {
 UNTRAINED = dict.fromkeys(("ci_net", "gi_nas"), "untrained network")  # their rows say no prior: the network is one
 
 
-class Recorded(NamedTuple):
-    """What the record has on a track: all methods, the best first."""
-
-    track: Track
-    board: Board
-
-    @property
-    def name(self) -> str:
-        return self.track.name
-
-    def stale(self) -> list[str]:
-        """Of each entry why it cannot be compared with the others, or nothing."""
-        return [record.stale(rows.values(), self.track.version) for _, rows in self.board]
-
-    def current(self) -> Board:
-        """The entries from which questions are answered."""
-        return [pair for pair, stale in zip(self.board, self.stale(), strict=True) if not stale]
-
-    def attacks(self) -> list[str]:
-        return [entry.attack for entry, _ in self.board if entry.control == "none"]
-
-    def hours(self) -> float:
-        return sum(entry.seconds * entry.tasks for entry, _ in self.board) / 3600
-
-
-def recorded(track: Track) -> Recorded:
-    """
-    Raises:
-        InputError: a file of the record is damaged, or has not all images of the track.
-    """
-    control = record.read_control(track.path.stem)
-    found = [*record.read(track.path.stem), *([control] if control else [])]
-    for kept in found:
-        if not kept.stale(track.version):
-            kept.require(track.tasks * kept.rows[0]["batch_size"], "task", "image")
-    board = entries_with_rows(row for kept in found for row in kept.rows)
-    return Recorded(track, sorted(board, key=best_first))  # also where code changed, which makes another setting
-
-
-def best_first(pair: EntryWithRows) -> tuple[bool, float]:
-    """The attacks, by their PSNR, before the control."""
-    entry, _ = pair
-    return entry.control != "none", -entry.psnr.mean if entry.psnr else inf
-
-
 def names() -> list[str]:
     """The names of the tracks, the default track first."""
     return sorted(known("track"), key=lambda name: (name != DEFAULT, name))
@@ -143,9 +96,9 @@ def blocks(tracks: Sequence[Recorded], labels: Mapping[str, list[Block]]) -> lis
     page: list[Block] = [
         Heading(1, "The board of record"),
         Text(
-            "What attacks rebuild of private images from the update that a client shares, on fixed tracks: every "
-            "method that has something to tune was tuned by the same rule on images that are never scored, and all "
-            "ran within the same budget of victim gradients. Public research data only. Numbers are means over images "
+            "What attacks rebuild of private images from the update that a client shares, on fixed tracks. On each, "
+            "every method that has something to tune was tuned by one rule on images that are never scored, and all "
+            "ran within one budget of victim gradients. Public research data only. Numbers are means over images "
             "with 95 % intervals by Student's t over batches, or by a bound where all have one value, and of shares of "
             "single images by Clopper and Pearson; differences are of the PSNR, paired over images. The scored runs "
             f"took {sum(each.hours() for each in found):.1f} hours, one task after another."

@@ -11,7 +11,8 @@ from benchmark.config import options_of
 from benchmark.method_page import bounds, grid, meanings, page, without_html
 from benchmark.names import known
 from benchmark.registry import find, registered
-from benchmark.tracks.board import recorded, table
+from benchmark.tracks.board import table
+from benchmark.tracks.recorded import recorded
 from benchmark.tracks.track import read
 from benchmark.tracks.tuned import read_tuned
 

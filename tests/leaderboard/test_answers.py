@@ -11,6 +11,7 @@ from leaderboard.answers import (
     IDLE,
     LEAKS,
     OPEN,
+    UNCONTROLLED,
     UNJUDGED,
     UNTRIED,
     behind,
@@ -167,7 +168,7 @@ def test_a_defense_holds_where_no_attack_shows_more_than_the_stated_share(board)
     seen, unseen = np.linspace(25, 30, 24), np.linspace(10, 15, 24)
     some = np.where(np.arange(24) < 4, 25.0, 12.0)
     without = board({"a": seen})
-    assert holds(board({"a": unseen, "b": unseen - 1}), without) == HOLDS
+    assert holds(board({"a": unseen, "b": unseen - 1}), without) == UNCONTROLLED
     assert holds(board({"a": unseen, "mean_image": unseen - 1 - some / 100}), without) == LEAKS
     assert holds(board({"a": unseen, "mean_image": unseen + 1}), without) == HOLDS
     assert holds(board({"a": unseen, "b": seen}), without) == FAILS
@@ -193,7 +194,8 @@ def test_attacks_that_are_better_behind_a_defense(board):
 
 def test_a_defense_behind_which_every_image_diverged_holds_and_is_not_left_out(board):
     seen, failed = np.linspace(25, 30, 24), np.full(24, 5.0)
-    boards = {"plain": board({"a": seen}), "noisy": board({"a": failed}, status="diverged")}
+    noisy = [*board({"a": failed}, status="diverged"), *board({"mean_image": failed})]
+    boards = {"plain": board({"a": seen}), "noisy": noisy}
     (found,) = defended([("noise:9", "noisy", "plain")], boards)
     assert (found.verdict, found.change) == (HOLDS, None)
     assert (found.behind.attacks, found.behind.recognized.mean, found.without.recognized.mean) == (["a"], 0, 1)

@@ -64,7 +64,7 @@ def test_the_worth_of_priors_in_words_and_as_a_table(board):
 
 
 def test_defenses_in_words(board):
-    boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE - 15 + NOISE)}
+    boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE - 15 + NOISE, mean_image=BASE - 14)}
     (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
     assert said.startswith(
         "noise:0.01 (noisy) holds: 0 % [0, 14] of images are recognized with ig; without it "
@@ -86,7 +86,8 @@ def test_a_defense_that_leaves_no_image_recognized_does_not_hold_where_something
 
 def test_attacks_that_recognize_as_many_images_are_named_together(board):
     plain = {"ig": BASE, "gias": BASE + 1, "dlg": BASE - 15}
-    boards = {"plain": board(**plain), "noisy": board(**{name: psnr - 15 for name, psnr in plain.items()})}
+    noisy = {name: psnr - 15 for name, psnr in plain.items()} | {"mean_image": BASE}
+    boards = {"plain": board(**plain), "noisy": board(**noisy)}
     (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
     assert "holds: 0 % [0, 14] of images are recognized with each of 3 attacks; without it" in said
     assert "without it 100 % [86, 100] of images are recognized with gias, ig, the best of 3 attacks by" in said
@@ -122,8 +123,8 @@ def test_to_noise_and_quantization_an_attacker_adapts_by_options_alone(capture):
 
 def test_every_defense_has_a_sentence(board):
     """Also one behind which every image diverged, one that nothing is current of, and one on other images."""
-    boards = {"plain": board(ig=BASE), "failed": board(ig=BASE - 20), "stale": []}
-    for entry, _ in boards["failed"]:
+    boards = {"plain": board(ig=BASE), "failed": board(ig=BASE - 20, mean_image=BASE - 14), "stale": []}
+    for entry, _ in boards["failed"][1:]:
         object.__setattr__(entry, "diverged", entry.n)
     said = sentences(defenses(boards, [(f"of {track}", track, "plain") for track in ("failed", "stale")]))
     unpaired = (

@@ -2,6 +2,7 @@
 
 import ast
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -9,12 +10,13 @@ from benchmark.config import options_of
 from benchmark.names import ROOT, comment, known
 from benchmark.registry import find
 from benchmark.tracks import board
-from benchmark.tracks.board import UNTRAINED, defended, files, kinds, recorded, short, table, with_board
+from benchmark.tracks.board import UNTRAINED, defended, files, kinds, short, table, with_board
 from benchmark.tracks.entry import kinds as kinds_of
+from benchmark.tracks.recorded import recorded
 from benchmark.tracks.track import DEFAULT, Track, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard import record
-from leaderboard.options import Options
+from leaderboard.options import Options, abouts
 from leaderboard.orderings import claims
 from leaderboard.rows import PROTOCOL
 from leaderboard.statistics import EXCLUDED, MAYBE
@@ -37,9 +39,11 @@ def keep(elsewhere):
     """A function that records a method on a track."""
 
     def write(track, method, psnr, **changes):
-        run = {"attack": method, "track": track, "batch_size": 1, **changes}
-        tasks = range(read(track).tasks)
-        scored = ({"task": f"t{k}", "image": f"i{k}", "psnr": psnr * (1 + k % 6 / 50)} for k in tasks)
+        found = read(track)
+        setting = {abouts()[name].rows[0]: value for name, value in found.options.items()}
+        run = setting | {"attack": method, "track": track, **changes}
+        places = product(range(found.tasks), range(found.options["batch"]))
+        scored = ({"task": f"t{k}", "image": f"i{k}-{b}", "psnr": psnr * (1 + k % 6 / 50)} for k, b in places)
         rows = [PLAIN.flat() | run | each for each in scored]
         record.write(track, method, rows, b"picture")
 
@@ -127,6 +131,42 @@ def test_a_record_without_some_images_of_the_track_is_refused_in_one_line(keep, 
     )
     record.write("cifar10-b1", "ig", [row | {"track_version": 0} for row in rows[1:]], b"")
     assert recorded(read("cifar10-b1")).current() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"victim": "resnet18"}, "has victim resnet18, and the track or its other records convnet"),
+        ({"seed": 3}, "has seed 3, and the track or its other records 0"),
+        ({"size": 64}, "has size 64"),
+        ({"std": "1,1,1"}, "has std 1,1,1"),
+        ({"gradient_evaluations": 10**6}, "took 1000000 victim gradients, and the track allows 400"),
+        ({"image_digest": "another"}, "is of other images than ig.jsonl.gz"),
+        ({"psnr": None}, "has an image without a PSNR"),
+        ({"psnr": float("nan")}, "has a score that is no number"),
+    ],
+)
+def test_rows_of_another_setting_are_refused_in_one_line(changes, message, keep, capsys):
+    keep("cifar10-b1", "ig", 20.0)
+    keep("cifar10-b1", "pnp", 21.0)
+    (kept,) = record.read("cifar10-b1", "pnp")
+    record.write("cifar10-b1", "pnp", [*kept.rows[1:], kept.rows[0] | changes], b"")
+    assert board.main() == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_record_of_a_method_that_was_tuned_anew_is_stale(keep):
+    keep("cifar10-b1", "ig", 20.0, options={"eta": 0.1}, restarts=2)
+    track = read("cifar10-b1")
+    for eta, restarts, stale in ((0.1, 2, ""), (0.2, 2, "tuned anew"), (0.1, 1, "tuned anew")):
+        path = track.tuned("ig")
+        path.parent.mkdir(exist_ok=True)
+        options = {"eta": eta, "restarts": restarts}
+        tuned = Tuned(track="cifar10-b1", rule=track.rule, method="ig", options=options, score=22.0, default=11.5)
+        path.write_text("\n".join(f"{name}: {value}" for name, value in vars(tuned).items()))
+        (why,) = recorded(track).stale()
+        assert why.startswith(stale)
+        assert bool(why) == bool(stale)
 
 
 def test_a_track_of_label_methods_has_its_tables(elsewhere):
