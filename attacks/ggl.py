@@ -53,7 +53,8 @@ class GGL(Attack):
         "code": Preset(
             "the authors' code, celeba32_wgan-gp.py with CMA",
             assumed="nevergrad is version 0.4.3, whose CMA starts with step size 1 (version 1: 0.47); the image is the "
-            "best of all candidates, where the code takes the best that its strategy learned from",
+            "best of all candidates, where the code takes the best that its strategy learned from, and by their cost "
+            "without the divergence",
             steps_z=500,
             optimizer="nevergrad",
             start="mean",

@@ -59,8 +59,8 @@ class GI(Attack):
     presets = {
         "paper": Preset(
             "the paper, sections 3 and 4",
-            assumed="all weights and the noise, which come from later ports; registration by optical flow in place of "
-            "RANSAC-flow",
+            assumed="all weights and the noise, and when the group term begins and is refreshed, which come from later "
+            "ports; registration by optical flow in place of RANSAC-flow",
             steps_x=20_000,
             group_from=500,
             consensus="registered",

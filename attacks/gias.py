@@ -23,6 +23,7 @@ PAPER: dict[str, Any] = {"steps_z": 1_500, "steps_w": 15_000, "tv": 1e-4, "resta
 LITERAL: dict[str, Any] = {"variation": "sum_squares", "tv": 2e-4}  # eq. 4 times 1e-4: every pair of neighbors twice
 CODE: dict[str, Any] = {"tv": 1e-6, "noise": "redrawn", "restarts": 3}  # in all scripts of the authors' code
 GIFD: dict[str, Any] = {"steps_z": 1_000, "steps_w": 8_000, "tv": 1e-4, "keep": "best", "restarts": 4}
+NORMALIZED = "BigGAN's weights are searched as they are after spectral normalization, in the source before it"
 TAEF2 = "eta_z, the better of 0.03 and 0.1 for gi_z on two tune images of ImageNet at 64 px"
 
 Penalty = Callable[[Variables, Tensor], Tensor]
@@ -155,7 +156,8 @@ class GIAS(Attack):
             **OF_CODE,
         ),
         "code-meta": Preset(
-            "the authors' code, scripts/meta_eval.sh: with a generator learned by GIML, figures 4 and 5",
+            "the authors' code, scripts/meta_eval.sh, with --defense sparsification:0.95, as its cost leaves out 95 of "
+            "100 entries: with a generator learned by GIML, figures 4 and 5",
             assumed="as `code`",
             steps_z=1_000,
             steps_w=5_000,
@@ -166,7 +168,8 @@ class GIAS(Attack):
         ),
         "igims-imagenet": Preset(
             "the baseline of IGIMS on ImageNet, appendix A",
-            assumed="steps and starts are those of `code`; no term of |w - w_0|, which the text has for IGIMS",
+            assumed="steps and starts are those of `code`; no term of |w - w_0|, which the text has for IGIMS; "
+            f"{NORMALIZED}",
             steps_z=500,
             steps_w=5_000,
             eta_w=1e-5,
@@ -176,7 +179,7 @@ class GIAS(Attack):
         ),
         "gifd": Preset(
             "as GIFD's authors ran it, configs_biggan.yml",
-            assumed="one parameter search in place of four equal ones",
+            assumed=f"one parameter search in place of four equal ones; {NORMALIZED}",
             eta_w=1e-5,
             **GIFD,
         ),

@@ -25,6 +25,7 @@ from victims.seeds import seed_of
 
 # Left open by the paper; those of meta_train.sh in the code, which learns a StyleGAN2.
 OPEN: dict[str, Any] = {"steps_z": 1_000, "eta_z": 3e-2, "tau": 500}
+SEARCHES = "Adam with GIAS's decay in both searches, where line 9 is plain descent, and its rates"
 META: dict[str, Callable[..., Optimizer]] = {"reptile": SGD, "adam": partial(Adam, fused=True)}
 
 
@@ -32,7 +33,8 @@ class GIML:
     """Gradient inversion to meta-learn: a generator G_w from a set S of captured updates (theta_i, g_i) alone.
 
     This is not an attack: it returns no batch, but learns a prior for attacks. G stays in eval mode with its initial
-    batch-norm statistics 0 and 1, as in the code. Both searches use Adam (appendix G).
+    batch-norm statistics 0 and 1, as in the code. Both searches use Adam, as GIAS does (appendix G); line 9 of
+    algorithm 2 is plain descent.
 
     Paper and code differ in the meta update (Reptile; a step of Adam along w - w'), in the variation of both searches
     (see GIAS), and in the norm of latents: the code adds, N times, lambda times the norm of all N latents as one
@@ -58,13 +60,13 @@ class GIML:
     presets: ClassVar[Mapping[str, Preset]] = {
         "paper": Preset(
             "the paper, algorithm 2",
-            assumed="the variation, N, lambda, tau and steps on z are those of the code; beta",
+            assumed=f"the variation, N, lambda, tau and steps on z are those of the code; beta; {SEARCHES}",
             beta=0.1,
             **OPEN,
         ),
         "paper-literal": Preset(
             "as `paper`, but the variation as eq. 4 writes it, where a pair of neighbors comes twice: so tv is 2e-4",
-            assumed="N, lambda, tau and steps on z are those of the code; beta",
+            assumed=f"N, lambda, tau and steps on z are those of the code; beta; {SEARCHES}",
             beta=0.1,
             **LITERAL,
             **OPEN,

@@ -13,6 +13,7 @@ from attacks.engine.regularizers import TINY, latent_divergence, total_variation
 from attacks.engine.schedules import constant, multistep
 from attacks.engine.space import Between
 from attacks.engine.stage import Search, Stage, Variables, split
+from attacks.gias import NORMALIZED
 from priors.base import decode_each
 from victims.ranges import above_zero, at_least, not_negative
 
@@ -53,7 +54,8 @@ class IGIMS(Attack):
         "paper": Preset(
             "the paper, appendix A, DCGAN on CIFAR and FFHQ",
             assumed="T, for about the steps of GIAS's code: 4 x (300 + 1000), where that has 500 + 5000; "
-            "rates are GIAS's, halved every round; the budget of 50 is the population; alpha_kl, lambda_w; one start",
+            "rates are GIAS's, halved every round, with the decay of w in each; "
+            "the budget of 50 is the population; alpha_kl, lambda_w; one start",
             rounds=4,
             steps_z=300,
             steps_w=1_000,
@@ -62,7 +64,7 @@ class IGIMS(Attack):
         ),
         "paper-imagenet": Preset(
             "the paper, appendix A, BigGAN on ImageNet",
-            assumed="rates are GIAS's; the budget of 50 is the population; alpha_kl; one start",
+            assumed=f"rates are GIAS's; the budget of 50 is the population; alpha_kl; one start; {NORMALIZED}",
             rounds=1,
             steps_z=300,
             steps_w=1_000,
@@ -176,12 +178,12 @@ class IGIMSAdam(IGIMS):
         "paper": Preset(
             "the paper, appendix A, DCGAN on CIFAR and FFHQ",
             assumed="T, for about the steps of GIAS's code: 3 x (1000 + 1000), where that has 500 + 5000; "
-            "rates are GIAS's, halved every round; alpha_kl, lambda_w; one start",
+            "rates are GIAS's, halved every round, with their decay in each stage; alpha_kl, lambda_w; one start",
             **{**IGIMS.presets["paper"], "rounds": 3, "steps_z": 1_000},
         ),
         "paper-imagenet": Preset(
             "the paper, appendix A, BigGAN on ImageNet",
-            assumed="rates are GIAS's; alpha_kl; one start",
+            assumed=f"rates are GIAS's; alpha_kl; one start; {NORMALIZED}",
             **{**IGIMS.presets["paper-imagenet"], "steps_z": 1_000},
         ),
     }

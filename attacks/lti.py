@@ -21,8 +21,9 @@ class LTI(Learned):
     presets = {
         "paper": Preset(
             "the paper",
-            assumed="the network is the prior, of two hidden layers, for LeNet 3000 wide for one image and 10 000 for "
-            "four: `prior train-inverter --width 3000 --hashed 0`",
+            assumed="the network is the prior, of two hidden layers, for LeNet 3000 wide for one image and "
+            "10 000 for four",
+            trained_by="prior train-inverter --width 3000 --hashed 0",
             restarts=1,
         )
     }

@@ -13,7 +13,7 @@ from attacks.base import Attack, Common
 from attacks.engine.author import built
 from attacks.engine.half_precision import in_single_precision
 from attacks.engine.stage import Reconstruction
-from benchmark.config import Config, on_top, options_of
+from benchmark.config import Config, default_prior, on_top, options_of
 from benchmark.given import check_batch, check_names, checked_labels, preprocessing_of
 from benchmark.registry import find, open_defense, open_loss, open_training
 from benchmark.scoring.lpips import find_all
@@ -176,7 +176,7 @@ def attack(
         return given.to(mean.device, mean.dtype)
 
     if "prior" in chosen.needs:
-        options["prior"] = own(chosen.default_prior if prior is None or prior == "default" else prior)
+        options["prior"] = own(default_prior(chosen, preset) if prior is None or prior == "default" else prior)
     if refine is not None:
         options["refine"] = own(refine)
     given = on_top(own_options, {"seed": seed, **options})

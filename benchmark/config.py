@@ -15,6 +15,7 @@ import yaml
 from attacks.base import Attack, Common
 from attacks.engine.author import built
 from attacks.engine.preset import Preset
+from benchmark.names import known
 from benchmark.registry import (
     find,
     parameters_of,
@@ -29,7 +30,7 @@ from leaderboard.options import abouts
 from leaderboard.rows import PROTOCOL, FlatRow
 from leaderboard.run_folder import RunFolder
 from priors import by_name as priors_by_name
-from priors.base import Prior
+from priors.base import Generator, Prior
 from priors.inverters import Inverter
 from victims.errors import InputError, Notice
 from victims.names import nearest, separated
@@ -62,7 +63,8 @@ class Config(Setting):
             method: type[Attack] = find("attack", self.attack)
             if "prior" in method.needs:
                 of_track = tracks.read(self.track).priors if self.track else {}
-                object.__setattr__(self, "prior", of_track.get(method.takes.kind, method.default_prior))
+                default = default_prior(method, self.preset)
+                object.__setattr__(self, "prior", of_track.get(method.takes.kind, default))
         if self.preset == "auto":
             tuned = is_tuned(tracks.read(self.track or DEFAULT), self.attack)
             object.__setattr__(self, "preset", "tuned" if tuned else "default")
@@ -106,6 +108,22 @@ class Config(Setting):
             warnings.warn(text, Notice, stacklevel=2)
         return prior
 
+    def tell_other_classes(self, prior: Prior) -> None:
+        """A Notice where a conditional generator has learned classes of other names than those of the data set.
+
+        To it a label means another class then. Names are known of the suite's data sets that have them without files.
+        """
+        if not (isinstance(prior, Generator) and prior.classes):
+            return
+        learned = prior.trained_on.partition(" ")[0].strip(",").lower()
+        theirs, ours = (classes_of(name) for name in (learned, self.data.partition(":")[0]))
+        if theirs and ours and theirs != ours:
+            text = (
+                f"the prior was trained on the classes of {learned}, and those of {self.data} are others: class 0 is "
+                f"{theirs[0]} to the prior and {ours[0]} here; choose another --prior or --data."
+            )
+            warnings.warn(text, Notice, stacklevel=3)
+
     def make_denoiser(self) -> Prior:
         """The denoiser of the last stage, `refine`."""
         return priors_by_name.find(self.refine, self.weights_dir, size=self.size, seed=self.seed)
@@ -131,7 +149,9 @@ class Config(Setting):
             common["label_method"] = self.labels
         options |= {name: value for name, value in common.items() if value is not None}
         if "prior" in method.needs:
-            options["prior"] = self.make_prior().to(getattr(torch, self.precision))
+            prior = self.make_prior()
+            self.tell_other_classes(prior)
+            options["prior"] = prior.to(getattr(torch, self.precision))
         if self.refine != "none":
             options["refine"] = self.make_denoiser().to(getattr(torch, self.precision))
         return built(method, options, [*common])
@@ -186,6 +206,24 @@ class Config(Setting):
                 raise InputError(f"{self.attack} has no option '{name}'; {near}it takes {', '.join(known)}.")
             chosen[name] = parse(known[name], value, f"{self.attack} option")
         return chosen
+
+
+def default_prior(method: type[Attack], preset: str) -> str:
+    """
+    Raises:
+        InputError: the preset is of a prior that is not shipped.
+    """
+    if preset in method.presets and (command := method.presets[preset].trained_by):
+        raise InputError(
+            f"{method.name}'s preset {preset} is of a prior that is not shipped; train it ({command}) and give it with "
+            "--prior, or leave --preset out."
+        )
+    return method.default_prior
+
+
+def classes_of(name: str) -> tuple[str, ...]:
+    """The names of the classes of a data set of this suite; none where there is no such data set, or its files say."""
+    return tuple(getattr(find("data", name), "classes", ())) if name in known("data") else ()
 
 
 def dump(config: Config, resolved: Mapping[str, Any]) -> str:

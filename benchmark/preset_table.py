@@ -51,7 +51,9 @@ def presets(method: type[Method]) -> str:
     lines = ["| preset | source | assumed | options |", "|---|---|---|---|"]
     for preset, options in method.presets.items():
         told = " ".join(f"`{option}={value}`" for option, value in options.items())
-        lines.append(f"| `{preset}` | {options.source} | {options.assumed or 'nothing'} | {told} |")
+        assumed = options.assumed or "nothing"
+        trained = f". Its prior is not shipped: `{options.trained_by}`" if options.trained_by else ""
+        lines.append(f"| `{preset}` | {options.source} | {assumed}{trained} | {told} |")
     return "\n".join(lines)
 
 

@@ -100,7 +100,9 @@ def train_first(
             raise InputError(
                 f"cannot write the trained victim to {folder} ({error.strerror}); choose another --out."
             ) from None
-    model.load_state_dict(weights)
+    state = model.state_dict()
+    state.update(weights)  # the file lacks the versions of layers, without which some do not load
+    model.load_state_dict(state)
 
 
 def kept(file: Path) -> dict[str, Tensor] | None:

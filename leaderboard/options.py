@@ -262,7 +262,8 @@ class Options:
         "given",
         "knowledge",
         "`given`: the attacker has the labels of the batch. `none`: for methods that find them by themselves. Or the "
-        "method that recovers them from the update: `alr`, `ilrg`, `llg`, `zlr`, `row_sums`, `idlg`.",
+        "method that recovers them from the update: `alr`, `ilrg`, `llg` (LLG*, with the model), `zlr`, "
+        "`row_sums`, `idlg`.",
         rows=("labels", "label_method"),
     )
     bn: Level = option(

@@ -80,9 +80,11 @@ class Generator(Prior):
         latents: names of the inputs that are searched.
         noises: names of the inputs that are standard normal noise of the generator's own, if it has any.
         classes: the number of classes of a conditional generator; else None.
+        bounded: whether every pixel lies in [0, 1]; else some lie outside, where clamping would stop their gradients.
     """
 
     kind = "generator"
+    bounded: ClassVar[bool] = True
     latents: tuple[str, ...] = ("z",)
     noises: tuple[str, ...] = ()
     classes: int | None = None
@@ -99,7 +101,7 @@ class Generator(Prior):
             )
         labels = observation.knowledge.labels
         given = "none" if labels is None else "probabilities" if labels.is_floating_point() else "its own"
-        if self.classes and (given != "its own" or self.classes < observation.num_classes):
+        if self.classes and (given != "its own" or self.classes != observation.num_classes):
             raise InputError(
                 f"the prior takes labels of {self.classes} classes, the task has {observation.num_classes} and {given} "
                 "given; choose another --prior."
@@ -132,7 +134,8 @@ class Generator(Prior):
     def advance(self, state: State, start: int = 0, stop: int | None = None) -> dict[str, Tensor]:
         """Run blocks start..stop-1 on the state before block `start`; from 0, on the inputs.
 
-        So `advance(advance(s, 0, k), k)` is `advance(s)`, and after the last block `h` is (N, C, H, W) in [0, 1].
+        So `advance(advance(s, 0, k), k)` is `advance(s)`, and after the last block `h` is (N, C, H, W) in the scale of
+        [0, 1], and within it where the generator is `bounded`.
         """
         state = self.enter(state) if start == 0 else dict(state)
         for block in self.blocks[start:stop]:
@@ -140,7 +143,7 @@ class Generator(Prior):
         return state
 
     def forward(self, state: State) -> Tensor:
-        """Inputs -> images (N, C, H, W) in [0, 1]."""
+        """Inputs -> images (N, C, H, W) in the scale of [0, 1], see `bounded`."""
         return self.advance(state)["h"]
 
 

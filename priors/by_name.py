@@ -10,7 +10,10 @@ from priors.inverters import Inverter
 from victims.checkpoints import require_finite
 from victims.errors import InputError, Notice
 from victims.modules import build
-from victims.names import imported, unknown
+from victims.names import imported, is_dotted_path, unknown
+
+SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth", ".tar", ".th")
+"""Of files of weights in the layout of their authors, which do not say whose they are."""
 
 
 def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
@@ -40,9 +43,9 @@ def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
         return load_published(spec, weights_dir, size)
     if architecture in known:
         make = known[architecture].load()
-    elif spec.endswith(".safetensors"):
+    elif spec.endswith(".safetensors") and (Path(spec).is_file() or not is_class(architecture, detail)):
         return weights.load(Path(spec))
-    elif not detail and Path(spec).suffix in (".bin", ".pkl", ".pt", ".pth"):
+    elif not detail and Path(spec).suffix in SUFFIXES:
         raise InputError(f"{spec} does not say which generator it is; write ARCHITECTURE:{spec}.")
     elif "." in architecture:
         make = imported("prior", architecture, Prior)
@@ -55,6 +58,11 @@ def find(spec: str, weights_dir: Path, *, size: int, seed: int) -> Prior:
     if architecture in known:
         warnings.warn(f"prior {architecture} is untrained; for trained ones see `prior list`.", Notice, stacklevel=2)
     return prior
+
+
+def is_class(architecture: str, detail: str) -> bool:
+    """Whether ARCHITECTURE:FILE names a class by a dotted path; a path of a file may hold a colon and dots too."""
+    return bool(detail) and is_dotted_path(architecture) and all(map(str.isidentifier, architecture.split(".")))
 
 
 def load_published(name: str, weights_dir: Path, size: int) -> Prior:

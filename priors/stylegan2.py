@@ -180,6 +180,7 @@ class StyleGAN2(Generator):
             "options": {"fit": "stylegan2_ffhq_gaussian_fit.pt"},  # GIFD's
         },
     }
+    bounded = False
     latents = ("w",)
     mapping_weight: Tensor
     mapping_bias: Tensor

@@ -6,7 +6,7 @@ import secrets
 import sys
 import warnings
 from argparse import Namespace
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.serialization import safe_globals
 
 from victims.data.base import some
@@ -29,6 +30,9 @@ PREFIXES = frozenset(("module", "model", "net", "network", "_module"))
 
 WRAPPERS = r"\b(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\."
 """What torch puts inside keys, at any depth: compiled, checkpointed and sharded modules."""
+
+OLD_DENSE = r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\."
+"""In the keys of the files that torchvision publishes for its DenseNets, which it renames by itself as it gets them."""
 
 
 def write(files: Mapping[Path, bytes]) -> None:
@@ -113,6 +117,7 @@ def load(model: nn.Module, path: Path, name: str) -> None:
         while inner := [state[key] for key in NESTED if isinstance(state.get(key), Mapping)]:
             state = inner[0]
         given = {re.sub(WRAPPERS, "", key): value for key, value in state.items()}
+        versions = getattr(state, "_metadata", {})
     own = {re.sub(WRAPPERS, "", key): key for key in model.state_dict()}
     prefix = prefix_of(given, own, path, name)
     with expected(f"a state dict of {name}", path):
@@ -127,7 +132,7 @@ def load(model: nn.Module, path: Path, name: str) -> None:
         if key in found:
             compare(found[key], tensor, key, path, name)
     with expected(f"a state dict of {name}", path):
-        missing, unexpected = model.load_state_dict(found, strict=False)
+        missing, unexpected = model.load_state_dict(versioned(found, model, versions, prefix), strict=False)
     if missing or unexpected:
         lacks = f" its keys lack {some(missing)};" if missing else ""
         has = f" the model has no {some(unexpected)};" if unexpected else ""
@@ -135,11 +140,42 @@ def load(model: nn.Module, path: Path, name: str) -> None:
     tell_resampled(given, found, path)
 
 
+def versioned(
+    found: Mapping[str, Tensor], model: nn.Module, versions: Mapping[str, Mapping[str, Any]], prefix: str
+) -> OrderedDict[str, Tensor]:
+    """The weights with the version of every layer, by which a layer knows the keys and the form of older ones.
+
+    That is the file's. Where the file has none, as `.safetensors`, it is the model's own, unless there are keys that
+    the model lacks, which are older ones then. Batch norm has none, so that files without `num_batches_tracked` load.
+
+    Args:
+        versions: as the file has them, by its own names of layers.
+        prefix: of these names.
+    """
+    state = model.state_dict()
+    current, layers = getattr(state, "_metadata", {}), dict(model.named_modules())
+    named = {re.sub(WRAPPERS, "", f"{layer}."): about for layer, about in versions.items()}
+    of_file = {
+        name.removeprefix(prefix).removesuffix("."): about for name, about in named.items() if name.startswith(prefix)
+    }
+    of_layers = of_file if found.keys() - state.keys() else {**current, **of_file}
+    whole = OrderedDict(found)
+    vars(whole)["_metadata"] = {
+        layer: about for layer, about in of_layers.items() if not isinstance(layers.get(layer), _BatchNorm)
+    }
+    return whole
+
+
 def adapted(given: dict[str, Tensor], model: nn.Module, name: str) -> dict[str, Tensor]:
-    """Weights of one of timm's models as timm itself adapts them: renamed from a layout of their authors, and position
-    embeddings resampled to the size of the images. Those that fit the model, or are for another one, stay as they are.
+    """Weights of a library's model as the library itself adapts them; those that fit, or are for another model, stay as
+    they are.
+
+    torchvision renames the keys of its DenseNets; timm those from a layout of their authors, and resamples position
+    embeddings to the size of the images.
     """
     library, _, architecture = name.partition(":")
+    if library == "torchvision" and architecture.startswith("densenet"):
+        return {re.sub(OLD_DENSE, r"\1\2.", key): value for key, value in given.items()}
     if library != "timm" or shapes(given) == shapes(model.state_dict()):
         return given
     from timm.models import model_entrypoint  # takes most of a second, and few runs need it

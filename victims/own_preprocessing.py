@@ -14,6 +14,7 @@ from victims.preprocessing import Preprocessing
 
 DECLARED = ("input_mean", "input_std")
 UNCLEAR = ("mean", "std")
+CENTERED = ("googlenet", "inception_v3")  # of torchvision
 
 
 def declared(model: nn.Module) -> Preprocessing | None:
@@ -64,7 +65,10 @@ def of_torchvision(name: str) -> Preprocessing | None:
         transforms: Any = torchvision.models.get_model_weights(name).DEFAULT.transforms()
     except (ValueError, AttributeError):
         return None
-    return Preprocessing(tuple(transforms.mean), tuple(transforms.std), f"torchvision's weights of {name}")
+    mean, std = tuple(transforms.mean), tuple(transforms.std)
+    if name in CENTERED:  # with its weights torchvision's own model turns ImageNet's numbers into these, and here not
+        mean = std = (0.5,) * len(mean)
+    return Preprocessing(mean, std, f"torchvision's weights of {name}")
 
 
 def of_model(model: nn.Module, spec: str, *, trained: bool) -> Preprocessing | None:

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 
-from benchmark.scoring.accuracy import classified_right, like_guessing
+from benchmark.scoring.accuracy import classified_right, like_guessing, told_apart
 from benchmark.setting import Setting
 from benchmark.tasks.capture import capture_task, norm
 from victims.data.base import ImageData
@@ -37,10 +37,11 @@ def check(victim: Victim, data: ImageData, trained: bool) -> tuple[str, str]:
     """
     indices = data.readable(range(0, len(data), -(-len(data) // MOST)))
     right = classified_right(victim, victim.parameters, data, indices)
-    if not (trained and like_guessing(sum(right), len(right), len(data.classes))):
+    classes = told_apart(victim, data, indices[0])
+    if not (trained and like_guessing(sum(right), len(right), classes)):
         return share(right), ""
     return share(right), (
-        f"The model classifies {share(right)} images right, no better than guessing one of {len(data.classes)} classes "
+        f"The model classifies {share(right)} images right, no better than guessing one of {classes} classes "
         "does. If it is trained, its weights, the order of its classes or its preprocessing (--mean, --std) are wrong "
         "here, and this page is not about the model that you use."
     )

@@ -39,6 +39,17 @@ def classified_right(victim: Victim, theta: Gradient, data: ImageData, indices: 
     return right.tolist()
 
 
+@torch.no_grad()
+def told_apart(victim: Victim, data: ImageData, index: int) -> int:
+    """How many classes `classified_right` tells apart, tried on one image: odd and even ones with one logit, else all.
+
+    Guessing finds one in so many.
+    """
+    images, _ = data.batch([index])
+    logits = victim.logits(victim.parameters, victim.normalize(images.to(victim.mean)))
+    return 2 if logits.shape[1] == 1 else len(data.classes)
+
+
 def victim_accuracy(config: Setting) -> float | None:
     """The share of about 1000 test images that the trained victim classifies right; None where it was not trained."""
     if not config.steps_trained():

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.callbacks import LambdaCallback
@@ -108,19 +108,16 @@ class Judge:
         self.folder.write_curve(name, [stage for stage, _ in result.curve], costs)
         if errors is not None:
             write_layers(self.folder, name, result.layers[index], errors)
-        certified: Sequence[bool] = ()
-        if result.certified is not None:
-            order = assign(readable(pixels), task.images.cpu())
-            certified = result.certified[index].cpu()[order].tolist()
-        self.write(task, pixels, measured, certified)
+        self.write(task, pixels, measured, certificates(result, index, task.images))
 
     @torch.no_grad()
-    def write(self, task: Task, pixels: Tensor, measured: Mapping[str, Any], certified: Sequence[bool] = ()) -> None:
+    def write(
+        self, task: Task, pixels: Tensor, measured: Mapping[str, Any], certified: Sequence[bool | None] | None = None
+    ) -> None:
         """Score images (B, C, H, W) of one task; write its pictures, and rows that hold what else was measured.
 
         Args:
-            certified: what the attacker knows of the reconstruction of every private image; empty where it has no such
-                check.
+            certified: see `certificates`.
         """
         name = task.observation.task
         gallery = Gallery(self.split.images, self.split.places(task.sample_ids, task.images))
@@ -135,7 +132,7 @@ class Judge:
                 image=sample_id,
                 label=int(label),
                 image_digest=image_digest(truth, int(label)),
-                status="ok" if finite else "diverged",
+                status=status(finite),
                 degenerate=flat,
                 certified=certified[k] if certified else None,
                 **{**measured, "cost": measured["cost"] if finite else None},
@@ -171,6 +168,24 @@ def wait(pending: Sequence[Future[None]]) -> None:
     """Wait for submitted work; an error that it met is raised here."""
     for future in pending:
         future.result()
+
+
+def status(finite: bool) -> Literal["ok", "diverged"]:
+    """What a row says of an attack, by whether its cost is finite."""
+    return "ok" if finite else "diverged"
+
+
+def certificates(result: Reconstruction, index: int, images: Tensor) -> list[bool | None]:
+    """Whether the attacker knows the reconstruction of each private image to be right; None without such a check.
+
+    Args:
+        index: of the task among those of the result.
+        images: the private ones, (B, C, H, W).
+    """
+    if result.certified is None:
+        return [None] * len(images)
+    order = assign(readable(result.pixels[index]), images.cpu())
+    return result.certified[index].cpu()[order].tolist()
 
 
 def label_scores(task: Task, labels: Tensor) -> dict[str, float]:

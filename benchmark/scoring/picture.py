@@ -26,9 +26,13 @@ WIDE = 26  # characters below an image
 
 
 def png(image: Tensor) -> bytes:
-    """The bytes of a picture file: (C, H, W) in [0, 1], rounded to 8 bits."""
+    """The bytes of a picture file: (C, H, W) in [0, 1], rounded to 8 bits.
+
+    Of three or more channels it shows the first three as colors, and of one or two the first in gray: no channel of
+    the data is transparency. Scores are of all channels.
+    """
     file = io.BytesIO()
-    save_image(image, file, "png")
+    save_image(image[: 3 if len(image) >= 3 else 1], file, "png")
     return file.getvalue()
 
 

@@ -30,24 +30,24 @@ Pairs = Sequence[tuple[float, float]]
 """PSNR of each image of a task, as recorded and as found again."""
 
 Scores = Mapping[str, Any]
-"""Of an image that was attacked again, by metric, with the cost and the scores of labels, as rows have them."""
+"""Of an image that was attacked again, by metric, with the cost and what else was found of it, as rows have them."""
 
-OF_TASK = ("cost", "label_counts", "label_existence")
+EVERYWHERE = ("cost", "label_counts", "label_existence", "status", "degenerate", "certified")  # in every row
 REL, ABS = 1e-3, 1e-5
 """Of a score of the same image elsewhere, where a network or a window is computed in another order: its last digits."""
 
 
 def scored_in_both(row: FlatRow, again: Scores) -> list[str]:
     """What can be compared: a metric may lack its network in one of them."""
-    return [key for key in again if key in OF_TASK or None not in (row.get(key), again[key])]
+    return [key for key in again if key in EVERYWHERE or None not in (row.get(key), again[key])]
 
 
 def far(both: Iterable[tuple[FlatRow, Scores]]) -> list[str]:
     """What differs by more than last digits, of images that were rebuilt as they were for the record."""
 
-    def near(before: float | None, now: float | None) -> bool:
-        if before is None or now is None:
-            return before is now
+    def near(before: Any, now: Any) -> bool:
+        if before is None or now is None or isinstance(before, str):
+            return before == now
         return math.isclose(before, now, rel_tol=REL, abs_tol=ABS)
 
     return sorted({k for row, again in both for k in scored_in_both(row, again) if not near(row[k], again[k])})

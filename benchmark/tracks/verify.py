@@ -21,10 +21,10 @@ from benchmark.registry import find
 from benchmark.row_maker import settings_of
 from benchmark.run_options import with_options
 from benchmark.scoring.gallery import read_split
-from benchmark.scoring.judge import label_scores
+from benchmark.scoring.judge import certificates, label_scores, status
 from benchmark.scoring.metrics import Gallery
 from benchmark.scoring.networks import networks
-from benchmark.scoring.score import score
+from benchmark.scoring.score import degenerate, score
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
 from benchmark.tracks.agreement import SPREAD, Pairs, Scores, far, scored_in_both, shifts, verdict
@@ -236,8 +236,6 @@ def check(
     """
     name = f"the record of {record.method} on {record.track.name}"
     fix = f"run make record TRACK={record.track.name} METHOD={record.method}"
-    if any(row.get(METRIC) is None for row in record.rows):
-        raise InputError(f"{name} has images without a {METRIC.upper()}; {fix}.")
     recorded = {task: {row["image"]: row["image_digest"] for row in rows} for task, rows in record.tasks.items()}
     here = {
         task: {data.ids[index]: image_digest(*data[index]) for index in batch.indices}
@@ -262,7 +260,9 @@ def scores(task: Task, result: Reconstruction, place: int, given: Mapping[str, A
     cost, labels = float(result.cost[place]), label_scores(task, result.labels[place])
     finite = math.isfinite(cost)
     _, found = score(result.pixels[place], task.images, failed=not finite, **given)
-    of_task = {"cost": cost if finite else None, **labels}
+    found["degenerate"] = degenerate(task.images).tolist()
+    found["certified"] = certificates(result, place, task.images)
+    of_task = {"cost": cost if finite else None, "status": status(finite), **labels}
     return [dict(zip(found, values, strict=True)) | of_task for values in zip(*found.values(), strict=True)]
 
 

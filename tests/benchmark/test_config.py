@@ -1,4 +1,5 @@
 import inspect
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -12,7 +13,8 @@ from benchmark.names import known, require
 from benchmark.registry import find, open_defense, parse, registered
 from benchmark.tracks.entry import methods
 from priors.dcgan import DCGAN
-from victims.errors import InputError
+from victims.errors import InputError, Notice
+from victims.modules import build
 
 
 def test_the_same_options_mean_the_same_folder_and_others_another():
@@ -41,6 +43,40 @@ def test_preset_then_single_options_then_what_every_attack_takes():
     attack = Config(attack="ig", preset="paper-imagenet", set=["tv=0.5", "boxed=no"], steps=7).make_attack()
     assert (attack.tv, attack.boxed, attack.plan, attack.restarts) == (0.5, False, {"x": 7}, 8)
     assert Config(attack="ig", preset="paper-imagenet", restarts=2).make_attack().restarts == 2
+
+
+def test_a_preset_of_a_prior_that_is_not_shipped_takes_no_other_by_default():
+    with pytest.raises(InputError, match=r"not shipped; train it \(prior train-inverter --width 3000 --hashed 0\)"):
+        Config(attack="lti", preset="paper")
+    assert Config(attack="lti", preset="paper", prior="mine.safetensors").prior == "mine.safetensors"
+    assert Config(attack="lti", preset="default").prior == "lti-photos32"
+
+
+@pytest.mark.parametrize(
+    ("data", "trained_on", "told"),
+    [
+        ("photos", "cifar10 train, 32 px", True),
+        ("cifar10", "ImageNet, 128 px", True),
+        ("cifar10", "cifar10 train, 32 px", False),
+        ("pacs_imagenet", "ImageNet (128 px BigGAN-deep, truncation 1)", False),
+        ("folder:mine", "cifar10 train, 32 px", False),  # the names are known only from its files
+        ("photos", "my_weights", False),
+        ("photos", "", False),
+    ],
+)
+def test_a_prior_of_other_classes_is_told(data, trained_on, told):
+    prior = build(DCGAN, seed=0, classes=10)
+    prior.trained_on = trained_on
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        Config(data=data).tell_other_classes(prior)
+    assert [str(each.message).count("class 0 is") for each in found] == [1] * told
+
+
+def test_a_run_tells_that_the_classes_of_its_prior_are_others():
+    config = Config(attack="gias", prior="dcgan-cifar10-conditional", preset="default")
+    with pytest.warns(Notice, match="class 0 is airplane to the prior and astronaut here; choose another"):
+        config.make_attack()
 
 
 def test_what_set_changes_is_measured_against_the_preset():

@@ -126,6 +126,20 @@ def test_a_training_is_kept(data, tmp_path, no_training):
     assert files(tmp_path) == [file]
 
 
+class Versioned(LeNet):
+    """It loads no weights that lack the version of its layers, as torchvision's MNASNet."""
+
+    def _load_from_state_dict(self, state, prefix, local_metadata, *rest):
+        if "version" not in local_metadata:
+            raise ValueError("no version")
+        super()._load_from_state_dict(state, prefix, local_metadata, *rest)
+
+
+def test_layers_are_told_their_version(data, tmp_path):
+    model = build(Versioned, **SHAPE, seed=0)
+    assert same(after(lenet(), data, tmp_path / "plain"), after(model, data, tmp_path / "versioned"))
+
+
 class Gray(Photos):
     """Other images under the same names."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from leaderboard import record
 from leaderboard.__main__ import main
+from leaderboard.board import entries
 from leaderboard.rows import PROTOCOL, read_rows
 from leaderboard.run_folder import RunFolder
 from victims.errors import InputError
@@ -144,6 +145,16 @@ def test_rows_that_say_no_version_are_of_the_first(scored, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(old))
     assert record.stale(read_rows(file)[0], 1) == ""
+
+
+def test_rows_of_another_version_of_a_track_stay_apart(scored):
+    before, now = (rows(scored, track_version=version) for version in (1, 2))
+    record.write("easy", "ig", before, b"")
+    assert len(list(record.beside(before))) == len(before)
+    assert not list(record.beside(now))
+    off_track = [{**row, "track": ""} for row in now]
+    assert len(list(record.beside(off_track))) == len(before)
+    assert [entry.n for entry in entries([*before, *now])] == [len(before)] * 2
 
 
 def test_the_board_shows_what_is_recorded_of_the_settings_of_its_runs_alone(scored, tmp_path, capsys):

@@ -63,34 +63,37 @@ def test_the_worth_of_priors_in_words_and_as_a_table(board):
     assert table.columns["generator"][1].endswith("24 images, worse")
 
 
-def test_defenses_in_words(board):
-    boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE - 15 + NOISE, mean_image=BASE - 14)}
-    (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
-    assert said.startswith(
-        "noise:0.01 (noisy) holds: 0 % [0, 14] of images are recognized with ig; without it "
-        "100 % [86, 100] of images are recognized with ig. The strongest attack with it minus that without it, "
-        "ig - ig: -15.00 dB ["
-    )
-    assert said.endswith("], 24 images, worse.")
+def of_defense(**boards):
+    """The sentence on a defense, and its line of the table."""
+    found = defenses(boards, [("noise:0.01", "noisy", "plain")])
+    (said,), (table,) = sentences(found), [block for block in found if isinstance(block, Table)]
+    return said, {heading: cells[0] for heading, cells in table.columns.items()}
+
+
+def test_defenses_in_words_and_as_a_table(board):
+    said, line = of_defense(plain=board(ig=BASE), noisy=board(ig=BASE - 15 + NOISE, mean_image=BASE - 14))
+    assert said == "noise:0.01 holds: 0 % [0, 14] of images are recognized with ig."
+    assert (line["defense"], line["track"]) == ("noise:0.01", "noisy")
+    assert (line["recognized"], line["recognized without it"]) == ("0 % [0, 14]", "100 % [86, 100]")
+    assert line["shown above the mean image"] == "-"
+    assert line["strongest attack, minus that without it"].startswith("ig - ig: -15.00 dB [")
+    assert line["strongest attack, minus that without it"].endswith("], 24 images, worse")
 
 
 def test_a_defense_that_leaves_no_image_recognized_does_not_hold_where_something_leaks(board):
-    boards = {"plain": board(ig=BASE), "noisy": board(ig=BASE - 15 + NOISE, mean_image=BASE - 17)}
-    (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
-    assert said.startswith("noise:0.01 (noisy) leaves few or no images recognized, and still leaks: 0 % [0, 14] of")
-    assert (
-        "without it 100 % [86, 100] of images are recognized with ig. Shown above the mean image: 1 attack, ig by +2"
-        in said
-    )
+    said, line = of_defense(plain=board(ig=BASE), noisy=board(ig=BASE - 15 + NOISE, mean_image=BASE - 17))
+    assert said.startswith("noise:0.01 leaves few or no images recognized, and still leaks: 0 % [0, 14] of")
+    assert line["shown above the mean image"].startswith("1 attack, ig by +2")
 
 
 def test_attacks_that_recognize_as_many_images_are_named_together(board):
     plain = {"ig": BASE, "gias": BASE + 1, "dlg": BASE - 15}
     noisy = {name: psnr - 15 for name, psnr in plain.items()} | {"mean_image": BASE}
-    boards = {"plain": board(**plain), "noisy": board(**noisy)}
-    (said,) = sentences(defenses(boards, [("noise:0.01", "noisy", "plain")]))
-    assert "holds: 0 % [0, 14] of images are recognized with each of 3 attacks; without it" in said
-    assert "without it 100 % [86, 100] of images are recognized with gias, ig, the best of 3 attacks by" in said
+    said, _ = of_defense(plain=board(**plain), noisy=board(**noisy))
+    assert said == "noise:0.01 holds: 0 % [0, 14] of images are recognized with each of 3 attacks."
+    said, _ = of_defense(plain=board(**plain), noisy=board(**plain))
+    best = "100 % [86, 100] of images are recognized with gias, ig, the best of 3 attacks by this share"
+    assert said == f"noise:0.01 does not hold: {best}."
 
 
 def test_attacks_that_are_better_behind_a_defense_are_named(board):
@@ -126,13 +129,17 @@ def test_every_defense_has_a_sentence(board):
     boards = {"plain": board(ig=BASE), "failed": board(ig=BASE - 20, mean_image=BASE - 14), "stale": []}
     for entry, _ in boards["failed"][1:]:
         object.__setattr__(entry, "diverged", entry.n)
-    said = sentences(defenses(boards, [(f"of {track}", track, "plain") for track in ("failed", "stale")]))
-    unpaired = (
-        "The strongest attack is not compared, as one of the tracks has no attack with a place, or they share no image."
-    )
-    assert said[0].startswith("of failed (failed) holds: 0 % [0, 14] of images are recognized with ig")
-    assert said[1].startswith("of stale (stale) is not judged, as no attack was tried on enough batches")
-    assert [each.endswith(unpaired) for each in said] == [True, True]
+    found = defenses(boards, [(f"of {track}", track, "plain") for track in ("failed", "stale")])
+    said, (table,) = sentences(found), [block for block in found if isinstance(block, Table)]
+    assert said[0].startswith("of failed holds: 0 % [0, 14] of images are recognized with ig")
+    assert said[1] == "of stale is not judged, as no attack was tried on enough batches both with and without it."
+    assert [
+        line.startswith("not compared, as") for line in table.columns["strongest attack, minus that without it"]
+    ] == [
+        True,
+        True,
+    ]
+    assert table.columns["recognized"][1] == "-"
 
 
 def test_settings_in_words_and_those_that_are_not_recorded_left_out(board):

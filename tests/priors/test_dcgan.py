@@ -9,11 +9,13 @@ from scipy.stats import kstest
 from torch import nn
 from torch.nn.functional import batch_norm, conv2d, conv_transpose2d, interpolate, relu
 
+from benchmark.check.small import small_task
 from priors.base import decode, decode_each, shrink
 from priors.by_name import find
 from priors.dcgan import DCGAN, Discriminator
 from tests.conftest import SHARED
 from victims.errors import InputError
+from victims.modules import build
 
 R, B = 2, 3
 
@@ -231,6 +233,15 @@ def test_a_conditional_generator_is_an_unconditional_one_on_latent_and_embedding
     images = conditional({"z": z, "y": y})
     torch.testing.assert_close(images, plain({"z": torch.cat([z, conditional.embed.weight[y]], 1)}))
     assert not torch.allclose(images, conditional({"z": z, "y": (y + 1) % 3}), atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [9, 11])
+def test_labels_of_fewer_or_more_classes_are_refused(classes):
+    observation = small_task().observation
+    build(DCGAN, seed=0, classes=10).check(observation)
+    with pytest.raises(InputError, match=rf"labels of {classes} classes, the task has 10 .*another --prior") as error:
+        build(DCGAN, seed=0, classes=classes).check(observation)
+    assert "\n" not in str(error.value)
 
 
 def test_copies_of_a_conditional_generator_keep_their_labels():

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import priors
 from priors import names, weights
@@ -171,6 +172,19 @@ def test_shipped_weights(name, tmp_path):
     assert same(get(path, tmp_path), weights.load(path))
 
 
+def test_a_class_of_ones_own_takes_a_safetensors_file(faces, tmp_path, monkeypatch):
+    """Its own layout; a file whose path looks alike is in this suite's."""
+    monkeypatch.chdir(tmp_path)
+    file, own = tmp_path / "gen.safetensors", "priors.dcgan_faces.DCGANFaces"
+    save_file({k.replace("blocks", "generator_deconv"): v for k, v in faces.state_dict().items()}, file)
+    assert same(get(f"{own}:gen.safetensors", tmp_path), faces)
+    other = build(DCGANFaces, seed=8)
+    for name in (f"{own}:gen.safetensors", "runs.v1/b:1.safetensors"):
+        weights.save(other, tmp_path / name, architecture="dcgan_faces", options={}, command="none")
+        assert same(get(name, tmp_path), other)
+    assert "no weights at runs.v2/b:1.safetensors" in refusal("runs.v2/b:1.safetensors", tmp_path)
+
+
 @pytest.mark.parametrize("make", [DCGANFaces, DCGAN])
 def test_a_file_in_this_suites_layout(make, tmp_path):
     prior, name = build(make, seed=5), {"DCGAN": "dcgan", "DCGANFaces": "dcgan_faces"}[make.__name__]
@@ -231,6 +245,9 @@ BAD = {
     "priors.lti.LTI:x.pt": "no layout but this suite's own",
     "priors.base.Generator:x.pt": "Generator lacks draw",
     "550000.pt": "write ARCHITECTURE:550000.pt",
+    "x.th": "write ARCHITECTURE:x.th",
+    "last.ckpt": "write ARCHITECTURE:last.ckpt",
+    "best.pth.tar": "write ARCHITECTURE:best.pth.tar",
     "nowhere.safetensors": "no weights at",
     "nowhere.Mine": "cannot import the prior",
     "json.loads": "not a subclass of priors.base.Prior",

@@ -71,6 +71,17 @@ def test_a_victim_with_such_a_layer_has_the_gradient_of_torch(options, training,
         torch.testing.assert_close(stacked[name][0], p.grad, rtol=1e-8, atol=1e-12)
 
 
+def test_replacing_moves_no_draws_of_the_caller():
+    class Own(nn.BatchNorm2d):
+        def forward(self, x):
+            return super().forward(x)
+
+    before, net = torch.get_rng_state(), nn.Sequential(Own(4))
+    use_batch_statistics(net)
+    assert isinstance(net[0], BatchNorm)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_replacing_keeps_names_and_outputs(model, pixels):
     replaced = copy.deepcopy(model)
     use_batch_statistics(replaced)

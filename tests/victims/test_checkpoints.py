@@ -4,11 +4,14 @@ import hashlib
 import pickle
 import re
 from argparse import Namespace
+from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as lightning
 import torch
+import torchvision
 from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
@@ -73,6 +76,78 @@ def test_every_layout_loads_whole(name, wrap, trained, tmp_path):
     checkpoints.load(model, path, "resnet20")
     for key, tensor in model.state_dict().items():
         assert torch.equal(tensor, trained[key]), key
+
+
+class Versioned(nn.Sequential):
+    """Of the second version: refuses files that say none, as torchvision's MNASNet, and knows a key of the first."""
+
+    _version = 2
+
+    def __init__(self):
+        super().__init__(nn.Linear(2, 2), nn.BatchNorm1d(2))
+
+    def _load_from_state_dict(self, state, prefix, local_metadata, *rest):
+        self.seen = local_metadata.get("version")
+        if self.seen is None:
+            raise ValueError("no version")
+        if self.seen == 1:
+            state[f"{prefix}0.weight"] = state.pop(f"{prefix}first.weight")
+        super()._load_from_state_dict(state, prefix, local_metadata, *rest)
+
+
+def first_version(state):
+    renamed = OrderedDict((key.replace("0.weight", "first.weight"), value) for key, value in state.items())
+    renamed._metadata = state._metadata | {"": {"version": 1}}
+    return renamed
+
+
+def in_training(state):
+    """As `Lightning` saves it, with a layer of its own that has the name of the model's and no version."""
+    whole = OrderedDict(under("model.", state))
+    whole._metadata = {"": {"version": 1}, "model": state._metadata[""], "0": {}}
+    return {"state_dict": whole}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrap", "version"),
+    [
+        ("own.pt", lambda s: s, 2),
+        ("st.safetensors", lambda s: s, 2),
+        ("old.pt", old, 2),
+        ("first.pt", first_version, 1),
+        ("last.ckpt", in_training, 2),
+    ],
+)
+def test_layers_are_told_the_version_of_the_file(name, wrap, version, tmp_path):
+    saved, model, path = build(Versioned, seed=1), build(Versioned, seed=0), tmp_path / name
+    content = wrap(saved.state_dict())
+    save_file(content, path) if path.suffix == ".safetensors" else torch.save(content, path)
+    checkpoints.load(model, path, "versioned")
+    assert model.seen == version
+    for key, tensor in saved.state_dict().items():
+        assert torch.equal(model.state_dict()[key], tensor), key
+
+
+def test_a_file_without_the_counts_of_batch_norm_loads_whatever_version_it_says(tmp_path):
+    saved, model = build(Versioned, seed=1), build(Versioned, seed=0)
+    state = saved.state_dict()
+    del state["1.num_batches_tracked"]
+    torch.save(state, tmp_path / "x.pt")
+    checkpoints.load(model, tmp_path / "x.pt", "versioned")
+    assert torch.equal(model[0].weight, saved[0].weight)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_keys_of_torchvisions_published_densenets_are_renamed(prefix, tmp_path):
+    """As torchvision does by itself: `denselayer1.norm.1.weight`."""
+    make = partial(torchvision.models.DenseNet, 4, (2, 2), 4, bn_size=2, num_classes=10)
+    saved, model = build(make, seed=1), build(make, seed=0)
+    published = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", k): v for k, v in saved.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in published
+    torch.save(under(prefix, old(published)), tmp_path / "x.pth")
+    checkpoints.load(model, tmp_path / "x.pth", "torchvision:densenet121")
+    for key, tensor in old(saved.state_dict()).items():
+        assert torch.equal(model.state_dict()[key], tensor), key
 
 
 class Training(lightning.LightningModule):

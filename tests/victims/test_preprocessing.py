@@ -3,6 +3,7 @@
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 
 import gibench
@@ -128,6 +129,17 @@ def test_trained_weights_of_a_library_come_with_its_preprocessing(data):
     assert of_model(net, "torchvision:resnet18", trained=True).mean == (0.485, 0.456, 0.406)
     assert of_model(net, "torchvision:resnet18", trained=False) is None
     assert of_model(net, "resnet20", trained=True) is None
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_what_torchvisions_own_model_undoes_is_undone(name):
+    """With its weights it comes with transform_input, which turns ImageNet's normalization into another one."""
+    own = torchvision.models.get_model(name, weights=None, init_weights=False, transform_input=True)
+    pixels = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    published = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    enters = own._transform_input(Preprocessing(tuple(published.mean), tuple(published.std)).normalize(pixels))
+    found = of_model(nn.Identity(), f"torchvision:{name}", trained=True)
+    torch.testing.assert_close(found.normalize(pixels), enters)
 
 
 def test_weights_from_a_file_are_trained(tmp_path):

@@ -4,12 +4,23 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.ExifTags import Base
 
 from victims.errors import InputError
 
 DEEP = 65535  # white in 16 bits
 LEAST = 4096  # 16-bit pictures that stay below hold 12 bits or fewer: nothing says which of their values is white
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its EXIF orientation."""
 
 
 def decode(path: Path) -> Image.Image:
@@ -25,11 +36,20 @@ def decode(path: Path) -> Image.Image:
             if frames > 1 and image.format != "MPO":  # a photograph of a phone, with previews or depth behind it
                 raise InputError(f"{path} has {frames} frames; save the one to use as a picture of its own.")
             image.load()
-            return rgb(ImageOps.exif_transpose(image), path, image.format)
+            return rgb(upright(image), path, image.format)
     except InputError:
         raise
     except Exception:  # Pillow's decoders raise many kinds of errors on a broken file, not only OSError
         raise InputError(f"{path} is no image that can be read; replace it.") from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The loaded picture, turned as its EXIF says.
+
+    Pillow's `exif_transpose` also writes the rest of EXIF anew, and fails where an entry of it is malformed.
+    """
+    turn = TURNS.get(image.getexif().get(Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def rgb(image: Image.Image, path: Path, format: str | None) -> Image.Image:

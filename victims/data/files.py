@@ -37,6 +37,7 @@ class ImageFiles(ImageData):
     """
 
     example = ""  # where in the folder that `take` is told a picture lies, for messages
+    divided = "add images"  # how to fill a split that the hash left empty, for messages
 
     def __init__(self, *, split: str, size: int, resize: Resize) -> None:
         """
@@ -73,6 +74,11 @@ class ImageFiles(ImageData):
             InputError: there are none, or two have the same id.
         """
         kept = [place for place, name in enumerate(ids) if split_of(self.key(name), splits) == self.split]
+        if ids and not kept and len(splits) > 1:
+            raise InputError(
+                f"{self.name} has no {self.split} images: by the hash of their names all in {root} ({len(ids)}) are of "
+                f"other splits; {self.divided}."
+            )
         if not kept:
             such = f", such as {self.example}" if self.example else ""
             raise InputError(
@@ -129,8 +135,8 @@ def printable(name: str) -> str:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder in the order of their names; none if there is no such folder."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    """The images of a folder in the order of their names, without hidden files; none if there is no such folder."""
+    return sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES)
 
 
 def by_class(name: str, root: Path, labels: Mapping[str, int], inside: str = "") -> dict[Path, int]:

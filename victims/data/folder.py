@@ -23,6 +23,7 @@ class Folder(ImageFiles):
     name = "folder"
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
+    divided = "add images, or divide them yourself into the folders train/, tune/ and test/"
 
     def __init__(self, path: Path, *, split: str = "test", size: int = 64, resize: Resize = "shorter") -> None:
         """

@@ -344,6 +344,17 @@ def test_a_trained_model_in_the_wrong_preprocessing_is_warned_of(bright):
     assert attacked(wrong, bright, [dark, light]) == "1 of 2 (0.500)"
 
 
+def test_of_one_logit_the_chance_is_a_half(bright):
+    """Parity is what is scored, of whatever number of classes."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    nn.init.zeros_(model[1].weight)
+    victim = Victim(model, mean=bright.mean, std=bright.std)
+    bright.classes = list("abcdefghij")
+    said, warning = check(victim, bright, trained=True)
+    assert said == "10 of 20 (0.500)"
+    assert "no better than guessing one of 2 classes" in warning
+
+
 @pytest.mark.parametrize(
     ("right", "n", "classes", "expected"),
     [(734, 800, 10, False), (80, 800, 10, True), (99, 800, 10, True), (101, 800, 10, False), (0, 2, 2, False)],

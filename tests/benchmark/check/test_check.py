@@ -8,10 +8,13 @@ import pytest
 
 from benchmark.__main__ import main
 from benchmark.check import data, metric, prior, victim
+from benchmark.check.fails import Fails
 from benchmark.registry import registered
 from benchmark.scoring.metrics import METRICS
 from priors import by_name
+from priors.stylegan2 import StyleGAN2
 from tests.test_contributing import EXAMPLES
+from victims.modules import build
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text()
 (PLAIN,) = re.findall(r"```python\n# plain_l2\.py\n(.*?)```", README, re.DOTALL)
@@ -87,6 +90,15 @@ def test_what_cannot_be_loaded_is_said_in_one_line(plugin, said, outside, capsys
 @pytest.mark.parametrize("name", ["dcgan-photos32", "dcgan-cifar10-conditional"])
 def test_generators(contract, name):
     contract(by_name.find(name, Path("weights"), size=32, seed=0))
+
+
+def test_a_generator_without_bounds_may_leave_them():
+    """StyleGAN2 with random weights, whose colors are far out; a bounded generator must not."""
+    generator = build(StyleGAN2, seed=0, size=32, width=8, style_dim=8).eval().requires_grad_(False)
+    prior.its_images_are_of_its_image_shape_in_0_to_1(generator)
+    generator.bounded = True
+    with pytest.raises(Fails, match=r"not in \[0, 1\]"):
+        prior.its_images_are_of_its_image_shape_in_0_to_1(generator)
 
 
 @pytest.mark.parametrize("contract", prior.OF_DENOISERS, ids=lambda contract: contract.__name__)

@@ -1,8 +1,12 @@
 """The picture of a run says in words what it shows."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms.functional import to_tensor
 
 from benchmark.scoring import picture
 from leaderboard.run_folder import RunFolder
@@ -35,6 +39,16 @@ def test_its_title_has_method_setting_and_mean(drawn):
     assert f"mean PSNR {np.mean(PSNR):.2f} [" in said
     assert "dB, n = 4" in said
     assert "above: private image; below: its reconstruction" in said
+
+
+@pytest.mark.parametrize(
+    ("channels", "shown"), [(1, (0, 0, 0)), (2, (0, 0, 0)), (3, (0, 1, 2)), (4, (0, 1, 2)), (5, (0, 1, 2))]
+)
+def test_a_picture_shows_three_channels_or_one_and_none_as_transparency(channels, shown):
+    image = torch.rand(channels, 6, 8, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    with Image.open(io.BytesIO(picture.png(image))) as opened:
+        assert opened.mode == "RGB"
+        assert torch.equal(to_tensor(opened), image[list(shown)])
 
 
 def test_curves_are_those_of_each_task_and_their_median(tmp_path, monkeypatch):

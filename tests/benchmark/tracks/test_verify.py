@@ -80,6 +80,13 @@ def test_any_other_score_or_cost_that_does_not_follow_from_the_same_images_diffe
     assert f"has the PSNR of the record, and another {key}." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("claim", [{"status": "diverged"}, {"degenerate": True}, {"certified": True}], ids=str)
+def test_what_else_a_row_says_of_an_image_differs(track, change, claim, capsys):
+    change(lambda rows: [{**row, **claim} for row in rows])
+    assert verify(track, "--sample=1") == 1
+    assert f"has the PSNR of the record, and another {', '.join(claim)}." in capsys.readouterr().out
+
+
 def test_the_last_digit_of_another_score_is_rounding_and_not_called_identical(track, change, capsys):
     change(lambda rows: [{**row, "ssim": row["ssim"] + 1e-6} for row in rows])
     assert verify(track, "--sample=1") == 0
@@ -91,7 +98,7 @@ def test_the_last_digit_of_another_score_is_rounding_and_not_called_identical(tr
 def test_a_score_that_is_not_computed_here_is_said_to_be_left_out(track, change, capsys):
     change(lambda rows: [{**row, "lpips": 0.5} for row in rows])
     assert verify(track, "--sample=1") == 0
-    said = "mse, iip, cost, label_counts, label_existence (not compared: lpips, memory, seconds)."
+    said = "label_counts, label_existence (not compared: lpips, memory, seconds)."
     assert said in capsys.readouterr().out
 
 
@@ -161,7 +168,7 @@ def test_the_claim_of_a_lower_cost_differs(track, change, capsys):
         ("is stale: of version 7 of the track, now 1; run make record", {"track_version": 7}),
         ("is stale: of protocol 2, now", {"protocol": 2}),
         ("is of other images", {"image_digest": "another"}),
-        ("has images without a PSNR", {"psnr": None}),
+        ("has an image without a PSNR", {"psnr": None}),
         ("has a row of ig on no track", {"track": ""}),
         ("has another steps, options than", {"steps": 9, "options": {"plan": {"x": 9}, "eta": 0.2}}),
         ("has another victim_weights than", {"victim_weights": "lenet.pt (0123)"}),

@@ -1,12 +1,13 @@
 """Images from files: how they are resized, and broken files."""
 
 import os
+import struct
 import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import transforms
 
 from victims.data.channels import in_channels
@@ -58,6 +59,13 @@ def test_a_stamp_tells_when_any_file_was_written(tmp_path):
     os.utime(files[1], ns=(status.st_atime_ns, status.st_mtime_ns))  # as a copy with its times
     assert Files(files).stamp() != stamp
     assert in_channels(Files(files), 1).stamp() == Files(files).stamp()
+
+
+def test_hidden_files_are_no_images(tmp_path):
+    """As macOS writes them beside each file on other disks."""
+    photograph(tmp_path / "a.png", 20, 20)
+    (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")
+    assert images_in(tmp_path) == [tmp_path / "a.png"]
 
 
 def test_ids_have_escapes_for_what_no_table_can_hold(tmp_path):
@@ -171,6 +179,20 @@ def test_a_photograph_stands_upright(tmp_path):
     tags[0x0112] = 6  # to be turned by 90 degrees, clockwise
     Image.fromarray(RAMP).save(tmp_path / "a.png", exif=tags)
     assert (pixels(tmp_path / "a.png") == np.rot90(RAMP, -1)[..., None]).all()
+
+
+@pytest.mark.parametrize("orientation", range(9))
+def test_a_malformed_entry_of_exif_does_not_matter(orientation, tmp_path):
+    """The resolution is text, which is not written again; one picture for each of the eight ways to turn it."""
+    entries = ((0x0112, 3, 1, struct.pack(">HH", orientation, 0)), (0x011A, 2, 4, b"72\0\0"))
+    exif = struct.pack(">IH", 8, len(entries)) + b"".join(struct.pack(">HHI4s", *each) for each in entries) + bytes(4)
+    Image.fromarray(RAMP).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*" + exif)
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    Image.fromarray(RAMP).save(tmp_path / "b.png", exif=tags)
+    with Image.open(tmp_path / "b.png") as whole:
+        expected = np.asarray(ImageOps.exif_transpose(whole))
+    assert (pixels(tmp_path / "a.png") == expected[..., None]).all()
 
 
 def test_of_a_photograph_with_a_preview_the_first_picture_is_taken(tmp_path):

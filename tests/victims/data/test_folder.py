@@ -53,6 +53,21 @@ def test_split_folders_are_kept_and_tune_is_a_part_of_train(tmp_path):
     assert len(splits["train"]) == 48
 
 
+def test_a_split_that_the_hash_leaves_empty_is_said_to_be_so(tmp_path):
+    write(tmp_path / "one", 1)
+    said = []
+    for split in Folder.splits:
+        try:
+            Folder(tmp_path, split=split, size=16)
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) == 2
+    for line in said:
+        assert "by the hash of their names all in" in line
+        assert line.endswith("into the folders train/, tune/ and test/.")
+        assert "\n" not in line
+
+
 def test_a_class_may_be_called_train(tmp_path):
     write(tmp_path / "train", 40)
     write(tmp_path / "bus", 40)
