@@ -63,8 +63,8 @@ class Config(Setting):
             method: type[Attack] = find("attack", self.attack)
             if "prior" in method.needs:
                 of_track = tracks.read(self.track).priors if self.track else {}
-                default = default_prior(method, self.preset)
-                object.__setattr__(self, "prior", of_track.get(method.takes.kind, default))
+                prior = of_track.get(method.takes.kind) or default_prior(method, self.preset)
+                object.__setattr__(self, "prior", prior)
         if self.preset == "auto":
             tuned = is_tuned(tracks.read(self.track or DEFAULT), self.attack)
             object.__setattr__(self, "preset", "tuned" if tuned else "default")

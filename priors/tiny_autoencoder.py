@@ -82,6 +82,7 @@ class TinyAutoencoder(Generator):
         },
     }
     follows_size = True
+    bounded = False
 
     def __init__(self, *, size: int = 64) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.serialization import safe_globals
 
 from victims.data.base import some
@@ -146,7 +146,8 @@ def versioned(
     """The weights with the version of every layer, by which a layer knows the keys and the form of older ones.
 
     That is the file's. Where the file has none, as `.safetensors`, it is the model's own, unless there are keys that
-    the model lacks, which are older ones then. Batch norm has none, so that files without `num_batches_tracked` load.
+    the model lacks, which are older ones then. Batch and instance norm have none, so that files without
+    `num_batches_tracked` load.
 
     Args:
         versions: as the file has them, by its own names of layers.
@@ -161,7 +162,7 @@ def versioned(
     of_layers = of_file if found.keys() - state.keys() else {**current, **of_file}
     whole = OrderedDict(found)
     vars(whole)["_metadata"] = {
-        layer: about for layer, about in of_layers.items() if not isinstance(layers.get(layer), _BatchNorm)
+        layer: about for layer, about in of_layers.items() if not isinstance(layers.get(layer), _NormBase)
     }
     return whole
 

@@ -42,7 +42,8 @@ def its_images_are_of_its_image_shape_in_0_to_1(prior: Generator) -> None:
     require(len(images) == COUNT, f"{COUNT} inputs give {len(images)} images", type(prior))
     low, high = (float(bound) for bound in images.aminmax())
     within = (low >= 0 and high <= 1) or not prior.bounded
-    require(within, f"images go from {low:.3g} to {high:.3g}, not in [0, 1]", type(prior))
+    wrong = f"images go from {low:.3g} to {high:.3g}, not in [0, 1]; if they may, say bounded = False"
+    require(within, wrong, type(prior))
     spread = float(images.std())
     wrong = (
         f"pixels have a standard deviation of {spread:.2g}, as those of one color; images go from 0 to 1, not in bytes"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Adam
-from torchvision.utils import save_image
+from torchvision.utils import make_grid
 
 from attacks.engine.gradients import victim_gradients
 from attacks.engine.probe import Probe, vectorizes
@@ -17,6 +17,7 @@ from benchmark.contents import of_training
 from benchmark.device import best_device, reproducible
 from benchmark.launch.lock import alone, writable
 from benchmark.priors.recorded import command, folders
+from benchmark.scoring.picture import png
 from benchmark.setting import Setting
 from benchmark.tasks.capture import client_update
 from defenses.base import Defense, parts
@@ -125,7 +126,8 @@ def train_inverter(
         if half:
             network.body.half()
         weights.save(network, out, architecture=attack, options=options, command=written)
-        save_image(torch.stack([truth, rebuilt], 1).flatten(0, 2), out.with_suffix(".png"), nrow=batch)
+        pairs = make_grid(torch.stack([truth, rebuilt], 1).flatten(0, 2), nrow=batch)
+        out.with_suffix(".png").write_bytes(png(pairs))
         state.unlink(missing_ok=True)
         print(f"{out}: {psnr:.2f} dB on {truth.shape[0] * batch} held-out images, after {training.seconds:.0f} s")
 

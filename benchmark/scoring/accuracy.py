@@ -40,12 +40,12 @@ def classified_right(victim: Victim, theta: Gradient, data: ImageData, indices: 
 
 
 @torch.no_grad()
-def told_apart(victim: Victim, data: ImageData, index: int) -> int:
-    """How many classes `classified_right` tells apart, tried on one image: odd and even ones with one logit, else all.
+def told_apart(victim: Victim, data: ImageData, indices: Sequence[int]) -> int:
+    """How many classes `classified_right` tells apart, tried on these images: odd and even with one logit, else all.
 
     Guessing finds one in so many.
     """
-    images, _ = data.batch([index])
+    images, _ = data.batch(indices)
     logits = victim.logits(victim.parameters, victim.normalize(images.to(victim.mean)))
     return 2 if logits.shape[1] == 1 else len(data.classes)
 

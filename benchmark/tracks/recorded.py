@@ -12,7 +12,7 @@ from leaderboard.board import EntryWithRows, entries_with_rows
 from leaderboard.options import abouts, row_keys
 from leaderboard.record import Kept, damaged
 
-OWN = ("labels", "victim_weights")  # options of a track that a row says in its own way: as a method or a file has them
+OWN = ("labels", "victim_weights", "mean", "std")  # options of a track that a row says in other words
 SAME = (*(key for key in row_keys("setting") if key not in record.CODE), "seed")
 
 
@@ -36,8 +36,8 @@ class Recorded(NamedTuple):
             return why
         tuned = read_tuned(self.track, entry.attack) if entry.control == "none" else None
         row = next(iter(rows.values()))
-        said = {**row["options"], "restarts": row["restarts"], "steps": row["steps"]}  # options of the default are not
-        again = tuned and any(said.get(name, value) != value for name, value in tuned.options.items())
+        said = {**row["options"], "restarts": row["restarts"], "steps": row["steps"]}
+        again = tuned and any(said.get(name) != value for name, value in tuned.options.items())
         return "tuned anew since it was recorded" if again else ""
 
     def current(self) -> Board:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Literal
 
 import pytest
+import yaml
 
 from attacks.ig import IG
 from benchmark.command_line import normalized
@@ -13,6 +14,7 @@ from benchmark.names import known, require
 from benchmark.registry import find, open_defense, parse, registered
 from benchmark.tracks.entry import methods
 from priors.dcgan import DCGAN
+from tests.benchmark.tracks.conftest import GOOD
 from victims.errors import InputError, Notice
 from victims.modules import build
 
@@ -45,11 +47,14 @@ def test_preset_then_single_options_then_what_every_attack_takes():
     assert Config(attack="ig", preset="paper-imagenet", restarts=2).make_attack().restarts == 2
 
 
-def test_a_preset_of_a_prior_that_is_not_shipped_takes_no_other_by_default():
+def test_a_preset_of_a_prior_that_is_not_shipped_takes_no_other_by_default(tmp_path):
     with pytest.raises(InputError, match=r"not shipped; train it \(prior train-inverter --width 3000 --hashed 0\)"):
         Config(attack="lti", preset="paper")
     assert Config(attack="lti", preset="paper", prior="mine.safetensors").prior == "mine.safetensors"
     assert Config(attack="lti", preset="default").prior == "lti-photos32"
+    track = tmp_path / "mine.yaml"
+    track.write_text(yaml.safe_dump(GOOD | {"priors": {"inverter": "mine.safetensors"}}))
+    assert Config(attack="lti", preset="paper", track=str(track)).prior == "mine.safetensors"
 
 
 @pytest.mark.parametrize(

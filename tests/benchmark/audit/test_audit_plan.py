@@ -251,7 +251,7 @@ def test_steps_grow_in_proportion_and_their_shares_of_the_time_with_them():
     assert sum(found.seconds_under.values()) == pytest.approx(found.seconds)
 
 
-def test_labels_that_no_method_reads_under_one_defense_are_read_under_another(config):
+def test_under_each_defense_labels_are_read_by_the_first_method_that_works_there(config):
     probe = Probe(config, ["sign", "none", "noise:1"], config.make_data(), know_labels=False)
     probe.readers = {"sign": [], "none": ["alr", "ilrg"], "noise:1": ["ilrg"]}
     assert [probe.under(defense).labels for defense in probe.defenses] == ["none", "alr", "ilrg"]

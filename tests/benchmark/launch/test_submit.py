@@ -61,7 +61,8 @@ def test_jobs_of_the_local_executor_give_the_rows_of_plain_runs(tmp_path, capsys
     assert "PSNR by attack and defense" in printed
 
 
-def test_a_job_on_this_machine_takes_no_more_cores_than_it_is_given(tmp_path, commands):
+def test_a_job_on_this_machine_takes_no_more_cores_than_it_is_given(tmp_path, commands, monkeypatch):
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
     tiny = [option for option in TINY if not option.startswith("--devices")]
     given = [*tiny, "--attack=ig", "--wandb=off", f"--out={tmp_path}"]
     for options in (["--cpus=2"], ["--cpus=3", "--devices=1"]):

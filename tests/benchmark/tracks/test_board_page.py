@@ -155,6 +155,12 @@ def test_rows_of_another_setting_are_refused_in_one_line(changes, message, keep,
     assert message in capsys.readouterr().err
 
 
+def test_a_track_that_writes_its_numbers_otherwise_than_rows_is_of_its_setting(keep):
+    keep("cifar10-b64", "ig", 20.0, mean="0.0", std="1.0")
+    assert read("cifar10-b64").options["mean"] == "0"
+    assert recorded(read("cifar10-b64")).attacks() == ["ig"]
+
+
 def test_a_record_of_a_method_that_was_tuned_anew_is_stale(keep):
     keep("cifar10-b1", "ig", 20.0, options={"eta": 0.1}, restarts=2)
     track = read("cifar10-b1")
