@@ -135,8 +135,12 @@ def printable(name: str) -> str:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images of a folder in the order of their names, without hidden files; none if there is no such folder."""
-    return sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in SUFFIXES)
+    """The images of a folder in the order of their names; none if there is no such folder.
+
+    `._NAME` is no image but what macOS keeps of NAME on file systems of others.
+    """
+    found = (path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in found if not path.name.startswith("._"))
 
 
 def by_class(name: str, root: Path, labels: Mapping[str, int], inside: str = "") -> dict[Path, int]:

@@ -61,7 +61,7 @@ def test_a_stamp_tells_when_any_file_was_written(tmp_path):
     assert in_channels(Files(files), 1).stamp() == Files(files).stamp()
 
 
-def test_hidden_files_are_no_images(tmp_path):
+def test_what_macos_keeps_of_files_is_no_image(tmp_path):
     """As macOS writes them beside each file on other disks."""
     photograph(tmp_path / "a.png", 20, 20)
     (tmp_path / "._a.png").write_bytes(b"\0\5\x16\7")
