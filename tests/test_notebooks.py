@@ -28,6 +28,7 @@ def test_it_is_stored_without_outputs(notebook):
 @pytest.mark.slow
 def test_it_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("STEPS", "8")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # on busy cores several threads wait for each other, ten times as long
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
