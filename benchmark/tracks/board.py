@@ -210,9 +210,10 @@ def refused(tracks: Sequence[str]) -> Table:
 def table(found: Recorded) -> Table:
     """The methods of a track, the best first."""
     names, kind = [entry.attack for entry, _ in found.board], dict.fromkeys(found.attacks(), "none") | kinds(found)
+    current = found.current()
     lost, over = (
         {each.other.attack: f"{signed(each.difference)} {each.verdict}" for each in compared}
-        for compared in (behind(found.current()), over_control(found.current()))
+        for compared in (behind(current), over_control(current))
     )
     known = board_table([entry for entry, _ in found.board]).columns | {
         BEHIND: [lost.get(name, NOTHING) for name in names],
