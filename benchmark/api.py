@@ -13,14 +13,15 @@ from attacks.base import Attack, Common
 from attacks.engine.author import built
 from attacks.engine.half_precision import in_single_precision
 from attacks.engine.stage import Reconstruction
-from benchmark.config import Config, default_prior, on_top, options_of
 from benchmark.given import check_batch, check_names, checked_labels, preprocessing_of
+from benchmark.method_options import default_prior, of_preset, on_top, options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
 from benchmark.scoring.lpips import find_all
 from benchmark.scoring.score import score as score_images
 from benchmark.tasks.capture import Client
 from benchmark.tasks.capture import capture as capture_images
 from benchmark.tasks.effect import check_effect
+from benchmark.tracks.track import DEFAULT
 from defenses.base import Chain, Defense, parts
 from leaderboard.options import Options
 from priors import by_name as priors_by_name
@@ -158,7 +159,8 @@ def attack(
         InputError: a name is unknown, nothing was tuned, or the attack cannot work on this observation.
     """
     chosen: type[Attack] = find("attack", method) if isinstance(method, str) else method
-    own_options = of_preset(chosen, preset)
+    kind, track = ("tuned", preset[6:]) if preset.startswith("tuned:") else (preset, DEFAULT)
+    own_options = of_preset(chosen, chosen.name, kind, track)
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
         raise InputError(f"{chosen.name} takes no prior; leave prior= out.")
@@ -181,20 +183,6 @@ def attack(
         options["refine"] = own(refine)
     given = on_top(own_options, {"seed": seed, **options})
     return built(chosen, given, [name for name in Common.__annotations__ if name in given]).run([observation])
-
-
-def of_preset(method: type[Attack], preset: str) -> dict[str, Any]:
-    """The options of a method that a preset has.
-
-    Raises:
-        InputError: there is no such preset, or nothing was tuned.
-    """
-    kind, _, track = preset.partition(":")
-    if kind == "tuned":
-        return Config(attack=method.name, prior="none", preset=kind, track=track).preset_options(method)
-    presets = {"default": {}, **method.presets}
-    check_names(f"preset of {method.name}", [preset], [*presets, "tuned"])
-    return dict(presets[preset])
 
 
 def score(

@@ -11,7 +11,7 @@ from docstring_parser import Docstring, DocstringStyle, parse
 
 from attacks.base import Attack
 from attacks.engine.space import Between
-from benchmark.config import options_of
+from benchmark.method_options import options_of
 from benchmark.names import first_sentence
 from benchmark.preset_table import papers, presets
 from benchmark.tracks.board import BEHIND, UNTRAINED, names, pictures, table

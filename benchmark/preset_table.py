@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attacks.base import Attack
 from attacks.giml import GIML
-from benchmark.config import Method
+from benchmark.method_options import Method
 from benchmark.registry import registered
 
 INTRODUCTION = """\

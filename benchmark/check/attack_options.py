@@ -11,7 +11,7 @@ from attacks.engine.space import check_space
 from benchmark.check.attack_case import STEPS, Case
 from benchmark.check.fails import Fails, require
 from benchmark.check.small import small_denoiser
-from benchmark.config import options_of
+from benchmark.method_options import options_of
 from priors.base import Generator
 from victims.errors import InputError
 from victims.observation import Observation

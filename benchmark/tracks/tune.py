@@ -16,10 +16,11 @@ from optuna.trial import TrialState
 
 from attacks.base import Attack
 from attacks.engine.space import Between, Space, check_space
-from benchmark.config import Config, options_of
+from benchmark.config import Config
 from benchmark.contents import contents
 from benchmark.device import reproducible
 from benchmark.launch.lock import alone, writable
+from benchmark.method_options import options_of
 from benchmark.registry import find
 from benchmark.run import run
 from benchmark.run_options import with_options

@@ -14,7 +14,8 @@ from attacks.engine.schedules import multistep
 from attacks.engine.stage import Stage
 from attacks.ig import IG
 from attacks.pnp import PlugAndPlay, PnP, PnPGI
-from benchmark.config import Config, options_of
+from benchmark.config import Config
+from benchmark.method_options import options_of
 from priors.base import Denoiser
 from victims.errors import InputError
 

@@ -1,5 +1,4 @@
 import inspect
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -9,14 +8,13 @@ import yaml
 
 from attacks.ig import IG
 from benchmark.command_line import normalized
-from benchmark.config import Config, options_of
+from benchmark.config import Config
 from benchmark.names import known, require
-from benchmark.registry import find, open_defense, parse, registered
+from benchmark.registry import find, open_defense, parse
 from benchmark.tracks.entry import methods
 from priors.dcgan import DCGAN
 from tests.benchmark.tracks.conftest import GOOD
 from victims.errors import InputError, Notice
-from victims.modules import build
 
 
 def test_the_same_options_mean_the_same_folder_and_others_another():
@@ -57,27 +55,6 @@ def test_a_preset_of_a_prior_that_is_not_shipped_takes_no_other_by_default(tmp_p
     assert Config(attack="lti", preset="paper", track=str(track)).prior == "mine.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("data", "trained_on", "told"),
-    [
-        ("photos", "cifar10 train, 32 px", True),
-        ("cifar10", "ImageNet, 128 px", True),
-        ("cifar10", "cifar10 train, 32 px", False),
-        ("pacs_imagenet", "ImageNet (128 px BigGAN-deep, truncation 1)", False),
-        ("folder:mine", "cifar10 train, 32 px", False),  # the names are known only from its files
-        ("photos", "my_weights", False),
-        ("photos", "", False),
-    ],
-)
-def test_a_prior_of_other_classes_is_told(data, trained_on, told):
-    prior = build(DCGAN, seed=0, classes=10)
-    prior.trained_on = trained_on
-    with warnings.catch_warnings(record=True) as found:
-        warnings.simplefilter("always")
-        Config(data=data).tell_other_classes(prior)
-    assert [str(each.message).count("class 0 is") for each in found] == [1] * told
-
-
 def test_a_run_tells_that_the_classes_of_its_prior_are_others():
     config = Config(attack="gias", prior="dcgan-cifar10-conditional", preset="default")
     with pytest.warns(Notice, match="class 0 is airplane to the prior and astronaut here; choose another"):
@@ -97,15 +74,6 @@ def test_numbers_that_are_none_are_refused_in_one_line(value):
         Config(attack="ig", set=[f"tv={value}"]).make_attack()
     with pytest.raises(InputError, match=f"defense noise std is a finite number, not '{value}'"):
         open_defense(f"noise:{value}")
-
-
-@pytest.mark.parametrize("name", registered("attack"))
-def test_every_option_of_every_attack_can_be_given_as_text(name):
-    method = registered("attack")[name]
-    for option in options_of(method).values():
-        parsed = parse(option, str(option.default), name)
-        assert parsed == option.default
-        assert type(parsed) is type(option.default)
 
 
 def test_a_value_of_the_wrong_type_says_what_was_expected():
@@ -131,13 +99,6 @@ def test_annotations_may_be_text_optional_or_missing(tmp_path, monkeypatch):
     assert open_defense("modest.Modest:0.5:none:y:4").found == (None, "y", 4)
     with pytest.raises(InputError, match="most is a float, not 'much'"):
         open_defense("modest.Modest:0.5:much")
-
-
-def test_single_options_are_refused_by_what_is_wrong_with_them():
-    with pytest.raises(InputError, match="no option 'eto'; did you mean 'eta'"):
-        Config(attack="ig", set=["eto=1"]).make_attack()
-    with pytest.raises(InputError, match="'tv' is no KEY=VALUE"):
-        Config(attack="ig", set=["tv", "=", "1"]).make_attack()
 
 
 def test_no_single_option_is_none():

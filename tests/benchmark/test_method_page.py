@@ -7,7 +7,7 @@ import pytest
 
 from attacks.engine.space import Between
 from benchmark import site
-from benchmark.config import options_of
+from benchmark.method_options import options_of
 from benchmark.method_page import bounds, grid, meanings, page, without_html
 from benchmark.names import known
 from benchmark.registry import find, registered

@@ -250,7 +250,7 @@ def test_what_does_not_fit_is_one_line(model, batch, change, message):
         ({"method": "ig", "preset": "tuned:nowhere"}, "nowhere"),
         ({"method": "rgap", "preset": "tuned"}, "rgap has not been tuned on the track photos-default; run make tune"),
         ({"method": "lti", "preset": "paper"}, "preset paper is of a prior that is not shipped; train it .*--prior"),
-        ({"method": "ig", "preset": "papr"}, "unknown preset of ig 'papr'; did you mean 'paper'"),
+        ({"method": "ig", "preset": "papr"}, "ig has no preset 'papr'; did you mean 'paper'"),
         ({"method": "ggl", "optimizer": "Adam"}, "ggl option optimizer is one of cma, nevergrad, adam, not 'Adam'"),
         ({"method": "ig", "eta": "0.1"}, "ig option eta is a number, not '0.1'"),
         ({"method": "gias", "prior": "dcgan-photo32"}, "did you mean"),

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from benchmark.config import options_of
+from benchmark.method_options import options_of
 from benchmark.names import ROOT, comment, known
 from benchmark.registry import find
 from benchmark.tracks import board
