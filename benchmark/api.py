@@ -1,6 +1,7 @@
 """Capture, attack and score in Python: what the package `gibench` exports."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attacks.base import Attack, Common
 from attacks.engine.author import built
@@ -37,12 +39,23 @@ from victims.wrappers import copied, unwrapped
 
 WEIGHTS_DIR = Path("weights")
 
-# On a GPU convolutions are in full precision and in one order, as in every command; the caller's settings stay.
-exact = torch.backends.cudnn.flags(torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False)
 SPACE_MEAN, SPACE_STD = 0.5, 0.25  # of pixels, where no data set says it: attacks search in what these normalize
 
 
-@exact
+@contextmanager
+def exact() -> Iterator[None]:
+    """As in every command: with gradients, in the model's own precision, on a GPU in full and in one order.
+
+    The caller's settings stay.
+    """
+    full = torch.backends.cudnn.flags(torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False)
+    with torch.inference_mode(False), torch.enable_grad(), full, sdpa_kernel(SDPBackend.MATH), ExitStack() as off:
+        for device in ("cpu", "cuda"):
+            off.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
+@exact()
 def capture(
     model: nn.Module,
     images: Tensor,
@@ -93,6 +106,7 @@ def capture(
     check_names("option of capture", knowledge, ("give_labels", "adapt", "surrogate", "bn", "know_lr"))
     if mode not in TRAINING:
         raise InputError(f"mode is '{mode}'; give one of {', '.join(TRAINING)}.")
+    images, labels = images.clone(), labels.clone()  # those of `inference_mode` take part in no gradient
     model = unwrapped(model)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     make = partial(
@@ -104,10 +118,10 @@ def capture(
         loss=open_loss(loss) if isinstance(loss, str) else as_loss(loss),
     )
 
-    def defended(*chain: Defense) -> Victim:
+    def defended(*chain: Defense, as_given: bool = False) -> Victim:
         if not chain:
-            return make(model)
-        return make(build(partial(Chain(chain).model, copied(model), shape), seed=seed))
+            return make(model, as_given=as_given)
+        return make(build(partial(Chain(chain).model, copied(model), shape), seed=seed), as_given=as_given)
 
     names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]
     defense = open_defense(defense) if isinstance(defense, str) else defense
@@ -116,12 +130,13 @@ def capture(
         if not isinstance(part, Defense):
             given = f"the class {part.__name__}" if isinstance(part, type) else f"of type {type(part).__name__}"
             raise InputError(f"defense is {given}; give a name, such as 'noise:0.01', or an object of a Defense.")
-    victim = defended(*chain)
-    victim.to(next(iter(victim.parameters.values())).device)
+    victim, as_given = defended(*chain), defended(*chain, as_given=True)
+    for each in (victim, as_given):
+        each.to(next(iter(each.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
     name = f"{type(model).__name__} in {mode} mode"
     labels_of = partial(checked_labels, labels)
-    classes = trial(victim, images.shape, name, "give images or a model that fit", fix, labels_of)
+    classes = trial(victim, as_given, images.shape, name, "give images or a model that fit", fix, labels_of)
     labels = labels_of(classes)
     local = open_training(lr, epochs, mini_batch, clients, optimizer, fix="give lr=")
     client = Client(defense=defense, local=local, amp=amp, seed=seed, **knowledge)
@@ -129,7 +144,7 @@ def capture(
     return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
 
 
-@exact
+@exact()
 def attack(
     method: str | type[Attack],
     observation: Observation,
@@ -211,6 +226,8 @@ def score(
         ValueError: the shapes differ, or `images` are not in [0, 1].
     """
     pixels, failed = reconstruction, False
+    if isinstance(reconstruction, Tensor) and not reconstruction.is_floating_point():
+        raise InputError(f"reconstruction is {reconstruction.dtype}; give floats in [0, 1].")
     if isinstance(reconstruction, Reconstruction):
         pixels, failed = reconstruction.pixels.squeeze(0), not bool(reconstruction.cost.isfinite().all())
     _, scores = score_images(pixels, images, failed=failed, **find_all(lpips, weights_dir, download=False))

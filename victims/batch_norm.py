@@ -22,6 +22,7 @@ class BatchNorm(nn.Module):
     def __init__(self, layer: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
+        self.num_features, self.momentum = layer.num_features, layer.momentum  # a model's own forward may read them
         self.after = nn.Sequential(*layer.children())  # timm's layers include the activation that follows
 
     def forward(self, x: Tensor) -> Tensor:

@@ -100,11 +100,12 @@ def tried(
     model = unwrapped(model)
     set_mode(model, training)
     channels = image_shape[0]
-    victim = Victim(model, mean=(0.0,) * channels, std=(1.0,) * channels, training=training)
+    make_victim = partial(Victim, model, mean=(0.0,) * channels, std=(1.0,) * channels, training=training)
     mode = next(mode for mode, flag in TRAINING.items() if flag is training)
     fix = change if mode == "eval" else "use --victim-mode eval"
     name = f"{spec} ({line_of(type(model).forward, type(model))})" if own else spec
-    given = trial(victim, (2, *image_shape), f"{name} in {mode} mode", other, fix)
+    victim, as_given = make_victim(), make_victim(as_given=True)
+    given = trial(victim, as_given, (2, *image_shape), f"{name} in {mode} mode", other, fix)
     if given not in (num_classes, 1):
         raise InputError(
             f"{name} gives logits for {given} classes, not {num_classes}; {change}, or give the data the classes of "

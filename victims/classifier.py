@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from victims.errors import InputError
-from victims.modules import main_type, modes_kept, passing
+from victims.modules import main_type, passing
 from victims.rounds import Rounds
-from victims.wrappers import attributes_kept
+from victims.wrappers import attributes_kept, copied
 
 DRAWN = 16  # logits of an image, of which some are below zero: there alone an activation such as ReLU shows
 
@@ -27,6 +27,7 @@ def classifiers(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str
     Raises:
         InputError: no linear layer gives the logits.
     """
+    model = copied(model)  # its own `eval` may write into weights, as where LoRA merges them
     layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     draws, device = torch.Generator().manual_seed(0), next(model.parameters()).device
     images = torch.rand(2, *image_shape, generator=draws).to(device, main_type(model))  # some take no others
@@ -69,9 +70,10 @@ def drawn_weights(model: nn.Module, layers: Container[str], draws: torch.Generat
 
 
 def in_eval_mode(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> Tensor:
-    """What a model gives in eval mode for images (B, C, H, W); the model is not changed."""
-    with modes_kept(model), attributes_kept(model), torch.random.fork_rng(devices=[]):
-        return functional_call(model.eval(), tensors, (images,))
+    """What a model gives in eval mode for images (B, C, H, W)."""
+    model.eval()  # a model's own may return nothing
+    with attributes_kept(model), torch.random.fork_rng(devices=[]):
+        return functional_call(model, tensors, (images,))
 
 
 def last_called(model: nn.Module, tensors: dict[str, Tensor], images: Tensor) -> str:

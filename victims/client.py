@@ -10,15 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from victims.batch_norm import batch_norms
 from victims.choices import Level
 from victims.data.base import ImageData
 from victims.errors import InputError
-from victims.modules import modes_kept
+from victims.modules import modes_kept, passing
 from victims.optimizers.base import Optimizer, State
 from victims.optimizers.sgd import SGD
 from victims.preprocessing import Preprocessing
 from victims.ranges import above_zero, at_least
 from victims.victim import Gradient, Statistics, Victim, batch_statistics, gradient_at
+from victims.wrappers import copied
 
 MOMENTUM = 0.1  # of torch's batch norm
 PLAIN = SGD()
@@ -145,10 +147,26 @@ def fed_avg(
     """
     theta = victim.parameters
     x = victim.normalize(images)
+    if local.steps(len(images)) > 1 and keeps_state(victim, x):
+        raise InputError(
+            f"a pass of {type(victim.model).__name__} changes what the next one gives, as spectral norm does in train "
+            "mode, so that a local step depends on those before; give one local step, or eval mode."
+        )
     idle = idle_parameters(victim, x, labels, local)
     mean = mean_direction(gradient_fn or partial(gradient_at, victim), theta, x, labels, local, idle)
     moved = local.known_lr() * local.steps(len(images))
     return {name: (p - (p - moved * mean[name])).detach() for name, p in theta.items()}
+
+
+@torch.no_grad()
+def keeps_state(victim: Victim, images: Tensor) -> bool:
+    """Whether a pass of normalized images (B, C, H, W) leaves something in the model that moves the logits of the next.
+
+    A victim forgets it; a client that trains does not.
+    """
+    model, entering = copied(victim.model), victim.enter(images)
+    first, second = (model(entering.clone()) for _ in range(2))
+    return not torch.allclose(first, second, rtol=1e-4, atol=1e-6)
 
 
 def idle_parameters(victim: Victim, images: Tensor, labels: Tensor, local: LocalTraining) -> frozenset[str]:
@@ -271,6 +289,13 @@ def known_statistics(
         raise InputError(
             "running statistics of several local steps or clients mix those of several batches and weights, which "
             "cannot be told apart; give one client one step on all its images, or another --bn."
+        )
+    with passing(batch_norms(victim.model)) as seen:
+        victim.logits(victim.parameters, victim.normalize(images))
+    if twice := [name for name in victim.moving if len(seen[name]) > 1]:
+        raise InputError(
+            f"{twice[0]} is called {len(seen[twice[0]])} times, and its running statistics mix those of all, which "
+            "cannot be told apart; choose another --bn."
         )
     return recover_statistics(victim, running_after(victim, images), tuple(images.shape))
 

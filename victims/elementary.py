@@ -8,7 +8,7 @@ from torch.nn.functional import relu6
 
 
 def use_elementary_layers(model: nn.Module) -> None:
-    """Replace such layers, in place; the outputs stay the same.
+    """Replace such layers, in place; the outputs stay the same, which `trial` makes sure of.
 
     From here on torch also computes attention step by step in the whole process, not in fused kernels.
     """
@@ -19,8 +19,8 @@ def use_elementary_layers(model: nn.Module) -> None:
     for module in list(model.modules()):
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # the output of the layer before may be recorded, so it must not change
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Hardsigmoid):
+        for name, child in list(module._modules.items()):  # `named_children` leaves out the second name of a layer
+            if type(child) is nn.Hardsigmoid:
                 setattr(module, name, Hardsigmoid())
 
 

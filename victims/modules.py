@@ -63,10 +63,14 @@ def trained_parameters(model: nn.Module) -> list[str]:
 
 
 def main_type(model: nn.Module) -> torch.dtype:
-    """The floating point type of most of a model's numbers, which its images have; single layers may have others."""
-    counts: dict[torch.dtype, int] = {}
+    """The floating point type of most of a model's numbers, which its images have; single layers may have others.
+
+    Integers, such as quantized weights that stay frozen, and complex numbers do not count.
+    """
+    counts = {torch.get_default_dtype(): 0}
     for p in model.parameters():
-        counts[p.dtype] = counts.get(p.dtype, 0) + p.numel()
+        if p.is_floating_point():
+            counts[p.dtype] = counts.get(p.dtype, 0) + p.numel()
     return max(counts, key=lambda dtype: counts[dtype])
 
 

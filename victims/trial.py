@@ -1,11 +1,13 @@
 """A victim is tried once, on images of noise, before anything is computed from private ones."""
 
+import random
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
@@ -13,14 +15,16 @@ from torch.autograd.function import BackwardCFunction
 from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
 from victims.small_images import smallest
-from victims.victim import Victim, converted, gradient
+from victims.victim import Gradient, Victim, converted, gradient
 from victims.wrappers import OF_TORCH
 
 STEP, CLOSE, TRIES = 1e-7, 1e-2, 3  # of finite differences; in one try a kink, as of ReLU, may lie between the two
+ROUNDINGS = 30  # that the gradient of a network has gone through, in half precision more than CLOSE
 
 
 def trial(
     victim: Victim,
+    given: Victim,
     shape: Sequence[int],
     name: str,
     other: str,
@@ -33,6 +37,7 @@ def trial(
     the victim takes them. A Notice says if the victim does not see all pixels.
 
     Args:
+        given: of the same model, with its layers `as_given`.
         shape: (B, C, H, W) of the images to try it on.
         name: of the model, for messages.
         other: what to do about a model that cannot take the images.
@@ -41,8 +46,8 @@ def trial(
             default 0, 1, ...
 
     Raises:
-        InputError: it cannot take the images, is not the same in every pass, its loss does not work on the labels, or
-            it has no update that an attack can match.
+        InputError: it cannot take the images, is not the same in every pass, its loss does not work on the labels, it
+            has no update that an attack can match, or another one than the model as given.
     """
     images = noise(victim, shape)
     logits = logits_of(victim, images, name, other, fix)
@@ -52,6 +57,8 @@ def trial(
     check_loss(victim.criterion, logits, labels)
     small = noise(victim, smallest(victim, shape))
     check_derivative(victim, small, labels, name)
+    forget(given, images.detach())
+    check_same(victim, given, small, labels, name)
     if (functions := own_functions(logits)) and not is_derivative(victim, small, labels):
         warnings.warn(
             f"{name} has operations with their own backward ({', '.join(functions)}), of which the derivative that an "
@@ -85,7 +92,7 @@ def logits_of(victim: Victim, images: Tensor, name: str, other: str, fix: str) -
         InputError: see `trial`.
     """
     with torch.random.fork_rng(devices=[]):
-        before = torch.get_rng_state()
+        before = random_states()
         try:
             logits = victim.logits(victim.parameters, images)
         except Exception as error:  # a model may refuse images by any exception
@@ -94,7 +101,7 @@ def logits_of(victim: Victim, images: Tensor, name: str, other: str, fix: str) -
                 raise InputError(f"{name} has no forward; give the network that it trains{held}.") from None
             size = " x ".join(str(side) for side in images.shape[1:])
             raise InputError(f"{name} cannot take {size} images ({said(error)}); {other}.") from None
-        drew = not torch.equal(before, torch.get_rng_state())
+        drew = random_states() != before
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             raise InputError(
                 f"{name} returns {type_and_shape(logits)}, no logits ({len(images)}, K); {fix}, or write a module "
@@ -109,6 +116,12 @@ def logits_of(victim: Victim, images: Tensor, name: str, other: str, fix: str) -
             f"something outside of the model; {fix}."
         )
     return logits
+
+
+def random_states() -> tuple[Any, ...]:
+    """The states of all generators that a model may draw from without naming one."""
+    of_numpy: Any = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), of_numpy[1].tobytes(), of_numpy[2:]
 
 
 @torch.no_grad()
@@ -182,6 +195,40 @@ def check_derivative(victim: Victim, images: Tensor, labels: Tensor, name: str) 
             f"the gradient of {name} has no derivative in the pixels: detach(), no_grad() or a choice such as argmax "
             "cuts it off; remove that."
         )
+
+
+def check_same(victim: Victim, given: Victim, images: Tensor, labels: Tensor, name: str) -> None:
+    """Refuse a model of which the layers cannot be replaced by those that an attack needs.
+
+    Raises:
+        InputError: with them its gradient is another.
+    """
+    if other := others(victim, given, images, labels):  # or only rounded otherwise, which float64 tells
+        a, b = (converted(each, images.device, torch.float64) for each in (victim, given))
+        surely = others(a, b, images.double(), labels.double() if labels.is_floating_point() else labels)
+        other = other if surely is None else surely
+    if other:
+        raise InputError(
+            f"the gradient of {name} changes where its layers are replaced by equal ones that torch differentiates "
+            f"twice ({other[0]}): use what layers return, not what inplace=True wrote, and call each layer by its own "
+            "name, not from a list or by its class."
+        )
+
+
+def others(victim: Victim, given: Victim, images: Tensor, labels: Tensor) -> list[str] | None:
+    """The parameters of which two victims' gradients differ; None where one of them cannot be computed."""
+    try:
+        found, expected = (gradient(each, images.detach(), labels) for each in (victim, given))
+    except Exception:  # of a model of one type; or as it was given, where a layer writes over what one before has kept
+        return None
+    close, of_all = max(CLOSE, ROUNDINGS * torch.finfo(images.dtype).eps), norm(expected)
+    far = {key: norm({key: found[key] - g}) for key, g in expected.items()}
+    return [key for key, g in expected.items() if far[key] > close * (norm({key: g}) + close * of_all)]
+
+
+def norm(update: Gradient) -> float:
+    """The l2 norm over all parameters."""
+    return sum(float(torch.linalg.vector_norm(g.detach())) ** 2 for g in update.values()) ** 0.5
 
 
 def own_functions(logits: Tensor) -> list[str]:

@@ -25,8 +25,7 @@ def vanishing(victim: Victim, images: Tensor, labels: Tensor) -> str | None:
     least = ROUNDINGS * torch.finfo(images.dtype).eps
     if least > HALF:
         return None
-    with torch.no_grad():
-        logits = victim.logits(victim.parameters, victim.normalize(images))
+    logits = victim.logits(victim.parameters, victim.normalize(images)).detach()
     pairs = zip(logits.split(1), labels.split(1), strict=True)
     loss = victim.criterion
     try:

@@ -64,6 +64,7 @@ class Victim:
         training: bool | None = False,
         loss: Loss | None = None,
         preprocessing: Preprocessing | None = None,
+        as_given: bool = False,
     ) -> None:
         """
         Args:
@@ -72,19 +73,22 @@ class Victim:
             training: the mode, set as the model's own `train` sets it, which may keep layers frozen; None leaves every
                 layer in its own.
             loss: the client's; by default cross-entropy.
+            as_given: whether all layers stay as they are, also those that cannot be differentiated twice.
 
         Raises:
             InputError: the model trains no parameter, or cannot be copied, see `check_model`.
         """
         self.model = unwrapped(model)
         set_mode(self.model, training)
-        use_elementary_layers(self.model)
+        if not as_given:
+            use_elementary_layers(self.model)
         self.running: Statistics = {
             name: torch.stack([layer.running_mean, layer.running_var])
             for name, layer in batch_norms(self.model).items()
             if layer.running_mean is not None and layer.running_var is not None
         }
-        use_batch_statistics(self.model)
+        if not as_given:
+            use_batch_statistics(self.model)
         self.penalties = penalties(self.model)
         self.trained = frozenset(trained_parameters(self.model))
         self.model.requires_grad_(False)

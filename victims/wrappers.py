@@ -1,9 +1,12 @@
 """The model that a client trains, out of what people put around it; and what is no model that can be copied."""
 
+import weakref
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from types import MappingProxyType, MethodType
+from textwrap import shorten
+from types import CellType, FunctionType, MappingProxyType, MethodType
 from typing import Any, TypeVar
 
 import torch
@@ -96,6 +99,9 @@ def copied(model: M, memo: Mapping[int, Any] = MappingProxyType({})) -> M:
 
     Args:
         memo: copies that are made already, by `id`, as `deepcopy` takes them.
+
+    Raises:
+        InputError: it holds what cannot be copied, such as a lock or an open file.
     """
     values = dict(memo)
     seen: set[int] = set()
@@ -116,7 +122,53 @@ def copied(model: M, memo: Mapping[int, Any] = MappingProxyType({})) -> M:
                 values[id(kept)] = torch.empty(0)
             else:
                 values |= {} if kept.is_leaf else {id(kept): value}
-    return deepcopy(model, values)
+    try:
+        made = deepcopy(model, values)
+    except Exception as error:  # of whatever the model holds
+        why = shorten(f"{type(error).__name__}: {error}", 160)
+        raise InputError(
+            f"{type(model).__name__} cannot be copied ({why}); give the plain model, before FSDP and without locks, "
+            "modules or open files in its attributes."
+        ) from None
+    done: set[int] = set()
+    for module in made.modules():
+        rebind(vars(module), values, done)
+    return made
+
+
+def rebind(held: Any, copies: Mapping[int, Any], done: set[int]) -> None:
+    """Let functions in a layer's attributes, lists and hooks work on the copied model: a deep copy leaves them as they
+    are, with the layers and tensors of the original in their closures.
+
+    Args:
+        held: a dictionary or list, changed in place.
+        copies: by the `id` of the original.
+        done: by `id`, dictionaries and lists that need no second look; one may hold itself.
+    """
+    if id(held) in done:
+        return
+    done.add(id(held))
+    for key, value in list(held.items() if isinstance(held, dict) else enumerate(held)):
+        if type(value) in (dict, list, OrderedDict):
+            rebind(value, copies, done)
+        elif isinstance(value, FunctionType) and value.__closure__:
+            cells = [CellType(copies.get(id(cell), cell)) for cell in map(contents, value.__closure__)]
+            if any(new.cell_contents is not contents(old) for new, old in zip(cells, value.__closure__, strict=True)):
+                bound = FunctionType(
+                    value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells)
+                )
+                bound.__kwdefaults__ = value.__kwdefaults__
+                held[key] = bound
+        elif isinstance(value, weakref.ref) and id(value()) in copies:
+            held[key] = weakref.ref(copies[id(value())])
+
+
+def contents(cell: CellType) -> Any:
+    """What a closure's cell holds; None where it is empty still."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
 
 
 @contextmanager

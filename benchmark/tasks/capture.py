@@ -237,9 +237,7 @@ def with_decay(estimate: Estimate, decay: float) -> Estimate:
 def check_victims_loss(victim: Victim, images: Tensor, labels: Tensor) -> None:
     """As `check_loss`, on the victim's logits of images (B, C, H, W) in [0, 1]."""
     images, labels = on_device(victim, images, labels)
-    with torch.no_grad():
-        logits = victim.logits(victim.parameters, victim.normalize(images))
-    check_loss(victim.criterion, logits, labels)
+    check_loss(victim.criterion, victim.logits(victim.parameters, victim.normalize(images)), labels)
 
 
 def on_device(victim: Victim, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

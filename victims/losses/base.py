@@ -64,13 +64,14 @@ def probabilities(targets: Tensor, logits: Tensor) -> Tensor:
 def classification_loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     """The loss of logits (B, K), or of (B, T, K) of T rounds' models, whose losses are added.
 
-    As a victim's model it is called on copies of its buffers: what it counts or averages begins anew in every call.
+    As a victim's model it is called on copies of its buffers: what it counts or averages begins anew in every call. It
+    may write into what it is given.
     """
     if logits.ndim == 3:
         return reduce(add, (classification_loss(loss, of_round, labels) for of_round in logits.unbind(1)))
     buffers = {name: buffer.clone() for name, buffer in loss.named_buffers()}
     with attributes_kept(loss):
-        return functional_call(loss, buffers, (logits, labels))
+        return functional_call(loss, buffers, (logits.clone(), labels.clone()))
 
 
 def check_loss(loss: Loss, logits: Tensor, targets: Tensor) -> None:
@@ -105,6 +106,10 @@ def fault_of(loss: Loss, logits: Tensor, targets: Tensor) -> str:
             (gradient,) = torch.autograd.grad(value, at, create_graph=True)
             if gradient.requires_grad:  # raises where it cannot be differentiated twice
                 torch.autograd.grad(gradient.square().sum(), at, allow_unused=True)
+            if leaves(value) - {id(at), *map(id, loss.parameters())}:
+                return "it has a gradient in weights that it keeps, which no update would have"
+            if not torch.allclose(value, classification_loss(loss, at, targets), rtol=1e-4, equal_nan=True):
+                return "it gives another value in a second call"
             return "" if gradient.any() else FLAT
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         return f"it gives {shape}, no differentiable mean ()"
@@ -112,6 +117,22 @@ def fault_of(loss: Loss, logits: Tensor, targets: Tensor) -> str:
         raise
     except Exception as error:  # a loss may refuse by any exception
         return shorten(f"{type(error).__name__}: {error}", 160)
+
+
+def leaves(value: Tensor) -> set[int]:
+    """The tensors that a value has a gradient in, by `id`."""
+    ends: set[int] = set()
+    seen: set[Any] = set()
+    left: list[Any] = [value.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            ends.add(id(node.variable))
+        left += [before for before, _ in node.next_functions]
+    return ends
 
 
 def loss_name(loss: Loss) -> str:
