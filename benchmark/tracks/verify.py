@@ -6,9 +6,10 @@ import random
 import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, islice
+from dataclasses import replace
+from itertools import chain
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -27,7 +28,19 @@ from benchmark.scoring.networks import networks
 from benchmark.scoring.score import degenerate, score
 from benchmark.tasks.batches import Batch
 from benchmark.tasks.capture import Task, capturing
-from benchmark.tracks.agreement import SPREAD, Pairs, Scores, far, scored_in_both, shifts, verdict
+from benchmark.tracks.agreement import (
+    COPIES,
+    MARGIN,
+    SPREAD,
+    WIDE,
+    Pairs,
+    Scores,
+    far,
+    least_found,
+    scored_in_both,
+    shifts,
+    verdict,
+)
 from benchmark.tracks.entry import kinds
 from benchmark.tracks.missing import require
 from benchmark.tracks.record import scored
@@ -36,10 +49,13 @@ from leaderboard import record as kept
 from leaderboard.rows import FlatRow
 from victims.data.base import ImageData, image_digest
 from victims.errors import InputError, Notice
+from victims.observation import Observation
 from victims.ranges import at_least
 from victims.victim import Victim
 
 QUICK = 60  # seconds per task of a record that is drawn because none was named
+
+Found = Literal["agrees", "undecided", "differs"]
 
 CODE = ("attack_digest", "prior_digest", "victim_digest", "defense_digest")
 """Digests of what may have changed without another result, as by a comment: the scores decide."""
@@ -89,7 +105,8 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
         options: of a run, see `Options`.
 
     Returns:
-        the exit code: 0 where the scores agree, or nothing was named and nothing can be drawn; 1 where they differ.
+        the exit code: 0 where the scores agree, where these tasks cannot decide it, or nothing was named and nothing
+        can be drawn; 1 where they differ.
 
     Raises:
         InputError: there is no such record, it is stale, or it cannot be repeated here.
@@ -108,9 +125,9 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
         f"{record.method} on {record.track.name}: {len(names)} of {len(repeat.batches)} tasks, drawn with seed {seed}"
     )
     print(f"{METRIC.upper() + ' in dB':40}  recorded      rerun  difference", flush=True)
-    agrees, words = compared(record, repeat, names)
-    print(f"{'agrees' if agrees else 'differs'}: {words}")
-    return 0 if agrees else 1
+    found, words = compared(record, repeat, names)
+    print(f"{found}: {words}")
+    return int(found == "differs")
 
 
 def prepared(record: Record, options: Mapping[str, Any]) -> Repeat:
@@ -142,7 +159,7 @@ def prepared(record: Record, options: Mapping[str, Any]) -> Repeat:
     return Repeat(attack, batches, capturing(victim.to(device), data, config.make_client()), given, same)
 
 
-def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool, str]:
+def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[Found, str]:
     """Whether tasks agree with the record, and by which rule; prints a line for each."""
     tasks: list[Task] = []
     pairs: list[Pairs] = []
@@ -153,28 +170,32 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[bool
         claims = {row["gradient_evaluations"] for row in rows}
         if claims != {taken := result.gradient_evaluations}:
             said = ", ".join(map(str, sorted(claims)))
-            return False, f"{name} takes {taken} victim gradients, and the record says {said}"
+            return "differs", f"{name} takes {taken} victim gradients, and the record says {said}"
         found = list(zip(rows, scores(task, result, 0, repeat.given(task)), strict=True))
         pair = [(row[METRIC], again[METRIC]) for row, again in found]
         before, now = (fmean(values) for values in zip(*pair, strict=True))
         print(f"{name:40} {before:9.2f}  {now:9.2f}  {now - before:+10.2f}", flush=True)
         if all(before == now for before, now in pair) and (wrong := far(found)):
-            return False, f"{name} has the {METRIC.upper()} of the record, and another {', '.join(wrong)}."
+            return "differs", f"{name} has the {METRIC.upper()} of the record, and another {', '.join(wrong)}."
         tasks.append(task)
         pairs.append(pair)
         both += found
     if all(row[key] == again[key] for row, again in both for key in scored_in_both(row, again)):
-        return True, f"identical, as on the same processor and versions, in {of_which(both)}."
+        return "agrees", f"identical, as on the same processor and versions, in {of_which(both)}."
     if repeat.same:
         print("Not identical, though device, code and PyTorch are those of the record, as far as it says them. Either")
         print("the processor or a library is another, or the record does not have the scores of its run.", flush=True)
     agrees, words = verdict(pairs)
     if agrees:
-        return agrees, words
-    print("The same tasks together, which is other rounding, to see how far it moves this method.", flush=True)
-    others = (batch for name, batch in repeat.batches.items() if name not in names)
-    more = [repeat.capture(batch) for batch in islice(others, 1 if len(names) == 1 else 0)]
-    return verdict(pairs, *(max(SPREAD, 2 * by) for by in moved(repeat.attack, [*tasks, *more], pairs)))
+        return "agrees", words
+    print(f"These tasks {COPIES} times together, with updates scaled by a few roundings, to see how far that moves")
+    print("this method.", flush=True)
+    of_task, of_image = (max(SPREAD, MARGIN * by) for by in moved(repeat.attack, tasks, pairs))
+    agrees, words = verdict(pairs, of_task, of_image)
+    if agrees and (least := least_found(of_task, len(names))) > WIDE:
+        more = f"A difference of less than {least:.1f} dB would not be found; give more tasks than SAMPLE={len(names)}."
+        return "undecided", f"{words} {more}"
+    return ("agrees" if agrees else "differs"), words
 
 
 def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
@@ -267,15 +288,23 @@ def scores(task: Task, result: Reconstruction, place: int, given: Mapping[str, A
 
 
 def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> tuple[float, float]:
-    """By how many dB, as root mean squares, the tasks of `pairs` and their images move where these tasks are attacked
-    together.
+    """By how many dB, as root mean squares, tasks and their images move by other rounding: where they are attacked
+    together, and their updates are scaled by a few roundings, `COPIES` times.
 
     Args:
-        tasks: those of the pairs first.
+        pairs: of the tasks, with the PSNR that they have alone.
     """
-    result = attack.run([task.observation for task in tasks])
-    found = [[of[METRIC] for of in scores(task, result, place, {})] for place, task in enumerate(tasks)][: len(pairs)]
-    again = [[now for _, now in pair] for pair in pairs]
-    apart = [shifts(list(zip(*both, strict=True))) for both in zip(again, found, strict=True)]
+    apart: list[list[float]] = []
+    for copy in range(1, COPIES + 1):
+        result = attack.run([scaled(task.observation, copy) for task in tasks])
+        for place, (task, pair) in enumerate(zip(tasks, pairs, strict=True)):
+            found = scores(task, result, place, {})
+            apart.append(shifts([(now, again[METRIC]) for (_, now), again in zip(pair, found, strict=True)]))
     of_task, of_image = (fmean(task) ** 2 for task in apart), (by**2 for task in apart for by in task)
     return fmean(of_task) ** 0.5, fmean(of_image) ** 0.5
+
+
+def scaled(observation: Observation, times: int) -> Observation:
+    """The update longer by so many times four roundings: zeros, signs and ratios of its entries stay."""
+    update = {name: g * (1 + 4 * times * torch.finfo(g.dtype).eps) for name, g in observation.update.items()}
+    return replace(observation, update=update)
