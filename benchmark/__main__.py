@@ -47,10 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # nobody reads on, as behind `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        from victims.contract import line_of_error
+
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            code = 1
+            line = "the disk is full; free some space, then the same command goes on with the tasks not yet done."
+        elif place := line_of_error(error):
+            code, line = 2, f"your code raised {type(error).__name__}: {' '.join(str(error).split())} ({place})."
+        else:  # of the suite
             raise
-        code, line = 1, "the disk is full; free some space, then the same command goes on with the tasks not yet done."
     print(f"benchmark: {line}", file=sys.stderr)
     return code
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from leaderboard.rows import FlatRow, has_numbers
-from leaderboard.run_folder import RunFolder, find_runs
+from leaderboard.run_folder import TRIALS, RunFolder, find_runs
 from victims.errors import InputError
 
 
@@ -19,7 +19,7 @@ class Gathered(NamedTuple):
 
 
 def gather(out: Path) -> Gathered:
-    """The rows of all runs in `out` and below it, complete or not.
+    """The rows of all runs in `out` and below it, complete or not; without trials of tuning, which score nothing.
 
     Raises:
         InputError: the folder does not exist, or it holds no rows.
@@ -27,7 +27,7 @@ def gather(out: Path) -> Gathered:
     if not out.is_dir():
         raise InputError(f"no such folder: {out}. Give the folder that a benchmark run wrote.")
     found = Gathered([], [], [])
-    runs = find_runs(out)
+    runs = [run for run in find_runs(out) if not run.path.is_relative_to(out / TRIALS)]
     for run in runs:
         rows, warnings = run.read_rows()
         whole = [row for row in rows if has_numbers(row)]

@@ -35,6 +35,7 @@ from leaderboard.foreign import checked, contents
 from leaderboard.rows import FlatRow, Row, read_rows, renamed
 
 ROWS, PARTS, CONFIG, CONTENTS = "rows.jsonl", "parts", "config.yaml", "contents.json"
+TRIALS = "tune"  # the folder below all results in which `make tune` tries options
 
 Contents = dict[str, dict[str, str]]
 """The beginning of the SHA-256 of every file, state dict or batch of images that went into a run, by what messages call

@@ -35,16 +35,17 @@ WORDS = (
     "not above it may have rebuilt nothing. PSNR favors gray pictures; see SSIM, LPIPS and the pictures too."
 )
 SCOPE = (
-    "{victims}. The network convnet has no global pooling, so that its gradient keeps where things are in an image: "
-    "attacks find more than with the other victims here. Every track has one draw of weights, and tracks of one data "
+    "{victims}. From the network convnet, which has no global pooling, attacks find more than from the other victims "
+    "here, which are also deeper. Every track has one draw of weights, and tracks of one data "
     "set and batch size have the same images: an answer on several of them is not several independent answers. "
-    "Intervals are over images alone; other weights, starts and tuned options would move the numbers further."
+    "Intervals are over images alone; other weights, starts and tuned options would move the numbers further, and so "
+    "does rounding on another processor: a single task of gias by several dB."
 )
 BEST = (
     f"'{EXCLUDED.capitalize()}' is a verdict at p < .025, one-sided, after Bonferroni's correction for the other "
     "attacks: on each track by itself, with a probability of at least 97.5 % where means over batches are about "
-    f"normal, the attack that is truly the best, by PSNR, is the first or one of those that '{MAYBE}'. They need not "
-    "equal the first. "
+    f"normal, the one of its attacks that is truly the best, by PSNR, is the first or one of those that '{MAYBE}'. "
+    "They need not equal the first. "
     f"{SINGLE.format(MAYBE)}"
 )
 
@@ -168,7 +169,7 @@ def defenses(boards: Boards, pairs: Sequence[tuple[str, str, str]]) -> list[Bloc
         [f"{track}, {minus(each)}." for track, each in better_behind(pairs, boards)],
         "The same attack with the defense minus without it, corrected for all attacks and defenses. A defense that is "
         "a function of the update, as clipping is, can be applied by who has the whole update: without a defense such "
-        "an attack is below what it could reach. What soteria leaves out, it chooses by the images.",
+        "an attack is below what it could reach. Soteria is none: it chooses what it prunes by the images.",
     )
 
 

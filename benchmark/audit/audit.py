@@ -114,8 +114,6 @@ def audit(
     warnings.filterwarnings("ignore", NO_LIST, Notice)  # and none is expected here
     began = time.monotonic()
     with alone(writable(out)):
-        for name in FILES.values():
-            (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
         above_zero(minutes=minutes)
         at_least(1, batch=batch, most=most, processes=processes)
         print(f"audit    at most {minutes:g} minutes; some steps of each attack are timed first", flush=True)
@@ -151,6 +149,8 @@ def audit(
         )
         write_atomically(kept, json.dumps({"of": identity, **asdict(plan)}, indent=1))
         show(plan, batch, len(subject.defenses))
+        for name in FILES.values():
+            (out / name).unlink(missing_ok=True)  # of an earlier audit; this one may write none
         done = work(jobs_of(plan, probe), plan.processes, began + 60 * minutes)
         times = {"minutes": minutes, "seconds": round(time.monotonic() - began, 1), "resumed": before is not None}
         report, truths, made = concluded(subject, probe, plan, done, named, fail_on, model, times)

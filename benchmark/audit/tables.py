@@ -31,11 +31,15 @@ def arrange(images: Path, labels: Path | None, into: Path, classes: str | None =
     Raises:
         InputError: there are no pictures, the table does not give their labels, or a label is no class.
     """
+    if not images.is_dir():
+        raise InputError(f"there is no folder {images}; give one with a folder of pictures for each class.")
     if labels is None:
         found = {path: name for name in folders_in(images) for path in images_in(images / name)}
         if not found:
             flat = f"{images} has pictures, but no class folders; give --labels with the columns file,label."
-            raise InputError(flat if images_in(images) else f"there are no pictures in {images}/<class>/.")
+            raise InputError(
+                flat if images_in(images) else f"there are no pictures in {images}/<class>/; put some there."
+            )
         known = listed(classes) if classes else folders_in(images)
         if not classes and all(map(NUMBER.fullmatch, known)) and known != sorted(known, key=float):
             what = f"class folders are ordered as text, {some(known)}, as torchvision's ImageFolder does"

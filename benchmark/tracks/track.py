@@ -110,7 +110,9 @@ def read(name: str) -> Track:
     try:
         plan = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}; give a name from make list, or a track's .yaml file.") from None
+        raise InputError(
+            f"there is no file {path}; give a name from make list, or a file that ends in .yaml."
+        ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} is no YAML that can be read ({' '.join(str(error).split())}); fix it.") from None
     allowed = {field.name: field.default is MISSING for field in fields(Track) if field.name not in ("name", "path")}

@@ -30,6 +30,7 @@ from benchmark.tracks.missing import require
 from benchmark.tracks.track import DEFAULT, METRIC, Track, Tuning, read
 from benchmark.tracks.tuned import Tuned
 from leaderboard.options import Options
+from leaderboard.run_folder import TRIALS
 from victims.errors import InputError
 from victims.seeds import seed_of
 
@@ -58,7 +59,7 @@ def tune(*, track: str = DEFAULT, attack: str, out: Path = Options.out, **option
     require(wanted, kinds(attack), {**options, "split": "tune", "tasks": wanted.tune.tasks})
 
     def write(method: str) -> None:
-        found = tuned(wanted, method, out / "tune", options)
+        found = tuned(wanted, method, out / TRIALS, options)
         print(f"{method}: {METRIC} {found.score:.2f} on images for tuning, {found.default:.2f} by default")
         print(f"written  {found.write()}")
 

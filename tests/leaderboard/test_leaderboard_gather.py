@@ -98,3 +98,10 @@ def test_runs_on_the_same_pictures_are_on_the_same_data(tmp_path, row):
     for seed in range(2):
         write(tmp_path / str(seed), [row(seed=seed, image_digest="1"), row(seed=seed, image="b", image_digest="2")])
     assert {r["data_digest"] for r in gather(tmp_path).rows} == {""}
+
+
+def test_trials_of_tuning_are_no_scores(tmp_path, row):
+    write(tmp_path / "run", [row()])
+    write(tmp_path / "tune" / "mine" / "ig" / "run", [row(split="tune")])
+    assert gather(tmp_path).folders == [tmp_path / "run"]
+    assert len(gather(tmp_path / "tune").rows) == 1

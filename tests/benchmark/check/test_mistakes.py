@@ -157,6 +157,15 @@ def test_an_attack_that_ends_the_program_has_no_result(write, tmp_path, capsys):
     assert f"fails  the engine runs it: it calls sys.exit(0); raise an error instead {where}" in capsys.readouterr().out
 
 
+def test_what_an_attack_raises_is_one_line(write, tmp_path, capsys):
+    code = ATTACK.replace("super().__init__", "[][0]\n        super().__init__")
+    write("mistake", code)
+    assert run(tmp_path, "--attack=mistake.Mine") == 2
+    where = place("mistake", code, "[][0]")
+    said = f"benchmark: your code raised IndexError: list index out of range {where}."
+    assert capsys.readouterr().err.splitlines()[-1] == said
+
+
 DEFENSE = """
 from defenses.base import Defense
 
