@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from attacks.base import Attack, Common
 from attacks.engine.author import built
@@ -46,10 +45,10 @@ SPACE_MEAN, SPACE_STD = 0.5, 0.25  # of pixels, where no data set says it: attac
 def exact() -> Iterator[None]:
     """As in every command: with gradients, in the model's own precision, on a GPU in full and in one order.
 
-    The caller's settings stay.
+    The caller's settings stay, but for attention, which is computed step by step from the first capture on.
     """
     full = torch.backends.cudnn.flags(torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(False), torch.enable_grad(), full, sdpa_kernel(SDPBackend.MATH), ExitStack() as off:
+    with torch.inference_mode(False), torch.enable_grad(), full, ExitStack() as off:
         for device in ("cpu", "cuda"):
             off.enter_context(torch.autocast(device, enabled=False))
         yield
