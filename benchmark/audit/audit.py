@@ -298,7 +298,10 @@ def pictures(results: Sequence[Shown], attack: str) -> Pictures:
 def write(
     out: Path, report: Mapping[str, Any], truths: Mapping[str, bytes], made: Mapping[tuple[str, str], Pictures]
 ) -> None:
-    """The three files, and where they are."""
+    """The three files, and where they are; prints how many images have which verdict before."""
+    for each in report["defenses"]:
+        found = ", ".join(f"{number} {verdict}" for verdict, number in each["verdicts"].items() if number)
+        print(f"verdict  under {each['defense']}: {found}, of {count(each['n'], 'image')}")
     texts = {
         "page": page(report, truths, made),
         "data": json.dumps(report, indent=1, allow_nan=False) + "\n",

@@ -70,7 +70,9 @@ def test_an_image_that_a_closed_form_solves_fails_the_gate(images, tmp_path, cap
     options = ["--attacks=spear", "--defense=none,noise:0.1"]
     assert audited(images, out, *options, "--fail-on=recognisable") == 1
     assert not report_in(out)["gate"]["passed"]
-    assert "gate     failed: 2 of 2 judged results are recognisable or worse" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "verdict  under none: 2 exact, of 2 images" in said
+    assert "gate     failed: 2 of 2 judged results are recognisable or worse" in said
     report = report_in(out)
     assert {(image["defense"], image["verdict"], image["certified"]) for image in report["images"]} == {
         ("none", "exact", True)
