@@ -4,6 +4,7 @@ import ast
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -89,9 +90,14 @@ def at(kind: str, path: str) -> Any:
     except InputError:
         raise
     except (ImportError, AttributeError) as error:
-        absent = isinstance(error, ModuleNotFoundError) and error.name == path.partition(".")[0]
-        fix = "; put the folder of its file on PYTHONPATH" if absent else ""
-        raise InputError(f"cannot import the {kind} '{path}': {error}{fix}.") from None
+        fix = "."
+        if isinstance(error, ModuleNotFoundError):
+            absent = error.name == path.partition(".")[0]
+            fix = "; put the folder of its file on PYTHONPATH." if absent else "; install it, or correct the name."
+        elif isinstance(error, AttributeError) and module in sys.modules:
+            near = nearest(attribute, vars(sys.modules[module]))
+            fix = f"; {near.strip() or 'give a name that is there.'}"
+        raise InputError(f"cannot import the {kind} '{path}': {error}{fix}") from None
     except Exception as error:  # of the module's own statements
         place = line_of_error(error)
         what = f"{type(error).__name__}: {error}" + (f", at {place}" if place else "")

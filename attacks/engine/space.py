@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from victims.errors import InputError
+from victims.names import nearest
 
 
 class Between(NamedTuple):
@@ -28,7 +29,8 @@ def check_space(space: Space, default: Mapping[str, Any]) -> None:
     """
     for name, values in space.items():
         if name not in default:
-            raise InputError(f"space has '{name}', which is no option of the method; remove it.")
+            fix = nearest(name, default) or "remove it."
+            raise InputError(f"space has '{name}', which is no option of the method; {fix.strip()}")
         own = default[name]
         if isinstance(values, Between):
             fits, wanted = (

@@ -67,7 +67,9 @@ def test_the_attacks_that_are_shown_keep_all_contracts(plugin, outside, capsys):
     [
         ("ig", "give the dotted path"),
         ("no_such.Attack", "No module named 'no_such'; put the folder of its file on PYTHONPATH."),
-        ("plain_l2.Other", "has no attribute 'Other'"),
+        ("plain_l2.Other", "has no attribute 'Other'; give a name that is there."),
+        ("plain_l2.PlainL3", "has no attribute 'PlainL3'; did you mean 'PlainL2'?"),
+        ("needs.Attack", "No module named 'nowhere_to_be_found'; install it, or correct the name."),
         ("plain_l2.squared_l2", "is none of what can be checked"),
         ("torn.Attack", "SyntaxError"),
         ("raises.Attack", "ZeroDivisionError: division by zero, at raises.py:2"),
@@ -77,6 +79,7 @@ def test_the_attacks_that_are_shown_keep_all_contracts(plugin, outside, capsys):
 )
 def test_what_cannot_be_loaded_is_said_in_one_line(plugin, said, outside, capsys):
     (outside / "torn.py").write_text("class Attack(\n")
+    (outside / "needs.py").write_text("import nowhere_to_be_found\n")
     (outside / "raises.py").write_text("# broken\n1 / 0\n")
     assert main(["check", plugin]) == 2
     (line,) = capsys.readouterr().err.splitlines()
