@@ -23,6 +23,8 @@ def unknown(kind: str, name: str, known: Iterable[str], own: str = "a dotted pat
         own: how the user's own is named.
     """
     known = sorted(known)
+    if not name:
+        return f"the name of a {kind} is empty: a comma too many?"
     return f"unknown {kind} '{name}'; {nearest(name, known)}known: {', '.join(known)}, or {own}."
 
 

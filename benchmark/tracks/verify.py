@@ -42,7 +42,7 @@ from benchmark.tracks.agreement import (
     verdict,
 )
 from benchmark.tracks.entry import kinds
-from benchmark.tracks.missing import require
+from benchmark.tracks.missing import missing, require
 from benchmark.tracks.record import scored
 from benchmark.tracks.track import METRIC, Track, read
 from leaderboard import record as kept
@@ -115,7 +115,7 @@ def verify(*, track: str = "", attack: str = "", sample: int = 3, seed: int | No
     reproducible()
     seed = secrets.randbelow(2**32) if seed is None else seed
     chance = random.Random(seed)
-    record = chosen(track, attack, chance)
+    record = chosen(track, attack, chance, options)
     if record is None:
         print(f"no record to draw: there is none, or each is stale or takes {QUICK} s and more for a task")
         return 0
@@ -198,8 +198,13 @@ def compared(record: Record, repeat: Repeat, names: Sequence[str]) -> tuple[Foun
     return ("agrees" if agrees else "differs"), words
 
 
-def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
+def chosen(track: str, attack: str, chance: random.Random, options: Mapping[str, Any]) -> Record | None:
     """The record that is named; where not all of it is, one of those that can be meant, or None where there is none.
+
+    Of these, one for which data and weights are here, if there is one.
+
+    Args:
+        options: of the run.
 
     Raises:
         InputError: what is named is not recorded, or stale; or several methods are named, or none that there is.
@@ -221,7 +226,8 @@ def chosen(track: str, attack: str, chance: random.Random) -> Record | None:
         raise InputError(f"{what} recorded on {track or 'any track'}; recorded are {names}.")
     if not (track and attack):
         able = [record for record in found if not record.stale and record.quick]
-        return chance.choice(able) if able else None
+        here = [record for record in able if not missing(record.track, kinds(record.method), options)]
+        return chance.choice(here or able) if able else None
     (record,) = found
     if record.stale:
         fix = f"run make record TRACK={track} METHOD={attack}"

@@ -280,6 +280,13 @@ def test_without_a_name_any_record_that_is_quick_and_not_stale_is_meant(track, c
         assert "no record to draw" in capsys.readouterr().out
 
 
+def test_a_record_is_drawn_of_which_data_and_weights_are_here(track, monkeypatch, tmp_path, capsys):
+    (one,) = record.read()
+    monkeypatch.setattr(record, "read", lambda *_: [one._replace(track="cifar10-b1")] * 9 + [one._replace(track=track)])
+    assert main(["verify", "--sample=1", f"--data-dir={tmp_path}"]) == 0
+    assert "ig on " in capsys.readouterr().out
+
+
 def test_where_nothing_is_recorded_there_is_nothing_to_verify(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(record, "RECORD", tmp_path)
     assert main(["verify"]) == 0
