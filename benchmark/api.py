@@ -14,7 +14,7 @@ from attacks.base import Attack, Common
 from attacks.engine.author import built
 from attacks.engine.half_precision import in_single_precision
 from attacks.engine.stage import Reconstruction
-from benchmark.given import check_batch, check_names, checked_labels, preprocessing_of
+from benchmark.given import check_batch, check_names, check_update, checked_labels, preprocessing_of
 from benchmark.method_options import default_prior, of_preset, on_top, options_of
 from benchmark.registry import find, open_defense, open_loss, open_training
 from benchmark.scoring.lpips import find_all
@@ -178,6 +178,7 @@ def attack(
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
         raise InputError(f"{chosen.name} takes no prior; leave prior= out.")
+    check_update(observation)
     observation = in_single_precision(observation)
     size, mean = observation.image_shape[-1], observation.victim.mean
 

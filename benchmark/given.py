@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from victims.errors import InputError
 from victims.names import nearest
+from victims.observation import Observation
 from victims.own_preprocessing import declared
 from victims.preprocessing import Preprocessing
 from victims.wrappers import inside
@@ -93,6 +94,23 @@ def check_batch(images: Tensor, labels: Tensor) -> None:
             )
     elif labels.shape != images.shape[:1] or labels.dtype == torch.bool:
         raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}; give {len(images)} integers.")
+
+
+def check_update(observation: Observation) -> None:
+    """Refuse an update that is not of the observation's victim, as `dataclasses.replace` can put one in from elsewhere.
+
+    Raises:
+        InputError: another name, shape or type than that of a parameter.
+    """
+    shared, update = observation.victim.parameters, observation.update
+    if other := sorted(update.keys() ^ shared.keys()):
+        what = "lacks" if other[0] in shared else "has"
+        raise InputError(f"the update {what} '{other[0]}'; give a tensor for each trained parameter, by its name.")
+    for name, p in shared.items():
+        g: object = update[name]
+        if not isinstance(g, Tensor) or (g.shape, g.dtype, g.device) != (p.shape, p.dtype, p.device):
+            given = f"{g.dtype} {tuple(g.shape)} on {g.device}" if isinstance(g, Tensor) else f"a {type(g).__name__}"
+            raise InputError(f"'{name}' of the update is {given}; give {p.dtype} {tuple(p.shape)} on {p.device}.")
 
 
 def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:

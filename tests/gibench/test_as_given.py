@@ -3,6 +3,7 @@
 import random
 import weakref
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -308,6 +309,29 @@ def test_the_callers_settings_move_nothing(setting):
         inside = gibench.capture(model, X.clone(), Y.clone())
         assert all(torch.equal(outside.update[name], g) for name, g in inside.update.items())
         assert torch.equal(gibench.attack("ig", inside, steps=3).cost, cost)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda update: {f"module.{name}": g for name, g in update.items()},
+            "the update lacks 'bn.bias'; give a tensor",
+        ),
+        (lambda update: {**update, "more": X}, "the update has 'more'; give a tensor for each trained parameter"),
+        (
+            lambda update: {**update, "fc.weight": update["fc.weight"].T},
+            r"'fc.weight' .* \(128, 10\) on cpu; give .* \(10",
+        ),
+        (lambda update: {**update, "fc.bias": update["fc.bias"].double()}, "'fc.bias' of the update is torch.float64"),
+        (lambda update: {**update, "fc.bias": update["fc.bias"].numpy()}, "'fc.bias' of the update is a ndarray; give"),
+    ],
+)
+def test_an_update_from_elsewhere_fits_the_victim(change, said):
+    observation = gibench.capture(Net(), X, Y)
+    assert gibench.attack("ig", replace(observation, update=dict(observation.update)), steps=1).cost.isfinite().all()
+    with pytest.raises(InputError, match=said):
+        gibench.attack("ig", replace(observation, update=change(observation.update)), steps=1)
 
 
 def test_scores_are_of_floats():
