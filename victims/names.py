@@ -24,7 +24,7 @@ def unknown(kind: str, name: str, known: Iterable[str], own: str = "a dotted pat
     """
     known = sorted(known)
     if not name:
-        return f"the name of a {kind} is empty: a comma too many?"
+        return f"unknown {kind} '': a name is empty; leave out the comma that is too many."
     return f"unknown {kind} '{name}'; {nearest(name, known)}known: {', '.join(known)}, or {own}."
 
 
