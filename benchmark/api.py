@@ -117,10 +117,8 @@ def capture(
         loss=open_loss(loss) if isinstance(loss, str) else as_loss(loss),
     )
 
-    def defended(*chain: Defense, as_given: bool = False) -> Victim:
-        if not chain:
-            return make(model, as_given=as_given)
-        return make(build(partial(Chain(chain).model, copied(model), shape), seed=seed), as_given=as_given)
+    def defended(*chain: Defense) -> nn.Module:
+        return build(partial(Chain(chain).model, copied(model), shape), seed=seed) if chain else model
 
     names = defense.split("+") if isinstance(defense, str) else [type(part).__name__ for part in parts(defense)]
     defense = open_defense(defense) if isinstance(defense, str) else defense
@@ -129,7 +127,8 @@ def capture(
         if not isinstance(part, Defense):
             given = f"the class {part.__name__}" if isinstance(part, type) else f"of type {type(part).__name__}"
             raise InputError(f"defense is {given}; give a name, such as 'noise:0.01', or an object of a Defense.")
-    victim, as_given = defended(*chain), defended(*chain, as_given=True)
+    net = defended(*chain)
+    victim, as_given = make(net), make(net, as_given=True)
     for each in (victim, as_given):
         each.to(next(iter(each.parameters.values())).device)
     fix = "give mode='eval'" if mode != "eval" else "give another model"
@@ -139,7 +138,7 @@ def capture(
     labels = labels_of(classes)
     local = open_training(lr, epochs, mini_batch, clients, optimizer, fix="give lr=")
     client = Client(defense=defense, local=local, amp=amp, seed=seed, **knowledge)
-    check_effect(client, names, victim, lambda i: defended(*chain[:i], *chain[i + 1 :]), images, labels)
+    check_effect(client, names, victim, lambda i: make(defended(*chain[:i], *chain[i + 1 :])), images, labels)
     return capture_images(victim, images, labels, client, task=task, num_classes=max(2, classes))
 
 
@@ -173,7 +172,7 @@ def attack(
         InputError: a name is unknown, nothing was tuned, or the attack cannot work on this observation.
     """
     chosen: type[Attack] = find("attack", method) if isinstance(method, str) else method
-    kind, track = ("tuned", preset[6:]) if preset.startswith("tuned:") else (preset, DEFAULT)
+    kind, track = ("tuned", preset[6:] or DEFAULT) if preset.startswith("tuned:") else (preset, DEFAULT)
     own_options = of_preset(chosen, chosen.name, kind, track)
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:

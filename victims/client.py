@@ -158,14 +158,13 @@ def fed_avg(
     return {name: (p - (p - moved * mean[name])).detach() for name, p in theta.items()}
 
 
-@torch.no_grad()
 def keeps_state(victim: Victim, images: Tensor) -> bool:
     """Whether a pass of normalized images (B, C, H, W) leaves something in the model that moves the logits of the next.
 
     A victim forgets it; a client that trains does not.
     """
     model, entering = copied(victim.model), victim.enter(images)
-    first, second = (model(entering.clone()) for _ in range(2))
+    first, second = (model(entering.clone()).detach() for _ in range(2))
     return not torch.allclose(first, second, rtol=1e-4, atol=1e-6)
 
 

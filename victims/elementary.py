@@ -19,9 +19,9 @@ def use_elementary_layers(model: nn.Module) -> None:
     for module in list(model.modules()):
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # the output of the layer before may be recorded, so it must not change
-        for name, child in list(module._modules.items()):  # `named_children` leaves out the second name of a layer
-            if type(child) is nn.Hardsigmoid:
-                setattr(module, name, Hardsigmoid())
+        kind = type(module)
+        if kind is nn.Hardsigmoid:
+            module.__class__ = Hardsigmoid  # with its hooks, and at every place where it is used
 
 
 class Hardsigmoid(nn.Module):

@@ -221,7 +221,8 @@ def others(victim: Victim, given: Victim, images: Tensor, labels: Tensor) -> lis
         found, expected = (gradient(each, images.detach(), labels) for each in (victim, given))
     except Exception:  # of a model of one type; or as it was given, where a layer writes over what one before has kept
         return None
-    close, of_all = max(CLOSE, ROUNDINGS * torch.finfo(images.dtype).eps), norm(expected)
+    coarsest = max(torch.finfo(p.dtype).eps for p in given.model.parameters() if p.is_floating_point())
+    close, of_all = max(CLOSE, ROUNDINGS * coarsest), norm(expected)
     far = {key: norm({key: found[key] - g}) for key, g in expected.items()}
     return [key for key, g in expected.items() if far[key] > close * (norm({key: g}) + close * of_all)]
 

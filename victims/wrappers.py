@@ -1,18 +1,17 @@
 """The model that a client trains, out of what people put around it; and what is no model that can be copied."""
 
-import weakref
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from textwrap import shorten
-from types import CellType, FunctionType, MappingProxyType, MethodType
+from types import MappingProxyType, MethodType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from victims.closures import Follow
 from victims.errors import InputError
 
 M = TypeVar("M", bound=nn.Module)
@@ -130,45 +129,10 @@ def copied(model: M, memo: Mapping[int, Any] = MappingProxyType({})) -> M:
             f"{type(model).__name__} cannot be copied ({why}); give the plain model, before FSDP and without locks, "
             "modules or open files in its attributes."
         ) from None
-    done: set[int] = set()
+    follow = Follow(values)
     for module in made.modules():
-        rebind(vars(module), values, done)
+        follow.inside(vars(module))
     return made
-
-
-def rebind(held: Any, copies: Mapping[int, Any], done: set[int]) -> None:
-    """Let functions in a layer's attributes, lists and hooks work on the copied model: a deep copy leaves them as they
-    are, with the layers and tensors of the original in their closures.
-
-    Args:
-        held: a dictionary or list, changed in place.
-        copies: by the `id` of the original.
-        done: by `id`, dictionaries and lists that need no second look; one may hold itself.
-    """
-    if id(held) in done:
-        return
-    done.add(id(held))
-    for key, value in list(held.items() if isinstance(held, dict) else enumerate(held)):
-        if type(value) in (dict, list, OrderedDict):
-            rebind(value, copies, done)
-        elif isinstance(value, FunctionType) and value.__closure__:
-            cells = [CellType(copies.get(id(cell), cell)) for cell in map(contents, value.__closure__)]
-            if any(new.cell_contents is not contents(old) for new, old in zip(cells, value.__closure__, strict=True)):
-                bound = FunctionType(
-                    value.__code__, value.__globals__, value.__name__, value.__defaults__, tuple(cells)
-                )
-                bound.__kwdefaults__ = value.__kwdefaults__
-                held[key] = bound
-        elif isinstance(value, weakref.ref) and id(value()) in copies:
-            held[key] = weakref.ref(copies[id(value())])
-
-
-def contents(cell: CellType) -> Any:
-    """What a closure's cell holds; None where it is empty still."""
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return None
 
 
 @contextmanager

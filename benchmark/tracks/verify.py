@@ -311,6 +311,6 @@ def moved(attack: Attack, tasks: Sequence[Task], pairs: Sequence[Pairs]) -> tupl
 
 
 def scaled(observation: Observation, times: int) -> Observation:
-    """The update longer by so many times four roundings: zeros, signs and ratios of its entries stay."""
-    update = {name: g * (1 + 4 * times * torch.finfo(g.dtype).eps) for name, g in observation.update.items()}
+    """The update longer by so many roundings: zeros, signs and ratios of its entries stay."""
+    update = {name: g * (1 + times * torch.finfo(g.dtype).eps) for name, g in observation.update.items()}
     return replace(observation, update=update)

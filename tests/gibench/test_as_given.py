@@ -4,6 +4,7 @@ import random
 import weakref
 from copy import deepcopy
 from dataclasses import replace
+from functools import wraps
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 import gibench
 from attacks.labels import methods
+from defenses.base import Defense
 from victims.errors import InputError
 
 X, Y = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 2, 3, 4])
@@ -80,6 +82,63 @@ class Parent(Net):
         self.act = nn.Sequential(Child(self), nn.Sigmoid())
 
 
+def doubled(function):
+    """A decorator: what it makes has the function in its closure, and attributes."""
+
+    @wraps(function)
+    def twice(*given):
+        return 2 * function(*given)
+
+    twice.scale = 1.5
+    return twice
+
+
+class Nested(Net):
+    def more(self):
+        layer, layers = self.conv, [self.bn, self.act]
+        self.first = doubled(lambda x: layer(x))
+        self.others = (lambda x, own=self.act: own(x), lambda x: layers[1](layers[0](x)))
+
+        def again(x, times=2):
+            return x if not times else again(layer(x), 0)
+
+        self.again = again
+
+    def stem(self, x):
+        return self.others[0](self.others[1](self.first(x)) * self.first.scale + self.again(x))
+
+
+class Skips(Net):
+    """One hook keeps what another adds, in a variable that both have."""
+
+    def more(self):
+        kept, layer = None, self.conv2
+
+        def before(module, given):
+            nonlocal kept
+            kept = given[0]
+
+        def after(module, given, out):
+            return out + kept[..., ::2, ::2] if layer.training is not None else out
+
+        self.conv2.register_forward_pre_hook(before)
+        self.conv2.register_forward_hook(after)
+
+
+class Hooked(Net):
+    def more(self):
+        self.act = nn.Hardsigmoid()
+        self.act.register_forward_hook(lambda layer, given, out: 2 * out)
+
+
+class HalfStem(Net):
+    def more(self):
+        self.conv.bfloat16(), self.bn.bfloat16()
+
+    def stem(self, x):
+        return self.act(self.bn(self.conv(x.to(torch.bfloat16)))).float()
+
+
 class Sharp(nn.Hardsigmoid):
     def forward(self, x):
         return F.relu6(4 * x + 3) / 6
@@ -117,13 +176,60 @@ class Follows(Net):
         return super().stem(x) + torch.autograd.grad(self.conv(seen).sum(), seen, create_graph=True)[0].mean()
 
 
-@pytest.mark.parametrize("make", [Net, Closure, Adapter, Parent, Sharper, Twice, Follows])
+@pytest.mark.parametrize("make", [Net, Closure, Adapter, Nested, Skips, Parent, Sharper, Twice, Hooked, Follows])
 def test_the_update_is_that_of_the_model(make):
     assert_as_given(make())
 
 
 def test_a_model_may_read_the_momentum_of_its_batch_norm():
     assert_as_given(Reads(), train=True)
+
+
+def test_a_model_that_was_called_before_keeps_nothing_of_it():
+    model = Skips()
+    model(X.flip(0))
+    assert_as_given(model)
+
+
+def test_parts_of_a_coarser_type_are_compared_by_its_rounding():
+    assert gibench.capture(HalfStem(), X, Y, mode="train").update["conv.weight"].any()
+
+
+def test_local_steps_of_a_model_that_differentiates_in_its_forward():
+    assert gibench.capture(Follows(), X, Y, lr=0.1, epochs=2).update["conv.weight"].any()
+
+
+class Own(Defense):
+    def __init__(self):
+        self.draws = torch.Generator().manual_seed(0)
+
+    @staticmethod
+    def estimate(received, victim):
+        return lambda gradient: gradient
+
+    def model(self, model, image_shape):
+        with torch.no_grad():
+            model.fc.weight.add_(torch.randn(model.fc.weight.shape, generator=self.draws))
+        return model
+
+
+def test_a_defense_that_draws_weights_changes_the_model_once():
+    assert gibench.capture(Net(), X, Y, defense=Own()).update["conv.weight"].any()
+
+
+class Marked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.variable = x
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * 1
+
+
+def test_a_function_of_ones_own_is_no_weight_of_a_loss():
+    assert_as_given(Net(), lambda z, y: F.cross_entropy(Marked.apply(z), y))
 
 
 def test_what_the_caller_trains_on_does_not_move_an_observation():
