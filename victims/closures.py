@@ -35,6 +35,8 @@ class Follow:
     def __call__(self, value: Any) -> Any:
         if id(value) in self.copies:
             return self.copies[id(value)]
+        if not self.leads_to_copied(value):
+            return value  # what the caller's functions write into, such as a list of theirs, stays theirs
         if isinstance(value, FunctionType):
             return self.function(value)
         if isinstance(value, MethodType):
@@ -58,24 +60,55 @@ class Follow:
 
     def function(self, f: FunctionType) -> FunctionType:
         """The same code, on the copy. Functions that share a variable go on to share one."""
-        closure = f.__closure__ or ()
-        held = [*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values(), *vars(f).values()]
-        if not closure and all(self(value) is value for value in held):
-            return f
-        empty = [cell for cell in closure if id(cell) not in self.copies]
-        self.copies |= {id(cell): CellType() for cell in empty}
-        cells = tuple(self.copies[id(cell)] for cell in closure)
+        closure, moved = f.__closure__ or (), []
+        for cell in closure:
+            if id(cell) not in self.copies and self.leads_to_copied(contents(cell)):
+                self.copies[id(cell)] = CellType()
+                moved.append(cell)
+        cells = tuple(self.copies.get(id(cell), cell) for cell in closure)
         new = FunctionType(f.__code__, f.__globals__, f.__name__, None, cells)
         self.copies[id(f)] = new  # before its variables: it may call itself
-        for cell in empty:
-            try:
-                contents = cell.cell_contents
-            except ValueError:  # nothing is assigned yet
-                continue
-            self.copies[id(cell)].cell_contents = self(contents)
+        for cell in moved:
+            self.copies[id(cell)].cell_contents = self(cell.cell_contents)
         new.__defaults__ = f.__defaults__ and tuple(map(self, f.__defaults__))
         new.__kwdefaults__ = f.__kwdefaults__ and {key: self(value) for key, value in f.__kwdefaults__.items()}
         vars(new).update({key: self(value) for key, value in vars(f).items()})
         for name in COPIED:
             setattr(new, name, getattr(f, name))
         return new
+
+    def leads_to_copied(self, value: Any) -> bool:
+        """Whether there is a way from a value to something that was copied."""
+        left, seen = [value], set()
+        while left:
+            each = left.pop()
+            if id(each) in self.copies:
+                return True
+            if id(each) not in seen:
+                seen.add(id(each))
+                left += held_by(each)
+        return False
+
+
+def held_by(value: Any) -> list[Any]:
+    """What `Follow` looks into."""
+    if isinstance(value, FunctionType):
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return [*map(contents, value.__closure__ or ()), *defaults, *vars(value).values()]
+    if isinstance(value, MethodType):
+        return [value.__func__, value.__self__]
+    if isinstance(value, weakref.ref):
+        return [value()]
+    if type(value) is partial:
+        return [value.func, *value.args, *value.keywords.values()]
+    if type(value) in (dict, OrderedDict):
+        return [*value.keys(), *value.values()]
+    return [*value] if type(value) in (tuple, list, set) else []
+
+
+def contents(cell: CellType) -> Any:
+    """What a variable has; None where nothing is assigned yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None

@@ -39,7 +39,7 @@ def test_lists_that_hold_themselves_and_functions_that_call_themselves_are_follo
     assert model.down(3) is model.fc
 
 
-def test_a_variable_that_functions_share_is_shared_by_their_copies_alone():
+def test_a_variable_that_functions_share_is_shared_by_their_copies():
     model, count = Holds(), 0
 
     def more():
@@ -50,7 +50,15 @@ def test_a_variable_that_functions_share_is_shared_by_their_copies_alone():
     made = copied(copied(model))
     made.more()
     assert made.read() == (1, made.fc)
-    assert model.read() == (0, model.fc)
+    assert model.read() == (1, model.fc), "what holds nothing of the model stays the caller's"
+
+
+def test_what_a_function_writes_into_stays_the_callers():
+    model, seen = Holds(), []
+    model.write = lambda value: seen.append((value, model.fc))
+    made = copied(model)
+    made.write(1)
+    assert seen == [(1, made.fc)]
 
 
 def test_a_function_keeps_its_attributes_and_annotations():
