@@ -1,7 +1,7 @@
 """Capture, attack and score in Python: what the package `gibench` exports."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -48,9 +48,8 @@ def exact() -> Iterator[None]:
     The caller's settings stay, but for attention, which is computed step by step from the first capture on.
     """
     full = torch.backends.cudnn.flags(torch.backends.cudnn.enabled, deterministic=True, allow_tf32=False)
-    with torch.inference_mode(False), torch.enable_grad(), full, ExitStack() as off:
-        for device in ("cpu", "cuda"):
-            off.enter_context(torch.autocast(device, enabled=False))
+    cpu, gpu = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with torch.inference_mode(False), torch.enable_grad(), full, cpu, gpu:
         yield
 
 
@@ -172,7 +171,9 @@ def attack(
         InputError: a name is unknown, nothing was tuned, or the attack cannot work on this observation.
     """
     chosen: type[Attack] = find("attack", method) if isinstance(method, str) else method
-    kind, track = ("tuned", preset[6:] or DEFAULT) if preset.startswith("tuned:") else (preset, DEFAULT)
+    kind, track = (
+        ("tuned", preset.removeprefix("tuned:") or DEFAULT) if preset.startswith("tuned:") else (preset, DEFAULT)
+    )
     own_options = of_preset(chosen, chosen.name, kind, track)
     check_names(f"option of {chosen.name}", options, [*Common.__annotations__, *options_of(chosen)])
     if prior is not None and "prior" not in chosen.needs:
