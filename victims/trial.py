@@ -15,7 +15,7 @@ from torch.autograd.function import BackwardCFunction
 from victims.errors import InputError, Notice
 from victims.losses.base import check_loss
 from victims.small_images import smallest
-from victims.victim import Gradient, Victim, converted, gradient
+from victims.victim import Victim, converted, gradient, norm
 from victims.wrappers import OF_TORCH
 
 STEP, CLOSE, TRIES = 1e-7, 1e-2, 3  # of finite differences; in one try a kink, as of ReLU, may lie between the two
@@ -225,11 +225,6 @@ def others(victim: Victim, given: Victim, images: Tensor, labels: Tensor) -> lis
     close, of_all = max(CLOSE, ROUNDINGS * coarsest), norm(expected)
     far = {key: norm({key: found[key] - g}) for key, g in expected.items()}
     return [key for key, g in expected.items() if far[key] > close * (norm({key: g}) + close * of_all)]
-
-
-def norm(update: Gradient) -> float:
-    """The l2 norm over all parameters."""
-    return sum(float(torch.linalg.vector_norm(g.detach())) ** 2 for g in update.values()) ** 0.5
 
 
 def own_functions(logits: Tensor) -> list[str]:

@@ -261,3 +261,9 @@ def gradient_at(
     loss = victim.loss(theta, images, labels)
     grads = torch.autograd.grad(loss, list(theta.values()), create_graph=create_graph, materialize_grads=True)
     return dict(zip(theta, grads, strict=True))
+
+
+def norm(update: Gradient) -> float:
+    """The l2 norm over all parameters; float64 holds that of any float32 update."""
+    of_each = (torch.linalg.vector_norm(g.detach(), dtype=torch.float64) for g in update.values())
+    return sum(float(each) ** 2 for each in of_each) ** 0.5

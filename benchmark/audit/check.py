@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from benchmark.scoring.accuracy import classified_right, like_guessing, told_apart
 from benchmark.setting import Setting
-from benchmark.tasks.capture import capture_task, norm
+from benchmark.tasks.capture import capture_task
 from victims.data.base import ImageData
 from victims.errors import InputError, Notice
-from victims.victim import Victim
+from victims.victim import Victim, norm
 
 MOST = 1000  # images
 

@@ -11,10 +11,10 @@ from attacks.engine.requirements import check_surrogate
 from benchmark.check.fails import require
 from benchmark.check.small import OTHER, defended_task
 from benchmark.registry import find, open_defense, registered
-from benchmark.tasks.capture import Client, norm
+from benchmark.tasks.capture import Client
 from benchmark.tasks.effect import check_effect
 from defenses.base import Defense
-from victims.victim import gradient
+from victims.victim import gradient, norm
 
 ACTS = ("model", "class_counts", "gradient_fn", "__call__")
 """The places where a client can act, in its order."""

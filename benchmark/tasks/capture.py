@@ -24,7 +24,7 @@ from victims.observation import Estimate, Knowledge, Observation, Transform
 from victims.rounds import each_round
 from victims.seeds import private_seed
 from victims.vanishing_gradients import vanishing
-from victims.victim import Gradient, Statistics, Victim, gradient_at
+from victims.victim import Gradient, Statistics, Victim, gradient_at, norm
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,6 @@ def client_update(
         return update
     check_update(update, victim.parameters, *(type(part).gradient_fn for part in parts(defense)))
     return each_round(victim, update, lambda part: applied(defense, part, generator))
-
-
-def norm(update: Gradient) -> float:
-    """The l2 norm over all parameters; float64 holds that of any float32 update."""
-    return float(sum(g.double().square().sum() for g in update.values())) ** 0.5
 
 
 def capture(

@@ -8,12 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmark.tasks.capture import Client, check_victims_loss, client_update, norm
+from benchmark.tasks.capture import Client, check_victims_loss, client_update
 from defenses.base import Chain, Defense, applied, parts
 from victims.client import LocalTraining
 from victims.errors import InputError
 from victims.rounds import each_round
-from victims.victim import Gradient, Victim
+from victims.victim import Gradient, Victim, norm
 
 ROUNDING = 10  # times float32's precision: as much differs if the same is summed up in another order
 
